@@ -1,0 +1,343 @@
+//! What a client says, once it has been found to make sense.
+
+use bytes::Bytes;
+use thiserror::Error;
+
+use crate::wire::{self, Msg};
+use crate::{Breadcrumb, Envelope, Frame, HashAlgorithm, ObjectId, ObjectType, RequestKind};
+
+/// A message from a client to a plugin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ClientMessage {
+    /// Opens a session.
+    Handshake {
+        /// The newest version of the protocol that the client speaks.
+        protocol_version: u32,
+        /// Who it is, as `repository:instance`; absent for anonymous clients.
+        name: Option<Bytes>,
+    },
+    /// Ends a session. The answer is the end of the connection.
+    Quit {
+        /// The session.
+        session: u64,
+    },
+    /// Announces a reload (+1) or reports that it is done (-1). Has no answer.
+    Ioctl {
+        /// The session.
+        session: u64,
+        /// Added to the number of clients that are about to come back.
+        connection_change: i32,
+    },
+    /// Anything that is answered by a [`Reply`](crate::Reply).
+    Request(Request),
+}
+
+/// A request: who asks, under which number, for what.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    /// The session, from the handshake.
+    pub session: u64,
+    /// The number that the reply repeats. For uploads it names the upload, in all of its parts.
+    pub id: u64,
+    /// What is asked for.
+    pub operation: Operation,
+}
+
+impl Request {
+    /// What it takes to answer the request.
+    pub fn envelope(&self) -> Envelope {
+        let (kind, part) = match &self.operation {
+            Operation::Refcount { .. } => (RequestKind::Refcount, 0),
+            Operation::Read { .. } => (RequestKind::Read, 0),
+            Operation::ObjectInfo { .. } => (RequestKind::ObjectInfo, 0),
+            Operation::Store(part) => (RequestKind::Store, part.number),
+            Operation::StoreAbort { .. } => (RequestKind::StoreAbort, 0),
+            Operation::Info => (RequestKind::Info, 0),
+            Operation::Shrink { .. } => (RequestKind::Shrink, 0),
+            Operation::List { .. } => (RequestKind::List, 0),
+            Operation::BreadcrumbStore { .. } => (RequestKind::BreadcrumbStore, 0),
+            Operation::BreadcrumbLoad { .. } => (RequestKind::BreadcrumbLoad, 0),
+        };
+        Envelope { kind, id: self.id, part }
+    }
+}
+
+/// What a client can ask for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Operation {
+    /// Opens an object (+1), closes it (-1) or looks whether it is there (0).
+    Refcount {
+        /// The object.
+        object: ObjectId,
+        /// Added to the reference count.
+        change_by: i32,
+    },
+    /// Reads from an object.
+    Read {
+        /// The object.
+        object: ObjectId,
+        /// The first byte.
+        offset: u64,
+        /// How many bytes; the answer may be shorter at the end of the object.
+        size: u32,
+    },
+    /// Asks for type and size.
+    ObjectInfo {
+        /// The object.
+        object: ObjectId,
+    },
+    /// Uploads a part of an object.
+    Store(StorePart),
+    /// Gives an upload up.
+    StoreAbort {
+        /// The object.
+        object: ObjectId,
+    },
+    /// Asks how full the cache is.
+    Info,
+    /// Asks to evict until at most `target` bytes are in use.
+    Shrink {
+        /// In bytes.
+        target: u64,
+    },
+    /// Starts a listing, or asks for more of it.
+    List {
+        /// 0 to start one, then what the reply said.
+        listing: u64,
+        /// Which objects.
+        object_type: ObjectType,
+    },
+    /// Leaves a breadcrumb.
+    BreadcrumbStore {
+        /// The repository's fully qualified name.
+        repository: Bytes,
+        /// What to keep.
+        breadcrumb: Breadcrumb,
+    },
+    /// Looks for a breadcrumb.
+    BreadcrumbLoad {
+        /// The repository's fully qualified name.
+        repository: Bytes,
+    },
+}
+
+/// One part of an upload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StorePart {
+    /// The object.
+    pub object: ObjectId,
+    /// The part's number, from 1.
+    pub number: u64,
+    /// True if it commits the object.
+    pub last: bool,
+    /// The size of the whole object in bytes, if the client knows it.
+    pub expected_size: Option<u64>,
+    /// The object's type; counts in the first part.
+    pub object_type: ObjectType,
+    /// Usually the object's path; counts in the first part. Need not be UTF-8.
+    pub description: Option<Bytes>,
+    /// The CRC-32 of `data`, if the client made one.
+    pub data_crc32: Option<u32>,
+    /// The bytes.
+    pub data: Bytes,
+}
+
+/// A frame that is not a message of a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("not a message that a client sends")]
+pub struct BadMessage {
+    /// How to answer it; `None` if there is nobody who waits.
+    pub envelope: Option<Envelope>,
+}
+
+impl ClientMessage {
+    /// Finds out what a frame means.
+    ///
+    /// # Errors
+    ///
+    /// [`BadMessage`] if the frame was cut, if it misses a field that the protocol requires, if
+    /// a digest, algorithm or object type is none, and if it is not a client's message at all.
+    pub fn from_frame(frame: Frame) -> Result<Self, BadMessage> {
+        let Some(msg) = frame.message else { return Err(BadMessage { envelope: None }) };
+        let envelope = Envelope::of(&msg);
+        let parsed = if frame.cut { None } else { parse(msg, frame.attachment) };
+        parsed.ok_or(BadMessage { envelope })
+    }
+
+    /// The message as it stands on the wire, and the attachment that goes with it.
+    pub fn into_wire(self) -> (Msg, Bytes) {
+        match self {
+            ClientMessage::Handshake { protocol_version, name } => (
+                Msg::Handshake(wire::MsgHandshake {
+                    protocol_version: Some(protocol_version),
+                    name: name.map(Vec::from),
+                    flags: None,
+                }),
+                Bytes::new(),
+            ),
+            ClientMessage::Quit { session } => {
+                (Msg::Quit(wire::MsgQuit { session_id: Some(session) }), Bytes::new())
+            }
+            ClientMessage::Ioctl { session, connection_change } => (
+                Msg::Ioctl(wire::MsgIoctl {
+                    session_id: Some(session),
+                    conncnt_change_by: Some(connection_change),
+                }),
+                Bytes::new(),
+            ),
+            ClientMessage::Request(request) => request.into_wire(),
+        }
+    }
+}
+
+impl Request {
+    fn into_wire(self) -> (Msg, Bytes) {
+        let (session_id, req_id) = (Some(self.session), Some(self.id));
+        let mut attachment = Bytes::new();
+        let msg = match self.operation {
+            Operation::Refcount { object, change_by } => Msg::RefcountReq(wire::MsgRefcountReq {
+                session_id,
+                req_id,
+                object_id: Some(object.into()),
+                change_by: Some(change_by),
+            }),
+            Operation::Read { object, offset, size } => Msg::ReadReq(wire::MsgReadReq {
+                session_id,
+                req_id,
+                object_id: Some(object.into()),
+                offset: Some(offset),
+                size: Some(size),
+            }),
+            Operation::ObjectInfo { object } => Msg::ObjectInfoReq(wire::MsgObjectInfoReq {
+                session_id,
+                req_id,
+                object_id: Some(object.into()),
+            }),
+            Operation::Store(part) => {
+                attachment = part.data;
+                Msg::StoreReq(wire::MsgStoreReq {
+                    session_id,
+                    req_id,
+                    object_id: Some(part.object.into()),
+                    part_nr: Some(part.number),
+                    last_part: Some(part.last),
+                    expected_size: Some(part.expected_size.unwrap_or(SIZE_UNKNOWN)),
+                    object_type: Some(part.object_type.to_wire()),
+                    description: part.description.map(Vec::from),
+                    data_crc32: part.data_crc32,
+                })
+            }
+            Operation::StoreAbort { object } => Msg::StoreAbortReq(wire::MsgStoreAbortReq {
+                session_id,
+                req_id,
+                object_id: Some(object.into()),
+            }),
+            Operation::Info => {
+                Msg::InfoReq(wire::MsgInfoReq { session_id, req_id, no_shrink_in_period: None })
+            }
+            Operation::Shrink { target } => {
+                Msg::ShrinkReq(wire::MsgShrinkReq { session_id, req_id, shrink_to: Some(target) })
+            }
+            Operation::List { listing, object_type } => Msg::ListReq(wire::MsgListReq {
+                session_id,
+                req_id,
+                listing_id: Some(listing),
+                object_type: Some(object_type.to_wire()),
+            }),
+            Operation::BreadcrumbStore { repository, breadcrumb } => {
+                Msg::BreadcrumbStoreReq(wire::MsgBreadcrumbStoreReq {
+                    session_id,
+                    req_id,
+                    breadcrumb: Some(breadcrumb.into_wire(repository)),
+                })
+            }
+            Operation::BreadcrumbLoad { repository } => {
+                Msg::BreadcrumbLoadReq(wire::MsgBreadcrumbLoadReq {
+                    session_id,
+                    req_id,
+                    fqrn: Some(repository.into()),
+                })
+            }
+        };
+        (msg, attachment)
+    }
+}
+
+/// How the wire says that the size of an upload is not known.
+const SIZE_UNKNOWN: u64 = u64::MAX;
+
+/// `None` if a required field is missing or makes no sense.
+fn parse(msg: Msg, attachment: Bytes) -> Option<ClientMessage> {
+    let (session, id, operation) = match msg {
+        Msg::Handshake(m) => {
+            return Some(ClientMessage::Handshake {
+                protocol_version: m.protocol_version?,
+                name: m.name.map(Bytes::from),
+            });
+        }
+        Msg::Quit(m) => return Some(ClientMessage::Quit { session: m.session_id? }),
+        Msg::Ioctl(m) => {
+            let connection_change = m.conncnt_change_by.unwrap_or(0);
+            return Some(ClientMessage::Ioctl { session: m.session_id?, connection_change });
+        }
+        Msg::RefcountReq(m) => {
+            let object = parse_hash(m.object_id?)?;
+            (m.session_id, m.req_id, Operation::Refcount { object, change_by: m.change_by? })
+        }
+        Msg::ReadReq(m) => {
+            let object = parse_hash(m.object_id?)?;
+            let operation = Operation::Read { object, offset: m.offset?, size: m.size? };
+            (m.session_id, m.req_id, operation)
+        }
+        Msg::ObjectInfoReq(m) => {
+            let object = parse_hash(m.object_id?)?;
+            (m.session_id, m.req_id, Operation::ObjectInfo { object })
+        }
+        Msg::StoreReq(m) => {
+            let operation = Operation::Store(StorePart {
+                object: parse_hash(m.object_id?)?,
+                number: m.part_nr?,
+                last: m.last_part?,
+                expected_size: m.expected_size.filter(|&size| size != SIZE_UNKNOWN),
+                object_type: ObjectType::from_wire(m.object_type.unwrap_or(0))?,
+                description: m.description.map(Bytes::from),
+                data_crc32: m.data_crc32,
+                data: attachment,
+            });
+            (m.session_id, m.req_id, operation)
+        }
+        Msg::StoreAbortReq(m) => {
+            let object = parse_hash(m.object_id?)?;
+            (m.session_id, m.req_id, Operation::StoreAbort { object })
+        }
+        Msg::InfoReq(m) => (m.session_id, m.req_id, Operation::Info),
+        Msg::ShrinkReq(m) => (m.session_id, m.req_id, Operation::Shrink { target: m.shrink_to? }),
+        Msg::ListReq(m) => {
+            let object_type = ObjectType::from_wire(m.object_type?)?;
+            (m.session_id, m.req_id, Operation::List { listing: m.listing_id?, object_type })
+        }
+        Msg::BreadcrumbStoreReq(m) => {
+            let (repository, breadcrumb) = Breadcrumb::from_wire(m.breadcrumb?)?;
+            (m.session_id, m.req_id, Operation::BreadcrumbStore { repository, breadcrumb })
+        }
+        Msg::BreadcrumbLoadReq(m) => {
+            let repository = Bytes::from(m.fqrn?);
+            (m.session_id, m.req_id, Operation::BreadcrumbLoad { repository })
+        }
+        _ => return None,
+    };
+    Some(ClientMessage::Request(Request { session: session?, id: id?, operation }))
+}
+
+pub(crate) fn parse_hash(hash: wire::MsgHash) -> Option<ObjectId> {
+    let algorithm = HashAlgorithm::from_wire(hash.algorithm?)?;
+    Some(ObjectId::new(algorithm, hash.digest?.try_into().ok()?))
+}
+
+impl From<ObjectId> for wire::MsgHash {
+    fn from(id: ObjectId) -> Self {
+        Self { algorithm: Some(id.algorithm().to_wire()), digest: Some(id.digest().to_vec()) }
+    }
+}

@@ -1,0 +1,267 @@
+//! Bytes in, frames out.
+//!
+//! The decoder owns the memory that the next bytes go to, so that an attachment is received
+//! straight into a buffer of its own size, which then becomes the object: [`Decoder::buffer`]
+//! says where to read to, [`Decoder::next_frame`] takes out what is complete.
+
+use std::mem;
+
+use bytes::{Buf, Bytes};
+use prost::Message;
+use thiserror::Error;
+
+use crate::frame::{ATTACHMENT_FLAG, HEADER_LEN, INNER_HEADER_LEN, VERSION};
+use crate::wire::{Msg, MsgRpc};
+
+/// What a decoder accepts, and hence the memory it can take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DecoderLimits {
+    /// The longest message that is kept whole, in bytes; default 64 KiB. Of a longer one only
+    /// the beginning is kept, so that it can be answered (see [`Frame::cut`]).
+    pub max_message: usize,
+    /// The largest attachment that is kept, in bytes; default 512 KiB, the most that a client
+    /// accepts as `max_object_size`.
+    pub max_attachment: usize,
+    /// How many bytes are read ahead, at most; default 16 KiB. More of them make fewer reads of
+    /// many small messages; but of an attachment, the bytes that were read ahead are moved once.
+    pub read_ahead: usize,
+}
+
+impl Default for DecoderLimits {
+    fn default() -> Self {
+        Self {
+            max_message: 64 * 1024,
+            max_attachment: crate::MAX_MAX_OBJECT_SIZE as usize,
+            read_ahead: 16 * 1024,
+        }
+    }
+}
+
+/// A message and what was attached to it.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Frame {
+    /// The message; `None` if it is empty or one that nobody has defined.
+    pub message: Option<Msg>,
+    /// The attachment; empty if there is none.
+    pub attachment: Bytes,
+    /// True if the frame was larger than the limits. The attachment and the long fields of the
+    /// message are missing then, as are the fields behind them; the short ones before them, with
+    /// which every message begins, are there.
+    pub cut: bool,
+}
+
+/// Bytes that are no frame. There is no way to tell where the next one begins.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum FrameError {
+    /// The first byte names a version that does not exist.
+    #[error("the frame has version {0:#04x}, not 0x01 or 0x81: the peer is no CernVM-FS client")]
+    Version(u8),
+    /// The header announces nothing.
+    #[error("the frame is empty")]
+    Empty,
+    /// The message of a frame with attachment is longer than the frame.
+    #[error("the frame has {frame} bytes, but its message claims {message}")]
+    Bounds {
+        /// The length of the frame, in bytes, without headers.
+        frame: usize,
+        /// The length that the inner header claims for the message, in bytes.
+        message: usize,
+    },
+    /// The message is not protobuf.
+    #[error("the message is not protobuf: {0}")]
+    Message(#[from] prost::DecodeError),
+}
+
+/// An incremental decoder of frames.
+///
+/// It never holds more than `read_ahead` bytes, plus one message or one attachment within the
+/// limits; what is beyond them is skipped as it arrives.
+#[derive(Debug)]
+pub struct Decoder {
+    limits: DecoderLimits,
+    /// Bytes that were read and not yet taken: `ahead[taken..]`.
+    ahead: Vec<u8>,
+    taken: usize,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    /// At the beginning of a frame.
+    Header,
+    /// In a message: its first `kept` bytes are waited for, `skipped` more are not kept.
+    Message { kept: usize, skipped: usize, attachment: usize },
+    /// In an attachment of `len` bytes, which is received into `buffer`.
+    Attachment { message: Option<Msg>, buffer: Vec<u8>, len: usize },
+    /// In bytes that are not kept.
+    Skip { message: Option<Msg>, left: usize },
+}
+
+impl Decoder {
+    /// A decoder at the beginning of a stream.
+    pub fn new(limits: DecoderLimits) -> Self {
+        Self { limits, ahead: Vec::new(), taken: 0, state: State::Header }
+    }
+
+    /// Where the next bytes of the stream go: append them, as many as there are.
+    ///
+    /// The buffer has spare capacity. A reader that fills no more than that keeps the decoder
+    /// within its limits, and receives an attachment without moving it again.
+    pub fn buffer(&mut self) -> &mut Vec<u8> {
+        self.ahead.drain(..self.taken);
+        self.taken = 0;
+        let wanted = match &mut self.state {
+            State::Attachment { buffer, len, .. }
+                if self.ahead.is_empty() && buffer.len() < *len =>
+            {
+                return buffer;
+            }
+            State::Message { kept, .. } => self.limits.read_ahead.max(*kept),
+            _ => self.limits.read_ahead,
+        };
+        let free = wanted.saturating_sub(self.ahead.len()).max(HEADER_LEN);
+        self.ahead.reserve_exact(free);
+        &mut self.ahead
+    }
+
+    /// True if the stream stands between two frames.
+    pub fn is_between_frames(&self) -> bool {
+        matches!(self.state, State::Header) && self.unread().is_empty()
+    }
+
+    /// Takes out the next frame, or `None` if it is not complete yet.
+    ///
+    /// # Errors
+    ///
+    /// [`FrameError`] if the bytes are no frame. The stream cannot be used any further.
+    pub fn next_frame(&mut self) -> Result<Option<Frame>, FrameError> {
+        loop {
+            match mem::replace(&mut self.state, State::Header) {
+                State::Header => match self.header()? {
+                    Some(state) => self.state = state,
+                    None => return Ok(None),
+                },
+                State::Message { kept, skipped, attachment } => {
+                    let Some(bytes) = self.unread().get(..kept) else {
+                        self.state = State::Message { kept, skipped, attachment };
+                        return Ok(None);
+                    };
+                    let message =
+                        if skipped == 0 { MsgRpc::decode(bytes)?.msg } else { salvage(bytes) };
+                    self.taken += kept;
+                    if skipped > 0 || attachment > self.limits.max_attachment {
+                        self.state = State::Skip { message, left: skipped + attachment };
+                    } else if attachment == 0 {
+                        return Ok(Some(Frame { message, ..Frame::default() }));
+                    } else {
+                        let buffer = Vec::with_capacity(attachment);
+                        self.state = State::Attachment { message, buffer, len: attachment };
+                    }
+                }
+                State::Attachment { message, mut buffer, len } => {
+                    let missing = len.saturating_sub(buffer.len());
+                    let unread = self.unread();
+                    let here = &unread[..unread.len().min(missing)];
+                    buffer.extend_from_slice(here);
+                    self.taken += here.len();
+                    if buffer.len() < len {
+                        self.state = State::Attachment { message, buffer, len };
+                        return Ok(None);
+                    }
+                    // Whoever filled the buffer beyond its capacity has read on into what follows.
+                    self.ahead.extend(buffer.drain(len..));
+                    let attachment = Bytes::from(buffer);
+                    return Ok(Some(Frame { message, attachment, cut: false }));
+                }
+                State::Skip { message, left } => {
+                    let here = left.min(self.unread().len());
+                    self.taken += here;
+                    if here < left {
+                        self.state = State::Skip { message, left: left - here };
+                        return Ok(None);
+                    }
+                    return Ok(Some(Frame { message, attachment: Bytes::new(), cut: true }));
+                }
+            }
+        }
+    }
+
+    /// Reads the header, and the inner one; `None` if they are not complete.
+    fn header(&mut self) -> Result<Option<State>, FrameError> {
+        let mut bytes = self.unread();
+        // A wrong version shows in the first byte: nobody has to wait for the rest.
+        let Some(&version) = bytes.first() else { return Ok(None) };
+        if version & !ATTACHMENT_FLAG != VERSION {
+            return Err(FrameError::Version(version));
+        }
+        if bytes.len() < HEADER_LEN {
+            return Ok(None);
+        }
+        bytes.advance(1);
+        let frame = bytes.get_uint_le(3) as usize;
+        if frame == 0 {
+            return Err(FrameError::Empty);
+        }
+        let mut headers = HEADER_LEN;
+        let (mut message, mut attachment) = (frame, 0);
+        if version & ATTACHMENT_FLAG != 0 {
+            let payload = frame.checked_sub(INNER_HEADER_LEN);
+            let payload = payload.ok_or(FrameError::Bounds { frame, message: 0 })?;
+            if bytes.len() < INNER_HEADER_LEN {
+                return Ok(None);
+            }
+            headers += INNER_HEADER_LEN;
+            message = usize::from(bytes.get_u16_le());
+            attachment = payload
+                .checked_sub(message)
+                .ok_or(FrameError::Bounds { frame: payload, message })?;
+        }
+        self.taken += headers;
+        let kept = message.min(self.limits.max_message);
+        Ok(Some(State::Message { kept, skipped: message - kept, attachment }))
+    }
+
+    fn unread(&self) -> &[u8] {
+        &self.ahead[self.taken..]
+    }
+}
+
+/// Reads a message of which only the beginning is at hand: the fields that are whole.
+///
+/// Protobuf libraries write fields in order, and in every message the short ones by which it can
+/// be answered come before the texts that make it long.
+fn salvage(beginning: &[u8]) -> Option<Msg> {
+    let mut rest = beginning;
+    let key = varint(&mut rest)?;
+    varint(&mut rest)?;
+    let fields = rest;
+    let mut whole = 0;
+    while skip_field(&mut rest).is_some() {
+        whole = fields.len() - rest.len();
+    }
+    let mut message = Vec::with_capacity(whole + 16);
+    prost::encode_length_delimiter(key, &mut message).ok()?;
+    prost::encode_length_delimiter(whole, &mut message).ok()?;
+    message.extend_from_slice(&fields[..whole]);
+    MsgRpc::decode(&message[..]).ok()?.msg
+}
+
+/// Moves over one field of a message; `None` if it is not whole.
+fn skip_field(bytes: &mut &[u8]) -> Option<()> {
+    let len = match varint(bytes)? & 7 {
+        0 => return varint(bytes).map(|_| ()),
+        1 => 8,
+        2 => varint(bytes)?,
+        5 => 4,
+        _ => return None,
+    };
+    *bytes = bytes.get(len..)?;
+    Some(())
+}
+
+/// A delimiter is a plain varint, and the one reader of varints that prost makes public.
+fn varint(bytes: &mut &[u8]) -> Option<usize> {
+    prost::decode_length_delimiter(bytes).ok()
+}

@@ -1,0 +1,92 @@
+//! What it takes to answer a request, even one that makes no sense or is too large to keep.
+
+use crate::wire::Msg;
+use crate::{HandshakeAck, Reply, ReplyBody, ServerMessage, Status};
+
+/// The kinds of messages that a client sends and waits for an answer to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum RequestKind {
+    /// Opens a session.
+    Handshake,
+    /// Changes a reference count, or looks for an object.
+    Refcount,
+    /// Reads from an object.
+    Read,
+    /// Asks for the size of an object.
+    ObjectInfo,
+    /// Uploads a part of an object.
+    Store,
+    /// Gives an upload up.
+    StoreAbort,
+    /// Asks how full the cache is.
+    Info,
+    /// Asks to evict.
+    Shrink,
+    /// Asks for a listing.
+    List,
+    /// Leaves a breadcrumb.
+    BreadcrumbStore,
+    /// Looks for a breadcrumb.
+    BreadcrumbLoad,
+}
+
+/// What it takes to answer a request: its kind, its number and, for an upload, the part.
+///
+/// A client matches a reply by these three and waits for ever if it does not come, so they are
+/// worth finding even in a request that cannot be used otherwise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Envelope {
+    /// The kind of request, hence of reply.
+    pub kind: RequestKind,
+    /// The request's number; 0 for a handshake, and where the client forgot it.
+    pub id: u64,
+    /// The part of the upload; 0 where there is none.
+    pub part: u64,
+}
+
+impl Envelope {
+    /// The envelope of a message, or `None` if nobody waits for an answer to it.
+    pub fn of(msg: &Msg) -> Option<Self> {
+        use RequestKind as Kind;
+        let (kind, id, part) = match msg {
+            Msg::Handshake(_) => (Kind::Handshake, None, None),
+            Msg::RefcountReq(m) => (Kind::Refcount, m.req_id, None),
+            Msg::ReadReq(m) => (Kind::Read, m.req_id, None),
+            Msg::ObjectInfoReq(m) => (Kind::ObjectInfo, m.req_id, None),
+            Msg::StoreReq(m) => (Kind::Store, m.req_id, m.part_nr),
+            Msg::StoreAbortReq(m) => (Kind::StoreAbort, m.req_id, None),
+            Msg::InfoReq(m) => (Kind::Info, m.req_id, None),
+            Msg::ShrinkReq(m) => (Kind::Shrink, m.req_id, None),
+            Msg::ListReq(m) => (Kind::List, m.req_id, None),
+            Msg::BreadcrumbStoreReq(m) => (Kind::BreadcrumbStore, m.req_id, None),
+            Msg::BreadcrumbLoadReq(m) => (Kind::BreadcrumbLoad, m.req_id, None),
+            _ => return None,
+        };
+        Some(Self { kind, id: id.unwrap_or(0), part: part.unwrap_or(0) })
+    }
+
+    /// The answer that says that the request failed.
+    ///
+    /// A failed handshake names session 0, which no plugin hands out.
+    pub fn fail(self, status: Status) -> ServerMessage {
+        let body = match self.kind {
+            RequestKind::Handshake => {
+                return ServerMessage::HandshakeAck(HandshakeAck::refused(status));
+            }
+            RequestKind::Refcount => ReplyBody::Refcount(Err(status)),
+            RequestKind::Read => ReplyBody::Read { result: Err(status), data_crc32: None },
+            RequestKind::ObjectInfo => ReplyBody::ObjectInfo(Err(status)),
+            RequestKind::Store | RequestKind::StoreAbort => {
+                ReplyBody::Store { result: Err(status), part: self.part }
+            }
+            RequestKind::Info => ReplyBody::Info(Err(status)),
+            RequestKind::Shrink => ReplyBody::Shrink { result: Err(status), used_bytes: 0 },
+            RequestKind::List => ReplyBody::failed_list(status),
+            RequestKind::BreadcrumbStore | RequestKind::BreadcrumbLoad => {
+                ReplyBody::Breadcrumb(Err(status))
+            }
+        };
+        ServerMessage::Reply(Reply { id: self.id, body })
+    }
+}

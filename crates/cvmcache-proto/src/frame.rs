@@ -1,0 +1,102 @@
+//! The frames that messages travel in.
+//!
+//! ```text
+//!                       +------+----------------+-----------------------+
+//! without attachment    | 0x01 | length: 3, LE  | MsgRpc                |
+//!                       +------+----------------+-----------------------+
+//!                                                <------ length ------->
+//!                       +------+----------------+---------+--------+------------+
+//! with attachment       | 0x81 | length: 3, LE  | m: 2,LE | MsgRpc | attachment |
+//!                       +------+----------------+---------+--------+------------+
+//!                                                <----------- length ---------->
+//!                                                          <- m -->
+//! ```
+//!
+//! A length of zero is invalid. An attachment without bytes is sent as none.
+
+use bytes::BufMut;
+use prost::Message;
+use thiserror::Error;
+
+use crate::wire::{Msg, MsgRpc};
+
+/// The bytes before every message: version and length.
+pub const HEADER_LEN: usize = 4;
+/// The bytes between header and message if there is an attachment: the length of the message.
+pub const INNER_HEADER_LEN: usize = 2;
+/// The largest length that a header can announce.
+pub const MAX_LEN: usize = (1 << 24) - 1;
+/// The largest message that can travel with an attachment, in bytes.
+pub const MAX_MESSAGE_WITH_ATTACHMENT: usize = u16::MAX as usize;
+
+/// The only version of the framing there is.
+pub(crate) const VERSION: u8 = 1;
+/// Set in the version byte if the frame carries an attachment.
+pub(crate) const ATTACHMENT_FLAG: u8 = 0x80;
+
+/// A message that fits into no frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error(
+    "a message of {message} bytes with an attachment of {attachment} fits into no frame: \
+     at most {MAX_LEN} in all, and {MAX_MESSAGE_WITH_ATTACHMENT} for a message with an attachment"
+)]
+pub struct TooLarge {
+    /// The length of the message, in bytes.
+    pub message: usize,
+    /// The length of the attachment, in bytes.
+    pub attachment: usize,
+}
+
+/// Appends to `out` the frame of `msg`, up to where its attachment of `attachment_len` bytes
+/// belongs.
+///
+/// # Errors
+///
+/// [`TooLarge`], and `out` is unchanged.
+pub fn encode(msg: Msg, attachment_len: usize, out: &mut impl BufMut) -> Result<(), TooLarge> {
+    let rpc = MsgRpc { msg: Some(msg) };
+    let message_len = rpc.encoded_len();
+    let has_attachment = attachment_len > 0;
+    let inner = if has_attachment { INNER_HEADER_LEN } else { 0 };
+    let len = inner.saturating_add(message_len).saturating_add(attachment_len);
+    let too_long = has_attachment && message_len > MAX_MESSAGE_WITH_ATTACHMENT;
+    if too_long || len > MAX_LEN {
+        return Err(TooLarge { message: message_len, attachment: attachment_len });
+    }
+    let flag = if has_attachment { ATTACHMENT_FLAG } else { 0 };
+    out.put_u8(VERSION | flag);
+    out.put_uint_le(len as u64, 3);
+    if has_attachment {
+        out.put_u16_le(message_len as u16);
+    }
+    rpc.encode_raw(out);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::{MsgDetach, MsgHandshake};
+
+    #[test]
+    fn a_detach_is_the_seven_bytes_that_clients_know() {
+        let mut out = Vec::new();
+        encode(Msg::Detach(MsgDetach {}), 0, &mut out).unwrap();
+        assert_eq!(out, [0x01, 0x03, 0x00, 0x00, 0xca, 0x01, 0x00]);
+    }
+
+    #[test]
+    fn what_fits_into_no_frame_is_refused_and_leaves_no_trace() {
+        let of_name = |len| {
+            let name = Some(vec![b'x'; len]);
+            Msg::Handshake(MsgHandshake { name, ..Default::default() })
+        };
+        let mut out = Vec::new();
+        assert!(encode(of_name(MAX_LEN), 0, &mut out).is_err());
+        assert!(encode(of_name(1 << 16), 1, &mut out).is_err());
+        assert!(encode(of_name(1), MAX_LEN, &mut out).is_err());
+        assert!(encode(of_name(1), usize::MAX, &mut out).is_err());
+        assert_eq!(out, []);
+        assert!(encode(of_name(1 << 16), 0, &mut out).is_ok());
+    }
+}

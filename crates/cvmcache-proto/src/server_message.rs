@@ -1,0 +1,304 @@
+//! What a plugin says.
+
+use bytes::Bytes;
+
+use crate::client_message::parse_hash;
+use crate::wire::{self, Msg};
+use crate::{
+    BadMessage, Breadcrumb, CacheInfo, Capabilities, Data, Frame, ListEntry, MIN_MAX_OBJECT_SIZE,
+    ObjectInfo, ObjectType, PROTOCOL_VERSION, Status,
+};
+
+/// A message from a plugin to a client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ServerMessage {
+    /// Answers a handshake.
+    HandshakeAck(HandshakeAck),
+    /// Answers a request.
+    Reply(Reply),
+    /// Asks the client, out of the blue, to close the file catalogs it can do without.
+    Detach,
+}
+
+/// The answer to a handshake.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HandshakeAck {
+    /// Whether there is a session now. The client of the 2.12 line does not look at it.
+    pub result: Result<(), Status>,
+    /// The plugin's name.
+    pub name: Bytes,
+    /// The version of the protocol that the plugin speaks.
+    pub protocol_version: u32,
+    /// Names the session; to be sent with every request.
+    pub session: u64,
+    /// The largest attachment, in bytes.
+    pub max_object_size: u32,
+    /// What the plugin can do.
+    pub capabilities: Capabilities,
+    /// The plugin's process; only told to clients on the same machine.
+    pub pid: Option<u64>,
+}
+
+impl HandshakeAck {
+    /// Says that there is no session.
+    pub(crate) fn refused(status: Status) -> Self {
+        Self {
+            result: Err(status),
+            name: Bytes::new(),
+            protocol_version: PROTOCOL_VERSION,
+            session: 0,
+            max_object_size: MIN_MAX_OBJECT_SIZE,
+            capabilities: Capabilities::NONE,
+            pid: None,
+        }
+    }
+}
+
+/// The answer to a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reply {
+    /// The number of the request.
+    pub id: u64,
+    /// How it went.
+    pub body: ReplyBody,
+}
+
+/// The answers, by kind of request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ReplyBody {
+    /// To a change of a reference count.
+    Refcount(Result<(), Status>),
+    /// To a read.
+    Read {
+        /// The bytes read: as many as asked for, or fewer at the end of the object.
+        result: Result<Data, Status>,
+        /// The CRC-32 of the bytes, if the plugin makes one.
+        data_crc32: Option<u32>,
+    },
+    /// To a question for type and size.
+    ObjectInfo(Result<ObjectInfo, Status>),
+    /// To a part of an upload, or to giving it up.
+    Store {
+        /// How it went.
+        result: Result<(), Status>,
+        /// The part; 0 in the answer to an abort.
+        part: u64,
+    },
+    /// To a question for the fill level.
+    Info(Result<CacheInfo, Status>),
+    /// To a request to evict.
+    Shrink {
+        /// `Err(Status::Partial)` if more than the target is still in use.
+        result: Result<(), Status>,
+        /// What is in use afterwards, in bytes.
+        used_bytes: u64,
+    },
+    /// To a request for a listing.
+    List {
+        /// How it went.
+        result: Result<(), Status>,
+        /// What to ask with for more.
+        listing: u64,
+        /// True if there is no more.
+        last: bool,
+        /// The objects.
+        entries: Vec<ListEntry>,
+    },
+    /// To storing a breadcrumb, where it carries none, and to looking for one, where it carries
+    /// the repository's name and what was kept for it.
+    Breadcrumb(Result<Option<(Bytes, Breadcrumb)>, Status>),
+}
+
+impl ReplyBody {
+    /// A listing that is over because it failed.
+    pub(crate) const fn failed_list(status: Status) -> Self {
+        Self::List { result: Err(status), listing: 0, last: true, entries: Vec::new() }
+    }
+}
+
+impl ServerMessage {
+    /// Finds out what a frame means.
+    ///
+    /// # Errors
+    ///
+    /// [`BadMessage`] if it is not a message that a plugin sends.
+    pub fn from_frame(frame: Frame) -> Result<Self, BadMessage> {
+        let parsed = match frame.message {
+            Some(msg) if !frame.cut => parse(msg, frame.attachment),
+            _ => None,
+        };
+        parsed.ok_or(BadMessage { envelope: None })
+    }
+
+    /// The message as it stands on the wire, and the attachment that goes with it.
+    pub fn into_wire(self) -> (Msg, Data) {
+        let Reply { id, body } = match self {
+            ServerMessage::HandshakeAck(ack) => return (ack.into_wire(), Data::new()),
+            ServerMessage::Detach => return (Msg::Detach(wire::MsgDetach {}), Data::new()),
+            ServerMessage::Reply(reply) => reply,
+        };
+        let req_id = Some(id);
+        let mut attachment = Data::new();
+        let msg = match body {
+            ReplyBody::Refcount(result) => {
+                Msg::RefcountReply(wire::MsgRefcountReply { req_id, status: status(result) })
+            }
+            ReplyBody::Read { result, data_crc32 } => {
+                let result = result.map(|data| attachment = data);
+                Msg::ReadReply(wire::MsgReadReply { req_id, status: status(result), data_crc32 })
+            }
+            ReplyBody::ObjectInfo(result) => Msg::ObjectInfoReply(wire::MsgObjectInfoReply {
+                req_id,
+                status: status(result.map(|_| ())),
+                object_type: result.ok().map(|info| info.object_type.to_wire()),
+                size: result.ok().map(|info| info.size),
+            }),
+            ReplyBody::Store { result, part } => Msg::StoreReply(wire::MsgStoreReply {
+                req_id,
+                status: status(result),
+                part_nr: Some(part),
+            }),
+            ReplyBody::Info(result) => {
+                let info = result.unwrap_or_default();
+                Msg::InfoReply(wire::MsgInfoReply {
+                    req_id,
+                    status: status(result.map(|_| ())),
+                    size_bytes: Some(info.size_bytes),
+                    used_bytes: Some(info.used_bytes),
+                    pinned_bytes: Some(info.pinned_bytes),
+                    no_shrink: Some(
+                        info.shrink_count.map_or(-1, |n| i64::try_from(n).unwrap_or(i64::MAX)),
+                    ),
+                })
+            }
+            ReplyBody::Shrink { result, used_bytes } => Msg::ShrinkReply(wire::MsgShrinkReply {
+                req_id,
+                status: status(result),
+                used_bytes: Some(used_bytes),
+            }),
+            ReplyBody::List { result, listing, last, entries } => {
+                Msg::ListReply(wire::MsgListReply {
+                    req_id,
+                    status: status(result),
+                    listing_id: Some(listing),
+                    is_last_part: Some(last),
+                    list_record: entries.into_iter().map(Into::into).collect(),
+                })
+            }
+            ReplyBody::Breadcrumb(result) => {
+                let breadcrumb = result.as_ref().ok().cloned().flatten();
+                Msg::BreadcrumbReply(wire::MsgBreadcrumbReply {
+                    req_id,
+                    status: status(result.map(|_| ())),
+                    breadcrumb: breadcrumb.map(|(name, breadcrumb)| breadcrumb.into_wire(name)),
+                })
+            }
+        };
+        (msg, attachment)
+    }
+}
+
+impl HandshakeAck {
+    fn into_wire(self) -> Msg {
+        Msg::HandshakeAck(wire::MsgHandshakeAck {
+            status: status(self.result),
+            name: Some(self.name.into()),
+            protocol_version: Some(self.protocol_version),
+            session_id: Some(self.session),
+            max_object_size: Some(self.max_object_size),
+            capabilities: Some(self.capabilities.bits()),
+            flags: None,
+            pid: self.pid,
+        })
+    }
+}
+
+fn status(result: Result<(), Status>) -> Option<i32> {
+    Some(Status::to_wire(result))
+}
+
+/// `None` if a required field is missing or makes no sense.
+fn parse(msg: Msg, attachment: Bytes) -> Option<ServerMessage> {
+    let (id, body) = match msg {
+        Msg::Detach(_) => return Some(ServerMessage::Detach),
+        Msg::HandshakeAck(m) => {
+            return Some(ServerMessage::HandshakeAck(HandshakeAck {
+                result: Status::from_wire(m.status?),
+                name: m.name?.into(),
+                protocol_version: m.protocol_version?,
+                session: m.session_id?,
+                max_object_size: m.max_object_size?,
+                capabilities: Capabilities::from_bits(m.capabilities?),
+                pid: m.pid,
+            }));
+        }
+        Msg::RefcountReply(m) => (m.req_id, ReplyBody::Refcount(Status::from_wire(m.status?))),
+        Msg::ReadReply(m) => {
+            let result = Status::from_wire(m.status?).map(|()| Data::from(attachment));
+            (m.req_id, ReplyBody::Read { result, data_crc32: m.data_crc32 })
+        }
+        Msg::ObjectInfoReply(m) => {
+            let result = match Status::from_wire(m.status?) {
+                Ok(()) => {
+                    let object_type = ObjectType::from_wire(m.object_type.unwrap_or(0))?;
+                    Ok(ObjectInfo { size: m.size?, object_type })
+                }
+                Err(status) => Err(status),
+            };
+            (m.req_id, ReplyBody::ObjectInfo(result))
+        }
+        Msg::StoreReply(m) => {
+            let result = Status::from_wire(m.status?);
+            (m.req_id, ReplyBody::Store { result, part: m.part_nr? })
+        }
+        Msg::InfoReply(m) => {
+            let info = CacheInfo {
+                size_bytes: m.size_bytes?,
+                used_bytes: m.used_bytes?,
+                pinned_bytes: m.pinned_bytes?,
+                shrink_count: u64::try_from(m.no_shrink?).ok(),
+            };
+            (m.req_id, ReplyBody::Info(Status::from_wire(m.status?).map(|()| info)))
+        }
+        Msg::ShrinkReply(m) => {
+            let result = Status::from_wire(m.status?);
+            (m.req_id, ReplyBody::Shrink { result, used_bytes: m.used_bytes? })
+        }
+        Msg::ListReply(m) => {
+            let entries = m.list_record.into_iter().map(parse_entry).collect::<Option<_>>()?;
+            let result = Status::from_wire(m.status?);
+            let (listing, last) = (m.listing_id?, m.is_last_part?);
+            (m.req_id, ReplyBody::List { result, listing, last, entries })
+        }
+        Msg::BreadcrumbReply(m) => {
+            let breadcrumb = match m.breadcrumb {
+                Some(breadcrumb) => Some(Breadcrumb::from_wire(breadcrumb)?),
+                None => None,
+            };
+            let result = Status::from_wire(m.status?).map(|()| breadcrumb);
+            (m.req_id, ReplyBody::Breadcrumb(result))
+        }
+        _ => return None,
+    };
+    Some(ServerMessage::Reply(Reply { id: id?, body }))
+}
+
+fn parse_entry(record: wire::MsgListRecord) -> Option<ListEntry> {
+    Some(ListEntry {
+        id: parse_hash(record.hash?)?,
+        pinned: record.pinned.unwrap_or(false),
+        description: record.description.map(Bytes::from),
+    })
+}
+
+impl From<ListEntry> for wire::MsgListRecord {
+    fn from(entry: ListEntry) -> Self {
+        Self {
+            hash: Some(entry.id.into()),
+            pinned: Some(entry.pinned),
+            description: entry.description.map(Vec::from),
+        }
+    }
+}

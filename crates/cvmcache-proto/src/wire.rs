@@ -1,0 +1,149 @@
+//! The messages as they stand on the wire, one struct for each.
+//!
+//! They say nothing about what makes sense: every field is optional, because prost does not
+//! enforce what the protocol requires, and every enumeration is a plain number. Whoever receives
+//! one turns it into a [`ClientMessage`](crate::ClientMessage) or a
+//! [`ServerMessage`](crate::ServerMessage), which do. Tools that must send what no client would
+//! build these.
+//!
+//! The structs keep the names of the protocol, with its field numbers as tags. There is no
+//! `.proto` file and no generated code: a build needs neither protoc nor the network.
+
+use prost::{Message, Oneof};
+
+mod from_client;
+mod from_plugin;
+
+pub use from_client::*;
+pub use from_plugin::*;
+
+/// The envelope of every message.
+#[derive(Clone, PartialEq, Message)]
+pub struct MsgRpc {
+    /// The message. `None` if there is none, or one that nobody has defined.
+    #[prost(oneof = "Msg", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29")]
+    pub msg: Option<Msg>,
+}
+
+/// Any message.
+#[derive(Clone, PartialEq, Oneof)]
+#[expect(clippy::large_enum_variant, reason = "it lives on the stack between socket and service")]
+pub enum Msg {
+    /// See [`MsgRefcountReq`].
+    #[prost(message, tag = "1")]
+    RefcountReq(MsgRefcountReq),
+    /// See [`MsgRefcountReply`].
+    #[prost(message, tag = "2")]
+    RefcountReply(MsgRefcountReply),
+    /// See [`MsgReadReq`].
+    #[prost(message, tag = "3")]
+    ReadReq(MsgReadReq),
+    /// See [`MsgReadReply`].
+    #[prost(message, tag = "4")]
+    ReadReply(MsgReadReply),
+    /// See [`MsgObjectInfoReq`].
+    #[prost(message, tag = "5")]
+    ObjectInfoReq(MsgObjectInfoReq),
+    /// See [`MsgObjectInfoReply`].
+    #[prost(message, tag = "6")]
+    ObjectInfoReply(MsgObjectInfoReply),
+    /// See [`MsgStoreReq`].
+    #[prost(message, tag = "7")]
+    StoreReq(MsgStoreReq),
+    /// See [`MsgStoreAbortReq`].
+    #[prost(message, tag = "8")]
+    StoreAbortReq(MsgStoreAbortReq),
+    /// See [`MsgStoreReply`].
+    #[prost(message, tag = "9")]
+    StoreReply(MsgStoreReply),
+    /// See [`MsgHandshake`].
+    #[prost(message, tag = "16")]
+    Handshake(MsgHandshake),
+    /// See [`MsgHandshakeAck`].
+    #[prost(message, tag = "17")]
+    HandshakeAck(MsgHandshakeAck),
+    /// See [`MsgQuit`].
+    #[prost(message, tag = "18")]
+    Quit(MsgQuit),
+    /// See [`MsgInfoReq`].
+    #[prost(message, tag = "19")]
+    InfoReq(MsgInfoReq),
+    /// See [`MsgInfoReply`].
+    #[prost(message, tag = "20")]
+    InfoReply(MsgInfoReply),
+    /// See [`MsgShrinkReq`].
+    #[prost(message, tag = "21")]
+    ShrinkReq(MsgShrinkReq),
+    /// See [`MsgShrinkReply`].
+    #[prost(message, tag = "22")]
+    ShrinkReply(MsgShrinkReply),
+    /// See [`MsgListReq`].
+    #[prost(message, tag = "23")]
+    ListReq(MsgListReq),
+    /// See [`MsgListReply`].
+    #[prost(message, tag = "24")]
+    ListReply(MsgListReply),
+    /// See [`MsgDetach`].
+    #[prost(message, tag = "25")]
+    Detach(MsgDetach),
+    /// See [`MsgIoctl`].
+    #[prost(message, tag = "26")]
+    Ioctl(MsgIoctl),
+    /// See [`MsgBreadcrumbStoreReq`].
+    #[prost(message, tag = "27")]
+    BreadcrumbStoreReq(MsgBreadcrumbStoreReq),
+    /// See [`MsgBreadcrumbLoadReq`].
+    #[prost(message, tag = "28")]
+    BreadcrumbLoadReq(MsgBreadcrumbLoadReq),
+    /// See [`MsgBreadcrumbReply`].
+    #[prost(message, tag = "29")]
+    BreadcrumbReply(MsgBreadcrumbReply),
+}
+
+impl From<Msg> for MsgRpc {
+    fn from(msg: Msg) -> Self {
+        Self { msg: Some(msg) }
+    }
+}
+
+/// The name of an object.
+#[derive(Clone, PartialEq, Message)]
+pub struct MsgHash {
+    /// 1 SHA-1, 2 RIPEMD-160, 3 SHAKE-128.
+    #[prost(int32, optional, tag = "1")]
+    pub algorithm: Option<i32>,
+    /// 20 bytes.
+    #[prost(bytes, optional, tag = "2")]
+    pub digest: Option<Vec<u8>>,
+}
+
+/// One object in a listing.
+#[derive(Clone, PartialEq, Message)]
+pub struct MsgListRecord {
+    /// The object.
+    #[prost(message, optional, tag = "1")]
+    pub hash: Option<MsgHash>,
+    /// Somebody holds it open.
+    #[prost(bool, optional, tag = "2")]
+    pub pinned: Option<bool>,
+    /// What it was stored with; need not be UTF-8.
+    #[prost(bytes, optional, tag = "3")]
+    pub description: Option<Vec<u8>>,
+}
+
+/// The last known root catalog of a repository.
+#[derive(Clone, PartialEq, Message)]
+pub struct MsgBreadcrumb {
+    /// The repository's fully qualified name; need not be UTF-8.
+    #[prost(bytes, optional, tag = "1")]
+    pub fqrn: Option<Vec<u8>>,
+    /// The root catalog.
+    #[prost(message, optional, tag = "2")]
+    pub hash: Option<MsgHash>,
+    /// Publication time, in seconds since 1970.
+    #[prost(uint64, optional, tag = "3")]
+    pub timestamp: Option<u64>,
+    /// The repository's revision.
+    #[prost(uint64, optional, tag = "4")]
+    pub revision: Option<u64>,
+}

@@ -1,0 +1,207 @@
+//! What a plugin author implements: [`CachePlugin`], and the values it speaks in.
+
+use bytes::Bytes;
+
+pub use cvmcache_proto::{
+    Breadcrumb, CacheInfo, Capabilities, Data, HashAlgorithm, ListEntry, ObjectId, ObjectInfo,
+    ObjectType, ParseObjectIdError, Status,
+};
+
+use crate::control::Control;
+use crate::session::Session;
+
+/// What a callback returns: the error is the protocol's status, which tells the client what to
+/// report to whoever uses the mount.
+pub type Result<T, E = Status> = std::result::Result<T, E>;
+
+/// An iterator over objects of a cache, see [`CachePlugin::list`].
+pub type Listing = Box<dyn Iterator<Item = Result<ListEntry>> + Send>;
+
+/// A cache: what CernVM-FS clients on this node open, read and store objects in.
+///
+/// Implement [`capabilities`](Self::capabilities), [`object_info`](Self::object_info) and
+/// [`read`](Self::read), and whatever else the capabilities promise; then hand it to
+/// [`run`](crate::run) or to a [`Server`](crate::Server).
+///
+/// # The life of an object
+///
+/// ```text
+///   begin ──► write, write, … ──► commit        the object appears, with one reference
+///     │            │
+///     └────────────┴──► drop                    the upload is given up
+///
+///   change_refcount(+1)   open: from now on it must not be evicted
+///   object_info           how large it is
+///   read, read, …
+///   change_refcount(-1)   close: at zero references it may be evicted
+/// ```
+///
+/// # What is taken care of
+///
+/// - Only what the capabilities declare is called; everything else is answered
+///   [`Status::NoSupport`].
+/// - Requests arrive checked: offsets and sizes are within the protocol's bounds, the parts of an
+///   upload come in order and complete, a listing is continued only by who started it.
+/// - A session that ends, however it ends, closes what it left open: its uploads are dropped, and
+///   its references are given back through [`change_refcount`](Self::change_refcount).
+/// - A panic in a callback is answered with [`Status::IoErr`], and the plugin goes on.
+///
+/// # Threads
+///
+/// Callbacks take `&self`. With `workers(0)`, the default, they all run on the I/O thread, one at
+/// a time; none of them should block for long then. With `workers(n)`, up to n of them run at
+/// once. In both cases these keep their order: the parts of one upload, and the changes that one
+/// session makes to the reference count of one object.
+pub trait CachePlugin: Send + Sync + 'static {
+    /// What the plugin can do. Asked once, before the first session.
+    fn capabilities(&self) -> Capabilities;
+
+    /// Opens (`by` > 0) or closes (`by` < 0) an object, or with `by` = 0 looks whether it is there.
+    ///
+    /// An object with references must not be evicted. Called only with
+    /// [`Capabilities::REFCOUNT`]; without it, opening an object asks
+    /// [`object_info`](Self::object_info) whether it exists.
+    ///
+    /// # Errors
+    ///
+    /// [`Status::NoEntry`] if there is no such object, [`Status::BadCount`] if the count would
+    /// fall below zero or overflow.
+    fn change_refcount(&self, session: &Session, id: &ObjectId, by: i32) -> Result<()> {
+        let _ = (session, id, by);
+        Err(Status::NoSupport)
+    }
+
+    /// The size and type of an object.
+    ///
+    /// # Errors
+    ///
+    /// [`Status::NoEntry`] if there is no such object.
+    fn object_info(&self, session: &Session, id: &ObjectId) -> Result<ObjectInfo>;
+
+    /// Reads `len` bytes of an object from `offset` on, or fewer at its end. `len` is at most
+    /// `max_object_size`.
+    ///
+    /// # Errors
+    ///
+    /// [`Status::NoEntry`] if there is no such object, [`Status::OutOfBounds`] if `offset` is
+    /// larger than its size. An `offset` equal to the size is not an error: the answer is empty.
+    fn read(&self, session: &Session, id: &ObjectId, offset: u64, len: u32) -> Result<Data>;
+
+    /// Begins an upload. Called only with [`Capabilities::WRITE`].
+    ///
+    /// Several sessions may upload the same object at the same time.
+    ///
+    /// # Errors
+    ///
+    /// [`Status::NoSpace`] if there is no room for it.
+    fn begin(&self, session: &Session, object: NewObject) -> Result<Box<dyn Transaction>> {
+        let _ = (session, object);
+        Err(Status::NoSupport)
+    }
+
+    /// How full the cache is. Called only with [`Capabilities::INFO`].
+    ///
+    /// # Errors
+    ///
+    /// Any status that tells why it cannot say.
+    fn info(&self, session: &Session) -> Result<CacheInfo> {
+        let _ = session;
+        Err(Status::NoSupport)
+    }
+
+    /// Evicts objects without references until at most `target` bytes are in use, and returns how
+    /// many are then. Called only with [`Capabilities::SHRINK`].
+    ///
+    /// If what is in use cannot be brought down to `target`, the client is told so
+    /// ([`Status::Partial`]): that is not an error of the callback.
+    ///
+    /// # Errors
+    ///
+    /// Any status that tells why nothing could be evicted.
+    fn shrink(&self, session: &Session, target: u64) -> Result<u64> {
+        let _ = (session, target);
+        Err(Status::NoSupport)
+    }
+
+    /// Starts a listing of the objects of one type. Called only with [`Capabilities::LIST`].
+    ///
+    /// It may be approximate: objects that come or go meanwhile may be in it or not. It is
+    /// continued on the thread of whichever request asks for more, and dropped with the session.
+    ///
+    /// # Errors
+    ///
+    /// Any status that tells why there is no listing; an error in the midst of it ends it.
+    fn list(&self, session: &Session, object_type: ObjectType) -> Result<Listing> {
+        let _ = (session, object_type);
+        Err(Status::NoSupport)
+    }
+
+    /// Keeps a breadcrumb for a repository, instead of the one kept before. Called only with
+    /// [`Capabilities::BREADCRUMB`].
+    ///
+    /// # Errors
+    ///
+    /// Any status that tells why it is not kept.
+    fn store_breadcrumb(
+        &self,
+        session: &Session,
+        repository: &[u8],
+        breadcrumb: Breadcrumb,
+    ) -> Result<()> {
+        let _ = (session, repository, breadcrumb);
+        Err(Status::NoSupport)
+    }
+
+    /// The breadcrumb that was kept for a repository. Called only with
+    /// [`Capabilities::BREADCRUMB`].
+    ///
+    /// # Errors
+    ///
+    /// [`Status::NoEntry`] if there is none.
+    fn load_breadcrumb(&self, session: &Session, repository: &[u8]) -> Result<Breadcrumb> {
+        let _ = (session, repository);
+        Err(Status::NoSupport)
+    }
+
+    /// Called once, before the first session, with a handle by which the plugin can ask clients
+    /// to close file catalogs, or stop the server.
+    fn started(&self, control: Control) {
+        let _ = control;
+    }
+}
+
+/// An object about to be uploaded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct NewObject {
+    /// Its name.
+    pub id: ObjectId,
+    /// Its type.
+    pub object_type: ObjectType,
+    /// What it will be, in bytes, if the client knows. The server holds the client to it, but it
+    /// is only a promise: reserve nothing of consequence for it.
+    pub expected_size: Option<u64>,
+    /// Usually a path, to be shown in listings. It need not be UTF-8.
+    pub description: Option<Bytes>,
+}
+
+/// An upload under way. Dropping it gives the upload up.
+///
+/// Its methods are called one at a time, though not always on the same thread.
+pub trait Transaction: Send {
+    /// Appends bytes. They are `max_object_size` many, except for the last ones. The memory is
+    /// the plugin's to keep: the bytes were received into a buffer of just that size.
+    ///
+    /// # Errors
+    ///
+    /// [`Status::NoSpace`] if there is no room for them. Any error gives the upload up.
+    fn write(&mut self, data: Bytes) -> Result<()>;
+
+    /// Makes the object appear, with one reference, which is the session's. If it has appeared
+    /// already, it is kept, and gains a reference.
+    ///
+    /// # Errors
+    ///
+    /// Any status that tells why the object is not there now.
+    fn commit(self: Box<Self>) -> Result<()>;
+}

@@ -1,0 +1,47 @@
+//! Every bound on what clients can make a plugin spend, in one place.
+
+use std::time::Duration;
+
+/// The bounds on what a client can make the server spend. Each can be set; the defaults suit a
+/// plugin that serves the mounts of one node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Limits {
+    /// The largest part of an upload and the largest read, in bytes, as the handshake tells the
+    /// client. From 4 KiB to 512 KiB; default 256 KiB.
+    pub max_object_size: u32,
+    /// The longest description, client name or repository name, in bytes; default 4 KiB. A
+    /// request with a longer one is answered MALFORMED.
+    pub max_text: usize,
+    /// How many bytes of answers a connection may leave unread before no more of its requests are
+    /// taken; default 4 MiB. One answer may exceed it.
+    pub max_unsent: usize,
+    /// How many requests of one connection are worked on at once; default 64. Without workers
+    /// there is only ever one.
+    pub max_in_flight: usize,
+    /// How many uploads a session may have open; default 1024. One more is answered NOSPACE.
+    pub max_uploads: usize,
+    /// How many listings a session may have open; default 16. One more is answered NOSPACE.
+    pub max_listings: usize,
+    /// About how many bytes of objects one part of a listing carries; from 64 KiB to 8 MiB,
+    /// default 4 MiB.
+    pub listing_part: usize,
+    /// How long an end waits for callbacks that are still running, and for clients to take their
+    /// last answers; default 5 s.
+    pub shutdown_grace: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_object_size: 256 * 1024,
+            max_text: 4 * 1024,
+            max_unsent: 4 * 1024 * 1024,
+            max_in_flight: 64,
+            max_uploads: 1024,
+            max_listings: 16,
+            listing_part: 4 * 1024 * 1024,
+            shutdown_grace: Duration::from_secs(5),
+        }
+    }
+}

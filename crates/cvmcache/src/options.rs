@@ -1,0 +1,230 @@
+//! The `KEY=VALUE` configuration files that CernVM-FS sites already have.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::ffi::{OsStr, OsString};
+use std::fmt::Display;
+use std::io;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use thiserror::Error;
+
+/// The configuration of a plugin: keys and values, read from a file.
+///
+/// The rules are those of the CernVM-FS client's simple parser:
+///
+/// - A line is `KEY=VALUE`. A `#` starts a comment, wherever it stands.
+/// - Blanks around key and value do not count; `readonly `, `export ` or `eval ` before the key is
+///   dropped.
+/// - Matching single or double quotes around a value of more than two characters are dropped.
+/// - A line without `=`, and one with a blank in its key, is skipped. Of two lines with the same
+///   key the later one wins.
+///
+/// ```
+/// use cvmcache::Options;
+///
+/// let options = Options::parse(b"export CVMFS_CACHE_PLUGIN_SIZE = '1000' # in MB");
+/// assert_eq!(options.get("CVMFS_CACHE_PLUGIN_SIZE"), Some("1000".as_ref()));
+/// assert_eq!(options.parse_value::<u32>("CVMFS_CACHE_PLUGIN_SIZE")?, Some(1000));
+/// assert_eq!(options.parse_value::<u32>("CVMFS_CACHE_PLUGIN_WORKERS")?, None);
+/// # Ok::<(), cvmcache::OptionsError>(())
+/// ```
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Options {
+    values: BTreeMap<OsString, OsString>,
+    source: Option<PathBuf>,
+}
+
+/// Why a configuration cannot be used.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum OptionsError {
+    /// The file cannot be read.
+    #[error("cannot read the configuration file {path:?}: {source}", path = path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// A key that must be there is not.
+    #[error("{key} is missing{}: {hint}", in_file(file))]
+    Missing {
+        /// The key.
+        key: String,
+        /// Where it should be.
+        file: Option<PathBuf>,
+        /// What to write.
+        hint: String,
+    },
+    /// A value makes no sense.
+    #[error("{key}={value:?}{}: {source}", in_file(file))]
+    Value {
+        /// The key.
+        key: String,
+        /// Its value.
+        value: OsString,
+        /// Where it stands.
+        file: Option<PathBuf>,
+        /// What is wrong with it.
+        source: Box<dyn Error + Send + Sync>,
+    },
+}
+
+fn in_file(file: &Option<PathBuf>) -> String {
+    file.as_ref().map(|file| format!(" in {}", file.display())).unwrap_or_default()
+}
+
+impl Options {
+    /// No options at all.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Reads a file.
+    ///
+    /// # Errors
+    ///
+    /// [`OptionsError::Read`].
+    pub fn from_file(path: &Path) -> Result<Self, OptionsError> {
+        let text = std::fs::read(path)
+            .map_err(|source| OptionsError::Read { path: path.to_owned(), source })?;
+        Ok(Self { source: Some(path.to_owned()), ..Self::parse(&text) })
+    }
+
+    /// Reads the text of a file.
+    pub fn parse(text: &[u8]) -> Self {
+        let values = text.split(|&byte| byte == b'\n').filter_map(parse_line).collect();
+        Self { values, source: None }
+    }
+
+    /// The file that the options come from.
+    pub fn source(&self) -> Option<&Path> {
+        self.source.as_deref()
+    }
+
+    /// The value of a key. It need not be UTF-8.
+    pub fn get(&self, key: &str) -> Option<&OsStr> {
+        self.values.get(OsStr::new(key)).map(OsString::as_os_str)
+    }
+
+    /// Sets the value of a key.
+    pub fn set(&mut self, key: impl Into<OsString>, value: impl Into<OsString>) {
+        self.values.insert(key.into(), value.into());
+    }
+
+    /// The value of a key as a `T`, or `None` if the key is not there.
+    ///
+    /// # Errors
+    ///
+    /// [`OptionsError::Value`] if it is no `T`.
+    pub fn parse_value<T>(&self, key: &str) -> Result<Option<T>, OptionsError>
+    where
+        T: FromStr<Err: Display>,
+    {
+        let Some(value) = self.get(key) else { return Ok(None) };
+        let parsed = match value.to_str() {
+            Some(text) => text.parse().map_err(|error: T::Err| error.to_string()),
+            None => Err("it is not UTF-8".to_owned()),
+        };
+        parsed.map(Some).map_err(|reason| self.bad_value(key, reason))
+    }
+
+    /// The error that says what is wrong with the value of a key.
+    pub fn bad_value(
+        &self,
+        key: &str,
+        reason: impl Into<Box<dyn Error + Send + Sync>>,
+    ) -> OptionsError {
+        OptionsError::Value {
+            key: key.to_owned(),
+            value: self.get(key).unwrap_or_default().to_owned(),
+            file: self.source.clone(),
+            source: reason.into(),
+        }
+    }
+
+    /// The error that says that a key is missing, and what to write.
+    pub fn missing(&self, key: &str, hint: impl Into<String>) -> OptionsError {
+        OptionsError::Missing { key: key.to_owned(), file: self.source.clone(), hint: hint.into() }
+    }
+}
+
+fn parse_line(line: &[u8]) -> Option<(OsString, OsString)> {
+    let content = line.split(|&byte| byte == b'#').next().unwrap_or_default();
+    let equals = content.iter().position(|&byte| byte == b'=')?;
+    let (mut key, value) = (content[..equals].trim_ascii(), content[equals + 1..].trim_ascii());
+    for prefix in [&b"readonly "[..], b"export ", b"eval "] {
+        if let Some(rest) = key.strip_prefix(prefix) {
+            key = rest.trim_ascii();
+            break;
+        }
+    }
+    if key.is_empty() || key.contains(&b' ') {
+        return None;
+    }
+    let value = match value {
+        [b'"', inner @ .., b'"'] | [b'\'', inner @ .., b'\''] if !inner.is_empty() => inner,
+        _ => value,
+    };
+    Some((OsString::from_vec(key.to_vec()), OsStr::from_bytes(value).to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_read_as_the_client_reads_them() {
+        for (line, value) in [
+            ("K=v", Some("v")),
+            ("  K  =  v w  ", Some("v w")),
+            ("K=a=b=c", Some("a=b=c")),
+            ("K=v # comment", Some("v")),
+            ("K=\"v#w\"", Some("\"v")),
+            ("readonly K=v", Some("v")),
+            ("export   K=v", Some("v")),
+            ("eval K=v", Some("v")),
+            ("export readonly K=v", None),
+            ("K=\"v w\"", Some("v w")),
+            ("K='v'", Some("v")),
+            ("K='v\"", Some("'v\"")),
+            ("K=''", Some("''")),
+            ("K=", Some("")),
+            ("K", None),
+            ("# K=v", None),
+            ("K L=v", None),
+            ("=v", None),
+            ("K=v\r", Some("v")),
+        ] {
+            assert_eq!(
+                Options::parse(line.as_bytes()).get("K"),
+                value.map(OsStr::new),
+                "{line:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_later_of_two_lines_wins() {
+        assert_eq!(Options::parse(b"K=1\nK=2\n").get("K"), Some("2".as_ref()));
+    }
+
+    #[test]
+    fn a_value_that_makes_no_sense_names_key_value_and_file() {
+        let mut options = Options::parse(b"K=many");
+        options.source = Some("/etc/ram.conf".into());
+        let error = options.parse_value::<u32>("K").unwrap_err().to_string();
+        assert_eq!(error, "K=\"many\" in /etc/ram.conf: invalid digit found in string");
+        let error = options.missing("L", "write L=1").to_string();
+        assert_eq!(error, "L is missing in /etc/ram.conf: write L=1");
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_named() {
+        let error = Options::from_file("/nowhere/ram.conf".as_ref()).unwrap_err().to_string();
+        assert!(error.starts_with("cannot read the configuration file \"/nowhere/ram.conf\": No such file"));
+    }
+}

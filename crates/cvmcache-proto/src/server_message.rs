@@ -42,7 +42,7 @@ pub struct HandshakeAck {
 
 impl HandshakeAck {
     /// Says that there is no session.
-    pub(crate) fn refused(status: Status) -> Self {
+    pub fn refused(status: Status) -> Self {
         Self {
             result: Err(status),
             name: Bytes::new(),

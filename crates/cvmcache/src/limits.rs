@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use cvmcache_proto::{MAX_MAX_OBJECT_SIZE, MIN_MAX_OBJECT_SIZE};
+use thiserror::Error;
+
 /// The bounds on what a client can make the server spend. Each can be set; the defaults suit a
 /// plugin that serves the mounts of one node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,5 +46,41 @@ impl Default for Limits {
             listing_part: 4 * 1024 * 1024,
             shutdown_grace: Duration::from_secs(5),
         }
+    }
+}
+
+/// A limit that is out of its bounds.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{limit} is {value}, but must be from {min} to {max}")]
+pub struct InvalidLimit {
+    /// The field of [`Limits`], or `name`.
+    pub limit: &'static str,
+    /// Its value.
+    pub value: usize,
+    /// The least that is possible.
+    pub min: usize,
+    /// The most that is possible.
+    pub max: usize,
+}
+
+impl Limits {
+    /// Checks what the protocol bounds, for a plugin of this name.
+    pub(crate) fn check(&self, name: &[u8]) -> Result<(), InvalidLimit> {
+        let check = |limit, value, min, max| {
+            if (min..=max).contains(&value) {
+                Ok(())
+            } else {
+                Err(InvalidLimit { limit, value, min, max })
+            }
+        };
+        let object_sizes = (MIN_MAX_OBJECT_SIZE as usize, MAX_MAX_OBJECT_SIZE as usize);
+        check("max_object_size", self.max_object_size as usize, object_sizes.0, object_sizes.1)?;
+        // A message with a text has to fit beside an attachment.
+        check("max_text", self.max_text, 1, 60 * 1024)?;
+        check("length of the name", name.len(), 0, 60 * 1024)?;
+        check("max_unsent", self.max_unsent, 1, usize::MAX)?;
+        check("max_in_flight", self.max_in_flight, 1, usize::MAX)?;
+        // Descriptions count as they are, so one part with the last entry fits into a frame.
+        check("listing_part", self.listing_part, 64 * 1024, 8 * 1024 * 1024)
     }
 }

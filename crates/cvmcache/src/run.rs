@@ -1,0 +1,222 @@
+//! Everything that the main function of a plugin does.
+
+mod arguments;
+mod background;
+mod default_locator;
+mod logging;
+mod supervise;
+mod terminal;
+
+use std::error::Error;
+use std::io::{self, IsTerminal};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::thread;
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
+use signal_hook::iterator::Signals;
+use tracing::{debug, info, warn};
+
+use crate::server::{ListenError, Listening, Server, ServerError};
+use crate::{CachePlugin, Control, Locator, Options};
+
+use arguments::Arguments;
+use background::Fork;
+use supervise::Supervisor;
+
+const LOCATOR: &str = "CVMFS_CACHE_PLUGIN_LOCATOR";
+const WORKERS: &str = "CVMFS_CACHE_PLUGIN_WORKERS";
+const DEBUG_LOG: &str = "CVMFS_CACHE_PLUGIN_DEBUGLOG";
+const TEST: &str = "CVMFS_CACHE_PLUGIN_TEST";
+
+/// A failure on the way, to be told to whoever started the program.
+type Failure = Box<dyn Error + Send + Sync>;
+
+/// Runs a plugin: the whole main function of a program that is nothing else.
+///
+/// `name` is what the plugin is called in messages and in the client's configuration, such as
+/// `ram`. `make` makes the plugin from the configuration. It is called before any thread exists.
+///
+/// ```no_run
+/// # use cvmcache::{CachePlugin, Session, plugin::*};
+/// # struct MyCache;
+/// # impl MyCache { fn new(_: &cvmcache::Options) -> Result<Self, String> { Ok(Self) } }
+/// # impl CachePlugin for MyCache {
+/// #     fn capabilities(&self) -> Capabilities { Capabilities::NONE }
+/// #     fn object_info(&self, _: &Session, _: &ObjectId) -> Result<ObjectInfo> { todo!() }
+/// #     fn read(&self, _: &Session, _: &ObjectId, _: u64, _: u32) -> Result<Data> { todo!() }
+/// # }
+/// fn main() -> std::process::ExitCode {
+///     cvmcache::run("mine", |options| MyCache::new(options))
+/// }
+/// ```
+///
+/// # Command line
+///
+/// One argument, a configuration file in the format of [`Options`]. Without it, the plugin serves
+/// a unix socket of its own and says which one. `--help` and `--version` are understood.
+///
+/// # Configuration
+///
+/// | key | meaning |
+/// |---|---|
+/// | `CVMFS_CACHE_PLUGIN_LOCATOR` | where to listen, see [`Locator`]; must be there |
+/// | `CVMFS_CACHE_PLUGIN_WORKERS` | threads for callbacks, see [`Builder::workers`](crate::Builder::workers); default 0 |
+/// | `CVMFS_CACHE_PLUGIN_DEBUGLOG` | a file to which everything is logged; default: only what matters, to standard error |
+/// | `CVMFS_CACHE_PLUGIN_TEST` | if set: once it listens, it prints its process id and goes to the background |
+///
+/// Other keys are the plugin's own.
+///
+/// # What it does
+///
+/// - Started by a client (supervised), it tells the client when to connect, and ends when the last
+///   client has gone. If another process serves the locator already, it tells the client to
+///   connect, too, and ends.
+/// - Started on a terminal, it greets; `R` and Enter ask the clients to detach, Ctrl+D ends it.
+///   A standard input that is no terminal is not read.
+/// - SIGTERM and SIGINT end it cleanly, as does SIGHUP on a terminal. SIGUSR1, SIGUSR2 and
+///   otherwise SIGHUP do nothing, unless the plugin handles them.
+/// - The limit on open descriptors is raised as far as it can be.
+///
+/// # Exit status
+///
+/// 0 after a clean end; 1 if the plugin cannot start or fails, and 2 for arguments it does not
+/// understand, each with a message on standard error.
+pub fn run<P, E>(name: &str, make: impl FnOnce(&Options) -> Result<P, E>) -> ExitCode
+where
+    P: CachePlugin,
+    E: Into<Box<dyn Error + Send + Sync>>,
+{
+    let config = match Arguments::from_env() {
+        Ok(Arguments::Serve(config)) => config,
+        Ok(Arguments::Help) => return terminal::print(&arguments::help(name)),
+        Ok(Arguments::Version) => return terminal::print(&arguments::version(name)),
+        Err(error) => {
+            terminal::complain(name, &error);
+            return ExitCode::from(2);
+        }
+    };
+    let mut supervisor = match Supervisor::from_env() {
+        Ok(supervisor) => supervisor,
+        Err(error) => return terminal::complain(name, &error),
+    };
+    match serve(name, config, make, supervisor.as_mut()) {
+        Ok(code) => code,
+        // The client will find the other process.
+        Err(error) if supervisor.is_some() && is_in_use(&error) => {
+            info!(%error, "leaving the client to the other process");
+            tell(supervisor.as_mut(), Supervisor::ready);
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            tell(supervisor.as_mut(), Supervisor::failed);
+            terminal::complain(name, &*error)
+        }
+    }
+}
+
+fn serve<P, E>(
+    name: &str,
+    config: Option<PathBuf>,
+    make: impl FnOnce(&Options) -> Result<P, E>,
+    supervisor: Option<&mut Supervisor>,
+) -> Result<ExitCode, Failure>
+where
+    P: CachePlugin,
+    E: Into<Failure>,
+{
+    let options = match &config {
+        Some(path) => Options::from_file(path)?,
+        None => default_locator::options(name)?,
+    };
+    let background = match options.get(TEST) {
+        None => None,
+        Some(_) => match background::fork()? {
+            Fork::Parent(code) => return Ok(code),
+            Fork::Child(background) => Some(background),
+        },
+    };
+    let supervised = supervisor.is_some();
+    let by_hand = !supervised && background.is_none();
+    let on_terminal = by_hand && io::stdin().is_terminal();
+
+    logging::start(&options)?;
+    raise_descriptor_limit();
+    let plugin = make(&options).map_err(Into::into)?;
+    let listening = listen(name, &options, plugin, supervised)?;
+    let locator = listening.locator()?;
+    let running = listening.spawn()?;
+    watch_signals(running.control().clone(), on_terminal)?;
+    tell(supervisor, Supervisor::ready);
+    if by_hand {
+        terminal::greet(name, &locator, config.is_none());
+    }
+    if on_terminal {
+        terminal::listen(running.control().clone())?;
+    }
+    if let Some(background) = background {
+        background.ready()?;
+    }
+    running.wait()?;
+    if by_hand {
+        terminal::print("good bye\n");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn listen(
+    name: &str,
+    options: &Options,
+    plugin: impl CachePlugin,
+    supervised: bool,
+) -> Result<Listening, Failure> {
+    let locator = options.get(LOCATOR).ok_or_else(|| {
+        options.missing(LOCATOR, "write where clients connect, as in unix=/path/to/socket")
+    })?;
+    let locator =
+        Locator::from_os_str(locator).map_err(|error| options.bad_value(LOCATOR, error))?;
+    let workers = options.parse_value(WORKERS)?.unwrap_or(0);
+    Ok(Server::builder(plugin)
+        .name(format!("cvmcache {name}"))
+        .workers(workers)
+        .supervised(supervised)
+        .listen(&locator)?)
+}
+
+fn is_in_use(error: &Failure) -> bool {
+    matches!(
+        error.downcast_ref(),
+        Some(ServerError::Listen(ListenError::InUse { .. }))
+    )
+}
+
+/// A client that has gone meanwhile is no reason to end: others may come.
+fn tell(supervisor: Option<&mut Supervisor>, what: fn(&mut Supervisor) -> io::Result<()>) {
+    if let Some(Err(error)) = supervisor.map(what) {
+        warn!(%error, "cannot tell the client that waits for this plugin");
+    }
+}
+
+fn watch_signals(control: Control, on_terminal: bool) -> io::Result<()> {
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2])?;
+    thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        for signal in signals.forever() {
+            match signal {
+                SIGTERM | SIGINT => control.terminate(),
+                SIGHUP if on_terminal => control.terminate(),
+                _ => debug!(signal, "signal received"),
+            }
+        }
+    })?;
+    Ok(())
+}
+
+/// One descriptor a mount: the soft limit of 1024 is soon used up.
+fn raise_descriptor_limit() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        warn!(%error, "cannot raise the limit on open descriptors");
+    }
+}

@@ -1,0 +1,79 @@
+//! Where a plugin listens when nobody has said so.
+
+use std::env;
+use std::ffi::OsString;
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use nix::unistd::geteuid;
+use thiserror::Error;
+
+use super::LOCATOR;
+use crate::Options;
+
+/// There is no place for a socket.
+#[derive(Debug, Error)]
+#[error(
+    "cannot use {directory:?} for the socket: {reason}; pass a configuration file with {LOCATOR}",
+    directory = .directory.display()
+)]
+pub(super) struct NoDirectory {
+    directory: PathBuf,
+    reason: io::Error,
+}
+
+/// Options with nothing but a locator, in a directory of the user's own.
+pub(super) fn options(name: &str) -> Result<Options, NoDirectory> {
+    let directory = match env::var_os("XDG_RUNTIME_DIR") {
+        Some(runtime) if !runtime.is_empty() => PathBuf::from(runtime).join("cvmcache"),
+        _ => env::temp_dir().join(format!("cvmcache-{}", geteuid())),
+    };
+    make_private(&directory)
+        .map_err(|reason| NoDirectory { directory: directory.clone(), reason })?;
+    let mut locator = OsString::from("unix=");
+    locator.push(directory.join(format!("{name}.socket")));
+    let mut options = Options::new();
+    options.set(LOCATOR, locator);
+    Ok(options)
+}
+
+/// Makes a directory that nobody else can write to, or makes sure that it is one: others may have
+/// been faster where everybody can write.
+fn make_private(directory: &Path) -> io::Result<()> {
+    match DirBuilder::new().mode(0o700).create(directory) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    let metadata = fs::symlink_metadata(directory)?;
+    if !metadata.is_dir() {
+        return Err(io::ErrorKind::NotADirectory.into());
+    }
+    if metadata.uid() != geteuid().as_raw() || metadata.mode() & 0o022 != 0 {
+        return Err(io::Error::other("it belongs to, or can be written by, somebody else"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+
+    #[test]
+    fn only_a_directory_of_ones_own_is_used() {
+        let parent = tempfile::tempdir().unwrap();
+        let mine = parent.path().join("mine");
+        make_private(&mine).unwrap();
+        make_private(&mine).unwrap();
+        assert_eq!(fs::metadata(&mine).unwrap().mode() & 0o777, 0o700);
+
+        fs::set_permissions(&mine, fs::Permissions::from_mode(0o777)).unwrap();
+        assert!(make_private(&mine).is_err());
+        let link = parent.path().join("link");
+        symlink(parent.path(), &link).unwrap();
+        assert!(make_private(&link).is_err());
+    }
+}

@@ -1,0 +1,66 @@
+//! Talking with whoever started the plugin by hand.
+//!
+//! Nothing here fails: a plugin does not end because nobody reads what it prints.
+
+use std::error::Error;
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::thread;
+
+use nix::unistd::{User, geteuid};
+
+use crate::{Control, Locator};
+
+pub(super) fn print(text: &str) -> ExitCode {
+    let mut stdout = io::stdout();
+    let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+    ExitCode::SUCCESS
+}
+
+pub(super) fn complain(name: &str, error: &dyn Error) -> ExitCode {
+    let _ = writeln!(io::stderr(), "cvmcache {name}: {error}");
+    ExitCode::FAILURE
+}
+
+/// Says where the plugin is and, if nobody chose that, how clients get there.
+pub(super) fn greet(name: &str, locator: &Locator, is_default: bool) {
+    let mut text = format!("cvmcache {name} serves CernVM-FS clients on {locator}\n");
+    if is_default {
+        text += &format!(
+            "
+Clients on this machine use it with these lines in /etc/cvmfs/default.local:
+
+    CVMFS_CACHE_PRIMARY={name}
+    CVMFS_CACHE_{name}_TYPE=external
+    CVMFS_CACHE_{name}_LOCATOR={locator}
+"
+        );
+    }
+    if let Locator::Unix(_) = locator {
+        text += &format!("\nOnly clients of user {} can connect.\n", user());
+    }
+    print(&text);
+}
+
+/// Reads commands from the terminal.
+pub(super) fn listen(control: Control) -> io::Result<()> {
+    print("R and Enter asks clients to release nested catalogs, Ctrl+D quits.\n");
+    let read = move || {
+        for line in io::stdin().lines().map_while(Result::ok) {
+            if line.contains('R') {
+                print("  ... asking clients to release nested catalogs\n");
+                control.ask_detach();
+            }
+        }
+        control.terminate();
+    };
+    thread::Builder::new().name("terminal".to_owned()).spawn(read).map(|_| ())
+}
+
+fn user() -> String {
+    let uid = geteuid();
+    match User::from_uid(uid) {
+        Ok(Some(user)) => user.name,
+        _ => uid.to_string(),
+    }
+}

@@ -1,0 +1,231 @@
+//! A plugin on a socket: from a [`CachePlugin`] to a server that runs.
+//!
+//! The steps are types, so that they cannot be taken out of order:
+//!
+//! ```text
+//! Server::builder(plugin) ── listen(&locator) ──► Listening ── spawn() ──► Running
+//!                                                                            │ control(), wait()
+//! ```
+//!
+//! [`run`](crate::run) takes all of them for a program that is nothing but a plugin.
+
+mod connection;
+mod event_loop;
+mod listener;
+pub(crate) mod mailbox;
+mod order;
+mod outbox;
+mod socket;
+mod workers;
+
+use std::io;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use bytes::Bytes;
+use mio::{Poll, Waker};
+use thiserror::Error;
+
+use crate::limits::InvalidLimit;
+use crate::service::Service;
+use crate::{CachePlugin, Control, Limits, Locator};
+
+use event_loop::{EventLoop, LISTENER, State, WAKER};
+pub use listener::ListenError;
+use listener::Listener;
+use mailbox::mailbox;
+use workers::Workers;
+
+/// Where a server begins, see [`Server::builder`].
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Server;
+
+impl Server {
+    /// Prepares a server for a plugin.
+    ///
+    /// ```no_run
+    /// # fn serve(plugin: impl cvmcache::CachePlugin) -> Result<(), cvmcache::ServerError> {
+    /// use cvmcache::Server;
+    ///
+    /// let locator = "unix=/tmp/plugin.socket".parse().expect("a locator");
+    /// let running = Server::builder(plugin).workers(4).listen(&locator)?.spawn()?;
+    /// running.wait()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn builder(plugin: impl CachePlugin) -> Builder {
+        Builder {
+            plugin: Box::new(plugin),
+            name: Bytes::from_static(b"cvmcache"),
+            limits: Limits::default(),
+            workers: 0,
+            supervised: false,
+        }
+    }
+}
+
+/// A server to be, see [`Server::builder`].
+#[must_use = "a builder does nothing until it listens"]
+pub struct Builder {
+    plugin: Box<dyn CachePlugin>,
+    name: Bytes,
+    limits: Limits,
+    workers: usize,
+    supervised: bool,
+}
+
+impl Builder {
+    /// Runs callbacks on `count` threads; 0, the default, runs them on the I/O thread, one at a
+    /// time.
+    ///
+    /// Callbacks that never wait are fastest on the I/O thread. Callbacks that wait, for a disk or
+    /// a network, want as many workers as requests should wait at once.
+    pub fn workers(mut self, count: usize) -> Self {
+        self.workers = count;
+        self
+    }
+
+    /// Keeps clients within these bounds instead of the default ones.
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// The name that clients are told; default `cvmcache`.
+    pub fn name(mut self, name: impl Into<Bytes>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// Ends with the last client: when the last connection has closed and nobody has announced to
+    /// come back. For plugins that a client starts; default false.
+    pub fn supervised(mut self, supervised: bool) -> Self {
+        self.supervised = supervised;
+        self
+    }
+
+    /// Binds the socket. From now on clients can connect; they are served once the server runs.
+    ///
+    /// A unix socket has mode 0600, and a lock file beside it (`PATH.lock`) that keeps a second
+    /// plugin away. What a plugin that was killed has left behind is removed. Dropping what this
+    /// returns removes the socket.
+    ///
+    /// # Errors
+    ///
+    /// [`ServerError::Limit`] and [`ServerError::Listen`].
+    pub fn listen(self, locator: &Locator) -> Result<Listening, ServerError> {
+        self.limits.check(&self.name)?;
+        let listener = Listener::bind(locator)?;
+        Ok(Listening { builder: self, listener })
+    }
+}
+
+/// A server that listens, but does not answer yet.
+#[must_use = "nobody is served until it is spawned"]
+pub struct Listening {
+    builder: Builder,
+    listener: Listener,
+}
+
+impl Listening {
+    /// Where it listens: for `tcp=host:0`, with the port that the system chose.
+    ///
+    /// # Errors
+    ///
+    /// Those of the system, for TCP sockets.
+    pub fn locator(&self) -> io::Result<Locator> {
+        self.listener.locator()
+    }
+
+    /// Starts the I/O thread and the workers, and hands the plugin its [`Control`].
+    ///
+    /// # Errors
+    ///
+    /// [`ServerError::Io`] if the system has no threads or descriptors to spare.
+    pub fn spawn(self) -> Result<Running, ServerError> {
+        let Self { builder, mut listener } = self;
+        let poll = Poll::new()?;
+        let (mailbox, inbox) = mailbox(Waker::new(poll.registry(), WAKER)?);
+        listener.register(poll.registry(), LISTENER)?;
+        let service = Arc::new(Service::new(builder.plugin, builder.name, builder.limits));
+        let workers = Workers::start(builder.workers, &service, &mailbox)?;
+        let control = Control::new(mailbox);
+        service.started(control.clone());
+        let event_loop = EventLoop {
+            poll,
+            inbox,
+            listener: Some(listener),
+            service,
+            workers,
+            supervised: builder.supervised,
+            state: State::default(),
+        };
+        let thread = thread::Builder::new().name("io".to_owned()).spawn(|| event_loop.run())?;
+        Ok(Running { control, thread })
+    }
+}
+
+/// A server that runs, until it is told to end or, if supervised, its last client has gone.
+///
+/// Dropping this does not end it.
+#[derive(Debug)]
+pub struct Running {
+    control: Control,
+    thread: JoinHandle<io::Result<()>>,
+}
+
+impl Running {
+    /// A handle to steer the server by.
+    pub fn control(&self) -> &Control {
+        &self.control
+    }
+
+    /// Waits for the server to end. It is not told to: see [`Control::terminate`].
+    ///
+    /// # Errors
+    ///
+    /// [`ServerError::Io`] if the system did not let it go on, [`ServerError::Panicked`] if it
+    /// failed by a bug of its own.
+    pub fn wait(self) -> Result<(), ServerError> {
+        self.thread.join().map_err(|_| ServerError::Panicked)?.map_err(Into::into)
+    }
+}
+
+/// Why there is no server, or not any more.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ServerError {
+    /// A limit is out of its bounds.
+    #[error(transparent)]
+    Limit(#[from] InvalidLimit),
+    /// The socket cannot be bound.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The system refuses something else.
+    #[error("the server cannot run: {0}")]
+    Io(#[from] io::Error),
+    /// The I/O thread has panicked, which is a bug in this crate.
+    #[error("the server has failed by a bug in cvmcache: please report it with what it has logged")]
+    Panicked,
+}
+
+impl std::fmt::Debug for Builder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Builder")
+            .field("name", &self.name)
+            .field("limits", &self.limits)
+            .field("workers", &self.workers)
+            .field("supervised", &self.supervised)
+            .finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for Listening {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Listening")
+            .field("builder", &self.builder)
+            .field("listener", &self.listener)
+            .finish()
+    }
+}

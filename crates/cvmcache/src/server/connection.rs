@@ -1,0 +1,307 @@
+//! One client: bytes in, requests to the service, answers out.
+//!
+//! A connection does a bounded amount of work per turn, so that none keeps the others waiting. It
+//! takes no more requests while too many of its answers are unread or too many of its requests
+//! are under way: then the bytes wait in the socket, and the client with them.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use cvmcache_proto::{
+    Decoder, DecoderLimits, Frame, FrameError, Operation, Request, ServerMessage,
+};
+use mio::Token;
+use tracing::{debug, info};
+
+use super::order::{Lane, Lanes};
+use super::outbox::Outbox;
+use super::socket::{Received, Socket};
+use super::workers::{Done, Job, Work, Workers};
+use crate::Session;
+use crate::service::{Action, Peer, Service};
+
+/// How many reads and frames a turn handles, and how long it takes, at most: one more callback
+/// may be under way then.
+const TURN_STEPS: usize = 256;
+const TURN_TIME: Duration = Duration::from_millis(2);
+
+/// What a connection works with.
+#[derive(Debug)]
+pub(super) struct Context<'a> {
+    pub(super) service: &'a Service,
+    /// `None`: callbacks run here and now.
+    pub(super) workers: Option<&'a Workers>,
+}
+
+/// What comes of a turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// There is more to do at once.
+    Again,
+    /// Something has to happen first: the socket, or a worker.
+    Wait,
+    /// The connection is over, and so is its session.
+    Over,
+}
+
+#[derive(Debug)]
+pub(super) struct Connection {
+    token: Token,
+    /// `None` once there is nobody to talk to.
+    socket: Option<Socket>,
+    decoder: Decoder,
+    outbox: Outbox,
+    peer: Peer,
+    lanes: Lanes,
+    /// Requests that are under way, or wait in a lane, and the bytes they carry.
+    in_flight: usize,
+    bytes_in_flight: usize,
+    /// There may be bytes in the socket.
+    readable: bool,
+    /// The peer has closed its side: what is readable ends with an end of file.
+    hung_up: bool,
+    stage: Stage,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Requests are taken.
+    Open,
+    /// No more requests are taken; those under way are waited for.
+    Finishing,
+    /// The session has ended, or is about to; last answers are on their way.
+    Ended,
+}
+
+impl Connection {
+    pub(super) fn new(token: Token, socket: Socket, peer: Peer, service: &Service) -> Self {
+        let mut limits = DecoderLimits::default();
+        limits.max_attachment = service.limits().max_object_size as usize;
+        Self {
+            token,
+            socket: Some(socket),
+            decoder: Decoder::new(limits),
+            outbox: Outbox::default(),
+            peer,
+            lanes: Lanes::default(),
+            in_flight: 0,
+            bytes_in_flight: 0,
+            readable: false,
+            hung_up: false,
+            stage: Stage::Open,
+        }
+    }
+
+    /// True as long as requests are taken.
+    pub(super) fn is_open(&self) -> bool {
+        self.stage == Stage::Open
+    }
+
+    /// Notes what the poll has seen.
+    pub(super) fn notice(&mut self, readable: bool, hung_up: bool) {
+        self.readable |= readable;
+        self.hung_up |= hung_up;
+    }
+
+    /// Asks the client to detach, if it is one and reads what it is sent.
+    pub(super) fn ask_detach(&mut self, service: &Service) {
+        let unread = self.outbox.len() >= service.limits().max_unsent;
+        if self.is_open() && self.peer.session().is_some() && !unread {
+            self.outbox.push(ServerMessage::Detach);
+        }
+    }
+
+    /// Takes no more requests. What is under way is still answered.
+    pub(super) fn finish(&mut self) {
+        if self.is_open() {
+            self.stage = Stage::Finishing;
+        }
+    }
+
+    /// Gives up on the client: nothing more is sent.
+    pub(super) fn abandon(&mut self) {
+        self.finish();
+        self.socket = None;
+        self.outbox.clear();
+    }
+
+    /// A worker has finished a job. The next turn goes on from here.
+    pub(super) fn done(&mut self, context: &Context<'_>, done: Done) {
+        self.in_flight -= 1;
+        self.bytes_in_flight -= done.bytes;
+        if let Some(reply) = done.reply {
+            self.answer(ServerMessage::Reply(reply));
+        }
+        if let Some(next) = done.lane.and_then(|lane| self.lanes.leave(lane)) {
+            self.dispatch(context, next, done.lane);
+        }
+    }
+
+    /// Does some work: takes requests, sends answers.
+    pub(super) fn turn(&mut self, context: &Context<'_>) -> Turn {
+        let mut again = false;
+        if self.is_open() {
+            match self.take_requests(context) {
+                Ok(more) => again = more,
+                Err(end) => self.end_of_input(end),
+            }
+        }
+        if let Err(error) = self.flush() {
+            debug!(%error, session = ?self.session(), "cannot send");
+            self.abandon();
+        }
+        if again && self.is_open() {
+            // Answers that could not be sent hold requests back; the socket tells when it can.
+            return if self.is_backed_up(context) { Turn::Wait } else { Turn::Again };
+        }
+        self.wind_up(context)
+    }
+
+    /// Takes requests until there are none, or enough for this turn. True if there may be more.
+    fn take_requests(&mut self, context: &Context<'_>) -> Result<bool, End> {
+        let begun = Instant::now();
+        for _ in 0..TURN_STEPS {
+            if self.is_backed_up(context) || begun.elapsed() > TURN_TIME {
+                return Ok(true);
+            }
+            match self.decoder.next_frame()? {
+                Some(frame) => self.take(context, frame)?,
+                None if !self.readable => return Ok(false),
+                None => self.read()?,
+            }
+        }
+        Ok(true)
+    }
+
+    /// True if the client has to wait before more of its requests are taken.
+    fn is_backed_up(&self, context: &Context<'_>) -> bool {
+        let limits = context.service.limits();
+        self.outbox.len() >= limits.max_unsent
+            || self.in_flight >= limits.max_in_flight
+            || self.bytes_in_flight >= limits.max_unsent
+    }
+
+    fn read(&mut self) -> Result<(), End> {
+        let socket = self.socket.as_ref().ok_or(End::Eof)?;
+        match socket.receive(self.decoder.buffer())? {
+            Received::Eof => return Err(End::Eof),
+            Received::Full(_) => {}
+            // Less than asked for means that there is no more, and that the poll tells of what
+            // comes; but not again of an end of file that it has told of.
+            Received::Drained(len) => self.readable = self.hung_up && len > 0,
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, context: &Context<'_>, frame: Frame) -> Result<(), End> {
+        match self.peer.receive(context.service, frame) {
+            Action::Answer(message) => self.answer(message),
+            Action::Handle(open, request) if context.workers.is_none() => {
+                let reply = context.service.handle(&open, request);
+                self.answer(ServerMessage::Reply(reply));
+            }
+            Action::Handle(_, request) => {
+                self.in_flight += 1;
+                self.bytes_in_flight += weight(&request);
+                if let Some((request, lane)) = self.lanes.enter(request) {
+                    self.dispatch(context, request, lane);
+                }
+            }
+            Action::Quit => return Err(End::Quit),
+            Action::Nothing => {}
+        }
+        Ok(())
+    }
+
+    /// Hands a request to the workers.
+    fn dispatch(&self, context: &Context<'_>, request: Request, lane: Option<Lane>) {
+        if let (Some(workers), Some(open)) = (context.workers, self.peer.session()) {
+            let bytes = weight(&request);
+            let (open, work) = (open.clone(), Work::Handle(request));
+            workers.submit(Job { token: self.token, open, work, lane, bytes });
+        }
+    }
+
+    fn answer(&mut self, message: ServerMessage) {
+        if self.socket.is_some() {
+            self.outbox.push(message);
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match &self.socket {
+            Some(socket) => self.outbox.flush(socket).map(|_| ()),
+            None => Ok(()),
+        }
+    }
+
+    fn end_of_input(&mut self, end: End) {
+        match end {
+            End::Quit => {}
+            End::Eof => debug!(session = ?self.session(), "the client has closed the connection"),
+            End::Frame(error) => {
+                info!(%error, session = ?self.session(), "connection closed: not a frame");
+            }
+            End::Io(error) => {
+                debug!(%error, session = ?self.session(), "cannot receive");
+                self.abandon();
+            }
+        }
+        self.finish();
+    }
+
+    /// Once no more requests are taken: waits for those under way, ends the session, and sees
+    /// the last answers off.
+    fn wind_up(&mut self, context: &Context<'_>) -> Turn {
+        if self.is_open() || self.in_flight > 0 {
+            return Turn::Wait;
+        }
+        if self.stage == Stage::Finishing {
+            self.stage = Stage::Ended;
+            match (self.peer.session(), context.workers) {
+                (Some(open), None) => context.service.end(open),
+                (Some(open), Some(workers)) => {
+                    self.in_flight += 1;
+                    let (open, work) = (open.clone(), Work::EndSession);
+                    workers.submit(Job { token: self.token, open, work, lane: None, bytes: 0 });
+                    return Turn::Wait;
+                }
+                (None, _) => {}
+            }
+        }
+        if self.outbox.is_empty() { Turn::Over } else { Turn::Wait }
+    }
+
+    fn session(&self) -> Option<&Session> {
+        self.peer.session().map(|open| open.session())
+    }
+}
+
+/// Why no more requests are taken.
+#[derive(Debug)]
+enum End {
+    Quit,
+    Eof,
+    Frame(FrameError),
+    Io(io::Error),
+}
+
+impl From<FrameError> for End {
+    fn from(error: FrameError) -> Self {
+        End::Frame(error)
+    }
+}
+
+impl From<io::Error> for End {
+    fn from(error: io::Error) -> Self {
+        End::Io(error)
+    }
+}
+
+/// The bytes that a request keeps in memory until it is done.
+fn weight(request: &Request) -> usize {
+    match &request.operation {
+        Operation::Store(part) => part.data.len(),
+        _ => 0,
+    }
+}

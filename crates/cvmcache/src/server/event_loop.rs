@@ -1,0 +1,249 @@
+//! The I/O thread: waits for sockets and workers, and gives every connection its turn.
+//!
+//! A connection goes by a token that is never used again, so that nothing that comes late, be it
+//! an event or a worker's answer, can reach another one. The poll is edge-triggered: a connection
+//! that has more to do than one turn allows stands in the queue, and everybody in the queue gets
+//! one turn between two looks at the poll.
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mio::{Events, Poll, Token};
+use tracing::{debug, info, warn};
+
+use super::connection::{Connection, Context, Turn};
+use super::listener::Listener;
+use super::mailbox::{Inbox, Note};
+use super::workers::Workers;
+use crate::service::{Peer, Service};
+
+pub(super) const WAKER: Token = Token(0);
+pub(super) const LISTENER: Token = Token(1);
+const FIRST_CONNECTION: usize = 2;
+
+/// How many connections are accepted before the others get their turn.
+const ACCEPT_AT_ONCE: usize = 64;
+/// When to try again after the system had no descriptor or no memory left for a connection.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(500);
+
+pub(super) struct EventLoop {
+    pub(super) poll: Poll,
+    pub(super) inbox: Inbox,
+    /// `None` once the server is about to end.
+    pub(super) listener: Option<Listener>,
+    pub(super) service: Arc<Service>,
+    pub(super) workers: Option<Workers>,
+    /// Ends with the last client.
+    pub(super) supervised: bool,
+    pub(super) state: State,
+}
+
+/// What changes as the loop goes on.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    connections: HashMap<Token, Connection>,
+    opened: usize,
+    /// Who wants a turn. A token may stand here twice, or outlive its connection.
+    queue: VecDeque<Token>,
+    /// Who gets no more than a grace, and until when; the earliest first.
+    closing: VecDeque<(Instant, Token)>,
+    /// There may be connections to accept.
+    acceptable: bool,
+    accept_again: Option<Instant>,
+    /// When to end, whoever is still there.
+    deadline: Option<Instant>,
+}
+
+impl EventLoop {
+    pub(super) fn run(mut self) -> io::Result<()> {
+        let result = self.serve();
+        // On the way out after a failure, clients must not find a socket with nobody behind it.
+        self.listener = None;
+        let all_idle = self.state.connections.is_empty();
+        if !all_idle {
+            warn!(left = self.state.connections.len(), "ended before all callbacks had");
+        }
+        self.state.connections.clear();
+        if let Some(workers) = self.workers.take() {
+            workers.stop(all_idle);
+        }
+        result
+    }
+
+    fn serve(&mut self) -> io::Result<()> {
+        let mut events = Events::with_capacity(1024);
+        while !self.is_over() {
+            match self.poll.poll(&mut events, self.timeout()) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                result => result?,
+            }
+            for event in &events {
+                match event.token() {
+                    WAKER => {}
+                    LISTENER => self.state.acceptable = true,
+                    token => {
+                        if let Some(connection) = self.state.connections.get_mut(&token) {
+                            let hung_up = event.is_read_closed() || event.is_error();
+                            connection.notice(event.is_readable() || hung_up, hung_up);
+                            self.state.queue.push_back(token);
+                        }
+                    }
+                }
+            }
+            self.read_notes();
+            self.expire();
+            self.accept();
+            self.take_turns();
+        }
+        Ok(())
+    }
+
+    fn is_over(&self) -> bool {
+        let state = &self.state;
+        self.listener.is_none()
+            && (state.connections.is_empty()
+                || state.deadline.is_some_and(|deadline| deadline <= Instant::now()))
+    }
+
+    /// How long to wait for events: not at all if there is work, else to the next deadline.
+    fn timeout(&self) -> Option<Duration> {
+        let state = &self.state;
+        if !state.queue.is_empty() || (state.acceptable && state.accept_again.is_none()) {
+            return Some(Duration::ZERO);
+        }
+        let closing = state.closing.front().map(|(deadline, _)| *deadline);
+        let next = [closing, state.accept_again, state.deadline].into_iter().flatten().min()?;
+        Some(next.saturating_duration_since(Instant::now()))
+    }
+
+    fn read_notes(&mut self) {
+        for note in self.inbox.drain() {
+            match note {
+                Note::AskDetach => {
+                    info!(clients = self.state.connections.len(), "asking clients to detach");
+                    for (token, connection) in &mut self.state.connections {
+                        connection.ask_detach(&self.service);
+                        self.state.queue.push_back(*token);
+                    }
+                }
+                Note::Terminate if self.state.deadline.is_none() => {
+                    info!(clients = self.state.connections.len(), "ending");
+                    self.listener = None;
+                    let deadline = Instant::now() + self.service.limits().shutdown_grace;
+                    self.state.deadline = Some(deadline);
+                    for (token, connection) in &mut self.state.connections {
+                        connection.finish();
+                        self.state.queue.push_back(*token);
+                    }
+                }
+                Note::Terminate => {}
+                Note::Done(done) => {
+                    let context =
+                        Context { service: &self.service, workers: self.workers.as_ref() };
+                    let token = done.token;
+                    if let Some(connection) = self.state.connections.get_mut(&token) {
+                        connection.done(&context, done);
+                        self.state.queue.push_back(token);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Gives up on clients that have not taken their last answers in time.
+    fn expire(&mut self) {
+        let state = &mut self.state;
+        while let Some(&(deadline, token)) = state.closing.front() {
+            if deadline > Instant::now() {
+                break;
+            }
+            state.closing.pop_front();
+            if let Some(connection) = state.connections.get_mut(&token) {
+                connection.abandon();
+                state.queue.push_back(token);
+            }
+        }
+    }
+
+    fn accept(&mut self) {
+        let state = &mut self.state;
+        if state.accept_again.is_some_and(|again| again <= Instant::now()) {
+            state.accept_again = None;
+        }
+        let Some(listener) = &self.listener else { return };
+        let pid = listener.is_local().then(|| std::process::id().into());
+        for _ in 0..ACCEPT_AT_ONCE {
+            if !state.acceptable || state.accept_again.is_some() {
+                return;
+            }
+            let token = Token(FIRST_CONNECTION + state.opened);
+            let accepted = listener.accept().and_then(|mut socket| {
+                socket.register(self.poll.registry(), token).map(|()| socket)
+            });
+            match accepted {
+                Ok(socket) => {
+                    debug!(connection = token.0, "connection accepted");
+                    state.opened += 1;
+                    let connection = Connection::new(token, socket, Peer::new(pid), &self.service);
+                    state.connections.insert(token, connection);
+                }
+                Err(error) => match error.kind() {
+                    io::ErrorKind::WouldBlock => state.acceptable = false,
+                    // One connection that came to nothing.
+                    io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted => {}
+                    _ => {
+                        warn!(
+                            %error, clients = state.connections.len(),
+                            "cannot accept a connection: it waits until there is room"
+                        );
+                        state.accept_again = Some(Instant::now() + ACCEPT_AGAIN);
+                    }
+                },
+            }
+        }
+    }
+
+    /// One turn for everybody in the queue.
+    fn take_turns(&mut self) {
+        let context = Context { service: &self.service, workers: self.workers.as_ref() };
+        let mut closed = false;
+        for _ in 0..self.state.queue.len() {
+            let Some(token) = self.state.queue.pop_front() else { break };
+            let Some(connection) = self.state.connections.get_mut(&token) else { continue };
+            let was_open = connection.is_open();
+            match connection.turn(&context) {
+                Turn::Again => self.state.queue.push_back(token),
+                Turn::Wait if was_open && !connection.is_open() => {
+                    let deadline = Instant::now() + self.service.limits().shutdown_grace;
+                    self.state.closing.push_back((deadline, token));
+                }
+                Turn::Wait => {}
+                Turn::Over => {
+                    debug!(connection = token.0, "connection closed");
+                    self.state.connections.remove(&token);
+                    closed = true;
+                }
+            }
+        }
+        if closed {
+            // There is a descriptor free now.
+            self.state.accept_again = None;
+            self.end_with_last_client();
+        }
+    }
+
+    fn end_with_last_client(&mut self) {
+        if !self.supervised || self.listener.is_none() || self.service.clients_in_limbo() > 0 {
+            return;
+        }
+        // Somebody may be at the door.
+        self.state.acceptable = true;
+        self.accept();
+        if self.state.connections.is_empty() {
+            info!("the last client has gone");
+            self.listener = None;
+        }
+    }
+}

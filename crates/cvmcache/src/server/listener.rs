@@ -1,0 +1,221 @@
+//! The socket that clients connect to: how it comes into being, and how it goes.
+
+use std::fs::File;
+use std::io::{self, ErrorKind};
+use std::net::ToSocketAddrs;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use mio::net::{TcpListener, UnixListener};
+use mio::{Interest, Registry, Token};
+use nix::fcntl::{Flock, FlockArg, OFlag};
+use nix::sys::socket::{self, AddressFamily, Backlog, SockFlag, SockType, UnixAddr};
+use nix::sys::stat::{Mode, fchmod};
+use thiserror::Error;
+
+use super::socket::Socket;
+use crate::Locator;
+
+/// The longest path that fits into a socket address, in bytes.
+const MAX_ADDRESS: usize = 107;
+
+/// Why a plugin cannot listen.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ListenError {
+    /// Another plugin serves this locator.
+    #[error(
+        "another process already serves {locator}: stop it, or choose another locator \
+         (a client can just connect)"
+    )]
+    InUse {
+        /// The locator in question.
+        locator: Locator,
+    },
+    /// Where the socket should be is something else, which is left alone.
+    #[error("{path:?} exists and is not a socket: remove it, or choose another path", path = .path.display())]
+    NotASocket {
+        /// The path in question.
+        path: PathBuf,
+    },
+    /// The host has no address.
+    #[error("cannot listen on {locator}: the host name does not resolve: {source}")]
+    Resolve {
+        /// The locator in question.
+        locator: Locator,
+        /// What the resolver says.
+        source: io::Error,
+    },
+    /// The system refuses.
+    #[error("cannot listen on {locator}: {action}: {source}")]
+    System {
+        /// The locator in question.
+        locator: Locator,
+        /// What was refused.
+        action: &'static str,
+        /// What the system says.
+        source: io::Error,
+    },
+}
+
+/// A socket that listens. Dropping it removes it from the file system.
+#[derive(Debug)]
+pub(super) enum Listener {
+    Unix { socket: UnixListener, path: PathBuf, _lock: Flock<File> },
+    Tcp(TcpListener),
+}
+
+impl Listener {
+    pub(super) fn bind(locator: &Locator) -> Result<Self, ListenError> {
+        match locator {
+            Locator::Unix(path) => bind_unix(locator, path),
+            Locator::Tcp { host, port } => bind_tcp(locator, host, *port),
+        }
+    }
+
+    /// Where it listens: with the port that the system chose, if it was left to it.
+    pub(super) fn locator(&self) -> io::Result<Locator> {
+        Ok(match self {
+            Listener::Unix { path, .. } => Locator::Unix(path.clone()),
+            Listener::Tcp(socket) => {
+                let address = socket.local_addr()?;
+                Locator::Tcp { host: address.ip().to_string(), port: address.port() }
+            }
+        })
+    }
+
+    /// True if clients are on this machine.
+    pub(super) fn is_local(&self) -> bool {
+        matches!(self, Listener::Unix { .. })
+    }
+
+    pub(super) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        match self {
+            Listener::Unix { socket, .. } => registry.register(socket, token, Interest::READABLE),
+            Listener::Tcp(socket) => registry.register(socket, token, Interest::READABLE),
+        }
+    }
+
+    pub(super) fn accept(&self) -> io::Result<Socket> {
+        match self {
+            Listener::Unix { socket, .. } => {
+                socket.accept().map(|(stream, _)| Socket::Unix(stream))
+            }
+            Listener::Tcp(socket) => {
+                let (stream, _) = socket.accept()?;
+                // Answers are small, and somebody waits for each of them.
+                stream.set_nodelay(true)?;
+                Ok(Socket::Tcp(stream))
+            }
+        }
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        if let Listener::Unix { path, .. } = self {
+            // The lock is still held, so this is our socket. The lock file stays: removing it
+            // would let two processes hold locks on two files of that name.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+fn bind_unix(locator: &Locator, path: &Path) -> Result<Listener, ListenError> {
+    let failed = |action| {
+        move |source: io::Error| ListenError::System { locator: locator.clone(), action, source }
+    };
+    let mut lock_path = path.as_os_str().to_owned();
+    lock_path.push(".lock");
+    let lock_file = File::options()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&lock_path)
+        .map_err(failed("cannot open the lock file PATH.lock"))?;
+    let lock = match Flock::lock(lock_file, FlockArg::LockExclusiveNonblock) {
+        Ok(lock) => lock,
+        Err((_, nix::Error::EWOULDBLOCK)) => {
+            return Err(ListenError::InUse { locator: locator.clone() });
+        }
+        Err((_, errno)) => return Err(failed("cannot lock the lock file PATH.lock")(errno.into())),
+    };
+    remove_stale(path).map_err(|error| match error.kind() {
+        ErrorKind::AlreadyExists => ListenError::NotASocket { path: path.to_owned() },
+        _ => failed("cannot remove the socket that another process left behind")(error),
+    })?;
+    let socket = open_unix(path).map_err(failed("cannot make the socket"))?;
+    let socket = UnixListener::from_std(socket.into());
+    Ok(Listener::Unix { socket, path: path.to_owned(), _lock: lock })
+}
+
+/// Whoever holds the lock owns the path: a socket there has nobody behind it.
+fn remove_stale(path: &Path) -> io::Result<()> {
+    match std::fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.file_type().is_socket() => std::fs::remove_file(path),
+        Ok(_) => Err(ErrorKind::AlreadyExists.into()),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+fn open_unix(path: &Path) -> io::Result<OwnedFd> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let socket = socket::socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+    // Before there is a file: at no time can anybody else open it.
+    fchmod(&socket, Mode::S_IRUSR | Mode::S_IWUSR)?;
+    if path.as_os_str().len() <= MAX_ADDRESS {
+        socket::bind(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
+    } else {
+        bind_long(&socket, path)?;
+    }
+    socket::listen(&socket, Backlog::MAXCONN)?;
+    Ok(socket)
+}
+
+/// Binds a socket under a path that is too long for an address: under a short name beside it,
+/// by way of the directory's descriptor, and then renames it.
+fn bind_long(socket: &OwnedFd, path: &Path) -> io::Result<()> {
+    let parent = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let directory = File::options()
+        .read(true)
+        .custom_flags((OFlag::O_DIRECTORY | OFlag::O_PATH).bits())
+        .open(parent)?;
+    // The lock belongs to the path, so the short name must tell its owner, too.
+    let short = format!(".cvmcache-{}", std::process::id());
+    let address = PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd())).join(&short);
+    remove_stale(&address)?;
+    socket::bind(socket.as_raw_fd(), &UnixAddr::new(address.as_os_str().as_bytes())?)?;
+    std::fs::rename(&address, path).inspect_err(|_| {
+        let _ = std::fs::remove_file(&address);
+    })
+}
+
+fn bind_tcp(locator: &Locator, host: &str, port: u16) -> Result<Listener, ListenError> {
+    let resolve = |host: &str| (host, port).to_socket_addrs().map(Vec::from_iter);
+    // No host is any address: of both families, or of the one that there is.
+    let addresses = match host {
+        "" => resolve("::").and_then(|v6| Ok([v6, resolve("0.0.0.0")?].concat())),
+        _ => resolve(host),
+    };
+    let addresses = addresses
+        .map_err(|source| ListenError::Resolve { locator: locator.clone(), source })?;
+    let mut failure = io::Error::from(ErrorKind::AddrNotAvailable);
+    for address in addresses {
+        match TcpListener::bind(address) {
+            Ok(socket) => return Ok(Listener::Tcp(socket)),
+            Err(error) => failure = error,
+        }
+    }
+    if failure.kind() == ErrorKind::AddrInUse {
+        return Err(ListenError::InUse { locator: locator.clone() });
+    }
+    let action = "cannot bind the address";
+    Err(ListenError::System { locator: locator.clone(), action, source: failure })
+}

@@ -1,0 +1,140 @@
+//! Answers on their way to a client.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+
+use bytes::{Buf, Bytes, BytesMut};
+use cvmcache_proto::{ServerMessage, frame};
+use tracing::error;
+
+use super::socket::Socket;
+
+/// How many pieces go into one write.
+const MAX_PIECES: usize = 64;
+
+/// A queue of encoded answers.
+///
+/// Messages that follow each other are gathered in one buffer; an attachment is a piece of its
+/// own and is never copied. One write takes as many pieces as the system allows for.
+#[derive(Debug, Default)]
+pub(super) struct Outbox {
+    /// What goes first, in pieces.
+    pieces: VecDeque<Bytes>,
+    /// Messages that came behind the last piece.
+    messages: BytesMut,
+    len: usize,
+}
+
+impl Outbox {
+    /// How many bytes wait.
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    pub(super) fn push(&mut self, message: ServerMessage) {
+        let (message, attachment) = message.into_wire();
+        let (before, attached) = (self.messages.len(), attachment.len());
+        if let Err(error) = frame::encode(message, attached, &mut self.messages) {
+            // The service keeps answers within the limits, and the limits within a frame.
+            error!(%error, "an answer is lost");
+            return;
+        }
+        self.len += self.messages.len() - before + attached;
+        if attached > 0 {
+            self.pieces.push_back(self.messages.split().freeze());
+            self.pieces.extend(attachment);
+        }
+    }
+
+    /// Writes as much as the socket takes. False if something is left.
+    pub(super) fn flush(&mut self, socket: &Socket) -> io::Result<bool> {
+        while self.len > 0 {
+            let mut slices = [IoSlice::new(&[]); MAX_PIECES];
+            let waiting = self.pieces.iter().map(|piece| &piece[..]);
+            let mut count = 0;
+            for (slice, piece) in slices.iter_mut().zip(waiting.chain([&self.messages[..]])) {
+                *slice = IoSlice::new(piece);
+                count += 1;
+            }
+            let sent = socket.send(&slices[..count])?;
+            if sent == 0 {
+                return Ok(false);
+            }
+            self.remove(sent);
+        }
+        Ok(true)
+    }
+
+    /// Drops everything: there is nobody to send it to.
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    fn remove(&mut self, mut sent: usize) {
+        self.len -= sent;
+        while sent > 0 {
+            let Some(piece) = self.pieces.front_mut() else {
+                self.messages.advance(sent);
+                return;
+            };
+            if sent < piece.len() {
+                piece.advance(sent);
+                return;
+            }
+            sent -= piece.len();
+            self.pieces.pop_front();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cvmcache_proto::{Data, Decoder, DecoderLimits, Reply, ReplyBody};
+    use rustix::net::sockopt::set_socket_send_buffer_size;
+
+    use super::*;
+
+    fn reply(id: u64, data: Data) -> ServerMessage {
+        let body = ReplyBody::Read { result: Ok(data), data_crc32: None };
+        ServerMessage::Reply(Reply { id, body })
+    }
+
+    #[test]
+    fn answers_arrive_in_order_through_a_socket_that_takes_little_at_a_time() {
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        theirs.set_nonblocking(true).unwrap();
+        set_socket_send_buffer_size(&ours, 4096).unwrap();
+        let ours = Socket::Unix(mio::net::UnixStream::from_std(ours));
+        let theirs = Socket::Unix(mio::net::UnixStream::from_std(theirs));
+
+        let mut outbox = Outbox::default();
+        let answers: Vec<_> = (0..200u64)
+            .map(|id| {
+                let pieces = (0..id % 4).map(|piece| Bytes::from(vec![piece as u8; 3000]));
+                reply(id, pieces.collect())
+            })
+            .collect();
+        answers.iter().cloned().for_each(|answer| outbox.push(answer));
+
+        let mut decoder = Decoder::new(DecoderLimits::default());
+        let mut arrived = Vec::new();
+        loop {
+            let done = outbox.flush(&ours).unwrap();
+            while theirs.receive(decoder.buffer()).unwrap() != super::super::socket::Received::Drained(0) {
+                while let Some(frame) = decoder.next_frame().unwrap() {
+                    arrived.push(ServerMessage::from_frame(frame).unwrap());
+                }
+            }
+            if done {
+                break;
+            }
+        }
+        assert!(outbox.is_empty());
+        assert_eq!(arrived, answers);
+    }
+}

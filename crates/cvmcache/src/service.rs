@@ -1,0 +1,252 @@
+//! What a plugin's side of the protocol does, without I/O: `(session, request) -> reply`.
+//!
+//! A [`Service`] stands between clients and a [`CachePlugin`]. It gates by capability, keeps
+//! track of what each session holds (references, uploads, listings), and lets a plugin see only
+//! requests that make sense. It names no socket, no thread and no clock, so a test drives it with
+//! plain values; the crate's server brings it bytes. Calls for one session may come from several
+//! threads at once.
+
+mod guard;
+mod holdings;
+mod listings;
+mod peer;
+mod reload;
+mod uploads;
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use cvmcache_proto::{HandshakeAck, Operation, PROTOCOL_VERSION, Reply, ReplyBody, Request};
+use tracing::{debug, info, warn};
+
+use crate::plugin::{
+    Breadcrumb, CacheInfo, CachePlugin, Capabilities, Data, ObjectId, ObjectInfo, Result, Status,
+};
+use crate::{Control, Limits, Session};
+
+use guard::guard;
+use holdings::Holdings;
+use listings::Listings;
+pub use peer::{Action, Peer};
+use reload::Reloads;
+use uploads::Uploads;
+
+/// The rules of the protocol, around a plugin.
+pub struct Service {
+    plugin: Box<dyn CachePlugin>,
+    capabilities: Capabilities,
+    limits: Limits,
+    name: Bytes,
+    next_session: AtomicU64,
+    reloads: Mutex<Reloads>,
+}
+
+/// A session that is open, and what it holds.
+#[derive(Debug)]
+pub struct OpenSession {
+    session: Session,
+    holdings: Mutex<Holdings>,
+    uploads: Mutex<Uploads>,
+    listings: Mutex<Listings>,
+}
+
+impl Service {
+    /// Puts the rules around a plugin, which will be known to clients as `name`.
+    pub fn new(plugin: Box<dyn CachePlugin>, name: impl Into<Bytes>, limits: Limits) -> Self {
+        let capabilities = plugin.capabilities();
+        Self {
+            plugin,
+            capabilities,
+            limits,
+            name: name.into(),
+            next_session: AtomicU64::new(1),
+            reloads: Mutex::default(),
+        }
+    }
+
+    /// The bounds that the service keeps to.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Hands the plugin its handle on the server.
+    pub fn started(&self, control: Control) {
+        let started = guard("started", || {
+            self.plugin.started(control);
+            Ok(())
+        });
+        started.unwrap_or_else(|_| warn!("the plugin goes on without a handle on its server"));
+    }
+
+    /// Opens a session. `pid` is told to clients that share this machine.
+    ///
+    /// # Errors
+    ///
+    /// [`Status::Malformed`] if the name is longer than the limit.
+    pub fn handshake(
+        &self,
+        name: Option<Bytes>,
+        pid: Option<u64>,
+    ) -> Result<(HandshakeAck, Arc<OpenSession>)> {
+        let name = name.unwrap_or_default();
+        self.check_text(&name)?;
+        let id = self.next_session.fetch_add(1, Ordering::Relaxed);
+        let session = Session::new(id, name);
+        info!(%session, "session opened");
+        let ack = HandshakeAck {
+            result: Ok(()),
+            name: self.name.clone(),
+            protocol_version: PROTOCOL_VERSION,
+            session: id,
+            max_object_size: self.limits.max_object_size,
+            capabilities: self.capabilities,
+            pid,
+        };
+        let open = OpenSession {
+            session,
+            holdings: Mutex::default(),
+            uploads: Mutex::default(),
+            listings: Mutex::default(),
+        };
+        Ok((ack, Arc::new(open)))
+    }
+
+    /// Does what a session asks, and returns the one reply.
+    pub fn handle(&self, open: &OpenSession, request: Request) -> Reply {
+        let body = match request.operation {
+            Operation::Refcount { object, change_by } => {
+                ReplyBody::Refcount(self.change_refcount(open, &object, change_by))
+            }
+            Operation::Read { object, offset, size } => {
+                let result = self.read(open, &object, offset, size);
+                ReplyBody::Read { result, data_crc32: None }
+            }
+            Operation::ObjectInfo { object } => {
+                ReplyBody::ObjectInfo(self.object_info(open, &object))
+            }
+            Operation::Store(part) => {
+                let number = part.number;
+                ReplyBody::Store { result: self.store(open, request.id, part), part: number }
+            }
+            Operation::StoreAbort { object } => {
+                ReplyBody::Store { result: self.abort(open, request.id, &object), part: 0 }
+            }
+            Operation::Info => ReplyBody::Info(self.info(open)),
+            Operation::Shrink { target } => match self.shrink(open, target) {
+                Ok(used) if used <= target => {
+                    ReplyBody::Shrink { result: Ok(()), used_bytes: used }
+                }
+                Ok(used) => ReplyBody::Shrink { result: Err(Status::Partial), used_bytes: used },
+                Err(status) => ReplyBody::Shrink { result: Err(status), used_bytes: 0 },
+            },
+            Operation::List { listing, object_type } => self.list(open, listing, object_type),
+            Operation::BreadcrumbStore { repository, breadcrumb } => {
+                let result = self.store_breadcrumb(open, &repository, breadcrumb);
+                ReplyBody::Breadcrumb(result.map(|()| None))
+            }
+            Operation::BreadcrumbLoad { repository } => {
+                let result = self.load_breadcrumb(open, &repository);
+                ReplyBody::Breadcrumb(result.map(|breadcrumb| Some((repository, breadcrumb))))
+            }
+            // The enumeration can grow in the protocol crate.
+            _ => return Reply { id: request.id, body: ReplyBody::Refcount(Err(Status::NoSupport)) },
+        };
+        Reply { id: request.id, body }
+    }
+
+    /// Ends a session: drops its uploads and listings, and gives its references back, unless it
+    /// announced a reload. No other call for the session may be under way.
+    pub fn end(&self, open: &OpenSession) {
+        info!(session = %open.session, "session ended");
+        let uploads = std::mem::take(&mut *lock(&open.uploads));
+        let listings = std::mem::take(&mut *lock(&open.listings));
+        uploads.drop_all(&open.session);
+        listings.drop_all();
+        self.end_holdings(open);
+    }
+
+    fn object_info(&self, open: &OpenSession, id: &ObjectId) -> Result<ObjectInfo> {
+        guard("object_info", || self.plugin.object_info(&open.session, id))
+    }
+
+    fn read(&self, open: &OpenSession, id: &ObjectId, offset: u64, len: u32) -> Result<Data> {
+        if len > self.limits.max_object_size {
+            return Err(Status::Malformed);
+        }
+        let data = guard("read", || self.plugin.read(&open.session, id, offset, len))?;
+        if data.len() > len as usize {
+            // The client has a buffer of `len` bytes and aborts on more.
+            warn!(%id, offset, len, got = data.len(), "the plugin read more than it was asked for");
+            return Err(Status::IoErr);
+        }
+        Ok(data)
+    }
+
+    fn info(&self, open: &OpenSession) -> Result<CacheInfo> {
+        self.require(Capabilities::INFO)?;
+        let mut info = guard("info", || self.plugin.info(&open.session))?;
+        if !self.capabilities.contains(Capabilities::SHRINK_RATE) {
+            info.shrink_count = None;
+        }
+        Ok(info)
+    }
+
+    fn shrink(&self, open: &OpenSession, target: u64) -> Result<u64> {
+        self.require(Capabilities::SHRINK)?;
+        guard("shrink", || self.plugin.shrink(&open.session, target))
+    }
+
+    fn store_breadcrumb(
+        &self,
+        open: &OpenSession,
+        repository: &[u8],
+        breadcrumb: Breadcrumb,
+    ) -> Result<()> {
+        self.require(Capabilities::BREADCRUMB)?;
+        self.check_text(repository)?;
+        guard("store_breadcrumb", || {
+            self.plugin.store_breadcrumb(&open.session, repository, breadcrumb)
+        })
+    }
+
+    fn load_breadcrumb(&self, open: &OpenSession, repository: &[u8]) -> Result<Breadcrumb> {
+        self.require(Capabilities::BREADCRUMB)?;
+        self.check_text(repository)?;
+        guard("load_breadcrumb", || self.plugin.load_breadcrumb(&open.session, repository))
+    }
+
+    fn require(&self, capability: Capabilities) -> Result<()> {
+        if self.capabilities.contains(capability) { Ok(()) } else { Err(Status::NoSupport) }
+    }
+
+    fn check_text(&self, text: &[u8]) -> Result<()> {
+        if text.len() <= self.limits.max_text {
+            return Ok(());
+        }
+        debug!(len = text.len(), limit = self.limits.max_text, "a text is too long");
+        Err(Status::Malformed)
+    }
+}
+
+impl OpenSession {
+    /// Whose session it is.
+    pub fn session(&self) -> &Session {
+        &self.session
+    }
+}
+
+impl fmt::Debug for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Service")
+            .field("name", &self.name)
+            .field("capabilities", &self.capabilities)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Locks what no panic leaves half-changed: plugins are only called behind [`guard`].
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,22 @@
+//! The boundary that no panic of a plugin crosses.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use tracing::error;
+
+use crate::plugin::{Result, Status};
+
+/// Calls into a plugin. A panic becomes [`Status::IoErr`] and a line in the log.
+pub(super) fn guard<T>(callback: &'static str, call: impl FnOnce() -> Result<T>) -> Result<T> {
+    // What a panic leaves behind is the plugin's own; nothing of ours is changed inside.
+    catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|panic| {
+        error!(callback, message = message(&*panic), "a callback of the plugin panicked");
+        Err(Status::IoErr)
+    })
+}
+
+fn message(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
+}

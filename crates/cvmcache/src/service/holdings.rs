@@ -1,0 +1,149 @@
+//! References: what each session holds, and may give back.
+//!
+//! The plugin counts the references of an object over all sessions. The service knows whose they
+//! are, so that a session gives back only what it holds, and all of it when it ends.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
+use tracing::warn;
+
+use super::{OpenSession, Service, guard, lock};
+use crate::plugin::{Capabilities, ObjectId, Result, Status};
+
+/// References by object. None of the counts is zero.
+#[derive(Debug, Default)]
+pub(super) struct References(HashMap<ObjectId, u32>);
+
+/// What a session holds, and its part in a reload.
+#[derive(Debug, Default)]
+pub(super) struct Holdings {
+    references: References,
+    /// How many reloads the session has announced: then its references outlive it.
+    pub(super) announced: u32,
+    /// True if the session took over from one that announced a reload: then it may give back
+    /// what that one held.
+    pub(super) is_heir: bool,
+}
+
+impl Service {
+    /// Opens or closes an object, or looks whether it is there.
+    pub(super) fn change_refcount(
+        &self,
+        open: &OpenSession,
+        id: &ObjectId,
+        by: i32,
+    ) -> Result<()> {
+        if !self.capabilities.contains(Capabilities::REFCOUNT) {
+            // Clients open and close whatever the plugin declares.
+            return if by < 0 { Ok(()) } else { self.object_info(open, id).map(|_| ()) };
+        }
+        let count = by.unsigned_abs();
+        if by < 0 {
+            self.close(open, id, count)
+        } else {
+            if lock(&open.holdings).references.count(id).checked_add(count).is_none() {
+                return Err(Status::BadCount);
+            }
+            self.change(open, id, by)?;
+            lock(&open.holdings).add(*id, count);
+            Ok(())
+        }
+    }
+
+    fn close(&self, open: &OpenSession, id: &ObjectId, count: u32) -> Result<()> {
+        if !self.take(open, id, count) {
+            // Whether there is such an object comes first, as with every other request.
+            self.change(open, id, 0)?;
+            return Err(Status::BadCount);
+        }
+        let result = self.give_back(open, id, count);
+        // An object that is gone has no references. Otherwise the plugin still counts them, and
+        // the end of the session gets another try.
+        if result.is_err_and(|status| status != Status::NoEntry) {
+            lock(&open.holdings).add(*id, count);
+        }
+        result
+    }
+
+    /// Takes references from what the session holds and, if it is an heir, from what it inherited.
+    fn take(&self, open: &OpenSession, id: &ObjectId, count: u32) -> bool {
+        let mut holdings = lock(&open.holdings);
+        let own = holdings.references.count(id).min(count);
+        if own < count {
+            let name = open.session.name();
+            if !holdings.is_heir || !lock(&self.reloads).take(name, id, count - own) {
+                return false;
+            }
+        }
+        holdings.references.remove(id, own);
+        true
+    }
+
+    /// Ends what a session holds: it goes to who comes after a reload, or back to the plugin.
+    pub(super) fn end_holdings(&self, open: &OpenSession) {
+        let holdings = std::mem::take(&mut *lock(&open.holdings));
+        let abandoned = lock(&self.reloads).end(open.session.name(), holdings);
+        for (id, count) in abandoned.0 {
+            if let Err(status) = self.give_back(open, &id, count) {
+                warn!(session = %open.session, %id, count, %status, "cannot give references back");
+            }
+        }
+    }
+
+    /// Gives references back: in several steps if they are more than a change can express.
+    fn give_back(&self, open: &OpenSession, id: &ObjectId, mut count: u32) -> Result<()> {
+        while count > 0 {
+            let step = count.min(i32::MIN.unsigned_abs());
+            self.change(open, id, 0i32.wrapping_sub_unsigned(step))?;
+            count -= step;
+        }
+        Ok(())
+    }
+
+    fn change(&self, open: &OpenSession, id: &ObjectId, by: i32) -> Result<()> {
+        guard("change_refcount", || self.plugin.change_refcount(&open.session, id, by))
+    }
+}
+
+impl Holdings {
+    /// Notes that the session holds `count` references more.
+    pub(super) fn add(&mut self, id: ObjectId, count: u32) {
+        self.references.add(id, count);
+    }
+
+    /// What is held, when the rest does not matter any more.
+    pub(super) fn into_references(self) -> References {
+        self.references
+    }
+}
+
+impl References {
+    pub(super) fn count(&self, id: &ObjectId) -> u32 {
+        self.0.get(id).copied().unwrap_or(0)
+    }
+
+    pub(super) fn add(&mut self, id: ObjectId, count: u32) {
+        if count > 0 {
+            let held = self.0.entry(id).or_insert(0);
+            *held = held.saturating_add(count);
+        }
+    }
+
+    /// Removes `count` references, or as many as there are.
+    pub(super) fn remove(&mut self, id: &ObjectId, count: u32) {
+        if let Entry::Occupied(mut held) = self.0.entry(*id) {
+            if *held.get() > count {
+                *held.get_mut() -= count;
+            } else {
+                held.remove();
+            }
+        }
+    }
+
+    pub(super) fn merge(&mut self, other: References) {
+        for (id, count) in other.0 {
+            self.add(id, count);
+        }
+    }
+}

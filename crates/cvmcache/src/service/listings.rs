@@ -1,0 +1,112 @@
+//! Listings: cut into parts that fit into a frame, and dropped with their session.
+
+use std::collections::HashMap;
+use std::fmt;
+
+use cvmcache_proto::ReplyBody;
+use tracing::debug;
+
+use super::{OpenSession, Service, guard, lock};
+use crate::plugin::{Capabilities, ListEntry, Listing, ObjectType, Result, Status};
+
+/// What an entry takes on the wire, at most, besides its description: tags and lengths, the hash
+/// and the flag.
+const ENTRY_OVERHEAD: usize = 48;
+
+/// The listings of a session that have more to tell.
+#[derive(Default)]
+pub(super) struct Listings {
+    open: HashMap<u64, Listing>,
+    last_id: u64,
+}
+
+impl Service {
+    /// Starts a listing, or continues one.
+    pub(super) fn list(
+        &self,
+        open: &OpenSession,
+        listing: u64,
+        object_type: ObjectType,
+    ) -> ReplyBody {
+        match self.list_part(open, listing, object_type) {
+            Ok((listing, entries, last)) => {
+                ReplyBody::List { result: Ok(()), listing, last, entries }
+            }
+            Err(status) => {
+                ReplyBody::List { result: Err(status), listing, last: true, entries: Vec::new() }
+            }
+        }
+    }
+
+    fn list_part(
+        &self,
+        open: &OpenSession,
+        listing: u64,
+        object_type: ObjectType,
+    ) -> Result<(u64, Vec<ListEntry>, bool)> {
+        self.require(Capabilities::LIST)?;
+        // The listing is out of the map while the plugin works on it: the lock is not held then.
+        let (id, mut listing) = if listing == 0 {
+            self.start(open, object_type)?
+        } else {
+            (listing, lock(&open.listings).open.remove(&listing).ok_or(Status::Malformed)?)
+        };
+        let part = guard("next entry of a listing", || self.take_part(&mut listing));
+        if let Ok((_, false)) = part {
+            lock(&open.listings).open.insert(id, listing);
+        } else {
+            drop_listing(listing);
+        }
+        part.map(|(entries, last)| (id, entries, last))
+    }
+
+    fn start(&self, open: &OpenSession, object_type: ObjectType) -> Result<(u64, Listing)> {
+        let mut listings = lock(&open.listings);
+        if listings.open.len() >= self.limits.max_listings {
+            debug!(session = %open.session, "too many open listings");
+            return Err(Status::NoSpace);
+        }
+        listings.last_id += 1;
+        let id = listings.last_id;
+        drop(listings);
+        Ok((id, guard("list", || self.plugin.list(&open.session, object_type))?))
+    }
+
+    /// The next entries, and whether they are the last ones.
+    fn take_part(&self, listing: &mut Listing) -> Result<(Vec<ListEntry>, bool)> {
+        let mut entries = Vec::new();
+        let mut size = 0;
+        while size < self.limits.listing_part {
+            let Some(entry) = listing.next() else { return Ok((entries, true)) };
+            let mut entry = entry?;
+            if let Some(description) = &mut entry.description {
+                description.truncate(self.limits.max_text);
+                size += description.len();
+            }
+            size += ENTRY_OVERHEAD;
+            entries.push(entry);
+        }
+        Ok((entries, false))
+    }
+}
+
+/// The plugin's code runs when a listing is dropped, too.
+fn drop_listing(listing: Listing) {
+    let _logged = guard("drop of a listing", || {
+        drop(listing);
+        Ok(())
+    });
+}
+
+impl Listings {
+    /// Drops all listings of a session that has ended.
+    pub(super) fn drop_all(self) {
+        self.open.into_values().for_each(drop_listing);
+    }
+}
+
+impl fmt::Debug for Listings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.open.keys()).finish()
+    }
+}

@@ -1,0 +1,107 @@
+//! One end of one connection: what a frame means, given what came before it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use cvmcache_proto::{ClientMessage, Frame, HandshakeAck, Request, ServerMessage};
+use tracing::debug;
+
+use super::{OpenSession, Service};
+use crate::plugin::Status;
+
+/// A client as the service sees it: silent, or with a session.
+#[derive(Debug, Default)]
+pub struct Peer {
+    session: Option<Arc<OpenSession>>,
+    /// Told to the client; only on sockets of this machine.
+    pid: Option<u64>,
+}
+
+/// What to do about a frame.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Action {
+    /// Send this.
+    Answer(ServerMessage),
+    /// Have the service handle this request of the session, and send the reply.
+    Handle(Arc<OpenSession>, Request),
+    /// End the connection.
+    Quit,
+    /// Nothing.
+    Nothing,
+}
+
+impl Peer {
+    /// A client that has not said anything yet. `pid` is this process, if the client shares the
+    /// machine with it.
+    pub fn new(pid: Option<u64>) -> Self {
+        Self { session: None, pid }
+    }
+
+    /// The session that the client has opened.
+    pub fn session(&self) -> Option<&Arc<OpenSession>> {
+        self.session.as_ref()
+    }
+
+    /// Decides what to do about a frame. Whoever waits for an answer gets one, whatever the frame
+    /// holds.
+    pub fn receive(&mut self, service: &Service, frame: Frame) -> Action {
+        let message = match ClientMessage::from_frame(frame) {
+            Ok(message) => message,
+            Err(bad) => {
+                debug!(?bad, session = ?self.session, "malformed message");
+                return match bad.envelope {
+                    Some(envelope) => Action::Answer(envelope.fail(Status::Malformed)),
+                    None => Action::Nothing,
+                };
+            }
+        };
+        match message {
+            ClientMessage::Handshake { name, .. } => self.handshake(service, name),
+            ClientMessage::Request(request) => match self.own(request.session) {
+                Some(session) => Action::Handle(session.clone(), request),
+                None => {
+                    debug!(claimed = request.session, session = ?self.session, "not its session");
+                    Action::Answer(request.envelope().fail(Status::Forbidden))
+                }
+            },
+            ClientMessage::Ioctl { session, connection_change } => {
+                match self.own(session) {
+                    Some(session) => service.ioctl(session, connection_change),
+                    None => debug!(claimed = session, session = ?self.session, "not its session"),
+                }
+                Action::Nothing
+            }
+            ClientMessage::Quit { session } if self.own(session).is_some() => Action::Quit,
+            ClientMessage::Quit { session } => {
+                debug!(claimed = session, session = ?self.session, "not its session");
+                Action::Nothing
+            }
+            // The enumeration can grow in the protocol crate.
+            _ => Action::Nothing,
+        }
+    }
+
+    fn handshake(&mut self, service: &Service, name: Option<Bytes>) -> Action {
+        let opened = match &self.session {
+            None => service.handshake(name, self.pid),
+            Some(session) => {
+                debug!(session = %session.session(), "a second handshake");
+                Err(Status::Malformed)
+            }
+        };
+        let ack = match opened {
+            Ok((ack, session)) => {
+                self.session = Some(session);
+                ack
+            }
+            Err(status) => HandshakeAck::refused(status),
+        };
+        Action::Answer(ServerMessage::HandshakeAck(ack))
+    }
+
+    /// The session, if it is the one that the client names.
+    fn own(&self, claimed: u64) -> Option<&Arc<OpenSession>> {
+        self.session.as_ref().filter(|open| open.session().id() == claimed)
+    }
+}

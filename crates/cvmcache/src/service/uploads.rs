@@ -1,0 +1,176 @@
+//! Uploads: that their parts come in order and add up, and that none outlives its session.
+
+use std::collections::HashMap;
+
+use cvmcache_proto::StorePart;
+use tracing::debug;
+
+use super::{OpenSession, Service, guard, lock};
+use crate::plugin::{Capabilities, NewObject, ObjectId, Result, Status, Transaction};
+use crate::Session;
+
+/// The uploads of a session, by the number of the request that began them.
+#[derive(Debug, Default)]
+pub(super) struct Uploads(HashMap<u64, Upload>);
+
+struct Upload {
+    object: ObjectId,
+    /// The part that must come next.
+    next: u64,
+    received: u64,
+    expected: Option<u64>,
+    /// What the plugin made of it. After a failure the client still has to abort the upload, and
+    /// parts that it had sent before it heard of the failure get the same answer.
+    transaction: Result<Box<dyn Transaction>>,
+}
+
+impl Service {
+    /// Takes one part of an upload. A part that is malformed changes nothing.
+    pub(super) fn store(&self, open: &OpenSession, id: u64, part: StorePart) -> Result<()> {
+        self.require(Capabilities::WRITE)?;
+        let (len, max) = (part.data.len(), self.limits.max_object_size as usize);
+        if len > max || (len < max && !part.last) {
+            return Err(Status::Malformed);
+        }
+        let first = part.number == 1;
+        // The upload is out of the map while the plugin works on it: the lock is not held then.
+        let mut upload =
+            if first { self.begin(open, id, &part)? } else { self.resume(open, id, &part)? };
+        upload.next = part.number + 1;
+        upload.received += len as u64;
+
+        let last = part.last;
+        let result = match (upload.write(part), last) {
+            (Ok(()), true) => return self.commit(open, upload),
+            (result, _) => result,
+        };
+        // A client that hears of a failure with the first part does not abort the upload, and may
+        // try again under the same number.
+        if result.is_ok() || !first {
+            lock(&open.uploads).0.insert(id, upload);
+        }
+        result
+    }
+
+    /// Gives an upload up.
+    pub(super) fn abort(&self, open: &OpenSession, id: u64, object: &ObjectId) -> Result<()> {
+        self.require(Capabilities::WRITE)?;
+        let mut uploads = lock(&open.uploads);
+        match uploads.0.remove(&id) {
+            Some(upload) if upload.object == *object => {
+                drop(uploads);
+                upload.give_up()
+            }
+            Some(upload) => {
+                uploads.0.insert(id, upload);
+                Err(Status::Malformed)
+            }
+            None => Err(Status::Malformed),
+        }
+    }
+
+    fn begin(&self, open: &OpenSession, id: u64, part: &StorePart) -> Result<Upload> {
+        check_total(part, 0, part.expected_size)?;
+        if let Some(description) = &part.description {
+            self.check_text(description)?;
+        }
+        let uploads = lock(&open.uploads);
+        if uploads.0.contains_key(&id) {
+            return Err(Status::Malformed);
+        }
+        if uploads.0.len() >= self.limits.max_uploads {
+            debug!(session = %open.session, "too many open uploads");
+            return Err(Status::NoSpace);
+        }
+        drop(uploads);
+        let object = NewObject {
+            id: part.object,
+            object_type: part.object_type,
+            expected_size: part.expected_size,
+            description: part.description.clone(),
+        };
+        let transaction = guard("begin", || self.plugin.begin(&open.session, object))?;
+        Ok(Upload {
+            object: part.object,
+            next: 1,
+            received: 0,
+            expected: part.expected_size,
+            transaction: Ok(transaction),
+        })
+    }
+
+    fn resume(&self, open: &OpenSession, id: u64, part: &StorePart) -> Result<Upload> {
+        let mut uploads = lock(&open.uploads);
+        let upload = uploads.0.get(&id).ok_or(Status::Malformed)?;
+        upload.transaction.as_ref().map_err(|status| *status)?;
+        if upload.object != part.object || upload.next != part.number {
+            return Err(Status::Malformed);
+        }
+        check_total(part, upload.received, upload.expected)?;
+        uploads.0.remove(&id).ok_or(Status::Malformed)
+    }
+
+    fn commit(&self, open: &OpenSession, upload: Upload) -> Result<()> {
+        let transaction = upload.transaction?;
+        guard("commit", || transaction.commit())?;
+        lock(&open.holdings).add(upload.object, 1);
+        Ok(())
+    }
+}
+
+/// That a part does not exceed what was announced, and the last one completes it.
+fn check_total(part: &StorePart, received: u64, expected: Option<u64>) -> Result<()> {
+    let total = received.checked_add(part.data.len() as u64).ok_or(Status::Malformed)?;
+    match expected {
+        Some(expected) if total > expected || (part.last && total < expected) => {
+            Err(Status::Malformed)
+        }
+        _ => Ok(()),
+    }
+}
+
+impl Upload {
+    /// Hands the part's bytes to the plugin. A failure ends the plugin's transaction.
+    fn write(&mut self, part: StorePart) -> Result<()> {
+        let transaction = self.transaction.as_mut().map_err(|status| *status)?;
+        if part.data.is_empty() {
+            return Ok(());
+        }
+        let Err(status) = guard("write", || transaction.write(part.data)) else { return Ok(()) };
+        std::mem::replace(&mut self.transaction, Err(status)).map_or(Ok(()), drop_transaction)?;
+        Err(status)
+    }
+
+    fn give_up(self) -> Result<()> {
+        self.transaction.map_or(Ok(()), drop_transaction)
+    }
+}
+
+/// The plugin's code runs when a transaction is dropped, too.
+fn drop_transaction(transaction: Box<dyn Transaction>) -> Result<()> {
+    guard("drop of a transaction", || {
+        drop(transaction);
+        Ok(())
+    })
+}
+
+impl Uploads {
+    /// Gives all uploads of a session up that has ended.
+    pub(super) fn drop_all(self, session: &Session) {
+        for (_, upload) in self.0 {
+            debug!(%session, object = %upload.object, "upload given up with its session");
+            let _logged = upload.give_up();
+        }
+    }
+}
+
+impl std::fmt::Debug for Upload {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Upload")
+            .field("object", &self.object)
+            .field("next", &self.next)
+            .field("received", &self.received)
+            .field("expected", &self.expected)
+            .finish_non_exhaustive()
+    }
+}

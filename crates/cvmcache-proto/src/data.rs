@@ -107,8 +107,7 @@ impl FromIterator<Bytes> for Data {
 
 impl IntoIterator for Data {
     type Item = Bytes;
-    type IntoIter =
-        std::iter::Chain<std::option::IntoIter<Bytes>, std::vec::IntoIter<Bytes>>;
+    type IntoIter = std::iter::Chain<std::option::IntoIter<Bytes>, std::vec::IntoIter<Bytes>>;
 
     fn into_iter(self) -> Self::IntoIter {
         let first = (!self.first.is_empty()).then_some(self.first);

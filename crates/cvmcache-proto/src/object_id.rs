@@ -108,13 +108,17 @@ impl fmt::Debug for ObjectId {
 #[non_exhaustive]
 pub enum ParseObjectIdError {
     /// The digest is not 40 hexadecimal digits.
-    #[error("{text:?} is not an object id: expected 40 hexadecimal digits, then nothing, -rmd160 or -shake128")]
+    #[error(
+        "{text:?} is not an object id: expected 40 hexadecimal digits, then nothing, -rmd160 or -shake128"
+    )]
     Digest {
         /// The text in question.
         text: String,
     },
     /// What follows the digest names no algorithm.
-    #[error("{text:?} is not an object id: {suffix:?} is no algorithm; use nothing, -rmd160 or -shake128")]
+    #[error(
+        "{text:?} is not an object id: {suffix:?} is no algorithm; use nothing, -rmd160 or -shake128"
+    )]
     Algorithm {
         /// The text in question.
         text: String,

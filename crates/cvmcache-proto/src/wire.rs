@@ -21,7 +21,10 @@ pub use from_plugin::*;
 #[derive(Clone, PartialEq, Message)]
 pub struct MsgRpc {
     /// The message. `None` if there is none, or one that nobody has defined.
-    #[prost(oneof = "Msg", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29")]
+    #[prost(
+        oneof = "Msg",
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29"
+    )]
     pub msg: Option<Msg>,
 }
 

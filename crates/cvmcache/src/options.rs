@@ -199,11 +199,7 @@ mod tests {
             ("=v", None),
             ("K=v\r", Some("v")),
         ] {
-            assert_eq!(
-                Options::parse(line.as_bytes()).get("K"),
-                value.map(OsStr::new),
-                "{line:?}"
-            );
+            assert_eq!(Options::parse(line.as_bytes()).get("K"), value.map(OsStr::new), "{line:?}");
         }
     }
 
@@ -225,6 +221,10 @@ mod tests {
     #[test]
     fn a_file_that_cannot_be_read_is_named() {
         let error = Options::from_file("/nowhere/ram.conf".as_ref()).unwrap_err().to_string();
-        assert!(error.starts_with("cannot read the configuration file \"/nowhere/ram.conf\": No such file"));
+        assert!(
+            error.starts_with(
+                "cannot read the configuration file \"/nowhere/ram.conf\": No such file"
+            )
+        );
     }
 }

@@ -185,10 +185,7 @@ fn listen(
 }
 
 fn is_in_use(error: &Failure) -> bool {
-    matches!(
-        error.downcast_ref(),
-        Some(ServerError::Listen(ListenError::InUse { .. }))
-    )
+    matches!(error.downcast_ref(), Some(ServerError::Listen(ListenError::InUse { .. })))
 }
 
 /// A client that has gone meanwhile is no reason to end: others may come.

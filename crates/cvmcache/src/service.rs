@@ -151,7 +151,9 @@ impl Service {
                 ReplyBody::Breadcrumb(result.map(|breadcrumb| Some((repository, breadcrumb))))
             }
             // The enumeration can grow in the protocol crate.
-            _ => return Reply { id: request.id, body: ReplyBody::Refcount(Err(Status::NoSupport)) },
+            _ => {
+                return Reply { id: request.id, body: ReplyBody::Refcount(Err(Status::NoSupport)) };
+            }
         };
         Reply { id: request.id, body }
     }

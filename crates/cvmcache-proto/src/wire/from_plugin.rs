@@ -148,8 +148,7 @@ pub struct MsgListReply {
 
 /// From the plugin, unasked: please close file catalogs that you can do without.
 #[derive(Clone, PartialEq, Message)]
-pub struct MsgDetach {
-}
+pub struct MsgDetach {}
 
 /// Answers [`MsgBreadcrumbStoreReq`] and [`MsgBreadcrumbLoadReq`].
 #[derive(Clone, PartialEq, Message)]

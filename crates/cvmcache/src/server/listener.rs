@@ -204,8 +204,8 @@ fn bind_tcp(locator: &Locator, host: &str, port: u16) -> Result<Listener, Listen
         "" => resolve("::").and_then(|v6| Ok([v6, resolve("0.0.0.0")?].concat())),
         _ => resolve(host),
     };
-    let addresses = addresses
-        .map_err(|source| ListenError::Resolve { locator: locator.clone(), source })?;
+    let addresses =
+        addresses.map_err(|source| ListenError::Resolve { locator: locator.clone(), source })?;
     let mut failure = io::Error::from(ErrorKind::AddrNotAvailable);
     for address in addresses {
         match TcpListener::bind(address) {

@@ -90,11 +90,8 @@ mod tests {
     #[test]
     fn an_abort_waits_for_the_parts_before_it() {
         let mut lanes = Lanes::default();
-        let abort = |id| Request {
-            session: 1,
-            id,
-            operation: Operation::StoreAbort { object: object(1) },
-        };
+        let abort =
+            |id| Request { session: 1, id, operation: Operation::StoreAbort { object: object(1) } };
         assert!(lanes.enter(abort(1)).is_some());
         assert!(lanes.enter(abort(1)).is_none());
         assert!(lanes.enter(abort(2)).is_some());

@@ -125,7 +125,9 @@ mod tests {
         let mut arrived = Vec::new();
         loop {
             let done = outbox.flush(&ours).unwrap();
-            while theirs.receive(decoder.buffer()).unwrap() != super::super::socket::Received::Drained(0) {
+            while theirs.receive(decoder.buffer()).unwrap()
+                != super::super::socket::Received::Drained(0)
+            {
                 while let Some(frame) = decoder.next_frame().unwrap() {
                     arrived.push(ServerMessage::from_frame(frame).unwrap());
                 }

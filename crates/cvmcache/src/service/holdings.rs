@@ -28,12 +28,7 @@ pub(super) struct Holdings {
 
 impl Service {
     /// Opens or closes an object, or looks whether it is there.
-    pub(super) fn change_refcount(
-        &self,
-        open: &OpenSession,
-        id: &ObjectId,
-        by: i32,
-    ) -> Result<()> {
+    pub(super) fn change_refcount(&self, open: &OpenSession, id: &ObjectId, by: i32) -> Result<()> {
         if !self.capabilities.contains(Capabilities::REFCOUNT) {
             // Clients open and close whatever the plugin declares.
             return if by < 0 { Ok(()) } else { self.object_info(open, id).map(|_| ()) };

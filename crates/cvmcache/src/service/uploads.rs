@@ -6,8 +6,8 @@ use cvmcache_proto::StorePart;
 use tracing::debug;
 
 use super::{OpenSession, Service, guard, lock};
-use crate::plugin::{Capabilities, NewObject, ObjectId, Result, Status, Transaction};
 use crate::Session;
+use crate::plugin::{Capabilities, NewObject, ObjectId, Result, Status, Transaction};
 
 /// The uploads of a session, by the number of the request that began them.
 #[derive(Debug, Default)]

@@ -1,0 +1,188 @@
+//! Reloads: references outlive a session that announced to come back, and only that one.
+
+mod support;
+
+use cvmcache::plugin::*;
+use cvmcache::service::Service;
+use cvmcache::{Limits, Session};
+use cvmcache_proto::{Operation, ReplyBody, Request};
+use support::{TestCache, id};
+
+struct Client<'a> {
+    service: &'a Service,
+    open: std::sync::Arc<cvmcache::service::OpenSession>,
+}
+
+fn service() -> (TestCache, Service) {
+    let cache = TestCache::default();
+    for byte in 1..=3 {
+        cache.insert(id(byte), "abc");
+    }
+    (cache.clone(), Service::new(Box::new(cache), "test", Limits::default()))
+}
+
+fn connect<'a>(service: &'a Service, name: &'static str) -> Client<'a> {
+    let (_, open) = service.handshake(Some(name.into()), None).unwrap();
+    Client { service, open }
+}
+
+impl Client<'_> {
+    fn session(&self) -> &Session {
+        self.open.session()
+    }
+
+    fn change(&self, byte: u8, change_by: i32) -> Result<()> {
+        let operation = Operation::Refcount { object: id(byte), change_by };
+        let request = Request { session: self.session().id(), id: 1, operation };
+        match self.service.handle(&self.open, request).body {
+            ReplyBody::Refcount(result) => result,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn ioctl(&self, change: i32) {
+        self.service.ioctl(&self.open, change);
+    }
+
+    fn end(self) {
+        self.service.end(&self.open);
+    }
+
+    /// Announces to come back, and goes.
+    fn go_to_reload(self) {
+        self.ioctl(1);
+        self.end();
+    }
+}
+
+/// Comes back from a reload.
+fn come_back<'a>(service: &'a Service, name: &'static str) -> Client<'a> {
+    let client = connect(service, name);
+    client.ioctl(-1);
+    client
+}
+
+#[test]
+fn references_pass_to_the_session_that_comes_back() {
+    let (cache, service) = service();
+    let old = connect(&service, "repo:1");
+    old.change(1, 2).unwrap();
+    old.go_to_reload();
+    assert_eq!((cache.references(id(1)), service.clients_in_limbo()), (2, 1));
+
+    let new = come_back(&service, "repo:1");
+    assert_eq!(service.clients_in_limbo(), 0);
+    new.change(1, 1).unwrap();
+    new.change(1, -2).unwrap();
+    assert_eq!(cache.references(id(1)), 1);
+    assert_eq!(new.change(1, -2), Err(Status::BadCount));
+    new.end();
+    assert_eq!(cache.references(id(1)), 0);
+}
+
+#[test]
+fn a_session_of_another_name_inherits_nothing() {
+    let (cache, service) = service();
+    let old = connect(&service, "repo:1");
+    old.change(1, 1).unwrap();
+    old.go_to_reload();
+    let stranger = come_back(&service, "repo:2");
+    assert_eq!(stranger.change(1, -1), Err(Status::BadCount));
+    assert_eq!(service.clients_in_limbo(), 1);
+    stranger.end();
+    // One of the same name that was never away inherits nothing either.
+    let newcomer = connect(&service, "repo:1");
+    assert_eq!(newcomer.change(1, -1), Err(Status::BadCount));
+    newcomer.end();
+    assert_eq!(cache.references(id(1)), 1);
+}
+
+#[test]
+fn two_mounts_of_one_name_that_reload_at_once_lose_nothing() {
+    let (cache, service) = service();
+    let (one, two) = (connect(&service, "repo:1"), connect(&service, "repo:1"));
+    one.change(1, 1).unwrap();
+    two.change(2, 1).unwrap();
+    one.go_to_reload();
+    two.go_to_reload();
+
+    let one = come_back(&service, "repo:1");
+    one.change(1, -1).unwrap();
+    one.end();
+    // The other one is still away.
+    assert_eq!((cache.references(id(1)), cache.references(id(2))), (0, 1));
+    let two = come_back(&service, "repo:1");
+    two.change(2, -1).unwrap();
+    two.end();
+    assert_eq!((cache.references(id(2)), service.clients_in_limbo()), (0, 0));
+}
+
+#[test]
+fn references_that_nobody_gives_back_end_with_the_last_heir() {
+    let (cache, service) = service();
+    for byte in [1, 2] {
+        let old = connect(&service, "repo:1");
+        old.change(byte, 1).unwrap();
+        old.go_to_reload();
+    }
+    let (one, two) = (come_back(&service, "repo:1"), come_back(&service, "repo:1"));
+    one.end();
+    assert_eq!((cache.references(id(1)), cache.references(id(2))), (1, 1));
+    two.end();
+    assert_eq!((cache.references(id(1)), cache.references(id(2))), (0, 0));
+}
+
+#[test]
+fn a_second_reload_keeps_what_the_first_one_left() {
+    let (cache, service) = service();
+    let first = connect(&service, "repo:1");
+    first.change(1, 1).unwrap();
+    first.go_to_reload();
+    let second = come_back(&service, "repo:1");
+    second.change(2, 1).unwrap();
+    second.go_to_reload();
+    let third = come_back(&service, "repo:1");
+    third.change(1, -1).unwrap();
+    third.end();
+    assert_eq!((cache.references(id(1)), cache.references(id(2))), (0, 0));
+}
+
+#[test]
+fn a_new_session_may_be_faster_than_the_end_of_the_old_one() {
+    let (cache, service) = service();
+    let old = connect(&service, "repo:1");
+    old.change(1, 1).unwrap();
+    old.ioctl(1);
+    let new = come_back(&service, "repo:1");
+    old.end();
+    assert_eq!(cache.references(id(1)), 1);
+    new.change(1, -1).unwrap();
+    new.end();
+    assert_eq!(service.clients_in_limbo(), 0);
+}
+
+#[test]
+fn a_reload_that_is_called_off_leaves_nothing_behind() {
+    let (cache, service) = service();
+    let client = connect(&service, "repo:1");
+    client.change(1, 1).unwrap();
+    client.ioctl(1);
+    client.ioctl(-1);
+    client.end();
+    assert_eq!((cache.references(id(1)), service.clients_in_limbo()), (0, 0));
+}
+
+#[test]
+fn nobody_can_end_a_reload_that_was_not_announced() {
+    let (_, service) = service();
+    let (away, hostile) = (connect(&service, "repo:1"), connect(&service, "evil"));
+    away.go_to_reload();
+    hostile.ioctl(-1);
+    hostile.ioctl(i32::MIN);
+    hostile.ioctl(i32::MAX);
+    hostile.ioctl(i32::MIN);
+    hostile.ioctl(-i32::MAX);
+    hostile.ioctl(0);
+    hostile.end();
+    assert_eq!(service.clients_in_limbo(), 1);
+}

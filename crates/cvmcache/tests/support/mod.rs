@@ -1,0 +1,290 @@
+//! A cache that tests can look into and upset.
+
+#![allow(dead_code, unreachable_pub, reason = "every test uses a part of it")]
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use cvmcache::plugin::*;
+use cvmcache::{Control, Session};
+
+/// The object id whose digest is all `byte`.
+pub fn id(byte: u8) -> ObjectId {
+    ObjectId::new(HashAlgorithm::Sha1, [byte; 20])
+}
+
+/// A cache in a map. Clones share it, so that a test keeps one and the server another.
+#[derive(Clone)]
+pub struct TestCache {
+    state: Arc<(Mutex<State>, Condvar)>,
+    capabilities: Capabilities,
+}
+
+#[derive(Default)]
+pub struct State {
+    pub objects: BTreeMap<ObjectId, Object>,
+    pub breadcrumbs: BTreeMap<Vec<u8>, Breadcrumb>,
+    /// Uploads that were begun and neither committed nor dropped.
+    pub open_uploads: usize,
+    pub open_listings: usize,
+    /// The name of every callback that was called.
+    pub calls: Vec<&'static str>,
+    /// What the next calls of a callback do instead of their work.
+    faults: Vec<(&'static str, Fault)>,
+    pub control: Option<Control>,
+    /// Calls of `read` wait as long as this is set; how many do.
+    pub hold_reads: bool,
+    pub held_reads: usize,
+}
+
+#[derive(Clone)]
+pub struct Object {
+    pub data: Bytes,
+    pub references: i64,
+    pub object_type: ObjectType,
+    pub description: Option<Bytes>,
+}
+
+#[derive(Clone, Copy)]
+pub enum Fault {
+    Fail(Status),
+    Panic,
+    /// Only for `read`: one byte more than asked for.
+    TooMuch,
+}
+
+impl Default for TestCache {
+    fn default() -> Self {
+        Self::with(Capabilities::ALL)
+    }
+}
+
+impl TestCache {
+    pub fn with(capabilities: Capabilities) -> Self {
+        Self { state: Arc::default(), capabilities }
+    }
+
+    pub fn state(&self) -> MutexGuard<'_, State> {
+        self.state.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts an object in, without a client.
+    pub fn insert(&self, id: ObjectId, data: impl Into<Bytes>) {
+        let object = Object {
+            data: data.into(),
+            references: 0,
+            object_type: ObjectType::Regular,
+            description: None,
+        };
+        self.state().objects.insert(id, object);
+    }
+
+    /// How many references the plugin counts.
+    pub fn references(&self, id: ObjectId) -> i64 {
+        self.state().objects.get(&id).map_or(0, |object| object.references)
+    }
+
+    /// How many uploads and listings are neither done nor dropped.
+    pub fn left_open(&self) -> (usize, usize) {
+        let state = self.state();
+        (state.open_uploads, state.open_listings)
+    }
+
+    /// Makes the next call of a callback go wrong.
+    pub fn upset(&self, callback: &'static str, fault: Fault) {
+        self.state().faults.push((callback, fault));
+    }
+
+    /// Waits until the state is as wanted.
+    pub fn wait_until(&self, wanted: impl Fn(&State) -> bool) {
+        let limit = std::time::Duration::from_secs(20);
+        let (state, timeout) = self
+            .state
+            .1
+            .wait_timeout_while(self.state(), limit, |state| !wanted(state))
+            .unwrap_or_else(PoisonError::into_inner);
+        drop(state);
+        assert!(!timeout.timed_out(), "the cache did not get there within {limit:?}");
+    }
+
+    /// Changes the state, and tells who waits for it.
+    pub fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let changed = change(&mut self.state());
+        self.state.1.notify_all();
+        changed
+    }
+
+    fn enter(&self, callback: &'static str) -> Result<bool> {
+        let fault = self.change(|state| {
+            state.calls.push(callback);
+            let fault = state.faults.iter().position(|(upset, _)| *upset == callback);
+            fault.map(|index| state.faults.remove(index).1)
+        });
+        match fault {
+            None => Ok(false),
+            Some(Fault::Fail(status)) => Err(status),
+            Some(Fault::Panic) => panic!("{callback} was told to panic"),
+            Some(Fault::TooMuch) => Ok(true),
+        }
+    }
+}
+
+impl CachePlugin for TestCache {
+    fn capabilities(&self) -> Capabilities {
+        self.capabilities
+    }
+
+    fn change_refcount(&self, _: &Session, id: &ObjectId, by: i32) -> Result<()> {
+        self.enter("change_refcount")?;
+        self.change(|state| {
+            let object = state.objects.get_mut(id).ok_or(Status::NoEntry)?;
+            let references = object.references + i64::from(by);
+            if references < 0 {
+                return Err(Status::BadCount);
+            }
+            object.references = references;
+            Ok(())
+        })
+    }
+
+    fn object_info(&self, _: &Session, id: &ObjectId) -> Result<ObjectInfo> {
+        self.enter("object_info")?;
+        let state = self.state();
+        let object = state.objects.get(id).ok_or(Status::NoEntry)?;
+        Ok(ObjectInfo { size: object.data.len() as u64, object_type: object.object_type })
+    }
+
+    fn read(&self, _: &Session, id: &ObjectId, offset: u64, len: u32) -> Result<Data> {
+        let too_much = self.enter("read")?;
+        self.change(|state| state.held_reads += 1);
+        self.wait_until(|state| !state.hold_reads);
+        let state = self.state();
+        let object = state.objects.get(id).ok_or(Status::NoEntry)?;
+        let start = usize::try_from(offset).unwrap_or(usize::MAX);
+        if start > object.data.len() {
+            return Err(Status::OutOfBounds);
+        }
+        if too_much {
+            return Ok(vec![0; len as usize + 1].into());
+        }
+        let end = object.data.len().min(start + len as usize);
+        Ok(object.data.slice(start..end).into())
+    }
+
+    fn begin(&self, _: &Session, new: NewObject) -> Result<Box<dyn Transaction>> {
+        self.enter("begin")?;
+        self.change(|state| state.open_uploads += 1);
+        Ok(Box::new(TestUpload { cache: self.clone(), new, data: Vec::new() }))
+    }
+
+    fn info(&self, _: &Session) -> Result<CacheInfo> {
+        self.enter("info")?;
+        let state = self.state();
+        let size = |pinned: bool| {
+            let counted = state.objects.values().filter(|o| !pinned || o.references > 0);
+            counted.map(|object| object.data.len() as u64).sum()
+        };
+        Ok(CacheInfo {
+            size_bytes: u64::MAX,
+            used_bytes: size(false),
+            pinned_bytes: size(true),
+            shrink_count: Some(3),
+        })
+    }
+
+    fn shrink(&self, session: &Session, target: u64) -> Result<u64> {
+        self.enter("shrink")?;
+        if self.info(session)?.used_bytes > target {
+            self.change(|state| state.objects.retain(|_, object| object.references > 0));
+        }
+        Ok(self.info(session)?.used_bytes)
+    }
+
+    fn list(&self, _: &Session, object_type: ObjectType) -> Result<Listing> {
+        self.enter("list")?;
+        self.change(|state| state.open_listings += 1);
+        let entries: Vec<_> = self
+            .state()
+            .objects
+            .iter()
+            .filter(|(_, object)| object.object_type == object_type)
+            .map(|(id, object)| ListEntry {
+                id: *id,
+                pinned: object.references > 0,
+                description: object.description.clone(),
+            })
+            .collect();
+        Ok(Box::new(TestListing { cache: self.clone(), entries: entries.into_iter() }))
+    }
+
+    fn store_breadcrumb(&self, _: &Session, name: &[u8], breadcrumb: Breadcrumb) -> Result<()> {
+        self.enter("store_breadcrumb")?;
+        self.change(|state| state.breadcrumbs.insert(name.to_vec(), breadcrumb));
+        Ok(())
+    }
+
+    fn load_breadcrumb(&self, _: &Session, name: &[u8]) -> Result<Breadcrumb> {
+        self.enter("load_breadcrumb")?;
+        self.state().breadcrumbs.get(name).copied().ok_or(Status::NoEntry)
+    }
+
+    fn started(&self, control: Control) {
+        self.change(|state| state.control = Some(control));
+    }
+}
+
+struct TestUpload {
+    cache: TestCache,
+    new: NewObject,
+    data: Vec<u8>,
+}
+
+impl Transaction for TestUpload {
+    fn write(&mut self, data: Bytes) -> Result<()> {
+        self.cache.enter("write")?;
+        self.data.extend_from_slice(&data);
+        Ok(())
+    }
+
+    fn commit(mut self: Box<Self>) -> Result<()> {
+        self.cache.enter("commit")?;
+        let data = std::mem::take(&mut self.data).into();
+        let object = Object {
+            data,
+            references: 0,
+            object_type: self.new.object_type,
+            description: self.new.description.clone(),
+        };
+        self.cache.change(|state| {
+            state.objects.entry(self.new.id).or_insert(object).references += 1;
+        });
+        Ok(())
+    }
+}
+
+impl Drop for TestUpload {
+    fn drop(&mut self) {
+        self.cache.change(|state| state.open_uploads -= 1);
+    }
+}
+
+struct TestListing {
+    cache: TestCache,
+    entries: std::vec::IntoIter<ListEntry>,
+}
+
+impl Iterator for TestListing {
+    type Item = Result<ListEntry>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let entry = self.entries.next()?;
+        Some(self.cache.enter("next").map(|_| entry))
+    }
+}
+
+impl Drop for TestListing {
+    fn drop(&mut self) {
+        self.cache.change(|state| state.open_listings -= 1);
+    }
+}

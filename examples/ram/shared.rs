@@ -1,0 +1,62 @@
+//! The store behind its lock, shared by the plugin, its uploads and its listings.
+
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+
+use cvmcache::Control;
+
+use crate::size::percent_of;
+use crate::store::{Chores, Store};
+
+#[derive(Debug)]
+pub(crate) struct Shared {
+    size: u64,
+    store: Mutex<Store>,
+    /// Set when the server has started.
+    control: OnceLock<Control>,
+}
+
+impl Shared {
+    pub(crate) fn new(size: u64) -> Self {
+        Self { size, store: Mutex::new(Store::new(size)), control: OnceLock::new() }
+    }
+
+    pub(crate) fn started(&self, control: Control) {
+        // The server starts once; were it to start again, the first handle would do as well.
+        let _ = self.control.set(control);
+    }
+
+    /// Does something with the store. What takes long and does not need the lock, such as freeing
+    /// the memory of evicted objects, is done after it has been released.
+    pub(crate) fn locked<T>(&self, work: impl FnOnce(&mut Store) -> T) -> T {
+        let (result, chores) = {
+            let mut store = lock(&self.store);
+            (work(&mut store), store.take_chores())
+        };
+        self.do_chores(chores);
+        result
+    }
+
+    fn do_chores(&self, chores: Chores) {
+        let Chores { evicted, clean_up, ask_detach } = chores;
+        drop(evicted);
+        if clean_up {
+            let target = percent_of(self.size, Store::CLEAN_UP_TO_PERCENT);
+            tracing::info!("the cache is full, cleaning up until {target} bytes are used");
+        }
+        if ask_detach {
+            tracing::warn!(
+                "more than {} % of the cache is pinned, asking clients to close file catalogs",
+                Store::PINNED_PERCENT
+            );
+            if let Some(control) = self.control.get() {
+                control.ask_detach();
+            }
+        }
+    }
+}
+
+/// Locks, even if somebody panicked while holding the lock: the SDK answers a panic and goes on,
+/// and so must the plugin. Nothing here panics between two changes that belong together.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

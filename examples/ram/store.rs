@@ -1,0 +1,333 @@
+//! What is in the cache, in which order it was used, and how much memory it takes. All decisions
+//! about eviction are made here. There is no lock and no thread in this file: see `shared.rs`.
+//!
+//! An object stays in its slot from commit to eviction; opening and closing only move its rank in
+//! and out of `idle`. So no request reorganises a table but one that stores an object.
+
+use std::collections::{BTreeMap, HashMap, hash_map};
+use std::mem::{self, size_of};
+use std::sync::Arc;
+
+use cvmcache::plugin::{CacheInfo, ListEntry, ObjectId, ObjectType, Result, Status};
+use slab::Slab;
+
+use crate::object::Object;
+use crate::size::percent_of;
+
+/// The objects of a cache, and the accounts of their memory.
+///
+/// `pinned <= used` and `used + uploading <= size` hold at all times.
+#[derive(Debug)]
+pub(crate) struct Store {
+    size: u64,
+    /// The slot of each object, see [`shard`].
+    index: Vec<HashMap<ObjectId, usize>>,
+    slots: Slab<Entry>,
+    /// The slots of the objects without references, in the order in which they are evicted. A
+    /// sorted map does for a list here, and unlike the table of a list by name it never rehashes.
+    idle: BTreeMap<Rank, usize>,
+    last_turn: u64,
+    /// The cost of all objects, and of those with references.
+    used: u64,
+    pinned: u64,
+    /// What uploads have taken so far.
+    uploading: u64,
+    /// True while there is more to evict than the requests up to now had to pay for.
+    cleaning_up: bool,
+    clean_ups: u64,
+    detach_asked: bool,
+    chores: Chores,
+}
+
+/// What is left to do when the store is not locked any more.
+#[derive(Debug, Default)]
+pub(crate) struct Chores {
+    /// Evicted objects, to be dropped.
+    pub(crate) evicted: Vec<Arc<Object>>,
+    /// A clean-up has begun.
+    pub(crate) clean_up: bool,
+    /// Clients pin so much that they should close what they can do without.
+    pub(crate) ask_detach: bool,
+}
+
+#[derive(Debug)]
+struct Entry {
+    object: Arc<Object>,
+    references: i32,
+    /// When it was used last; of meaning only without references.
+    turn: u64,
+}
+
+/// The order of eviction: volatile objects first, and those used longest ago first among equals.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Rank(Class, u64);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Class {
+    Volatile,
+    Lasting,
+}
+
+impl Store {
+    /// What a clean-up leaves, and what may be pinned without asking clients to detach.
+    pub(crate) const CLEAN_UP_TO_PERCENT: u64 = 75;
+    pub(crate) const PINNED_PERCENT: u64 = 70;
+
+    /// What a clean-up adds to the work of one request.
+    pub(crate) const STEP_OBJECTS: usize = 32;
+    const STEP_BYTES: u64 = 1024 * 1024;
+
+    /// How much is done at most in one go, that is under one lock, for a request that takes many.
+    const BATCH_OBJECTS: usize = 64;
+    const BATCH_SLOTS: usize = 256;
+
+    pub(crate) fn new(size: u64) -> Self {
+        Self {
+            size,
+            index: vec![HashMap::new(); SHARDS],
+            slots: Slab::new(),
+            idle: BTreeMap::new(),
+            last_turn: 0,
+            used: 0,
+            pinned: 0,
+            uploading: 0,
+            cleaning_up: false,
+            clean_ups: 0,
+            detach_asked: false,
+            chores: Chores::default(),
+        }
+    }
+
+    pub(crate) fn get(&self, id: &ObjectId) -> Result<&Arc<Object>> {
+        Ok(&self.slots[self.slot(id)?].object)
+    }
+
+    /// Opens, closes or, with `by` = 0, looks for an object. All of it counts as use.
+    pub(crate) fn change_references(&mut self, id: &ObjectId, by: i32) -> Result<()> {
+        self.refer(self.slot(id)?, by)
+    }
+
+    /// Takes what an upload costs before its first byte. If the client expects so many bytes that
+    /// nothing could make room for them, they are refused before anything is evicted in vain.
+    pub(crate) fn begin(&mut self, cost: u64, expected_size: Option<u64>) -> Result<()> {
+        if cost.saturating_add(expected_size.unwrap_or(0)) > self.size - self.pinned {
+            return Err(Status::NoSpace);
+        }
+        self.reserve(cost)
+    }
+
+    /// Takes memory for an upload, and evicts what must go for it.
+    pub(crate) fn reserve(&mut self, bytes: u64) -> Result<()> {
+        if bytes > self.size - self.pinned - self.uploading {
+            return Err(Status::NoSpace);
+        }
+        let lacking = (self.occupied() + bytes).saturating_sub(self.size);
+        if lacking > 0 {
+            if !self.cleaning_up {
+                self.cleaning_up = true;
+                self.clean_ups += 1;
+                self.chores.clean_up = true;
+            }
+            self.evict(lacking, usize::MAX);
+        }
+        self.uploading += bytes;
+        self.clean_up_step();
+        Ok(())
+    }
+
+    /// Gives back what an upload has taken.
+    pub(crate) fn release(&mut self, bytes: u64) {
+        self.uploading -= bytes;
+    }
+
+    /// Makes an object appear with one reference, and takes its cost over from the upload. If it
+    /// has appeared already, that one gains a reference, and the answer is false.
+    pub(crate) fn commit(&mut self, object: &Arc<Object>) -> Result<bool> {
+        let vacant = match self.index[shard(object.id())].entry(*object.id()) {
+            hash_map::Entry::Occupied(slot) => {
+                let slot = *slot.get();
+                return self.refer(slot, 1).map(|()| false);
+            }
+            hash_map::Entry::Vacant(vacant) => vacant,
+        };
+        let entry = Entry { object: Arc::clone(object), references: 1, turn: 0 };
+        vacant.insert(self.slots.insert(entry));
+        let cost = Self::cost(object);
+        self.uploading -= cost;
+        self.used += cost;
+        self.pinned += cost;
+        self.watch_pins();
+        self.clean_up_step();
+        Ok(true)
+    }
+
+    /// What an object costs with all that it takes to find it.
+    pub(crate) fn cost(object: &Object) -> u64 {
+        ENTRY_COST + object.cost()
+    }
+
+    pub(crate) fn info(&self) -> CacheInfo {
+        CacheInfo {
+            size_bytes: self.size,
+            used_bytes: self.used,
+            pinned_bytes: self.pinned,
+            shrink_count: Some(self.clean_ups),
+        }
+    }
+
+    /// How many objects could be evicted.
+    pub(crate) fn idle(&self) -> usize {
+        self.idle.len()
+    }
+
+    /// Evicts up to `objects` objects, but no more than a batch of them, to bring what is used
+    /// down to `target`. Returns how many have gone.
+    pub(crate) fn shrink(&mut self, target: u64, objects: usize) -> usize {
+        self.evict(self.used.saturating_sub(target), objects.min(Self::BATCH_OBJECTS))
+    }
+
+    /// Counts a clean-up that somebody asked for.
+    pub(crate) fn count_clean_up(&mut self) {
+        self.clean_ups += 1;
+    }
+
+    /// The objects of a type in a range of slots that begins with `slot`, and where to continue.
+    ///
+    /// It gives no more than the listing needs: a listing that nobody continues must not keep
+    /// objects in memory.
+    pub(crate) fn page(&self, wanted: ObjectType, slot: usize) -> (Vec<ListEntry>, Option<usize>) {
+        let end = self.slots.capacity().min(slot + Self::BATCH_SLOTS);
+        let entries = (slot..end).filter_map(|slot| self.slots.get(slot));
+        let page = entries
+            .filter(|entry| entry.object.object_type() == wanted)
+            .map(|entry| ListEntry {
+                id: *entry.object.id(),
+                pinned: entry.references > 0,
+                description: entry.object.description().cloned(),
+            })
+            .collect();
+        (page, (end < self.slots.capacity()).then_some(end))
+    }
+
+    pub(crate) fn take_chores(&mut self) -> Chores {
+        mem::take(&mut self.chores)
+    }
+
+    fn slot(&self, id: &ObjectId) -> Result<usize> {
+        self.index[shard(id)].get(id).copied().ok_or(Status::NoEntry)
+    }
+
+    fn occupied(&self) -> u64 {
+        self.used + self.uploading
+    }
+
+    fn refer(&mut self, slot: usize, by: i32) -> Result<()> {
+        let entry = &mut self.slots[slot];
+        let references = entry.references.checked_add(by).filter(|&count| count >= 0);
+        let references = references.ok_or(Status::BadCount)?;
+        if entry.references == 0 {
+            self.idle.remove(&entry.rank());
+            self.pinned += Self::cost(&entry.object);
+        }
+        entry.references = references;
+        if references == 0 {
+            self.last_turn += 1;
+            entry.turn = self.last_turn;
+            self.idle.insert(entry.rank(), slot);
+            self.pinned -= Self::cost(&entry.object);
+        }
+        self.watch_pins();
+        Ok(())
+    }
+
+    /// Asks for a detach when too much becomes pinned, and not again until less has been.
+    fn watch_pins(&mut self) {
+        let too_much = self.pinned > percent_of(self.size, Self::PINNED_PERCENT);
+        self.chores.ask_detach |= too_much && !self.detach_asked;
+        self.detach_asked = too_much;
+    }
+
+    fn clean_up_step(&mut self) {
+        if self.cleaning_up {
+            self.evict(self.excess().min(Self::STEP_BYTES), Self::STEP_OBJECTS);
+            self.cleaning_up = self.excess() > 0 && !self.idle.is_empty();
+        }
+    }
+
+    /// By how much a clean-up has not reached its end.
+    fn excess(&self) -> u64 {
+        self.occupied().saturating_sub(percent_of(self.size, Self::CLEAN_UP_TO_PERCENT))
+    }
+
+    /// Evicts objects until `bytes` are free, `objects` have gone, or there are no more.
+    fn evict(&mut self, bytes: u64, objects: usize) -> usize {
+        let (mut freed, mut evicted) = (0, 0);
+        while freed < bytes && evicted < objects {
+            let Some((_, slot)) = self.idle.pop_first() else { break };
+            let object = self.slots.remove(slot).object;
+            self.index[shard(object.id())].remove(object.id());
+            freed += Self::cost(&object);
+            evicted += 1;
+            self.chores.evicted.push(object);
+        }
+        self.used -= freed;
+        evicted
+    }
+}
+
+impl Entry {
+    fn rank(&self) -> Rank {
+        let class = match self.object.object_type() {
+            ObjectType::Volatile => Class::Volatile,
+            _ => Class::Lasting,
+        };
+        Rank(class, self.turn)
+    }
+}
+
+/// The index is in many small tables, because a table that grows stops everybody until all of its
+/// entries have moved: for one table of a million objects, that is a tenth of a second. They grow
+/// one by one, since digests are random; were they not, it would be like having one table.
+const SHARDS: usize = 256;
+
+fn shard(id: &ObjectId) -> usize {
+    usize::from(id.digest()[0]) % SHARDS
+}
+
+/// What the store needs for an object, at the worst.
+const ENTRY_COST: u64 = {
+    // A hash table that has just grown is 7/16 full, and has one more byte for each place.
+    let index = (size_of::<(ObjectId, usize)>() + 1) * 16 / 7;
+    // A vector that has just grown is half full; a slot also says whether it is free.
+    let slot = (size_of::<Entry>() + size_of::<usize>()) * 2;
+    // The nodes of a B-tree are at least 5/11 full, and inner nodes and headers come on top.
+    let rank = size_of::<(Rank, usize)>() * 3;
+    (index + slot + rank) as u64
+};
+
+#[cfg(test)]
+impl Store {
+    /// Panics if the accounts or the structures contradict each other.
+    pub(crate) fn assert_consistent(&self) {
+        let cost = |filter: fn(&Entry) -> bool| -> u64 {
+            let entries = self.slots.iter().map(|(_, entry)| entry);
+            entries.filter(|entry| filter(entry)).map(|entry| Self::cost(&entry.object)).sum()
+        };
+        assert_eq!(self.used, cost(|_| true));
+        assert_eq!(self.pinned, cost(|entry| entry.references > 0));
+        assert!(self.occupied() <= self.size, "{} of {}", self.occupied(), self.size);
+        assert_eq!(self.index.iter().map(HashMap::len).sum::<usize>(), self.slots.len());
+        for (slot, entry) in &self.slots {
+            assert_eq!(self.slot(entry.object.id()), Ok(slot));
+            let idle = self.idle.get(&entry.rank()) == Some(&slot);
+            assert_eq!(idle, entry.references == 0);
+        }
+        let unreferenced = self.slots.iter().filter(|(_, entry)| entry.references == 0);
+        assert_eq!(self.idle.len(), unreferenced.count());
+        assert!(self.chores.evicted.is_empty());
+    }
+
+    pub(crate) fn uploading(&self) -> u64 {
+        self.uploading
+    }
+}

@@ -69,7 +69,9 @@ impl CachePlugin for NullCache {
 
     fn begin(&self, _session: &Session, object: NewObject) -> Result<Box<dyn Transaction>> {
         // A cache with a limit would refuse an `expected_size` that can never fit here.
-        Ok(Box::new(self.upload(object.id, object.object_type, object.description)))
+        let NewObject { id, object_type, description, .. } = object;
+        let object = Object { object_type, description, references: 0, parts: Vec::new() };
+        Ok(Box::new(Upload { state: Arc::clone(&self.state), id, object }))
     }
 
     fn info(&self, _session: &Session) -> Result<CacheInfo> {
@@ -151,13 +153,6 @@ impl Transaction for Upload {
     }
 }
 
-impl NullCache {
-    fn upload(&self, id: ObjectId, object_type: ObjectType, description: Option<Bytes>) -> Upload {
-        let object = Object { object_type, description, references: 0, parts: Vec::new() };
-        Upload { state: Arc::clone(&self.state), id, object }
-    }
-}
-
 impl State {
     fn object(&mut self, id: &ObjectId) -> Result<&mut Object> {
         self.objects.get_mut(id).ok_or(Status::NoEntry)
@@ -218,7 +213,10 @@ mod tests {
     }
 
     fn store(cache: &NullCache, number: u8, object_type: ObjectType, parts: &[&'static str]) {
-        let mut upload = Box::new(cache.upload(id(number), object_type, Some("/a path".into())));
+        let mut new = NewObject::new(id(number));
+        new.object_type = object_type;
+        new.description = Some("/a path".into());
+        let mut upload = cache.begin(&session(), new).unwrap();
         parts.iter().for_each(|part| upload.write(Bytes::from(*part)).unwrap());
         upload.commit().unwrap();
     }
@@ -247,7 +245,7 @@ mod tests {
     #[test]
     fn an_upload_shows_only_when_it_is_committed() {
         let cache = NullCache::default();
-        let mut upload = cache.upload(id(1), ObjectType::Regular, None);
+        let mut upload = cache.begin(&session(), NewObject::new(id(1))).unwrap();
         upload.write(Bytes::from("abc")).unwrap();
         assert_eq!(cache.change_refcount(&session(), &id(1), 0), Err(Status::NoEntry));
         assert_eq!(cache.info(&session()).unwrap().used_bytes, 0);

@@ -61,10 +61,7 @@ impl CachePlugin for RamCache {
     }
 
     fn begin(&self, _session: &Session, object: NewObject) -> Result<Box<dyn Transaction>> {
-        let NewObject { id, object_type, expected_size, description, .. } = object;
-        let description = description.as_deref();
-        let upload = Upload::begin(&self.shared, id, object_type, expected_size, description)?;
-        Ok(Box::new(upload))
+        Ok(Box::new(Upload::begin(&self.shared, object)?))
     }
 
     fn info(&self, _session: &Session) -> Result<CacheInfo> {

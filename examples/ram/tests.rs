@@ -13,14 +13,14 @@ use std::thread;
 
 use bytes::Bytes;
 use cvmcache::plugin::{
-    Breadcrumb, Capabilities, HashAlgorithm, ListEntry, ObjectId, ObjectType, Result, Status,
+    Breadcrumb, Capabilities, HashAlgorithm, ListEntry, NewObject, ObjectId, ObjectType, Result,
+    Status,
 };
 use cvmcache::{CachePlugin, Options, Session, Transaction};
 
 use crate::object::Object;
 use crate::plugin::RamCache;
 use crate::store::Store;
-use crate::upload::Upload;
 
 fn id(number: u32) -> ObjectId {
     let mut digest = [0; ObjectId::DIGEST_LEN];
@@ -37,10 +37,16 @@ fn begin(
     number: u32,
     object_type: ObjectType,
     expected_size: Option<u64>,
-) -> Result<Box<Upload>> {
-    let description = format!("/object/{number}");
-    let description = Some(description.as_bytes());
-    Upload::begin(cache.shared(), id(number), object_type, expected_size, description).map(Box::new)
+) -> Result<Box<dyn Transaction>> {
+    let mut object = NewObject::new(id(number));
+    object.object_type = object_type;
+    object.expected_size = expected_size;
+    object.description = Some(description(number));
+    cache.begin(&session(), object)
+}
+
+fn description(number: u32) -> Bytes {
+    format!("/object/{number}").into()
 }
 
 /// Stores an object and keeps it open.
@@ -81,7 +87,7 @@ fn assert_consistent(cache: &RamCache) {
 
 /// What [`store`] makes of `len` bytes.
 fn cost(len: usize) -> u64 {
-    let mut object = Object::new(id(0), ObjectType::Regular, Some(b"/object/0"));
+    let mut object = Object::new(id(0), ObjectType::Regular, Some(description(0)));
     object.push(Bytes::from(vec![0; len]));
     Store::cost(&object)
 }

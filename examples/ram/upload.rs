@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use cvmcache::Transaction;
-use cvmcache::plugin::{ObjectId, ObjectType, Result};
+use cvmcache::plugin::{NewObject, Result};
 
 use crate::object::Object;
 use crate::shared::Shared;
@@ -22,16 +22,10 @@ pub(crate) struct Upload {
 
 impl Upload {
     /// Begins an upload. It takes memory for what has arrived, never for what is announced.
-    pub(crate) fn begin(
-        shared: &Arc<Shared>,
-        id: ObjectId,
-        object_type: ObjectType,
-        expected_size: Option<u64>,
-        description: Option<&[u8]>,
-    ) -> Result<Self> {
-        let object = Object::new(id, object_type, description);
+    pub(crate) fn begin(shared: &Arc<Shared>, new: NewObject) -> Result<Self> {
+        let object = Object::new(new.id, new.object_type, new.description);
         let bytes = Store::cost(&object);
-        shared.locked(|store| store.begin(bytes, expected_size))?;
+        shared.locked(|store| store.begin(bytes, new.expected_size))?;
         Ok(Self { object, reservation: Reservation { shared: Arc::clone(shared), bytes } })
     }
 }

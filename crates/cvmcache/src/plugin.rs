@@ -181,20 +181,29 @@ pub struct NewObject {
     /// What it will be, in bytes, if the client knows. The server holds the client to it, but it
     /// is only a promise: reserve nothing of consequence for it.
     pub expected_size: Option<u64>,
-    /// Usually a path, to be shown in listings. It need not be UTF-8.
+    /// Usually a path, to be shown in listings. It need not be UTF-8. The memory is the plugin's to
+    /// keep: it holds nothing else.
     pub description: Option<Bytes>,
+}
+
+impl NewObject {
+    /// A regular object of unknown size without a description; set the fields to change that.
+    pub fn new(id: ObjectId) -> Self {
+        Self { id, object_type: ObjectType::Regular, expected_size: None, description: None }
+    }
 }
 
 /// An upload under way. Dropping it gives the upload up.
 ///
 /// Its methods are called one at a time, though not always on the same thread.
 pub trait Transaction: Send {
-    /// Appends bytes. They are `max_object_size` many, except for the last ones. The memory is
-    /// the plugin's to keep: the bytes were received into a buffer of just that size.
+    /// Appends bytes. They are `max_object_size` many, except for the last ones, and never none.
+    /// The memory is the plugin's to keep: the bytes were received into a buffer of their size.
     ///
     /// # Errors
     ///
-    /// [`Status::NoSpace`] if there is no room for them. Any error gives the upload up.
+    /// [`Status::NoSpace`] if there is no room for them. After an error the transaction is dropped:
+    /// it is neither written to again nor committed.
     fn write(&mut self, data: Bytes) -> Result<()>;
 
     /// Makes the object appear, with one reference, which is the session's. If it has appeared

@@ -10,12 +10,11 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::steps::{OBJECTS, Step, step};
-use super::{begin, id, session};
+use super::{begin, description, id, session};
 use crate::object::Object;
 use crate::plugin::RamCache;
 use crate::size::percent_of;
 use crate::store::Store;
-use crate::upload::Upload;
 
 /// What the model knows of an object.
 #[derive(Debug, Clone)]
@@ -29,9 +28,7 @@ struct Known {
 
 impl Known {
     fn new(number: u32, object_type: ObjectType) -> Self {
-        let description = format!("/object/{number}");
-        let empty = Object::new(id(number), object_type, Some(description.as_bytes()));
-        let cost = Store::cost(&empty);
+        let cost = Store::cost(&Object::new(id(number), object_type, Some(description(number))));
         Self { object_type, data: Vec::new(), cost, references: 0, last_use: 0 }
     }
 
@@ -44,7 +41,7 @@ struct Model {
     cache: RamCache,
     size: u64,
     objects: BTreeMap<ObjectId, (u32, Known)>,
-    uploads: Vec<(Box<Upload>, u32, Known)>,
+    uploads: Vec<(Box<dyn Transaction>, u32, Known)>,
     clock: u64,
     clean_ups: u64,
 }

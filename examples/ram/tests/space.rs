@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use cvmcache::plugin::{ObjectType, Status};
-use cvmcache::{CachePlugin, Transaction};
+use cvmcache::CachePlugin;
 
 use super::{
-    assert_consistent, begin, clean_ups, cost, has, id, refer, session, store, store_open,
-    uploading, used,
+    assert_consistent, begin, clean_ups, cost, description, has, id, refer, session, store,
+    store_open, uploading, used,
 };
 use crate::object::Object;
 use crate::plugin::RamCache;
@@ -118,7 +118,7 @@ fn a_full_cache_is_cleaned_up_in_steps_that_no_request_notices() {
 fn clients_are_asked_to_detach_once_each_time_that_too_much_becomes_pinned() {
     let mut store = Store::new(10 * cost(1000));
     let asked_when_stored = |number: u32| {
-        let mut object = Object::new(id(number), ObjectType::Catalog, Some(b"/object/0"));
+        let mut object = Object::new(id(number), ObjectType::Catalog, Some(description(0)));
         object.push(Bytes::from(vec![0; 1000]));
         store.begin(Store::cost(&object), None).unwrap();
         store.commit(&Arc::new(object)).unwrap();

@@ -27,7 +27,6 @@ pub struct MsgRpc {
 
 /// Any message.
 #[derive(Clone, PartialEq, Oneof)]
-#[expect(clippy::large_enum_variant, reason = "it lives on the stack between socket and service")]
 pub enum Msg {
     /// See [`MsgRefcountReq`].
     #[prost(message, tag = "1")]

@@ -113,10 +113,14 @@ impl Decoder {
         self.ahead.drain(..self.taken);
         self.taken = 0;
         let wanted = match &mut self.state {
-            State::Attachment { buffer, len, .. }
-                if self.ahead.is_empty() && buffer.len() < *len =>
-            {
-                return buffer;
+            State::Attachment { buffer, len, .. } => {
+                if buffer.len() < *len {
+                    debug_assert!(self.ahead.is_empty(), "an attachment takes all that was read");
+                    return buffer;
+                }
+                // What was read beyond the attachment comes before what will be read now.
+                self.ahead.extend(buffer.drain(*len..));
+                self.limits.read_ahead
             }
             State::Message { kept, .. } => self.limits.read_ahead.max(*kept),
             _ => self.limits.read_ahead,

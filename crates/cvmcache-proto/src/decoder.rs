@@ -58,7 +58,7 @@ pub struct Frame {
 #[non_exhaustive]
 pub enum FrameError {
     /// The first byte names a version that does not exist.
-    #[error("the frame has version {0:#04x}, not 0x01 or 0x81: the peer is no CernVM-FS client")]
+    #[error("the frame has version {0:#04x}, not 0x01 or 0x81: the peer speaks another protocol")]
     Version(u8),
     /// The header announces nothing.
     #[error("the frame is empty")]

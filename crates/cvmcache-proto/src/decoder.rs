@@ -7,18 +7,20 @@
 use std::mem;
 
 use bytes::{Buf, Bytes};
-use prost::Message;
 use thiserror::Error;
 
+use crate::fields;
 use crate::frame::{ATTACHMENT_FLAG, HEADER_LEN, INNER_HEADER_LEN, VERSION};
-use crate::wire::{Msg, MsgRpc};
+use crate::wire::Msg;
 
 /// What a decoder accepts, and hence the memory it can take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DecoderLimits {
     /// The longest message that is kept whole, in bytes; default 64 KiB. Of a longer one only
-    /// the beginning is kept, so that it can be answered (see [`Frame::cut`]).
+    /// the beginning is kept, so that it can be answered (see [`Frame::cut`]). While it is decoded,
+    /// a message takes up to three times its length; a listing, which only plugins send, eleven
+    /// times.
     pub max_message: usize,
     /// The largest attachment that is kept, in bytes; default 512 KiB, the most that a client
     /// accepts as `max_object_size`.
@@ -56,7 +58,7 @@ pub struct Frame {
 #[non_exhaustive]
 pub enum FrameError {
     /// The first byte names a version that does not exist.
-    #[error("the frame has version {0:#04x}, not 0x01 or 0x81: the peer is no CernVM-FS client")]
+    #[error("the frame has version {0:#04x}, not 0x01 or 0x81: the peer speaks another protocol")]
     Version(u8),
     /// The header announces nothing.
     #[error("the frame is empty")]
@@ -76,7 +78,7 @@ pub enum FrameError {
 
 /// An incremental decoder of frames.
 ///
-/// It never holds more than `read_ahead` bytes, plus one message or one attachment within the
+/// It never holds more than `read_ahead` bytes, plus one message and its attachment within the
 /// limits; what is beyond them is skipped as it arrives.
 #[derive(Debug)]
 pub struct Decoder {
@@ -113,10 +115,14 @@ impl Decoder {
         self.ahead.drain(..self.taken);
         self.taken = 0;
         let wanted = match &mut self.state {
-            State::Attachment { buffer, len, .. }
-                if self.ahead.is_empty() && buffer.len() < *len =>
-            {
-                return buffer;
+            State::Attachment { buffer, len, .. } => {
+                if buffer.len() < *len {
+                    debug_assert!(self.ahead.is_empty(), "an attachment takes all that was read");
+                    return buffer;
+                }
+                // What was read beyond the attachment comes before what will be read now.
+                self.ahead.extend(buffer.drain(*len..));
+                self.limits.read_ahead
             }
             State::Message { kept, .. } => self.limits.read_ahead.max(*kept),
             _ => self.limits.read_ahead,
@@ -148,8 +154,10 @@ impl Decoder {
                         self.state = State::Message { kept, skipped, attachment };
                         return Ok(None);
                     };
-                    let message =
-                        if skipped == 0 { MsgRpc::decode(bytes)?.msg } else { salvage(bytes) };
+                    let message = match skipped {
+                        0 => fields::decode(bytes)?,
+                        _ => fields::salvage(bytes),
+                    };
                     self.taken += kept;
                     if skipped > 0 || attachment > self.limits.max_attachment {
                         self.state = State::Skip { message, left: skipped + attachment };
@@ -226,42 +234,4 @@ impl Decoder {
     fn unread(&self) -> &[u8] {
         &self.ahead[self.taken..]
     }
-}
-
-/// Reads a message of which only the beginning is at hand: the fields that are whole.
-///
-/// Protobuf libraries write fields in order, and in every message the short ones by which it can
-/// be answered come before the texts that make it long.
-fn salvage(beginning: &[u8]) -> Option<Msg> {
-    let mut rest = beginning;
-    let key = varint(&mut rest)?;
-    varint(&mut rest)?;
-    let fields = rest;
-    let mut whole = 0;
-    while skip_field(&mut rest).is_some() {
-        whole = fields.len() - rest.len();
-    }
-    let mut message = Vec::with_capacity(whole + 16);
-    prost::encode_length_delimiter(key, &mut message).ok()?;
-    prost::encode_length_delimiter(whole, &mut message).ok()?;
-    message.extend_from_slice(&fields[..whole]);
-    MsgRpc::decode(&message[..]).ok()?.msg
-}
-
-/// Moves over one field of a message; `None` if it is not whole.
-fn skip_field(bytes: &mut &[u8]) -> Option<()> {
-    let len = match varint(bytes)? & 7 {
-        0 => return varint(bytes).map(|_| ()),
-        1 => 8,
-        2 => varint(bytes)?,
-        5 => 4,
-        _ => return None,
-    };
-    *bytes = bytes.get(len..)?;
-    Some(())
-}
-
-/// A delimiter is a plain varint, and the one reader of varints that prost makes public.
-fn varint(bytes: &mut &[u8]) -> Option<usize> {
-    prost::decode_length_delimiter(bytes).ok()
 }

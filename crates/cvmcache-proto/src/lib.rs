@@ -50,6 +50,7 @@ mod client_message;
 mod data;
 mod decoder;
 mod envelope;
+mod fields;
 mod object;
 mod object_id;
 mod server_message;

@@ -1,5 +1,6 @@
 //! Write a cache plugin for CernVM-FS.
 
+pub mod client;
 mod control;
 mod limits;
 mod locator;

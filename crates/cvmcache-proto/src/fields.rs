@@ -1,0 +1,118 @@
+//! Protobuf as mere fields: what has to be known of a message before, or instead of, decoding it.
+
+use bytes::Buf;
+use prost::{DecodeError, Message};
+
+use crate::wire::{Msg, MsgRpc};
+
+/// The key of a listing in [`MsgRpc`]: field 24, with a length.
+const LIST_REPLY: usize = 24 << 3 | 2;
+/// The key of one of its records: field 5, with a length.
+const LIST_RECORD: usize = 5 << 3 | 2;
+/// The bytes of a record that names an object, and says nothing else.
+const SHORTEST_RECORD: usize = 26;
+
+/// Decodes a message; `None` if it is empty, one that nobody has defined, or a trap.
+///
+/// The records of a listing are all that makes a decoded message much larger than its bytes: an
+/// empty one takes two bytes on the wire, and thirty times as many in memory. A listing with a
+/// record that is too short to name an object means nothing, so it is not decoded.
+pub(crate) fn decode(bytes: &[u8]) -> Result<Option<Msg>, DecodeError> {
+    let listings = Fields(bytes).filter(|&(key, _)| key == LIST_REPLY);
+    let mut records = listings.flat_map(|(_, listing)| Fields(listing));
+    if records.any(|(key, record)| key == LIST_RECORD && record.len() < SHORTEST_RECORD) {
+        return Ok(None);
+    }
+    Ok(MsgRpc::decode(bytes)?.msg)
+}
+
+/// Reads a message of which only the beginning is at hand: the fields that are whole.
+///
+/// Protobuf libraries write fields in order, and in every message the short ones by which it can
+/// be answered come before the texts that make it long.
+pub(crate) fn salvage(beginning: &[u8]) -> Option<Msg> {
+    let mut rest = beginning;
+    let key = varint(&mut rest)?;
+    varint(&mut rest)?;
+    let mut fields = Fields(rest);
+    let mut whole = 0;
+    while fields.next().is_some() {
+        whole = rest.len() - fields.0.len();
+    }
+    let mut message = Vec::with_capacity(whole + 16);
+    prost::encode_length_delimiter(key, &mut message).ok()?;
+    prost::encode_length_delimiter(whole, &mut message).ok()?;
+    message.extend_from_slice(&rest[..whole]);
+    decode(&message).ok()?
+}
+
+/// The fields of a message, up to the first that is not whole: key, and value if it has a length.
+///
+/// Groups, which no message has, count as fields without value, followed by what is in them.
+struct Fields<'a>(&'a [u8]);
+
+impl<'a> Iterator for Fields<'a> {
+    type Item = (usize, &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let rest = &mut self.0;
+        let key = varint(rest)?;
+        let (skipped, len) = match key & 7 {
+            0 => (rest.iter().position(|byte| byte & 0x80 == 0)? + 1, 0),
+            1 => (8, 0),
+            2 => (0, varint(rest)?),
+            3 | 4 => (0, 0),
+            5 => (4, 0),
+            _ => return None,
+        };
+        let (value, behind) = rest.get(skipped..)?.split_at_checked(len)?;
+        *rest = behind;
+        Some((key, value))
+    }
+}
+
+/// Keys and lengths are varints, and so is a delimiter, which prost has a public reader for.
+fn varint(bytes: &mut impl Buf) -> Option<usize> {
+    prost::decode_length_delimiter(bytes).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::{MsgHash, MsgListRecord, MsgListReply};
+
+    fn listing(records: Vec<MsgListRecord>) -> Vec<u8> {
+        let listing = MsgListReply { list_record: records, ..Default::default() };
+        MsgRpc::from(Msg::ListReply(listing)).encode_to_vec()
+    }
+
+    fn record(digest: usize) -> MsgListRecord {
+        let hash = MsgHash { algorithm: Some(1), digest: Some(vec![0; digest]) };
+        MsgListRecord { hash: Some(hash), pinned: None, description: None }
+    }
+
+    #[test]
+    fn the_shortest_record_is_as_long_as_it_says() {
+        assert_eq!(record(20).encoded_len(), SHORTEST_RECORD);
+        assert!(decode(&listing(vec![record(20)])).unwrap().is_some());
+        assert!(decode(&listing(Vec::new())).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_listing_of_records_that_name_nothing_is_not_decoded() {
+        let hollow = listing(vec![record(20), MsgListRecord::default()]);
+        assert_eq!(decode(&hollow), Ok(None));
+        assert_eq!(decode(&listing(vec![record(19)])), Ok(None));
+        // However it is hidden: behind numbers of every kind, a group, another message.
+        for before in [
+            &[0x08, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01][..],
+            &[0x09, 0, 0, 0, 0, 0, 0, 0, 0],
+            &[0x0d, 0, 0, 0, 0],
+            &[0xf3, 0x07, 0xf4, 0x07],
+            &[0xca, 0x01, 0x00],
+            &listing(vec![record(20)]),
+        ] {
+            assert_eq!(decode(&[before, &hollow[..]].concat()), Ok(None), "{before:?}");
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! What a client says of itself when it connects, and how long it waits.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use cvmcache_proto::{
+    ClientMessage, MAX_MAX_OBJECT_SIZE, MIN_MAX_OBJECT_SIZE, PROTOCOL_VERSION, RequestKind,
+    ServerMessage,
+};
+
+use super::pending::Pending;
+use super::{Client, ClientError, Connection};
+use crate::Locator;
+
+/// A client to be: anonymous, and with all the time in the world, until told otherwise.
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use cvmcache::client::Client;
+///
+/// let locator = "tcp=localhost:4224".parse()?;
+/// let mut client = Client::builder().timeout(Duration::from_secs(5)).connect(&locator)?;
+/// println!("{:?}", client.info()?);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, Default)]
+pub struct ClientBuilder {
+    name: Option<Bytes>,
+    pub(super) timeout: Option<Duration>,
+}
+
+impl ClientBuilder {
+    /// Sets the client's name: `repository:instance` for a mount. It need not be UTF-8.
+    #[must_use]
+    pub fn name(mut self, name: impl Into<Bytes>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// Sets how long the plugin may be silent, from the handshake on, while it is waited for.
+    /// After that, waiting fails with [`ClientError::Timeout`].
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// Connects to a plugin and opens a session.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::Connect`] if nobody listens there; [`ClientError::Refused`] and
+    /// [`ClientError::MaxObjectSize`] if a CernVM-FS client would get no session; any other if
+    /// what listens there is no plugin.
+    pub fn connect(self, locator: &Locator) -> Result<Client, ClientError> {
+        let mut connection = Connection::connect(locator)?;
+        connection.set_read_timeout(self.timeout)?;
+        connection.send(ClientMessage::Handshake {
+            protocol_version: PROTOCOL_VERSION,
+            name: self.name.clone(),
+        })?;
+        let mut detach_requests = 0;
+        let handshake = loop {
+            match connection.receive()?.ok_or(ClientError::Closed)? {
+                ServerMessage::HandshakeAck(handshake) => break handshake,
+                ServerMessage::Detach => detach_requests += 1,
+                _ => {
+                    return Err(ClientError::Unexpected {
+                        asked: RequestKind::Handshake,
+                        reason: "it is the answer to something else",
+                    });
+                }
+            }
+        };
+        handshake.result.map_err(ClientError::Refused)?;
+        let max_object_size = handshake.max_object_size;
+        if !(MIN_MAX_OBJECT_SIZE..=MAX_MAX_OBJECT_SIZE).contains(&max_object_size) {
+            return Err(ClientError::MaxObjectSize(max_object_size));
+        }
+        Ok(Client {
+            connection,
+            handshake,
+            locator: locator.clone(),
+            builder: self,
+            pending: Pending::default(),
+            last_id: 0,
+            unclaimed_replies: 0,
+            detach_requests,
+            detach_waited: 0,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cvmcache_proto::{Capabilities, HandshakeAck, Status};
+
+    use super::super::fake::{self, FakePlugin};
+    use super::*;
+
+    #[test]
+    fn a_handshake_tells_each_side_of_the_other() {
+        let plugin = FakePlugin::start(|end| {
+            let (version, name) = end.accept_with(fake::ack());
+            assert_eq!((version, name), (1, Some(Bytes::from_static(b"caf\xe9:1"))));
+        });
+        let client = Client::connect(plugin.locator(), &b"caf\xe9:1"[..]).unwrap();
+        assert_eq!(client.session(), fake::SESSION);
+        assert_eq!(client.max_object_size(), 4096);
+        assert_eq!(client.capabilities(), Capabilities::ALL);
+        assert_eq!(client.plugin_name(), b"fake");
+        assert_eq!(client.plugin_pid(), Some(42));
+        plugin.join();
+    }
+
+    #[test]
+    fn a_client_may_be_anonymous() {
+        let plugin = FakePlugin::start(|end| {
+            assert_eq!(end.accept_with(fake::ack()), (1, None));
+        });
+        Client::builder().connect(plugin.locator()).unwrap();
+        plugin.join();
+    }
+
+    #[test]
+    fn a_plugin_can_refuse() {
+        let refusal = HandshakeAck { result: Err(Status::Forbidden), ..fake::ack() };
+        let error = connect_and_get(refusal).unwrap_err();
+        assert!(matches!(error, ClientError::Refused(Status::Forbidden)), "{error}");
+    }
+
+    #[test]
+    fn an_object_size_that_no_client_takes_is_an_error() {
+        for max_object_size in [0, 4095, 512 * 1024 + 1] {
+            let error = connect_and_get(HandshakeAck { max_object_size, ..fake::ack() });
+            let error = error.unwrap_err();
+            assert!(matches!(error, ClientError::MaxObjectSize(_)), "{error}");
+            assert!(error.to_string().contains(&max_object_size.to_string()), "{error}");
+        }
+    }
+
+    #[test]
+    fn where_nobody_listens_the_error_says_so() {
+        let error = Client::connect(&"unix=/nowhere".parse().unwrap(), "x").unwrap_err();
+        let error = error.to_string();
+        assert!(error.starts_with("cannot connect to unix=/nowhere: No such file"), "{error}");
+    }
+
+    #[test]
+    fn a_plugin_that_does_not_answer_the_handshake_times_out() {
+        let plugin = FakePlugin::start(|end| {
+            end.accept();
+            assert!(end.next().is_some());
+            end.expect_end();
+        });
+        let builder = Client::builder().timeout(Duration::from_millis(10));
+        let error = builder.connect(plugin.locator()).unwrap_err();
+        assert!(matches!(error, ClientError::Timeout), "{error}");
+        plugin.join();
+    }
+
+    fn connect_and_get(ack: HandshakeAck) -> Result<Client, ClientError> {
+        let plugin = FakePlugin::start(|end| drop(end.accept_with(ack)));
+        let result = Client::connect(plugin.locator(), "x");
+        plugin.join();
+        result
+    }
+}

@@ -1,0 +1,267 @@
+//! A connection that sends and receives messages, and knows nothing of sessions.
+
+use std::collections::VecDeque;
+use std::io;
+use std::mem;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
+
+use cvmcache_proto::{ClientMessage, Decoder, DecoderLimits, Frame, ServerMessage, frame};
+
+use super::ClientError;
+use super::socket::Socket;
+use crate::Locator;
+
+/// Up to this many bytes, an attachment is sent with what else waits to be sent; a larger one is
+/// sent from where it is.
+const COPIED_ATTACHMENT: usize = 4 * 1024;
+
+/// Messages wait to be sent until there are this many bytes of them.
+const QUEUE: usize = 64 * 1024;
+
+/// A connection to a plugin, without a handshake.
+///
+/// It carries any message in any order, sound or not, and so serves tests that a
+/// [`Client`](super::Client) is too well-behaved for.
+///
+/// ```no_run
+/// use cvmcache::client::Connection;
+///
+/// let mut connection = Connection::connect(&"unix=/run/cache.socket".parse()?)?;
+/// connection.send_raw(b"GET / HTTP/1.1\r\n\r\n")?;
+/// assert!(connection.receive()?.is_none(), "the plugin closes on what is no frame");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Connection {
+    socket: Socket,
+    decoder: Decoder,
+    /// Frames that wait to be sent, or what is left of them.
+    outgoing: Vec<u8>,
+    /// Frames that came while others could not be sent: before those in the decoder.
+    arrived: VecDeque<Frame>,
+    /// The plugin has said all it has to say.
+    ended: bool,
+}
+
+impl Connection {
+    /// Connects to where a plugin listens. Without a host, TCP is to this machine.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::Connect`].
+    pub fn connect(locator: &Locator) -> Result<Self, ClientError> {
+        let socket = Socket::connect(locator)
+            .map_err(|source| ClientError::Connect { locator: locator.clone(), source })?;
+        let mut limits = DecoderLimits::default();
+        // Plugins may list as much at once as fits into a frame.
+        limits.max_message = frame::MAX_LEN;
+        Ok(Self {
+            socket,
+            decoder: Decoder::new(limits),
+            outgoing: Vec::new(),
+            arrived: VecDeque::new(),
+            ended: false,
+        })
+    }
+
+    /// Bounds how long the plugin may keep this side waiting, with an answer or with taking what
+    /// is sent: after that the wait fails with [`ClientError::Timeout`]. There is no bound by
+    /// default.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::Io`] if the system refuses.
+    pub fn set_read_timeout(&mut self, timeout: Option<Duration>) -> Result<(), ClientError> {
+        Ok(self.socket.set_timeout(timeout)?)
+    }
+
+    /// Sends a message, and takes in what the plugin says while it does not listen: two sides
+    /// that both have much to say do not wait for each other.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::TooLarge`], and nothing is sent; [`ClientError::Closed`],
+    /// [`ClientError::Timeout`] and [`ClientError::Io`]; [`ClientError::Frame`] if what came in
+    /// meanwhile is none. After a timeout, the rest of the message goes before the next.
+    pub fn send(&mut self, message: ClientMessage) -> Result<(), ClientError> {
+        self.queue(message)?;
+        self.flush()
+    }
+
+    /// Has a message sent, with those before it, by the next call that sends or receives, or when
+    /// 64 KiB of them have come together.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`send`](Self::send).
+    pub fn queue(&mut self, message: ClientMessage) -> Result<(), ClientError> {
+        let (message, attachment) = message.into_wire();
+        frame::encode(message, attachment.len(), &mut self.outgoing)?;
+        if attachment.len() > COPIED_ATTACHMENT {
+            return self.send_with(&attachment);
+        }
+        self.outgoing.extend_from_slice(&attachment);
+        if self.outgoing.len() >= QUEUE { self.flush() } else { Ok(()) }
+    }
+
+    /// Sends what is queued.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`send`](Self::send).
+    pub fn flush(&mut self) -> Result<(), ClientError> {
+        self.send_with(&[])
+    }
+
+    /// Sends bytes, whatever they are, behind what is queued. It receives nothing meanwhile: if
+    /// the plugin waits until it is listened to, both wait.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::Closed`], [`ClientError::Timeout`] and [`ClientError::Io`]. How many of the
+    /// bytes have been sent is not known then.
+    pub fn send_raw(&mut self, bytes: &[u8]) -> Result<(), ClientError> {
+        self.flush()?;
+        Ok(self.socket.send_all(bytes)?)
+    }
+
+    /// Waits for the next message of the plugin; `None` if it has closed the connection.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::Closed`] if the connection ends in the midst of a message;
+    /// [`ClientError::Frame`] and [`ClientError::BadMessage`] if what came is no message of a
+    /// plugin; [`ClientError::Timeout`] and [`ClientError::Io`].
+    pub fn receive(&mut self) -> Result<Option<ServerMessage>, ClientError> {
+        loop {
+            if let Some(message) = self.next_arrived()? {
+                return Ok(Some(message));
+            }
+            if self.ended {
+                return self.end();
+            }
+            self.flush_while_heard()?;
+            if self.arrived.is_empty() {
+                let received = self.socket.receive(self.decoder.buffer());
+                self.note_end(received)?;
+            }
+        }
+    }
+
+    /// The next message of the plugin if it has arrived already, else `None`: then the plugin is
+    /// silent, or has closed the connection.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`receive`](Self::receive); [`ClientError::Timeout`] only if the plugin does not
+    /// take what is queued.
+    pub fn try_receive(&mut self) -> Result<Option<ServerMessage>, ClientError> {
+        self.flush_while_heard()?;
+        loop {
+            if let Some(message) = self.next_arrived()? {
+                return Ok(Some(message));
+            }
+            if self.ended || !self.receive_now()? {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Tells the plugin that no more requests come, while its answers still do.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`flush`](Self::flush): what is queued is sent before.
+    pub fn shutdown_write(&mut self) -> Result<(), ClientError> {
+        self.flush()?;
+        Ok(self.socket.shutdown_write()?)
+    }
+
+    fn next_arrived(&mut self) -> Result<Option<ServerMessage>, ClientError> {
+        let frame = match self.arrived.pop_front() {
+            Some(frame) => frame,
+            None => match self.decoder.next_frame()? {
+                Some(frame) => frame,
+                None => return Ok(None),
+            },
+        };
+        ServerMessage::from_frame(frame).map(Some).map_err(|_| ClientError::BadMessage)
+    }
+
+    /// What the plugin said before it closed the connection is worth hearing, even if it does not
+    /// listen any more.
+    fn flush_while_heard(&mut self) -> Result<(), ClientError> {
+        match self.flush() {
+            Err(ClientError::Closed) => Ok(()),
+            result => result,
+        }
+    }
+
+    /// Sends what is queued, and behind it an attachment.
+    fn send_with(&mut self, attachment: &[u8]) -> Result<(), ClientError> {
+        let mut outgoing = mem::take(&mut self.outgoing);
+        let (mut head, mut tail) = (&outgoing[..], attachment);
+        while !(head.is_empty() && tail.is_empty()) {
+            match self.send_some(head, tail) {
+                Ok(sent) => {
+                    let of_head = sent.min(head.len());
+                    head = &head[of_head..];
+                    tail = &tail[sent - of_head..];
+                }
+                Err(error) => {
+                    // A frame that has been begun must be ended before the next.
+                    self.outgoing = [head, tail].concat();
+                    return Err(error);
+                }
+            }
+        }
+        outgoing.clear();
+        self.outgoing = outgoing;
+        Ok(())
+    }
+
+    /// Sends what fits; if nothing does, waits for room or takes in what there is.
+    fn send_some(&mut self, head: &[u8], tail: &[u8]) -> Result<usize, ClientError> {
+        if let Some(sent) = self.socket.send_now([head, tail])? {
+            return Ok(sent);
+        }
+        if self.socket.wait_for_room(!self.ended)? && self.receive_now()? {
+            while let Some(frame) = self.decoder.next_frame()? {
+                self.arrived.push_back(frame);
+            }
+        }
+        Ok(0)
+    }
+
+    /// Takes in bytes without waiting; false if there are none.
+    fn receive_now(&mut self) -> Result<bool, ClientError> {
+        match self.socket.receive_now(self.decoder.buffer()).transpose() {
+            Some(received) => self.note_end(received).map(|()| true),
+            None => Ok(false),
+        }
+    }
+
+    fn note_end(&mut self, received: io::Result<usize>) -> Result<(), ClientError> {
+        match received.map_err(ClientError::from) {
+            Ok(0) | Err(ClientError::Closed) => self.ended = true,
+            Ok(_) => {}
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    fn end(&self) -> Result<Option<ServerMessage>, ClientError> {
+        if self.decoder.is_between_frames() { Ok(None) } else { Err(ClientError::Closed) }
+    }
+}
+
+/// The socket, to wait for it together with others, or to set its options.
+impl AsFd for Connection {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests;

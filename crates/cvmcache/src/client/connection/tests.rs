@@ -1,0 +1,136 @@
+//! What a connection does with bytes and messages, sound or not.
+
+use std::sync::mpsc;
+
+use cvmcache_proto::{FrameError, Operation, Request, StorePart};
+
+use super::*;
+use crate::client::fake::{self, FakePlugin};
+
+const DETACH: &[u8] = &[0x01, 0x03, 0x00, 0x00, 0xca, 0x01, 0x00];
+
+#[test]
+fn any_bytes_can_be_sent_and_the_end_of_the_connection_seen() {
+    let plugin = FakePlugin::start(|end| {
+        end.accept_with(fake::ack());
+        end.close();
+    });
+    let mut connection = Connection::connect(plugin.locator()).unwrap();
+    // A handshake of version 1, in two pieces.
+    connection.send_raw(&[0x01, 0x05, 0x00, 0x00, 0x82]).unwrap();
+    connection.send_raw(&[0x01, 0x02, 0x08, 0x01]).unwrap();
+    let ack = connection.receive().unwrap();
+    assert_eq!(ack, Some(ServerMessage::HandshakeAck(fake::ack())));
+    assert_eq!(connection.receive().unwrap(), None);
+    assert_eq!(connection.receive().unwrap(), None, "and it stays ended");
+    plugin.join();
+}
+
+#[test]
+fn a_connection_that_ends_in_the_midst_of_a_message_is_an_error() {
+    let (plugin, mut connection) = talking_to(|end| end.send_raw(&DETACH[..5]));
+    assert!(matches!(connection.receive(), Err(ClientError::Closed)));
+    plugin.join();
+}
+
+#[test]
+fn what_a_plugin_said_before_it_closed_is_heard() {
+    let (plugin, mut connection) = talking_to(|end| {
+        end.send_raw(DETACH);
+        // What it has not read when it closes makes the system tell of a broken connection.
+        end.wait_until_readable();
+    });
+    connection.send_raw(DETACH).unwrap();
+    plugin.join();
+    connection.queue(ClientMessage::Quit { session: 1 }).unwrap();
+    assert_eq!(connection.receive().unwrap(), Some(ServerMessage::Detach));
+    assert_eq!(connection.receive().unwrap(), None);
+    let error = connection.send(ClientMessage::Quit { session: 1 }).unwrap_err();
+    assert!(matches!(error, ClientError::Closed), "{error}");
+}
+
+#[test]
+fn what_has_not_arrived_is_not_waited_for() {
+    let (say, is_said) = mpsc::channel();
+    let (plugin, mut connection) = talking_to(move |end| {
+        is_said.recv().unwrap();
+        end.send_raw(DETACH);
+    });
+    assert_eq!(connection.try_receive().unwrap(), None);
+    say.send(()).unwrap();
+    plugin.join();
+    assert_eq!(connection.try_receive().unwrap(), Some(ServerMessage::Detach));
+    assert_eq!(connection.try_receive().unwrap(), None);
+}
+
+#[test]
+fn bytes_that_are_no_message_of_a_plugin_are_told_apart() {
+    let (plugin, mut connection) = talking_to(|end| {
+        // A handshake, which is a client's; then no frame at all.
+        end.send_raw(&[0x01, 0x05, 0x00, 0x00, 0x82, 0x01, 0x02, 0x08, 0x01]);
+        end.send_raw(b"HTTP/1.1 400 Bad Request");
+    });
+    assert!(matches!(connection.receive(), Err(ClientError::BadMessage)));
+    let error = connection.receive().unwrap_err();
+    assert!(matches!(error, ClientError::Frame(FrameError::Version(b'H'))), "{error}");
+    plugin.join();
+}
+
+#[test]
+fn a_message_that_could_not_be_sent_in_time_is_sent_before_the_next() {
+    let (listen, is_listening) = mpsc::channel();
+    let (plugin, mut connection) = talking_to(move |end| {
+        is_listening.recv().unwrap();
+        assert!(end.next() == Some(large(1)));
+        assert!(end.next() == Some(large(2)));
+    });
+    connection.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
+    let error = connection.send(large(1)).unwrap_err();
+    assert!(matches!(error, ClientError::Timeout), "{error}");
+    listen.send(()).unwrap();
+    connection.set_read_timeout(None).unwrap();
+    connection.send(large(2)).unwrap();
+    plugin.join();
+}
+
+#[test]
+fn a_plugin_that_has_nothing_more_to_say_may_still_listen() {
+    let (listen, is_listening) = mpsc::channel();
+    let (plugin, mut connection) = talking_to(move |end| {
+        end.shutdown_write();
+        is_listening.recv().unwrap();
+        assert!(end.next() == Some(large(1)));
+        end.expect_end();
+    });
+    assert_eq!(connection.receive().unwrap(), None);
+    listen.send(()).unwrap();
+    connection.send(large(1)).unwrap();
+    connection.shutdown_write().unwrap();
+    plugin.join();
+}
+
+/// A message that fits into no socket buffer.
+fn large(byte: u8) -> ClientMessage {
+    let operation = Operation::Store(StorePart {
+        object: fake::object(byte),
+        number: 1,
+        last: true,
+        expected_size: None,
+        object_type: Default::default(),
+        description: None,
+        data_crc32: None,
+        data: vec![byte; 4 * 1024 * 1024].into(),
+    });
+    ClientMessage::Request(Request { session: 1, id: 1, operation })
+}
+
+fn talking_to(
+    script: impl FnOnce(&mut fake::PluginEnd) + Send + 'static,
+) -> (FakePlugin, Connection) {
+    let plugin = FakePlugin::start(|end| {
+        end.accept();
+        script(end);
+    });
+    let connection = Connection::connect(plugin.locator()).unwrap();
+    (plugin, connection)
+}

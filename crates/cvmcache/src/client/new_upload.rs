@@ -1,0 +1,56 @@
+//! What is said of an object before it is stored.
+
+use bytes::Bytes;
+use cvmcache_proto::{ObjectId, ObjectType};
+
+/// An object to be stored: its name, and what the plugin is told about it.
+///
+/// ```
+/// use cvmcache::client::NewUpload;
+/// use cvmcache::plugin::ObjectType;
+///
+/// let id = "da39a3ee5e6b4b0d3255bfef95601890afd80709".parse()?;
+/// let new = NewUpload::new(id).object_type(ObjectType::Volatile).description("/a/file");
+/// # Ok::<(), cvmcache::plugin::ParseObjectIdError>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewUpload {
+    pub(super) id: ObjectId,
+    pub(super) object_type: ObjectType,
+    pub(super) description: Option<Bytes>,
+    pub(super) expected_size: Option<u64>,
+}
+
+impl NewUpload {
+    /// A regular object without description, of unknown size.
+    pub fn new(id: ObjectId) -> Self {
+        Self { id, object_type: ObjectType::Regular, description: None, expected_size: None }
+    }
+
+    /// Sets the type.
+    #[must_use]
+    pub fn object_type(mut self, object_type: ObjectType) -> Self {
+        self.object_type = object_type;
+        self
+    }
+
+    /// Sets the description, usually a path. It need not be UTF-8.
+    #[must_use]
+    pub fn description(mut self, description: impl Into<Bytes>) -> Self {
+        self.description = Some(description.into());
+        self
+    }
+
+    /// Sets the size that the plugin is told, in bytes. It need not be true.
+    #[must_use]
+    pub fn expected_size(mut self, bytes: u64) -> Self {
+        self.expected_size = Some(bytes);
+        self
+    }
+}
+
+impl From<ObjectId> for NewUpload {
+    fn from(id: ObjectId) -> Self {
+        Self::new(id)
+    }
+}

@@ -1,0 +1,150 @@
+//! Requests that are under way, and their replies until somebody asks for them.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+
+use cvmcache_proto::{Envelope, Reply, ReplyBody, RequestKind, Status};
+
+use super::ClientError;
+
+/// A claim to the reply of one request, see [`Client::wait`](super::Client::wait).
+#[derive(Debug)]
+#[must_use = "the reply is kept until it is waited for; `Client::forget` says that it need not be"]
+pub struct Ticket<T = ReplyBody> {
+    key: Key,
+    kind: RequestKind,
+    read: Read<T>,
+}
+
+impl<T> Ticket<T> {
+    /// Takes out of a reply what was asked for.
+    pub(super) fn open(&self, body: ReplyBody) -> Result<T, ClientError> {
+        let asked = self.kind;
+        let answer = if answers(&body, asked) { (self.read)(body) } else { None };
+        let reason = "it is the answer to something else";
+        Ok(answer.ok_or(ClientError::Unexpected { asked, reason })??)
+    }
+}
+
+/// Takes out of a reply what was asked for; `None` if it is not in it.
+pub(super) type Read<T> = fn(ReplyBody) -> Option<Result<T, Status>>;
+
+/// Number and part of a request, which its reply repeats, and a serial number: two requests may
+/// have the same number and part, and then have their replies in order.
+type Key = (u64, u64, u64);
+
+/// Requests that are under way, and their replies until somebody asks for them.
+#[derive(Debug, Default)]
+pub(super) struct Pending {
+    replies: BTreeMap<Key, Option<ReplyBody>>,
+    serial: u64,
+}
+
+impl Pending {
+    /// Begins to wait for a reply.
+    pub(super) fn expect<T>(&mut self, request: Envelope, read: Read<T>) -> Ticket<T> {
+        self.serial += 1;
+        let key = (request.id, request.part, self.serial);
+        self.replies.insert(key, None);
+        Ticket { key, kind: request.kind, read }
+    }
+
+    /// Keeps a reply for whoever waits for it; false if nobody does.
+    pub(super) fn answer(&mut self, reply: Reply) -> bool {
+        let part = match reply.body {
+            ReplyBody::Store { part, .. } => part,
+            _ => 0,
+        };
+        let same = (reply.id, part, 0)..=(reply.id, part, u64::MAX);
+        match self.replies.range_mut(same).find(|(_, kept)| kept.is_none()) {
+            Some((_, kept)) => *kept = Some(reply.body),
+            None => return false,
+        }
+        true
+    }
+
+    /// Whether there is a reply.
+    pub(super) fn is_answered<T>(&self, ticket: &Ticket<T>) -> Result<bool, ClientError> {
+        self.replies.get(&ticket.key).map(Option::is_some).ok_or(ClientError::ForeignTicket)
+    }
+
+    /// Hands the reply out, if there is one.
+    pub(super) fn claim<T>(
+        &mut self,
+        ticket: &Ticket<T>,
+    ) -> Result<Option<ReplyBody>, ClientError> {
+        match self.replies.entry(ticket.key) {
+            Entry::Occupied(reply) if reply.get().is_some() => Ok(reply.remove()),
+            Entry::Occupied(_) => Ok(None),
+            Entry::Vacant(_) => Err(ClientError::ForeignTicket),
+        }
+    }
+
+    /// Waits for the reply no longer.
+    pub(super) fn forget<T>(&mut self, ticket: &Ticket<T>) {
+        self.replies.remove(&ticket.key);
+    }
+}
+
+/// Whether a reply is of the kind that goes with a request.
+fn answers(body: &ReplyBody, request: RequestKind) -> bool {
+    use RequestKind as Kind;
+    match body {
+        ReplyBody::Refcount(_) => request == Kind::Refcount,
+        ReplyBody::Read { .. } => request == Kind::Read,
+        ReplyBody::ObjectInfo(_) => request == Kind::ObjectInfo,
+        ReplyBody::Store { .. } => matches!(request, Kind::Store | Kind::StoreAbort),
+        ReplyBody::Info(_) => request == Kind::Info,
+        ReplyBody::Shrink { .. } => request == Kind::Shrink,
+        ReplyBody::List { .. } => request == Kind::List,
+        ReplyBody::Breadcrumb(_) => {
+            matches!(request, Kind::BreadcrumbStore | Kind::BreadcrumbLoad)
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn store(id: u64, part: u64, result: Result<(), Status>) -> Reply {
+        Reply { id, body: ReplyBody::Store { result, part } }
+    }
+
+    fn expect(pending: &mut Pending, id: u64, part: u64) -> Ticket {
+        pending.expect(Envelope { kind: RequestKind::Store, id, part }, |body| Some(Ok(body)))
+    }
+
+    #[test]
+    fn a_reply_is_for_the_request_with_its_number_and_part() {
+        let mut pending = Pending::default();
+        let [a, b, c] = [(1, 1), (1, 2), (2, 1)].map(|(id, part)| expect(&mut pending, id, part));
+        assert!(pending.answer(store(1, 2, Ok(()))));
+        assert_eq!(pending.claim(&a).unwrap(), None);
+        assert!(pending.is_answered(&b).unwrap());
+        assert_eq!(pending.claim(&b).unwrap(), Some(store(1, 2, Ok(())).body));
+        assert!(!pending.is_answered(&c).unwrap());
+        assert!(matches!(pending.claim(&b), Err(ClientError::ForeignTicket)));
+    }
+
+    #[test]
+    fn what_is_forgotten_is_waited_for_no_longer() {
+        let mut pending = Pending::default();
+        let ticket = expect(&mut pending, 1, 1);
+        pending.forget(&ticket);
+        assert!(!pending.answer(store(1, 1, Ok(()))));
+        assert!(pending.replies.is_empty());
+    }
+
+    #[test]
+    fn requests_with_the_same_number_have_their_replies_in_order() {
+        let mut pending = Pending::default();
+        let [first, second] = [(); 2].map(|()| expect(&mut pending, 1, 1));
+        let replies = [store(1, 1, Ok(())), store(1, 1, Err(Status::Malformed))];
+        assert!(replies.clone().map(|reply| pending.answer(reply)) == [true; 2]);
+        assert!(!pending.answer(store(1, 1, Ok(()))), "nobody waits for a third");
+        assert_eq!(pending.claim(&second).unwrap(), Some(replies[1].body.clone()));
+        assert_eq!(pending.claim(&first).unwrap(), Some(replies[0].body.clone()));
+    }
+}

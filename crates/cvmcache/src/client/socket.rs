@@ -1,0 +1,207 @@
+//! A connected stream socket, of either family, and the ways to wait for it.
+
+use std::fs::OpenOptions;
+use std::io::{self, IoSlice};
+use std::net::TcpStream;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+use nix::libc;
+use rustix::buffer::spare_capacity;
+use rustix::io::{Errno, retry_on_intr};
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{
+    RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, recv, send, sendmsg, shutdown,
+};
+
+use crate::Locator;
+
+/// The longest path that fits into a socket address, in bytes.
+const MAX_SOCKET_PATH: usize = 107;
+
+/// A blocking socket. Sending to a peer that is gone is an error, never a signal.
+#[derive(Debug)]
+pub(super) struct Socket {
+    fd: OwnedFd,
+    timeout: Option<Duration>,
+    readiness: Option<Readiness>,
+}
+
+impl Socket {
+    pub(super) fn connect(locator: &Locator) -> io::Result<Self> {
+        let fd = match locator {
+            Locator::Unix(path) => connect_unix(path)?.into(),
+            Locator::Tcp { host, port } => {
+                // A plugin that listens on every address is found on the nearest.
+                let host = if host.is_empty() { "localhost" } else { host };
+                let stream = TcpStream::connect((host, *port))?;
+                stream.set_nodelay(true)?;
+                stream.into()
+            }
+        };
+        Ok(Self { fd, timeout: None, readiness: None })
+    }
+
+    /// Bounds each wait from now on; it fails with `WouldBlock` then.
+    pub(super) fn set_timeout(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        // For the system, no time at all means no bound.
+        let timeout = timeout.map(|timeout| timeout.max(Duration::from_micros(1)));
+        set_socket_timeout(&self.fd, Timeout::Recv, timeout)?;
+        set_socket_timeout(&self.fd, Timeout::Send, timeout)?;
+        self.timeout = timeout;
+        Ok(())
+    }
+
+    /// Waits for bytes and appends them, as many as fit into the spare capacity. Returns how many
+    /// they are; none at the end of the stream.
+    pub(super) fn receive(&self, buffer: &mut Vec<u8>) -> io::Result<usize> {
+        let (received, _) =
+            retry_on_intr(|| recv(&self.fd, spare_capacity(buffer), RecvFlags::empty()))?;
+        Ok(received)
+    }
+
+    /// The same for bytes that have arrived already; `None` if there are none.
+    pub(super) fn receive_now(&self, buffer: &mut Vec<u8>) -> io::Result<Option<usize>> {
+        let received =
+            retry_on_intr(|| recv(&self.fd, spare_capacity(buffer), RecvFlags::DONTWAIT));
+        unless_it_would_block(received.map(|(received, _)| received))
+    }
+
+    /// Sends what fits now, of one slice and then the other. Returns how many bytes it was, `None`
+    /// if nothing fits.
+    pub(super) fn send_now(&self, slices: [&[u8]; 2]) -> io::Result<Option<usize>> {
+        let slices = slices.map(IoSlice::new);
+        let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+        unless_it_would_block(retry_on_intr(|| {
+            sendmsg(&self.fd, &slices, &mut SendAncillaryBuffer::default(), flags)
+        }))
+    }
+
+    /// Sends all bytes, and waits for nothing but room for them.
+    pub(super) fn send_all(&self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let sent = retry_on_intr(|| send(&self.fd, bytes, SendFlags::NOSIGNAL))?;
+            bytes = &bytes[sent..];
+        }
+        Ok(())
+    }
+
+    /// Waits until there is room to send or, if that is of interest, something to receive. True
+    /// if there is something to receive.
+    pub(super) fn wait_for_room(&mut self, or_bytes: bool) -> io::Result<bool> {
+        let readiness = match &mut self.readiness {
+            Some(readiness) => readiness,
+            none => none.insert(Readiness::new(self.fd.as_fd())?),
+        };
+        let bytes = if or_bytes { Some(Interest::READABLE) } else { None };
+        readiness.wait(self.fd.as_fd(), bytes, self.timeout)
+    }
+
+    pub(super) fn shutdown_write(&self) -> io::Result<()> {
+        Ok(shutdown(&self.fd, Shutdown::Write)?)
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+fn unless_it_would_block(result: rustix::io::Result<usize>) -> io::Result<Option<usize>> {
+    match result {
+        Err(Errno::AGAIN) => Ok(None),
+        result => Ok(Some(result?)),
+    }
+}
+
+fn connect_unix(path: &Path) -> io::Result<UnixStream> {
+    if path.as_os_str().len() <= MAX_SOCKET_PATH {
+        return UnixStream::connect(path);
+    }
+    // A longer path is opened first, without access to what is behind it, and has a short name
+    // for as long as it is open.
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(path)?;
+    UnixStream::connect(format!("/proc/self/fd/{}", file.as_raw_fd()))
+}
+
+/// Tells which of both directions of a socket is ready. Made only for a socket that was ever full.
+#[derive(Debug)]
+struct Readiness {
+    poll: Poll,
+    events: Events,
+}
+
+impl Readiness {
+    fn new(fd: BorrowedFd<'_>) -> io::Result<Self> {
+        let poll = Poll::new()?;
+        poll.registry().register(&mut SourceFd(&fd.as_raw_fd()), Token(0), Interest::WRITABLE)?;
+        Ok(Self { poll, events: Events::with_capacity(1) })
+    }
+
+    /// Waits for room, or for what is also of interest. True if it is that.
+    fn wait(
+        &mut self,
+        fd: BorrowedFd<'_>,
+        also: Option<Interest>,
+        timeout: Option<Duration>,
+    ) -> io::Result<bool> {
+        let interest = also.map_or(Interest::WRITABLE, |also| also | Interest::WRITABLE);
+        // Registering anew tells what is ready now, not only what becomes ready from now on.
+        self.poll.registry().reregister(&mut SourceFd(&fd.as_raw_fd()), Token(0), interest)?;
+        while let Err(error) = self.poll.poll(&mut self.events, timeout) {
+            if error.kind() != io::ErrorKind::Interrupted {
+                return Err(error);
+            }
+        }
+        let event = self.events.iter().next().ok_or(io::ErrorKind::WouldBlock)?;
+        Ok(event.is_readable() || event.is_read_closed())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::net::TcpListener;
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    #[test]
+    fn a_socket_is_found_however_long_its_path_is() {
+        let directory = tempfile::tempdir().unwrap();
+        for len in [1, 20, 100, 255] {
+            let short = directory.path().join("short");
+            let listener = UnixListener::bind(&short).unwrap();
+            let path = directory.path().join("x".repeat(len));
+            fs::rename(&short, &path).unwrap();
+            let socket = Socket::connect(&Locator::Unix(path)).unwrap();
+            let (_peer, _) = listener.accept().unwrap();
+            socket.send_all(b"hello").unwrap();
+        }
+    }
+
+    #[test]
+    fn a_long_path_without_a_plugin_is_an_error() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x".repeat(200));
+        let error = Socket::connect(&Locator::Unix(path.clone())).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        fs::write(&path, "no socket").unwrap();
+        let error = Socket::connect(&Locator::Unix(path)).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+    }
+
+    #[test]
+    fn tcp_requests_leave_at_once() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let socket = Socket::connect(&Locator::Tcp { host: "127.0.0.1".into(), port }).unwrap();
+        assert!(rustix::net::sockopt::tcp_nodelay(&socket).unwrap());
+    }
+}

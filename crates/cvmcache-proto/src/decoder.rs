@@ -47,9 +47,9 @@ pub struct Frame {
     pub message: Option<Msg>,
     /// The attachment; empty if there is none.
     pub attachment: Bytes,
-    /// True if the frame was larger than the limits. The attachment and the long fields of the
-    /// message are missing then, as are the fields behind them; the short ones before them, with
-    /// which every message begins, are there.
+    /// True if the frame was larger than the limits, or its message broken off. The attachment is
+    /// missing then, and of the message the first field that is not whole and all behind it. The
+    /// short ones, with which every message begins, are usually there.
     pub cut: bool,
 }
 
@@ -71,7 +71,7 @@ pub enum FrameError {
         /// The length that the inner header claims for the message, in bytes.
         message: usize,
     },
-    /// The message is not protobuf.
+    /// The message is not protobuf, not even in its beginning.
     #[error("the message is not protobuf: {0}")]
     Message(#[from] prost::DecodeError),
 }
@@ -154,12 +154,15 @@ impl Decoder {
                         self.state = State::Message { kept, skipped, attachment };
                         return Ok(None);
                     };
-                    let message = match skipped {
-                        0 => fields::decode(bytes)?,
-                        _ => fields::salvage(bytes),
+                    let (message, cut) = match skipped {
+                        0 => match fields::decode(bytes) {
+                            Ok(message) => (message, false),
+                            Err(error) => (Some(fields::salvage(bytes).ok_or(error)?), true),
+                        },
+                        _ => (fields::salvage(bytes), true),
                     };
                     self.taken += kept;
-                    if skipped > 0 || attachment > self.limits.max_attachment {
+                    if cut || attachment > self.limits.max_attachment {
                         self.state = State::Skip { message, left: skipped + attachment };
                     } else if attachment == 0 {
                         return Ok(Some(Frame { message, ..Frame::default() }));

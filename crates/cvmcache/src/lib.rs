@@ -1,4 +1,69 @@
-//! Write a cache plugin for CernVM-FS.
+//! Write a cache plugin for CernVM-FS: implement one trait, the rest is handled inside.
+//!
+//! The CernVM-FS client can keep its files in a cache *plugin*: a separate process that stores
+//! content-addressed objects and talks to the client over a socket. A plugin implements
+//! [`CachePlugin`] and hands itself to [`run`], which is the whole main function of such a process.
+//!
+//! ```
+//! use cvmcache::client::Client;
+//! use cvmcache::plugin::*;
+//! use cvmcache::{CachePlugin, Server, Session};
+//!
+//! /// A cache that always holds the same object, and takes no other.
+//! struct Constant(ObjectId, bytes::Bytes);
+//!
+//! impl CachePlugin for Constant {
+//!     fn capabilities(&self) -> Capabilities {
+//!         Capabilities::NONE
+//!     }
+//!
+//!     fn object_info(&self, _: &Session, id: &ObjectId) -> Result<ObjectInfo> {
+//!         if *id != self.0 {
+//!             return Err(Status::NoEntry);
+//!         }
+//!         Ok(ObjectInfo { size: self.1.len() as u64, object_type: ObjectType::Regular })
+//!     }
+//!
+//!     fn read(&self, session: &Session, id: &ObjectId, offset: u64, len: u32) -> Result<Data> {
+//!         let size = self.object_info(session, id)?.size;
+//!         if offset > size {
+//!             return Err(Status::OutOfBounds);
+//!         }
+//!         let end = size.min(offset + u64::from(len));
+//!         Ok(self.1.slice(offset as usize..end as usize).into())
+//!     }
+//! }
+//!
+//! # fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
+//! let id: ObjectId = "0beec7b5ea3f0fdbc95d0dd47f3c5bc275da8a33".parse()?;
+//! let plugin = Constant(id, "foo".into());
+//!
+//! // In a program of its own: cvmcache::run("constant", |options| …). In a test:
+//! # let directory = tempfile::tempdir()?;
+//! # let locator = format!("unix={}/socket", directory.path().display());
+//! let running = Server::builder(plugin).listen(&locator.parse()?)?.spawn()?;
+//! let mut client = Client::connect(&locator.parse()?, "test.cern.ch:1")?;
+//! assert_eq!(client.read(&id, 1, 100)?, "oo");
+//! running.control().terminate();
+//! running.wait()?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Where to go from here
+//!
+//! - [`CachePlugin`]: what a plugin can do, the life of an object, and what is taken care of.
+//! - [`run`]: a plugin as a program; its configuration and how clients start it.
+//! - [`Server`]: a plugin as a part of a program, or of a test.
+//! - [`Limits`]: what clients can make a plugin spend.
+//! - [`client`]: the other end of the wire.
+//! - [`service`]: the rules of the protocol without a socket, for other transports and for tests.
+//!
+//! # A promise to clients
+//!
+//! When the connection to its plugin closes, a client aborts, with all jobs on its mount. So a
+//! server never closes a connection over a request that it can answer, and nothing a client sends
+//! ends the process.
 
 pub mod client;
 mod control;
@@ -19,3 +84,8 @@ pub use plugin::{CachePlugin, Transaction};
 pub use run::run;
 pub use server::{Builder, ListenError, Listening, Running, Server, ServerError};
 pub use session::Session;
+
+// The plugin in the README is compiled with the tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

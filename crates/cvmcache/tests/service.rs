@@ -41,7 +41,7 @@ fn fixture_with(cache: TestCache) -> Fixture {
 
 impl Fixture {
     fn client(&self, name: &'static str) -> Client<'_> {
-        let (ack, open) = self.service.handshake(Some(name.into()), None).unwrap();
+        let (ack, open) = self.service.handshake(Some(name.into()), None).expect("a session");
         assert_eq!(ack.session, open.session().id());
         Client { service: &self.service, open }
     }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use cvmcache::plugin::{ObjectType, Status};
 use cvmcache::CachePlugin;
+use cvmcache::plugin::{ObjectType, Status};
 
 use super::{
     assert_consistent, begin, clean_ups, cost, description, has, id, refer, session, store,

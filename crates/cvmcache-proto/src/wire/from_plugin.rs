@@ -4,7 +4,7 @@ use prost::Message;
 
 use super::{MsgBreadcrumb, MsgListRecord};
 
-/// Answers [`MsgRefcountReq`].
+/// Answers [`MsgRefcountReq`](super::MsgRefcountReq).
 #[derive(Clone, PartialEq, Message)]
 pub struct MsgRefcountReply {
     /// The request that is answered.
@@ -15,7 +15,7 @@ pub struct MsgRefcountReply {
     pub status: Option<i32>,
 }
 
-/// Answers [`MsgReadReq`]; the bytes are the attachment.
+/// Answers [`MsgReadReq`](super::MsgReadReq); the bytes are the attachment.
 #[derive(Clone, PartialEq, Message)]
 pub struct MsgReadReply {
     /// The request that is answered.
@@ -29,7 +29,7 @@ pub struct MsgReadReply {
     pub data_crc32: Option<u32>,
 }
 
-/// Answers [`MsgObjectInfoReq`]. The client aborts on an OK without a size.
+/// Answers [`MsgObjectInfoReq`](super::MsgObjectInfoReq). The client aborts on an OK without a size.
 #[derive(Clone, PartialEq, Message)]
 pub struct MsgObjectInfoReply {
     /// The request that is answered.
@@ -46,7 +46,7 @@ pub struct MsgObjectInfoReply {
     pub size: Option<u64>,
 }
 
-/// Answers [`MsgStoreReq`] and [`MsgStoreAbortReq`].
+/// Answers [`MsgStoreReq`](super::MsgStoreReq) and [`MsgStoreAbortReq`](super::MsgStoreAbortReq).
 #[derive(Clone, PartialEq, Message)]
 pub struct MsgStoreReply {
     /// The request that is answered.
@@ -60,7 +60,7 @@ pub struct MsgStoreReply {
     pub part_nr: Option<u64>,
 }
 
-/// Answers [`MsgHandshake`].
+/// Answers [`MsgHandshake`](super::MsgHandshake).
 #[derive(Clone, PartialEq, Message)]
 pub struct MsgHandshakeAck {
     /// How it went, see [`Status`](crate::Status).
@@ -89,7 +89,7 @@ pub struct MsgHandshakeAck {
     pub pid: Option<u64>,
 }
 
-/// Answers [`MsgInfoReq`].
+/// Answers [`MsgInfoReq`](super::MsgInfoReq).
 #[derive(Clone, PartialEq, Message)]
 pub struct MsgInfoReply {
     /// The request that is answered.
@@ -112,7 +112,7 @@ pub struct MsgInfoReply {
     pub no_shrink: Option<i64>,
 }
 
-/// Answers [`MsgShrinkReq`]: OK, or PARTIAL if more is still in use.
+/// Answers [`MsgShrinkReq`](super::MsgShrinkReq): OK, or PARTIAL if more is still in use.
 #[derive(Clone, PartialEq, Message)]
 pub struct MsgShrinkReply {
     /// The request that is answered.
@@ -126,7 +126,7 @@ pub struct MsgShrinkReply {
     pub used_bytes: Option<u64>,
 }
 
-/// Answers [`MsgListReq`].
+/// Answers [`MsgListReq`](super::MsgListReq).
 #[derive(Clone, PartialEq, Message)]
 pub struct MsgListReply {
     /// The request that is answered.
@@ -150,7 +150,7 @@ pub struct MsgListReply {
 #[derive(Clone, PartialEq, Message)]
 pub struct MsgDetach {}
 
-/// Answers [`MsgBreadcrumbStoreReq`] and [`MsgBreadcrumbLoadReq`].
+/// Answers [`MsgBreadcrumbStoreReq`](super::MsgBreadcrumbStoreReq) and [`MsgBreadcrumbLoadReq`](super::MsgBreadcrumbLoadReq).
 #[derive(Clone, PartialEq, Message)]
 pub struct MsgBreadcrumbReply {
     /// The request that is answered.

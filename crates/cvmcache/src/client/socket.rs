@@ -9,10 +9,9 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-use mio::unix::SourceFd;
-use mio::{Events, Interest, Poll, Token};
 use nix::libc;
 use rustix::buffer::spare_capacity;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{
@@ -29,7 +28,6 @@ const MAX_SOCKET_PATH: usize = 107;
 pub(super) struct Socket {
     fd: OwnedFd,
     timeout: Option<Duration>,
-    readiness: Option<Readiness>,
 }
 
 impl Socket {
@@ -44,7 +42,7 @@ impl Socket {
                 stream.into()
             }
         };
-        Ok(Self { fd, timeout: None, readiness: None })
+        Ok(Self { fd, timeout: None })
     }
 
     /// Bounds each wait from now on; it fails with `WouldBlock` then.
@@ -93,13 +91,16 @@ impl Socket {
 
     /// Waits until there is room to send or, if that is of interest, something to receive. True
     /// if there is something to receive.
-    pub(super) fn wait_for_room(&mut self, or_bytes: bool) -> io::Result<bool> {
-        let readiness = match &mut self.readiness {
-            Some(readiness) => readiness,
-            none => none.insert(Readiness::new(self.fd.as_fd())?),
-        };
-        let bytes = if or_bytes { Some(Interest::READABLE) } else { None };
-        readiness.wait(self.fd.as_fd(), bytes, self.timeout)
+    pub(super) fn wait_for_room(&self, or_bytes: bool) -> io::Result<bool> {
+        let bytes = if or_bytes { PollFlags::IN } else { PollFlags::empty() };
+        let mut socket = [PollFd::new(&self.fd, PollFlags::OUT | bytes)];
+        let timeout = self.timeout.map(Timespec::try_from).transpose();
+        let timeout = timeout.map_err(io::Error::other)?;
+        if retry_on_intr(|| poll(&mut socket, timeout.as_ref()))? == 0 {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let ended = PollFlags::HUP | PollFlags::ERR;
+        Ok(or_bytes && socket[0].revents().intersects(PollFlags::IN | ended))
     }
 
     pub(super) fn shutdown_write(&self) -> io::Result<()> {
@@ -128,40 +129,6 @@ fn connect_unix(path: &Path) -> io::Result<UnixStream> {
     // for as long as it is open.
     let file = OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(path)?;
     UnixStream::connect(format!("/proc/self/fd/{}", file.as_raw_fd()))
-}
-
-/// Tells which of both directions of a socket is ready. Made only for a socket that was ever full.
-#[derive(Debug)]
-struct Readiness {
-    poll: Poll,
-    events: Events,
-}
-
-impl Readiness {
-    fn new(fd: BorrowedFd<'_>) -> io::Result<Self> {
-        let poll = Poll::new()?;
-        poll.registry().register(&mut SourceFd(&fd.as_raw_fd()), Token(0), Interest::WRITABLE)?;
-        Ok(Self { poll, events: Events::with_capacity(1) })
-    }
-
-    /// Waits for room, or for what is also of interest. True if it is that.
-    fn wait(
-        &mut self,
-        fd: BorrowedFd<'_>,
-        also: Option<Interest>,
-        timeout: Option<Duration>,
-    ) -> io::Result<bool> {
-        let interest = also.map_or(Interest::WRITABLE, |also| also | Interest::WRITABLE);
-        // Registering anew tells what is ready now, not only what becomes ready from now on.
-        self.poll.registry().reregister(&mut SourceFd(&fd.as_raw_fd()), Token(0), interest)?;
-        while let Err(error) = self.poll.poll(&mut self.events, timeout) {
-            if error.kind() != io::ErrorKind::Interrupted {
-                return Err(error);
-            }
-        }
-        let event = self.events.iter().next().ok_or(io::ErrorKind::WouldBlock)?;
-        Ok(event.is_readable() || event.is_read_closed())
-    }
 }
 
 #[cfg(test)]

@@ -18,8 +18,8 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 use tracing::{debug, info, warn};
 
-use crate::server::{ListenError, Listening, Server, ServerError};
-use crate::{CachePlugin, Control, Locator, Options};
+use crate::server::{ListenError, Server, ServerError};
+use crate::{CachePlugin, Control, Locator, Options, OptionsError};
 
 use arguments::Arguments;
 use background::Fork;
@@ -143,8 +143,13 @@ where
 
     logging::start(&options)?;
     raise_descriptor_limit();
+    let (locator, workers) = (locator(&options)?, options.parse_value(WORKERS)?);
     let plugin = make(&options).map_err(Into::into)?;
-    let listening = listen(name, &options, plugin, supervised)?;
+    let listening = Server::builder(plugin)
+        .name(format!("cvmcache {name}"))
+        .workers(workers.unwrap_or(0))
+        .supervised(supervised)
+        .listen(&locator)?;
     let locator = listening.locator()?;
     let running = listening.spawn()?;
     watch_signals(running.control().clone(), on_terminal)?;
@@ -165,23 +170,11 @@ where
     Ok(ExitCode::SUCCESS)
 }
 
-fn listen(
-    name: &str,
-    options: &Options,
-    plugin: impl CachePlugin,
-    supervised: bool,
-) -> Result<Listening, Failure> {
-    let locator = options.get(LOCATOR).ok_or_else(|| {
-        options.missing(LOCATOR, "write where clients connect, as in unix=/path/to/socket")
+fn locator(options: &Options) -> Result<Locator, OptionsError> {
+    let text = options.get(LOCATOR).ok_or_else(|| {
+        options.missing(LOCATOR, format!("add a line like {LOCATOR}=unix=/path/to/socket"))
     })?;
-    let locator =
-        Locator::from_os_str(locator).map_err(|error| options.bad_value(LOCATOR, error))?;
-    let workers = options.parse_value(WORKERS)?.unwrap_or(0);
-    Ok(Server::builder(plugin)
-        .name(format!("cvmcache {name}"))
-        .workers(workers)
-        .supervised(supervised)
-        .listen(&locator)?)
+    Locator::from_os_str(text).map_err(|error| options.bad_value(LOCATOR, error))
 }
 
 fn is_in_use(error: &Failure) -> bool {

@@ -1,0 +1,425 @@
+//! Plugins as processes: how they start, what they say, and how they end.
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use cvmcache::Locator;
+use cvmcache::client::{Client, NewUpload};
+use cvmcache::plugin::*;
+use nix::pty::openpty;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, mkfifo};
+
+/// How long anything may take.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// The program of an example. Cargo builds tests of examples with the tests, but not programs.
+fn program(name: &'static str) -> &'static Path {
+    static PROGRAMS: [OnceLock<PathBuf>; 2] = [OnceLock::new(), OnceLock::new()];
+    let cell = &PROGRAMS[usize::from(name == "ram")];
+    cell.get_or_init(|| {
+        let build = escargot::CargoBuild::new().package("cvmcache").example(name).current_target();
+        build.run().expect("cargo builds it").path().to_owned()
+    })
+}
+
+/// A plugin with a directory of its own. Dropping it ends the process, if it has not ended.
+struct Plugin {
+    directory: tempfile::TempDir,
+    name: &'static str,
+    child: Option<Child>,
+}
+
+impl Plugin {
+    fn new(name: &'static str) -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        Self { directory, name, child: None }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn locator(&self) -> Locator {
+        Locator::Unix(self.path("socket"))
+    }
+
+    /// Writes a configuration that listens on `socket`, and more lines.
+    fn configure(&self, lines: &str) -> PathBuf {
+        let config = self.path("conf");
+        let locator = format!("CVMFS_CACHE_PLUGIN_LOCATOR={}\n", self.locator());
+        fs::write(&config, locator + lines).expect("a file");
+        config
+    }
+
+    /// A command with these arguments, away from the terminal of whoever runs the tests.
+    fn command(&self, arguments: &[&OsStr]) -> Command {
+        let mut command = Command::new(program(self.name));
+        command.args(arguments).env_remove("XDG_RUNTIME_DIR").env("TMPDIR", self.directory.path());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    fn spawn(&mut self, command: &mut Command) -> &mut Child {
+        self.child.insert(command.spawn().expect("a process"))
+    }
+
+    /// Starts it and waits until it serves.
+    fn start(&mut self, lines: &str) -> &mut Child {
+        let config = self.configure(lines);
+        let mut command = self.command(&[config.as_ref()]);
+        command.stderr(Stdio::null());
+        let child = self.spawn(&mut command);
+        let mut greeting = String::new();
+        BufReader::new(child.stdout.as_mut().expect("piped"))
+            .read_line(&mut greeting)
+            .expect("a greeting");
+        assert!(greeting.contains("serves CernVM-FS clients on unix="), "{greeting:?}");
+        child
+    }
+
+    fn client(&self) -> Client {
+        let builder = Client::builder().name("repo:1").timeout(LIMIT);
+        builder.connect(&self.locator()).expect("a session")
+    }
+
+    fn signal(&self, signal: Signal) {
+        let child = self.child.as_ref().expect("it was started");
+        kill(Pid::from_raw(child.id() as i32), signal).expect("it has not been waited for");
+    }
+
+    /// Waits for the end and returns the exit status.
+    fn wait(&mut self) -> i32 {
+        let mut child = self.child.take().expect("it was started");
+        let status = child.wait().expect("it ends");
+        status.code().unwrap_or_else(|| panic!("ended by a signal: {status}"))
+    }
+}
+
+impl Drop for Plugin {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// Tries again until it is true. Only for what the system does not tell about.
+fn eventually(what: &str, mut is_true: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !is_true() {
+        assert!(begun.elapsed() < LIMIT, "{what}: not within {LIMIT:?}");
+        std::thread::yield_now();
+    }
+}
+
+/// A plugin as a client starts it: without standard descriptors, and with a pipe to report to.
+struct Supervised {
+    plugin: Plugin,
+    ready: File,
+}
+
+impl Supervised {
+    fn start(plugin: Plugin, config: &Path) -> Self {
+        let mut this = Self { ready: File::open("/dev/null").expect("it is there"), plugin };
+        this.restart(config);
+        this
+    }
+
+    fn restart(&mut self, config: &Path) {
+        let fifo = self.plugin.path("ready");
+        let _ = fs::remove_file(&fifo);
+        mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", r#"exec "$0" "$1" 7>"$2" 0<&- 1>&- 2>&-"#])
+            .args([program(self.plugin.name), config, &fifo])
+            .env("__CVMFS_CACHE_EXTERNAL_PIPE_READY__", "7");
+        self.plugin.spawn(&mut command);
+        self.ready = File::open(&fifo).expect("the other end opens it");
+    }
+
+    /// The byte that the client waits for; `None` if the plugin ended without.
+    fn answer(&mut self) -> Option<u8> {
+        let mut byte = [0];
+        (self.ready.read(&mut byte).expect("a pipe") == 1).then_some(byte[0])
+    }
+}
+
+#[test]
+fn without_arguments_it_serves_and_says_where() {
+    for name in ["null", "ram"] {
+        let mut plugin = Plugin::new(name);
+        let runtime = plugin.path("runtime");
+        fs::create_dir(&runtime).unwrap();
+        let mut command = plugin.command(&[]);
+        command.env("XDG_RUNTIME_DIR", &runtime);
+        let stdout = plugin.spawn(&mut command).stdout.take().unwrap();
+        let mut said = String::new();
+        let mut lines = BufReader::new(stdout).lines();
+        while !said.contains("can connect") {
+            said += &(lines.next().unwrap().unwrap() + "\n");
+        }
+        let socket = runtime.join("cvmcache").join(format!("{name}.socket"));
+        for line in [
+            format!("CVMFS_CACHE_PRIMARY={name}"),
+            format!("CVMFS_CACHE_{name}_TYPE=external"),
+            format!("CVMFS_CACHE_{name}_LOCATOR=unix={}", socket.display()),
+        ] {
+            assert!(said.contains(&line), "{said}");
+        }
+        let mut client = Client::connect(&Locator::Unix(socket.clone()), "repo:1").unwrap();
+        client.store(NewUpload::new(id(1)), "abc").unwrap();
+        assert_eq!(client.plugin_name(), format!("cvmcache {name}").as_bytes());
+        plugin.signal(Signal::SIGTERM);
+        assert_eq!(plugin.wait(), 0);
+        assert!(!socket.exists());
+    }
+}
+
+#[test]
+fn sigterm_and_sigint_end_it_and_others_do_not() {
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let mut plugin = Plugin::new("null");
+        plugin.start("");
+        let mut client = plugin.client();
+        for harmless in [Signal::SIGHUP, Signal::SIGUSR1, Signal::SIGUSR2, Signal::SIGPIPE] {
+            plugin.signal(harmless);
+            client.info().unwrap();
+        }
+        plugin.signal(signal);
+        assert_eq!(plugin.wait(), 0);
+        assert!(!plugin.path("socket").exists());
+    }
+}
+
+#[test]
+fn after_kill_it_starts_again_at_the_same_place() {
+    let mut plugin = Plugin::new("null");
+    plugin.start("");
+    plugin.signal(Signal::SIGKILL);
+    plugin.child.take().unwrap().wait().unwrap();
+    assert!(plugin.path("socket").exists());
+    plugin.start("");
+    plugin.client().info().unwrap();
+}
+
+#[test]
+fn in_test_mode_it_prints_its_process_and_goes_to_the_background() {
+    let plugin = Plugin::new("ram");
+    let config = plugin.configure("CVMFS_CACHE_PLUGIN_TEST=yes\n");
+    let output = plugin.command(&[config.as_ref()]).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let pid: i32 = String::from_utf8(output.stdout).unwrap().trim().parse().unwrap();
+    let mut client = plugin.client();
+    assert_eq!(client.plugin_pid(), Some(pid as u64));
+    client.info().unwrap();
+    kill(Pid::from_raw(pid), Signal::SIGTERM).unwrap();
+    eventually("the socket is removed", || !plugin.path("socket").exists());
+}
+
+#[test]
+fn in_test_mode_a_failure_is_told_before_the_background() {
+    let plugin = Plugin::new("ram");
+    let config = plugin.configure("CVMFS_CACHE_PLUGIN_TEST=yes\nCVMFS_CACHE_PLUGIN_SIZE=much\n");
+    let output = plugin.command(&[config.as_ref()]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8(output.stderr).unwrap().contains("CVMFS_CACHE_PLUGIN_SIZE=\"much\""));
+}
+
+#[test]
+fn started_by_a_client_it_reports_and_ends_with_the_last_one() {
+    for name in ["null", "ram"] {
+        let plugin = Plugin::new(name);
+        let config = plugin.configure("");
+        let mut supervised = Supervised::start(plugin, &config);
+        assert_eq!(supervised.answer(), Some(b'C'));
+        let plugin = &mut supervised.plugin;
+        let (first, mut second) = (plugin.client(), plugin.client());
+        second.store(NewUpload::new(id(1)), "abc").unwrap();
+        first.quit().unwrap();
+        // A client that reloads is away for a while, and nobody else is there.
+        let reload = second.announce_reload().unwrap();
+        let mut second = Client::finish_reload(reload).unwrap();
+        assert_eq!(second.read(&id(1), 0, 3).unwrap(), "abc");
+        second.close(&id(1)).unwrap();
+        second.quit().unwrap();
+        assert_eq!(plugin.wait(), 0);
+        assert!(!plugin.path("socket").exists());
+    }
+}
+
+#[test]
+fn a_second_plugin_started_by_a_client_leaves_it_to_the_first() {
+    let mut first = Plugin::new("null");
+    first.start("");
+    let mut second = Plugin::new("null");
+    let config = first.configure("");
+    std::mem::swap(&mut first.directory, &mut second.directory);
+    let mut supervised = Supervised::start(second, &config);
+    assert_eq!(supervised.answer(), Some(b'C'));
+    assert_eq!(supervised.plugin.wait(), 0);
+    supervised.plugin.client().info().unwrap();
+}
+
+#[test]
+fn a_plugin_that_cannot_start_tells_the_client() {
+    for (lines, extra) in [
+        ("CVMFS_CACHE_PLUGIN_LOCATOR=unix=/nowhere/at/all/socket\n", "unusable locator"),
+        ("CVMFS_CACHE_PLUGIN_LOCATOR=nonsense\n", "no locator"),
+        ("CVMFS_CACHE_PLUGIN_SIZE=much\n", "no size"),
+    ] {
+        let plugin = Plugin::new("ram");
+        let config = plugin.configure(lines);
+        let mut supervised = Supervised::start(plugin, &config);
+        assert_eq!(supervised.answer(), Some(b'F'), "{extra}");
+        assert_eq!(supervised.plugin.wait(), 1, "{extra}");
+    }
+    let plugin = Plugin::new("ram");
+    let config = plugin.path("no such file");
+    let mut supervised = Supervised::start(plugin, &config);
+    assert_eq!(supervised.answer(), Some(b'F'));
+}
+
+#[test]
+fn whoever_starts_it_wrongly_is_told_what_to_do() {
+    let plugin = Plugin::new("ram");
+    let complaint = |arguments: &[&str]| {
+        let arguments: Vec<_> = arguments.iter().map(OsStr::new).collect();
+        let Output { status, stderr, stdout } = plugin.command(&arguments).output().unwrap();
+        assert_eq!(stdout, b"");
+        (status.code().unwrap(), String::from_utf8(stderr).unwrap())
+    };
+    let config = plugin.path("conf");
+    let with = |text: &str| {
+        fs::write(&config, text).unwrap();
+        complaint(&[config.to_str().unwrap()])
+    };
+    let locator = format!("CVMFS_CACHE_PLUGIN_LOCATOR={}\n", plugin.locator());
+    for ((status, said), expected_status, expected) in [
+        (complaint(&["--size", "7"]), 2, "unknown option \"--size\""),
+        (complaint(&["a", "b"]), 2, "unexpected argument \"b\""),
+        (complaint(&["/nowhere/conf"]), 1, "\"/nowhere/conf\": No such file"),
+        (with(""), 1, "CVMFS_CACHE_PLUGIN_LOCATOR is missing in "),
+        (with("CVMFS_CACHE_PLUGIN_LOCATOR=socket\n"), 1, "use unix=/path/to/socket or tcp="),
+        (with(&(locator.clone() + "CVMFS_CACHE_PLUGIN_SIZE=0%\n")), 1, "SIZE=\"0%\" in "),
+        (with(&(locator.clone() + "CVMFS_CACHE_PLUGIN_WORKERS=some\n")), 1, "WORKERS=\"some\" in "),
+        (with(&(locator + "CVMFS_CACHE_PLUGIN_DEBUGLOG=/\n")), 1, "DEBUGLOG=\"/\" in "),
+    ] {
+        assert_eq!(status, expected_status, "{said}");
+        assert!(said.starts_with("cvmcache ram: "), "{said}");
+        assert!(said.contains(expected), "{said} lacks {expected}");
+    }
+}
+
+#[test]
+fn help_and_version_are_printed() {
+    let plugin = Plugin::new("null");
+    let help = plugin.command(&["--help".as_ref()]).output().unwrap();
+    assert!(help.status.success());
+    assert!(String::from_utf8(help.stdout).unwrap().contains("Usage:"));
+    let version = plugin.command(&["-V".as_ref()]).output().unwrap();
+    let expected = format!("cvmcache null {}\n", env!("CARGO_PKG_VERSION"));
+    assert_eq!(String::from_utf8(version.stdout).unwrap(), expected);
+}
+
+#[test]
+fn names_that_are_not_utf8_are_carried_as_they_are() {
+    let mut plugin = Plugin::new("ram");
+    let socket = plugin.directory.path().join(OsStr::from_bytes(b"caf\xe9"));
+    let mut config = b"CVMFS_CACHE_PLUGIN_LOCATOR=unix=".to_vec();
+    config.extend_from_slice(socket.as_os_str().as_bytes());
+    fs::write(plugin.path("conf"), config).unwrap();
+    let config = plugin.path("conf");
+    let mut command = plugin.command(&[config.as_ref()]);
+    let stdout = plugin.spawn(&mut command).stdout.take().unwrap();
+    BufReader::new(stdout).read_until(b'\n', &mut Vec::new()).unwrap();
+
+    let mut client = Client::connect(&Locator::Unix(socket), &b"caf\xe9.cern.ch:1"[..]).unwrap();
+    let path = Bytes::from_static(b"/caf\xe9/\xff");
+    client.store(NewUpload::new(id(1)).description(path.clone()), "abc").unwrap();
+    let entry = ListEntry { id: id(1), pinned: true, description: Some(path) };
+    assert_eq!(client.list(ObjectType::Regular).unwrap(), [entry]);
+    let breadcrumb = Breadcrumb { catalog: id(1), timestamp: 1, revision: None };
+    let repository = &b"caf\xe9.cern.ch"[..];
+    client.store_breadcrumb(repository, breadcrumb).unwrap();
+    assert_eq!(client.load_breadcrumb(repository).unwrap(), breadcrumb);
+}
+
+#[test]
+fn sigusr2_makes_the_ram_cache_forget_its_breadcrumbs() {
+    let mut plugin = Plugin::new("ram");
+    plugin.start("");
+    let mut client = plugin.client();
+    let breadcrumb = Breadcrumb { catalog: id(1), timestamp: 1, revision: Some(2) };
+    client.store_breadcrumb("repo", breadcrumb).unwrap();
+    assert_eq!(client.load_breadcrumb("repo").unwrap(), breadcrumb);
+    plugin.signal(Signal::SIGUSR2);
+    eventually("it is forgotten", || match client.load_breadcrumb("repo") {
+        Ok(_) => false,
+        Err(error) => error.status() == Some(Status::NoEntry),
+    });
+}
+
+#[test]
+fn the_ram_cache_asks_to_detach_when_too_much_is_pinned() {
+    let mut plugin = Plugin::new("ram");
+    plugin.start("CVMFS_CACHE_PLUGIN_SIZE=100\n");
+    let mut client = plugin.client();
+    let data = Bytes::from(vec![7; 8 << 20]);
+    for byte in 1..=9 {
+        client.store(NewUpload::new(id(byte)), data.clone()).unwrap();
+    }
+    client.wait_for_detach().unwrap();
+    let error =
+        (10..=20).find_map(|byte| client.store(NewUpload::new(id(byte)), data.clone()).err());
+    assert_eq!(error.unwrap().status(), Some(Status::NoSpace));
+    client.close(&id(1)).unwrap();
+    client.store(NewUpload::new(id(30)), data).unwrap();
+}
+
+#[test]
+fn everything_is_in_the_debug_log() {
+    let mut plugin = Plugin::new("null");
+    let log = plugin.path("log");
+    plugin.start(&format!("CVMFS_CACHE_PLUGIN_DEBUGLOG={}\n", log.display()));
+    plugin.client().quit().unwrap();
+    plugin.signal(Signal::SIGTERM);
+    assert_eq!(plugin.wait(), 0);
+    let log = fs::read_to_string(log).unwrap();
+    assert!(log.contains("session opened") && log.contains("connection closed"), "{log}");
+}
+
+#[test]
+fn on_a_terminal_r_asks_to_detach_and_end_of_file_ends_it() {
+    let mut plugin = Plugin::new("null");
+    let config = plugin.configure("");
+    let terminal = openpty(None, None).unwrap();
+    let mut command = plugin.command(&[config.as_ref()]);
+    command.stdin(terminal.slave);
+    let stdout = plugin.spawn(&mut command).stdout.take().unwrap();
+    drop(command);
+    let mut lines = BufReader::new(stdout).lines().map(Result::unwrap);
+    lines.find(|line| line.contains("Ctrl+D quits")).unwrap();
+    let mut client = plugin.client();
+    let mut keyboard = File::from(terminal.master);
+    keyboard.write_all(b"R\n").unwrap();
+    client.wait_for_detach().unwrap();
+    lines.find(|line| line.contains("asking clients")).unwrap();
+    // End of file, as Ctrl+D on an empty line.
+    keyboard.write_all(&[4]).unwrap();
+    assert_eq!(plugin.wait(), 0);
+    lines.find(|line| line.contains("good bye")).unwrap();
+}
+
+fn id(byte: u8) -> ObjectId {
+    ObjectId::new(HashAlgorithm::Sha1, [byte; 20])
+}

@@ -61,6 +61,8 @@ pub(super) struct Connection {
     /// The peer has closed its side: what is readable ends with an end of file.
     hung_up: bool,
     stage: Stage,
+    /// It stands in the event loop's queue.
+    pub(super) is_queued: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,6 +91,7 @@ impl Connection {
             readable: false,
             hung_up: false,
             stage: Stage::Open,
+            is_queued: false,
         }
     }
 

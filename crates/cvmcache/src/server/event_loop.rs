@@ -7,6 +7,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
+use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -45,7 +46,7 @@ pub(super) struct EventLoop {
 pub(super) struct State {
     connections: HashMap<Token, Connection>,
     opened: usize,
-    /// Who wants a turn. A token may stand here twice, or outlive its connection.
+    /// Who wants a turn. A token may outlive its connection here.
     queue: VecDeque<Token>,
     /// Who gets no more than a grace, and until when; the earliest first.
     closing: VecDeque<(Instant, Token)>,
@@ -54,6 +55,23 @@ pub(super) struct State {
     accept_again: Option<Instant>,
     /// When to end, whoever is still there.
     deadline: Option<Instant>,
+}
+
+impl State {
+    /// Lets a connection know of something, and puts it in the queue. It may have gone meanwhile.
+    fn call(&mut self, token: Token, tell: impl FnOnce(&mut Connection)) {
+        if let Some(connection) = self.connections.get_mut(&token) {
+            tell(connection);
+            if !mem::replace(&mut connection.is_queued, true) {
+                self.queue.push_back(token);
+            }
+        }
+    }
+
+    fn call_all(&mut self, mut tell: impl FnMut(&mut Connection)) {
+        let everybody: Vec<_> = self.connections.keys().copied().collect();
+        everybody.into_iter().for_each(|token| self.call(token, &mut tell));
+    }
 }
 
 impl EventLoop {
@@ -84,11 +102,9 @@ impl EventLoop {
                     WAKER => {}
                     LISTENER => self.state.acceptable = true,
                     token => {
-                        if let Some(connection) = self.state.connections.get_mut(&token) {
-                            let hung_up = event.is_read_closed() || event.is_error();
-                            connection.notice(event.is_readable() || hung_up, hung_up);
-                            self.state.queue.push_back(token);
-                        }
+                        let hung_up = event.is_read_closed() || event.is_error();
+                        let readable = event.is_readable() || hung_up;
+                        self.state.call(token, |connection| connection.notice(readable, hung_up));
                     }
                 }
             }
@@ -123,30 +139,20 @@ impl EventLoop {
             match note {
                 Note::AskDetach => {
                     info!(clients = self.state.connections.len(), "asking clients to detach");
-                    for (token, connection) in &mut self.state.connections {
-                        connection.ask_detach(&self.service);
-                        self.state.queue.push_back(*token);
-                    }
+                    self.state.call_all(|connection| connection.ask_detach(&self.service));
                 }
                 Note::Terminate if self.state.deadline.is_none() => {
                     info!(clients = self.state.connections.len(), "ending");
                     self.listener = None;
                     let deadline = Instant::now() + self.service.limits().shutdown_grace;
                     self.state.deadline = Some(deadline);
-                    for (token, connection) in &mut self.state.connections {
-                        connection.finish();
-                        self.state.queue.push_back(*token);
-                    }
+                    self.state.call_all(Connection::finish);
                 }
                 Note::Terminate => {}
                 Note::Done(done) => {
                     let context =
                         Context { service: &self.service, workers: self.workers.as_ref() };
-                    let token = done.token;
-                    if let Some(connection) = self.state.connections.get_mut(&token) {
-                        connection.done(&context, done);
-                        self.state.queue.push_back(token);
-                    }
+                    self.state.call(done.token, |connection| connection.done(&context, done));
                 }
             }
         }
@@ -160,10 +166,7 @@ impl EventLoop {
                 break;
             }
             state.closing.pop_front();
-            if let Some(connection) = state.connections.get_mut(&token) {
-                connection.abandon();
-                state.queue.push_back(token);
-            }
+            state.call(token, Connection::abandon);
         }
     }
 
@@ -212,9 +215,10 @@ impl EventLoop {
         for _ in 0..self.state.queue.len() {
             let Some(token) = self.state.queue.pop_front() else { break };
             let Some(connection) = self.state.connections.get_mut(&token) else { continue };
+            connection.is_queued = false;
             let was_open = connection.is_open();
             match connection.turn(&context) {
-                Turn::Again => self.state.queue.push_back(token),
+                Turn::Again => self.state.call(token, |_| {}),
                 Turn::Wait if was_open && !connection.is_open() => {
                     let deadline = Instant::now() + self.service.limits().shutdown_grace;
                     self.state.closing.push_back((deadline, token));

@@ -1,0 +1,256 @@
+//! Clients that misbehave: they are answered as far as possible, and harm nobody else.
+
+mod support;
+
+use std::io::Read;
+use std::os::unix::net::UnixStream;
+
+use cvmcache::Limits;
+use cvmcache::client::{
+    ClientError, ClientMessage, Connection, NewUpload, Operation, ReplyBody, Request,
+    ServerMessage, StorePart,
+};
+use cvmcache::plugin::*;
+use cvmcache_proto::frame;
+use cvmcache_proto::wire::{self, Msg, MsgHash};
+use support::served::{serve, serve_with};
+use support::{Fault, id};
+
+fn framed(msg: Msg) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    frame::encode(msg, 0, &mut bytes).expect("a frame");
+    bytes
+}
+
+fn hash(byte: u8) -> Option<MsgHash> {
+    Some(id(byte).into())
+}
+
+#[test]
+fn what_makes_no_sense_is_answered_and_the_connection_stays() {
+    let f = serve(0);
+    let mut client = f.client("repo:1");
+    let session = client.session();
+    let (session_id, req_id) = (Some(session), Some(9));
+    let unknown_algorithm = MsgHash { algorithm: Some(4), digest: Some(vec![0; 20]) };
+    let short_digest = MsgHash { algorithm: Some(1), digest: Some(vec![0; 19]) };
+    let connection = client.connection_mut();
+    for msg in [
+        Msg::RefcountReq(wire::MsgRefcountReq { session_id, req_id, ..Default::default() }),
+        Msg::ReadReq(wire::MsgReadReq {
+            session_id,
+            req_id,
+            object_id: Some(unknown_algorithm),
+            offset: Some(0),
+            size: Some(1),
+        }),
+        Msg::ObjectInfoReq(wire::MsgObjectInfoReq {
+            session_id,
+            req_id,
+            object_id: Some(short_digest),
+        }),
+        Msg::ListReq(wire::MsgListReq {
+            session_id,
+            req_id,
+            listing_id: Some(0),
+            object_type: Some(3),
+        }),
+        Msg::StoreReq(wire::MsgStoreReq {
+            session_id,
+            req_id,
+            object_id: hash(1),
+            part_nr: Some(1),
+            last_part: Some(true),
+            description: Some(vec![b'x'; 9_000_000]),
+            ..Default::default()
+        }),
+        Msg::BreadcrumbStoreReq(wire::MsgBreadcrumbStoreReq {
+            session_id,
+            req_id,
+            breadcrumb: None,
+        }),
+        Msg::ShrinkReq(wire::MsgShrinkReq { session_id, req_id, shrink_to: None }),
+    ] {
+        connection.send_raw(&framed(msg.clone())).unwrap();
+        let reply = connection.receive().unwrap().expect("an answer");
+        let ServerMessage::Reply(reply) = reply else { panic!("{reply:?}") };
+        assert_eq!(reply.id, 9);
+        let status = match reply.body {
+            ReplyBody::Refcount(result) => result,
+            ReplyBody::Read { result, .. } => result.map(|_| ()),
+            ReplyBody::ObjectInfo(result) => result.map(|_| ()),
+            ReplyBody::List { result, .. } | ReplyBody::Shrink { result, .. } => result,
+            ReplyBody::Store { result, part } => {
+                assert_eq!(part, 1);
+                result
+            }
+            ReplyBody::Breadcrumb(result) => result.map(|_| ()),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(status, Err(Status::Malformed));
+    }
+    // Nobody waits for an answer to these.
+    for nonsense in [
+        vec![0x01, 3, 0, 0, 0xfa, 0x01, 0],
+        vec![0x81, 3, 0, 0, 0, 0, 7],
+        framed(Msg::Detach(wire::MsgDetach {})),
+        framed(Msg::InfoReply(wire::MsgInfoReply::default())),
+        framed(Msg::Ioctl(wire::MsgIoctl::default())),
+        framed(Msg::Quit(wire::MsgQuit { session_id: Some(session + 1) })),
+    ] {
+        connection.send_raw(&nonsense).unwrap();
+    }
+    // A message that is broken off inside still says who asked.
+    let mut broken =
+        framed(Msg::InfoReq(wire::MsgInfoReq { session_id, req_id, ..Default::default() }));
+    broken.push(0xff);
+    broken[1] += 1;
+    connection.send_raw(&broken).unwrap();
+    let Some(ServerMessage::Reply(reply)) = connection.receive().unwrap() else { panic!() };
+    assert_eq!((reply.id, reply.body), (9, ReplyBody::Info(Err(Status::Malformed))));
+    // An attachment that is too large is skipped, and answered.
+    let too_large = Request {
+        session,
+        id: 10,
+        operation: Operation::Store(StorePart {
+            object: id(1),
+            number: 1,
+            last: true,
+            expected_size: None,
+            object_type: ObjectType::Regular,
+            description: None,
+            data_crc32: None,
+            data: vec![0; 1 << 20].into(),
+        }),
+    };
+    let ticket = client.submit_request(too_large).unwrap();
+    let expected = ReplyBody::Store { result: Err(Status::Malformed), part: 1 };
+    assert_eq!(client.wait(ticket).unwrap(), expected);
+    assert!(!client.exists(&id(1)).unwrap());
+}
+
+#[test]
+fn a_request_without_a_session_of_its_own_is_forbidden() {
+    let f = serve(0);
+    let mut other = f.client("repo:1");
+    other.store(NewUpload::new(id(1)), "abc").unwrap();
+    let session = other.session();
+
+    let mut connection = f.connection();
+    let close = Operation::Refcount { object: id(1), change_by: -1 };
+    let request = Request { session, id: 5, operation: close };
+    let forbidden = ReplyBody::Refcount(Err(Status::Forbidden));
+    let refuse = |connection: &mut Connection| {
+        connection.send(ClientMessage::Request(request.clone())).unwrap();
+        match connection.receive().unwrap() {
+            Some(ServerMessage::Reply(reply)) => assert_eq!(reply.body, forbidden),
+            other => panic!("{other:?}"),
+        }
+    };
+    refuse(&mut connection);
+    let handshake = ClientMessage::Handshake { protocol_version: 1, name: Some("evil:1".into()) };
+    connection.send(handshake.clone()).unwrap();
+    let Some(ServerMessage::HandshakeAck(first)) = connection.receive().unwrap() else { panic!() };
+    assert_eq!(first.result, Ok(()));
+    refuse(&mut connection);
+    // A second handshake changes nothing.
+    connection.send(handshake).unwrap();
+    let Some(ServerMessage::HandshakeAck(second)) = connection.receive().unwrap() else { panic!() };
+    assert_eq!((second.result, second.session), (Err(Status::Malformed), 0));
+    connection.send(ClientMessage::Quit { session }).unwrap();
+    assert_eq!(f.cache.references(id(1)), 1);
+    assert!(other.exists(&id(1)).unwrap());
+}
+
+#[test]
+fn bytes_that_are_no_frame_close_that_connection_alone() {
+    let f = serve(0);
+    let mut bystander = f.client("repo:1");
+    for garbage in [&b"GET / HTTP/1.1\r\n"[..], &[0, 1, 0, 0, 0], &[1, 0, 0, 0], &[1, 1, 0, 0, 7]] {
+        let mut connection = f.connection();
+        connection.send_raw(garbage).unwrap();
+        assert!(matches!(connection.receive(), Ok(None) | Err(ClientError::Closed)));
+        bystander.info().unwrap();
+    }
+}
+
+#[test]
+fn half_a_frame_keeps_nobody_waiting() {
+    let f = serve(0);
+    let mut bystander = f.client("repo:1");
+    let mut slow: Vec<_> = (0..100).map(|_| f.connection()).collect();
+    let handshake = framed(Msg::Handshake(wire::MsgHandshake {
+        protocol_version: Some(1),
+        name: Some(b"slow:1".to_vec()),
+        flags: None,
+    }));
+    for byte in &handshake {
+        for connection in &mut slow {
+            connection.send_raw(&[*byte]).unwrap();
+        }
+        bystander.info().unwrap();
+    }
+    for connection in &mut slow {
+        let message = connection.receive().unwrap();
+        assert!(matches!(message, Some(ServerMessage::HandshakeAck(ack)) if ack.result.is_ok()));
+    }
+}
+
+#[test]
+fn a_client_that_does_not_read_is_not_read_from_and_harms_nobody() {
+    let mut limits = Limits::default();
+    limits.max_unsent = 512 * 1024;
+    let f = serve_with(0, limits);
+    f.cache.insert(id(1), vec![7; 128 * 1024]);
+    let mut hostile = f.client("evil:1");
+    let mut bystander = f.client("repo:1");
+    let session = hostile.session();
+    let read = |number| {
+        let operation = Operation::Read { object: id(1), offset: 0, size: 128 * 1024 };
+        ClientMessage::Request(Request { session, id: number, operation })
+    };
+    const READS: u64 = 1000;
+    let connection = hostile.connection_mut();
+    let reads = || f.cache.state().calls.iter().filter(|call| **call == "read").count();
+    let mut frames = Vec::new();
+    for number in 0..READS {
+        let (msg, _) = read(number).into_wire();
+        frames.extend(framed(msg));
+    }
+    connection.send_raw(&frames).unwrap();
+    for _ in 0..100 {
+        bystander.info().unwrap();
+    }
+    // What the socket holds and the limit allows for, of 125 MiB in all.
+    assert!(reads() < 100, "{} reads were answered to nobody", reads());
+    for number in 0..READS {
+        match connection.receive().unwrap() {
+            Some(ServerMessage::Reply(reply)) => assert_eq!(reply.id, number),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_connection_that_is_closed_without_a_word_is_forgotten() {
+    let f = serve(0);
+    for _ in 0..200 {
+        drop(UnixStream::connect(&f.socket).unwrap());
+    }
+    let mut half = UnixStream::connect(&f.socket).unwrap();
+    half.shutdown(std::net::Shutdown::Write).unwrap();
+    assert_eq!(half.read(&mut [0; 1]).unwrap(), 0);
+    f.client("repo:1").info().unwrap();
+}
+#[test]
+fn a_panic_in_a_callback_is_answered_over_the_wire() {
+    for workers in [0, 2] {
+        let f = serve(workers);
+        f.cache.insert(id(1), "abc");
+        let mut client = f.client("repo:1");
+        f.cache.upset("read", Fault::Panic);
+        let error = client.read(&id(1), 0, 3).unwrap_err();
+        assert_eq!(error.status(), Some(Status::IoErr));
+        assert_eq!(client.read(&id(1), 0, 3).unwrap(), "abc");
+    }
+}

@@ -34,10 +34,17 @@ impl CacheSize {
     ///
     /// If the system does not tell how much memory it has.
     pub(crate) fn to_bytes(self) -> io::Result<u64> {
+        let memory = sysinfo()?.ram_total();
         let bytes = match self {
             CacheSize::Bytes(bytes) => bytes,
-            CacheSize::PercentOfMemory(percent) => percent_of(sysinfo()?.ram_total(), percent),
+            CacheSize::PercentOfMemory(percent) => percent_of(memory, percent),
         };
+        if bytes > memory {
+            tracing::warn!(
+                "{}: {bytes} bytes are more than the {memory} that this machine has",
+                Self::KEY
+            );
+        }
         if bytes < Self::MINIMUM {
             tracing::warn!(
                 "{}: {bytes} bytes are too few for a cache, using {} MB",

@@ -72,6 +72,9 @@ impl Store {
     /// What a clean-up leaves, and what may be pinned without asking clients to detach.
     pub(crate) const CLEAN_UP_TO_PERCENT: u64 = 75;
     pub(crate) const PINNED_PERCENT: u64 = 70;
+    /// Below this, passing the mark counts again: one object that is opened and closed at the mark
+    /// must not have everybody asked each time.
+    const PINNED_AGAIN_PERCENT: u64 = 60;
 
     /// What a clean-up adds to the work of one request.
     pub(crate) const STEP_OBJECTS: usize = 32;
@@ -242,9 +245,10 @@ impl Store {
 
     /// Asks for a detach when too much becomes pinned, and not again until less has been.
     fn watch_pins(&mut self) {
-        let too_much = self.pinned > percent_of(self.size, Self::PINNED_PERCENT);
-        self.chores.ask_detach |= too_much && !self.detach_asked;
-        self.detach_asked = too_much;
+        let above = |percent| self.pinned > percent_of(self.size, percent);
+        self.chores.ask_detach |= above(Self::PINNED_PERCENT) && !self.detach_asked;
+        self.detach_asked =
+            above(Self::PINNED_PERCENT) || (self.detach_asked && above(Self::PINNED_AGAIN_PERCENT));
     }
 
     fn clean_up_step(&mut self) {

@@ -6,9 +6,8 @@ use thiserror::Error;
 use crate::wire::{self, Msg};
 use crate::{Breadcrumb, Envelope, Frame, HashAlgorithm, ObjectId, ObjectType, RequestKind};
 
-/// A message from a client to a plugin.
+/// A message from a client to a plugin. One more of them would be another protocol.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum ClientMessage {
     /// Opens a session.
     Handshake {
@@ -63,9 +62,8 @@ impl Request {
     }
 }
 
-/// What a client can ask for.
+/// What a client can ask for. One more of them would be another protocol.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum Operation {
     /// Opens an object (+1), closes it (-1) or looks whether it is there (0).
     Refcount {

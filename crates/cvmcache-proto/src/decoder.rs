@@ -47,9 +47,8 @@ pub struct Frame {
     pub message: Option<Msg>,
     /// The attachment; empty if there is none.
     pub attachment: Bytes,
-    /// True if the frame was larger than the limits, or its message broken off. The attachment is
-    /// missing then, and of the message the first field that is not whole and all behind it. The
-    /// short ones, with which every message begins, are usually there.
+    /// True if the frame was larger than the limits, or its message broken. The attachment is
+    /// missing then, and of the message all but the numbers by which it can be answered.
     pub cut: bool,
 }
 

@@ -9,6 +9,9 @@ use crate::wire::{Msg, MsgRpc};
 const LIST_REPLY: usize = 24 << 3 | 2;
 /// The key of one of its records: field 5, with a length.
 const LIST_RECORD: usize = 5 << 3 | 2;
+/// The keys of the number of a request, and of the part of an upload.
+const REQUEST_ID: usize = 2 << 3;
+const PART_NUMBER: usize = 4 << 3;
 /// The bytes of a record that names an object, and says nothing else.
 const SHORTEST_RECORD: usize = 26;
 
@@ -26,24 +29,29 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Option<Msg>, DecodeError> {
     Ok(MsgRpc::decode(bytes)?.msg)
 }
 
-/// Reads a message of which only the beginning is at hand: the fields that are whole.
+/// Reads a message that cannot be decoded, or of which only the beginning is at hand: the numbers
+/// by which it can be answered.
 ///
-/// Protobuf libraries write fields in order, and in every message the short ones by which it can
-/// be answered come before the texts that make it long.
+/// Protobuf libraries write fields in order, and in every request these come before the texts that
+/// make it long, and before what else can be wrong with it.
 pub(crate) fn salvage(beginning: &[u8]) -> Option<Msg> {
     let mut rest = beginning;
     let key = varint(&mut rest)?;
     varint(&mut rest)?;
+    let mut numbers = Vec::new();
     let mut fields = Fields(rest);
-    let mut whole = 0;
-    while fields.next().is_some() {
-        whole = rest.len() - fields.0.len();
+    let mut before = rest;
+    while let Some((key, _)) = fields.next() {
+        if key == REQUEST_ID || key == PART_NUMBER {
+            numbers.extend_from_slice(&before[..before.len() - fields.0.len()]);
+        }
+        before = fields.0;
     }
-    let mut message = Vec::with_capacity(whole + 16);
+    let mut message = Vec::with_capacity(numbers.len() + 16);
     prost::encode_length_delimiter(key, &mut message).ok()?;
-    prost::encode_length_delimiter(whole, &mut message).ok()?;
-    message.extend_from_slice(&rest[..whole]);
-    decode(&message).ok()?
+    prost::encode_length_delimiter(numbers.len(), &mut message).ok()?;
+    message.extend_from_slice(&numbers);
+    MsgRpc::decode(&message[..]).ok()?.msg
 }
 
 /// The fields of a message, up to the first that is not whole: key, and value if it has a length.

@@ -1,25 +1,36 @@
 //! A handle on a running server, for whoever is not a client.
 
 use std::fmt;
+use std::sync::Arc;
 
-use crate::server::mailbox::{Mailbox, Note};
+/// What a handle can tell the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Command {
+    AskDetach,
+    Terminate,
+}
 
 /// A handle by which a plugin, or the program around it, steers the server.
 ///
 /// Handles can be cloned and sent to other threads; they do not keep the server running, and
 /// using one after the server has ended does nothing.
 #[derive(Clone)]
-pub struct Control(Mailbox);
+pub struct Control(Arc<dyn Fn(Command) + Send + Sync>);
 
 impl Control {
-    pub(crate) fn new(mailbox: Mailbox) -> Self {
-        Self(mailbox)
+    pub(crate) fn new(send: impl Fn(Command) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(send))
+    }
+
+    /// A handle on no server, for the tests of a plugin.
+    pub fn disconnected() -> Self {
+        Self::new(|_| {})
     }
 
     /// Asks all connected clients to close the file catalogs they can do without, so that more of
     /// the cache can be evicted. They do it in their own time, or not at all.
     pub fn ask_detach(&self) {
-        self.0.send(Note::AskDetach);
+        (self.0)(Command::AskDetach);
     }
 
     /// Ends the server: it accepts nobody any more, answers what it has begun, closes all
@@ -27,7 +38,7 @@ impl Control {
     ///
     /// [`Running::wait`]: crate::Running::wait
     pub fn terminate(&self) {
-        self.0.send(Note::Terminate);
+        (self.0)(Command::Terminate);
     }
 }
 

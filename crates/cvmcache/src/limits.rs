@@ -1,6 +1,6 @@
 //! Every bound on what clients can make a plugin spend, in one place.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cvmcache_proto::{MAX_MAX_OBJECT_SIZE, MIN_MAX_OBJECT_SIZE};
 use thiserror::Error;
@@ -16,21 +16,27 @@ pub struct Limits {
     /// The longest description, client name or repository name, in bytes; default 4 KiB. A
     /// request with a longer one is answered MALFORMED.
     pub max_text: usize,
-    /// How many bytes of answers a connection may leave unread before no more of its requests are
-    /// taken; default 4 MiB. One answer may exceed it.
-    pub max_unsent: usize,
-    /// How many requests of one connection are worked on at once; default 64. Without workers
+    /// How much memory a connection may take, in bytes, before no more of its requests are taken;
+    /// default 8 MiB. What counts are answers it has not read, and requests under way with their
+    /// data and the largest answer that they can have. A piece of an object in an answer counts as
+    /// `max_object_size`, because it may keep that much in memory. One request may exceed it. There
+    /// is no bound on all connections together but that on open descriptors.
+    pub max_buffered: usize,
+    /// How many requests of one connection are under way at once; default 64. Without workers
     /// there is only ever one.
     pub max_in_flight: usize,
     /// How many uploads a session may have open; default 1024. One more is answered NOSPACE.
     pub max_uploads: usize,
     /// How many listings a session may have open; default 16. One more is answered NOSPACE.
     pub max_listings: usize,
-    /// About how many bytes of objects one part of a listing carries; from 64 KiB to 8 MiB,
-    /// default 4 MiB.
+    /// About how many bytes one part of a listing has; from 4 KiB to 8 MiB, default 512 KiB: a few
+    /// thousand objects, and a few milliseconds.
     pub listing_part: usize,
+    /// How many names of clients may be away for a reload; default 4096. Of one more, references
+    /// are given back when it goes.
+    pub max_reloads: usize,
     /// How long an end waits for callbacks that are still running, and for clients to take their
-    /// last answers; default 5 s.
+    /// last answers; at most an hour, default 5 s.
     pub shutdown_grace: Duration,
 }
 
@@ -39,11 +45,12 @@ impl Default for Limits {
         Self {
             max_object_size: 256 * 1024,
             max_text: 4 * 1024,
-            max_unsent: 4 * 1024 * 1024,
+            max_buffered: 8 * 1024 * 1024,
             max_in_flight: 64,
             max_uploads: 1024,
             max_listings: 16,
-            listing_part: 4 * 1024 * 1024,
+            listing_part: 512 * 1024,
+            max_reloads: 4096,
             shutdown_grace: Duration::from_secs(5),
         }
     }
@@ -53,7 +60,7 @@ impl Default for Limits {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{limit} is {value}, but must be from {min} to {max}")]
 pub struct InvalidLimit {
-    /// The field of [`Limits`], or `name`.
+    /// What it limits: usually the name of a field of [`Limits`].
     pub limit: &'static str,
     /// Its value.
     pub value: usize,
@@ -64,6 +71,11 @@ pub struct InvalidLimit {
 }
 
 impl Limits {
+    /// When an end that begins now is over.
+    pub(crate) fn shutdown_deadline(&self) -> Instant {
+        Instant::now() + self.shutdown_grace
+    }
+
     /// Checks what the protocol bounds, for a plugin of this name.
     pub(crate) fn check(&self, name: &[u8]) -> Result<(), InvalidLimit> {
         let check = |limit, value, min, max| {
@@ -78,9 +90,11 @@ impl Limits {
         // A message with a text has to fit beside an attachment.
         check("max_text", self.max_text, 1, 60 * 1024)?;
         check("length of the name", name.len(), 0, 60 * 1024)?;
-        check("max_unsent", self.max_unsent, 1, usize::MAX)?;
+        check("max_buffered", self.max_buffered, 1, usize::MAX)?;
         check("max_in_flight", self.max_in_flight, 1, usize::MAX)?;
         // Descriptions count as they are, so one part with the last entry fits into a frame.
-        check("listing_part", self.listing_part, 64 * 1024, 8 * 1024 * 1024)
+        check("listing_part", self.listing_part, 4 * 1024, 8 * 1024 * 1024)?;
+        let grace = usize::try_from(self.shutdown_grace.as_secs()).unwrap_or(usize::MAX);
+        check("shutdown_grace in seconds", grace, 0, 3600)
     }
 }

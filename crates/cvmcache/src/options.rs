@@ -42,7 +42,10 @@ pub struct Options {
 #[non_exhaustive]
 pub enum OptionsError {
     /// The file cannot be read.
-    #[error("cannot read the configuration file {path:?}: {source}", path = path.display())]
+    #[error(
+        "cannot read the configuration file {path:?}: {source}; name a file that the plugin's \
+         user can read", path = path.display()
+    )]
     Read {
         /// The file.
         path: PathBuf,

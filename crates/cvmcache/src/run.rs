@@ -10,7 +10,8 @@ mod terminal;
 use std::error::Error;
 use std::io::{self, IsTerminal};
 use std::path::PathBuf;
-use std::process::ExitCode;
+use std::process::{self, ExitCode};
+use std::str::FromStr;
 use std::thread;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -36,7 +37,7 @@ type Failure = Box<dyn Error + Send + Sync>;
 /// Runs a plugin: the whole main function of a program that is nothing else.
 ///
 /// `name` is what the plugin is called in messages and in the client's configuration, such as
-/// `ram`. `make` makes the plugin from the configuration. It is called before any thread exists.
+/// `ram`. `make` makes the plugin from the configuration, in the process that will serve.
 ///
 /// ```no_run
 /// # use cvmcache::{CachePlugin, Session, plugin::*};
@@ -75,8 +76,9 @@ type Failure = Box<dyn Error + Send + Sync>;
 ///   connect, too, and ends.
 /// - Started on a terminal, it greets; `R` and Enter ask the clients to detach, Ctrl+D ends it.
 ///   A standard input that is no terminal is not read.
-/// - SIGTERM and SIGINT end it cleanly, as does SIGHUP on a terminal. SIGUSR1, SIGUSR2 and
-///   otherwise SIGHUP do nothing, unless the plugin handles them.
+/// - SIGTERM and SIGINT end it cleanly, as does SIGHUP on a terminal; a second one ends it at
+///   once, with status 1. SIGUSR1, SIGUSR2 and otherwise SIGHUP do nothing, unless the plugin
+///   handles them.
 /// - The limit on open descriptors is raised as far as it can be.
 ///
 /// # Exit status
@@ -141,13 +143,14 @@ where
     let by_hand = !supervised && background.is_none();
     let on_terminal = by_hand && io::stdin().is_terminal();
 
-    logging::start(&options)?;
+    let _writers = logging::start(&options)?;
     raise_descriptor_limit();
-    let (locator, workers) = (locator(&options)?, options.parse_value(WORKERS)?);
+    let locator = locator(&options)?;
+    let WorkerCount(workers) = options.parse_value(WORKERS)?.unwrap_or_default();
     let plugin = make(&options).map_err(Into::into)?;
     let listening = Server::builder(plugin)
         .name(format!("cvmcache {name}"))
-        .workers(workers.unwrap_or(0))
+        .workers(workers)
         .supervised(supervised)
         .listen(&locator)?;
     let locator = listening.locator()?;
@@ -168,6 +171,19 @@ where
         terminal::print("good bye\n");
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// A number of workers that a system can be expected to start.
+#[derive(Debug, Default)]
+struct WorkerCount(usize);
+
+impl FromStr for WorkerCount {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let count = text.parse().ok().filter(|&count| count <= 1024);
+        count.map(Self).ok_or("not a number of threads: use 0 for none besides I/O, at most 1024")
+    }
 }
 
 fn locator(options: &Options) -> Result<Locator, OptionsError> {
@@ -191,9 +207,15 @@ fn tell(supervisor: Option<&mut Supervisor>, what: fn(&mut Supervisor) -> io::Re
 fn watch_signals(control: Control, on_terminal: bool) -> io::Result<()> {
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2])?;
     thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        let mut ending = false;
         for signal in signals.forever() {
             match signal {
-                SIGTERM | SIGINT => control.terminate(),
+                // The first did not help: a callback may be stuck on the I/O thread.
+                SIGTERM | SIGINT if ending => process::exit(1),
+                SIGTERM | SIGINT => {
+                    ending = true;
+                    control.terminate();
+                }
                 SIGHUP if on_terminal => control.terminate(),
                 _ => debug!(signal, "signal received"),
             }

@@ -12,7 +12,7 @@
 mod connection;
 mod event_loop;
 mod listener;
-pub(crate) mod mailbox;
+mod mailbox;
 mod order;
 mod outbox;
 mod socket;
@@ -33,7 +33,7 @@ use crate::{CachePlugin, Control, Limits, Locator};
 use event_loop::{EventLoop, LISTENER, State, WAKER};
 pub use listener::ListenError;
 use listener::Listener;
-use mailbox::mailbox;
+use mailbox::{Note, mailbox};
 use workers::Workers;
 
 /// Where a server begins, see [`Server::builder`].
@@ -148,14 +148,17 @@ impl Listening {
         let poll = Poll::new()?;
         let (mailbox, inbox) = mailbox(Waker::new(poll.registry(), WAKER)?);
         listener.register(poll.registry(), LISTENER)?;
+        let notes = mailbox.clone();
+        let control = Control::new(move |command| notes.send(Note::Command(command)));
+        builder.plugin.started(control.clone());
+        let pid = listener.is_local().then(|| std::process::id().into());
         let service = Arc::new(Service::new(builder.plugin, builder.name, builder.limits));
         let workers = Workers::start(builder.workers, &service, &mailbox)?;
-        let control = Control::new(mailbox);
-        service.started(control.clone());
         let event_loop = EventLoop {
             poll,
             inbox,
             listener: Some(listener),
+            pid,
             service,
             workers,
             supervised: builder.supervised,

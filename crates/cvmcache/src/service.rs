@@ -19,12 +19,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use cvmcache_proto::{HandshakeAck, Operation, PROTOCOL_VERSION, Reply, ReplyBody, Request};
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
 use crate::plugin::{
     Breadcrumb, CacheInfo, CachePlugin, Capabilities, Data, ObjectId, ObjectInfo, Result, Status,
 };
-use crate::{Control, Limits, Session};
+use crate::{Limits, Session};
 
 use guard::guard;
 use holdings::Holdings;
@@ -71,15 +71,6 @@ impl Service {
         &self.limits
     }
 
-    /// Hands the plugin its handle on the server.
-    pub fn started(&self, control: Control) {
-        let started = guard("started", || {
-            self.plugin.started(control);
-            Ok(())
-        });
-        started.unwrap_or_else(|_| warn!("the plugin goes on without a handle on its server"));
-    }
-
     /// Opens a session. `pid` is told to clients that share this machine.
     ///
     /// # Errors
@@ -94,7 +85,7 @@ impl Service {
         self.check_text(&name)?;
         let id = self.next_session.fetch_add(1, Ordering::Relaxed);
         let session = Session::new(id, name);
-        info!(%session, "session opened");
+        debug!(%session, "session opened");
         let ack = HandshakeAck {
             result: Ok(()),
             name: self.name.clone(),
@@ -150,23 +141,30 @@ impl Service {
                 let result = self.load_breadcrumb(open, &repository);
                 ReplyBody::Breadcrumb(result.map(|breadcrumb| Some((repository, breadcrumb))))
             }
-            // The enumeration can grow in the protocol crate.
-            _ => {
-                return Reply { id: request.id, body: ReplyBody::Refcount(Err(Status::NoSupport)) };
-            }
         };
         Reply { id: request.id, body }
     }
 
+    /// Takes note that a session will ask for nothing more: what it leaves to who comes after a
+    /// reload is theirs from now on, whatever is still under way.
+    pub fn retire(&self, open: &OpenSession) {
+        self.leave_to_heirs(open);
+    }
+
     /// Ends a session: drops its uploads and listings, and gives its references back, unless it
     /// announced a reload. No other call for the session may be under way.
-    pub fn end(&self, open: &OpenSession) {
-        info!(session = %open.session, "session ended");
+    ///
+    /// Gives `at_most` references back; false if there are more, and this has to be called again.
+    pub fn end(&self, open: &OpenSession, at_most: usize) -> bool {
         let uploads = std::mem::take(&mut *lock(&open.uploads));
         let listings = std::mem::take(&mut *lock(&open.listings));
         uploads.drop_all(&open.session);
         listings.drop_all();
-        self.end_holdings(open);
+        let ended = self.end_holdings(open, at_most);
+        if ended {
+            debug!(session = %open.session, "session ended");
+        }
+        ended
     }
 
     fn object_info(&self, open: &OpenSession, id: &ObjectId) -> Result<ObjectInfo> {

@@ -1,6 +1,5 @@
 //! Who asks: the session that a callback serves.
 
-use std::borrow::Cow;
 use std::fmt;
 
 use bytes::Bytes;
@@ -32,14 +31,14 @@ impl Session {
         &self.name
     }
 
-    /// The repository: the part of the name before the first colon.
-    pub fn repository(&self) -> Cow<'_, str> {
-        String::from_utf8_lossy(self.split().0)
+    /// The repository: the part of the name before the first colon. It need not be UTF-8.
+    pub fn repository(&self) -> &[u8] {
+        self.split().0
     }
 
     /// The instance: the part of the name behind the first colon, if there is one.
-    pub fn instance(&self) -> Option<Cow<'_, str>> {
-        self.split().1.map(String::from_utf8_lossy)
+    pub fn instance(&self) -> Option<&[u8]> {
+        self.split().1
     }
 
     fn split(&self) -> (&[u8], Option<&[u8]>) {
@@ -70,15 +69,15 @@ mod tests {
     #[test]
     fn a_name_is_a_repository_and_an_instance() {
         let session = Session::new(7, "atlas.cern.ch:2:x");
-        assert_eq!(session.repository(), "atlas.cern.ch");
-        assert_eq!(session.instance().as_deref(), Some("2:x"));
+        assert_eq!(session.repository(), b"atlas.cern.ch");
+        assert_eq!(session.instance(), Some(&b"2:x"[..]));
         assert_eq!(session.to_string(), "atlas.cern.ch:2:x (session 7)");
     }
 
     #[test]
     fn a_name_need_not_be_text() {
         let session = Session::new(1, &b"caf\xe9\n"[..]);
-        assert_eq!(session.repository(), "caf\u{fffd}\n");
+        assert_eq!(session.repository(), b"caf\xe9\n");
         assert_eq!(session.instance(), None);
         assert_eq!(session.to_string(), "caf\\xe9\\n (session 1)");
     }

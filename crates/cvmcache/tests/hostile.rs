@@ -5,6 +5,7 @@ mod support;
 use std::io::Read;
 use std::os::unix::net::UnixStream;
 
+use bytes::Bytes;
 use cvmcache::Limits;
 use cvmcache::client::{
     ClientError, ClientMessage, Connection, NewUpload, Operation, ReplyBody, Request,
@@ -100,7 +101,15 @@ fn what_makes_no_sense_is_answered_and_the_connection_stays() {
     ] {
         connection.send_raw(&nonsense).unwrap();
     }
-    // A message that is broken off inside still says who asked.
+    // A message that is broken inside still says who asked.
+    let broken = wire::MsgRefcountReq { session_id, req_id, ..Default::default() };
+    let mut broken = framed(Msg::RefcountReq(broken));
+    broken.extend([0x1a, 3, 0xff, 0xff, 0xff]);
+    (broken[1], broken[5]) = (broken[1] + 5, broken[5] + 5);
+    connection.send_raw(&broken).unwrap();
+    let Some(ServerMessage::Reply(reply)) = connection.receive().unwrap() else { panic!() };
+    assert_eq!((reply.id, reply.body), (9, ReplyBody::Refcount(Err(Status::Malformed))));
+    // So does one that is broken off.
     let mut broken =
         framed(Msg::InfoReq(wire::MsgInfoReq { session_id, req_id, ..Default::default() }));
     broken.push(0xff);
@@ -199,34 +208,36 @@ fn half_a_frame_keeps_nobody_waiting() {
 #[test]
 fn a_client_that_does_not_read_is_not_read_from_and_harms_nobody() {
     let mut limits = Limits::default();
-    limits.max_unsent = 512 * 1024;
-    let f = serve_with(0, limits);
-    f.cache.insert(id(1), vec![7; 128 * 1024]);
-    let mut hostile = f.client("evil:1");
-    let mut bystander = f.client("repo:1");
-    let session = hostile.session();
-    let read = |number| {
-        let operation = Operation::Read { object: id(1), offset: 0, size: 128 * 1024 };
-        ClientMessage::Request(Request { session, id: number, operation })
-    };
-    const READS: u64 = 1000;
-    let connection = hostile.connection_mut();
-    let reads = || f.cache.state().calls.iter().filter(|call| **call == "read").count();
-    let mut frames = Vec::new();
-    for number in 0..READS {
-        let (msg, _) = read(number).into_wire();
-        frames.extend(framed(msg));
-    }
-    connection.send_raw(&frames).unwrap();
-    for _ in 0..100 {
-        bystander.info().unwrap();
-    }
-    // What the socket holds and the limit allows for, of 125 MiB in all.
-    assert!(reads() < 100, "{} reads were answered to nobody", reads());
-    for number in 0..READS {
-        match connection.receive().unwrap() {
-            Some(ServerMessage::Reply(reply)) => assert_eq!(reply.id, number),
-            other => panic!("{other:?}"),
+    limits.max_buffered = 512 * 1024;
+    for workers in [0, 4] {
+        let f = serve_with(workers, limits.clone());
+        f.cache.insert(id(1), vec![7; 128 * 1024]);
+        let mut hostile = f.client("evil:1");
+        let mut bystander = f.client("repo:1");
+        let session = hostile.session();
+        let read = |number| {
+            let operation = Operation::Read { object: id(1), offset: 0, size: 128 * 1024 };
+            ClientMessage::Request(Request { session, id: number, operation })
+        };
+        const READS: u64 = 1000;
+        let connection = hostile.connection_mut();
+        let reads = || f.cache.state().calls.iter().filter(|call| **call == "read").count();
+        let mut frames = Vec::new();
+        for number in 0..READS {
+            let (msg, _) = read(number).into_wire();
+            frames.extend(framed(msg));
+        }
+        connection.send_raw(&frames).unwrap();
+        for _ in 0..100 {
+            bystander.info().unwrap();
+        }
+        // What the socket holds and the limit allows for, of 125 MiB in all.
+        assert!(reads() < 100, "{} reads were answered to nobody", reads());
+        for _ in 0..READS {
+            match connection.receive().unwrap() {
+                Some(ServerMessage::Reply(_)) => {}
+                other => panic!("{other:?}"),
+            }
         }
     }
 }
@@ -253,4 +264,69 @@ fn a_panic_in_a_callback_is_answered_over_the_wire() {
         assert_eq!(error.status(), Some(Status::IoErr));
         assert_eq!(client.read(&id(1), 0, 3).unwrap(), "abc");
     }
+}
+
+#[test]
+fn answers_that_nobody_reads_keep_no_object_in_memory_for_a_few_bytes() {
+    let f = serve(0);
+    f.cache.insert(id(1), vec![7; 128 * 1024]);
+    let data = Bytes::from(vec![7; 256 * 1024]);
+    f.cache.insert(id(2), data.clone());
+    let mut hostile = f.client("evil:1");
+    let mut read = |byte, size| hostile.queue_read(&id(byte), 0, size).unwrap();
+    // The first ones fill the socket.
+    let large: Vec<_> = (0..10).map(|_| read(1, 128 * 1024)).collect();
+    let small: Vec<_> = (0..20).map(|_| read(2, 1)).collect();
+    hostile.flush().unwrap();
+    f.cache.wait_until(|state| state.held_reads == 30);
+    f.cache.change(|state| state.objects.clear());
+    assert!(data.is_unique());
+    for ticket in large {
+        hostile.wait(ticket).unwrap();
+    }
+    for ticket in small {
+        assert_eq!(hostile.wait(ticket).unwrap().into_bytes(), [7][..]);
+    }
+}
+
+#[test]
+fn what_a_client_says_before_it_hangs_up_counts() {
+    for workers in [0, 4] {
+        let f = serve(workers);
+        let client = f.client("repo:1");
+        let session = client.session();
+        let mut connection = client.into_connection();
+        let mut ask = |id, operation| {
+            let request = Request { session, id, operation };
+            connection.queue(ClientMessage::Request(request)).unwrap();
+        };
+        (0..2000).for_each(|number| ask(number, Operation::Info));
+        let breadcrumb = Breadcrumb { catalog: id(1), timestamp: 1, revision: None };
+        ask(2000, Operation::BreadcrumbStore { repository: "repo".into(), breadcrumb });
+        connection.flush().unwrap();
+        // From now on, no answer can be sent.
+        drop(connection);
+        f.cache.wait_until(|state| state.breadcrumbs.contains_key(&b"repo"[..]));
+    }
+}
+
+#[test]
+fn with_workers_a_flood_does_not_go_before_everybody_else() {
+    let f = serve(2);
+    f.cache.insert(id(1), "abc");
+    f.cache.change(|state| state.hold_reads = true);
+    let mut hostile = f.client("evil:1");
+    let mut bystander = f.client("repo:1");
+    let flood: Vec<_> = (0..500).map(|_| hostile.queue_read(&id(1), 0, 3).unwrap()).collect();
+    hostile.flush().unwrap();
+    f.cache.wait_until(|state| state.held_reads == 2);
+    let info = bystander.submit(Operation::Info).unwrap();
+    f.cache.change(|state| state.hold_reads = false);
+    bystander.wait(info).unwrap();
+    for ticket in flood {
+        hostile.wait(ticket).unwrap();
+    }
+    let state = f.cache.state();
+    let place = state.calls.iter().position(|call| *call == "info").expect("it was called");
+    assert!(place < 100, "{place} requests of the flood went before");
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use cvmcache::Locator;
-use cvmcache::client::{Client, NewUpload};
+use cvmcache::client::{Client, Connection, NewUpload};
 use cvmcache::plugin::*;
 use nix::pty::openpty;
 use nix::sys::signal::{Signal, kill};
@@ -399,6 +399,24 @@ fn everything_is_in_the_debug_log() {
 }
 
 #[test]
+fn a_log_that_nobody_reads_holds_nobody_up() {
+    let mut plugin = Plugin::new("null");
+    let config = plugin.configure("");
+    let mut command = plugin.command(&[config.as_ref()]);
+    let stdout = plugin.spawn(&mut command).stdout.take().unwrap();
+    BufReader::new(stdout).read_line(&mut String::new()).unwrap();
+    // Each of these is worth a line; the pipe takes 64 KiB of them.
+    for _ in 0..1500 {
+        let mut connection = Connection::connect(&plugin.locator()).unwrap();
+        connection.send_raw(b"GET / HTTP/1.1").unwrap();
+        assert!(matches!(connection.receive(), Ok(None) | Err(_)));
+    }
+    plugin.client().info().unwrap();
+    plugin.signal(Signal::SIGTERM);
+    assert_eq!(plugin.wait(), 0);
+}
+
+#[test]
 fn on_a_terminal_r_asks_to_detach_and_end_of_file_ends_it() {
     let mut plugin = Plugin::new("null");
     let config = plugin.configure("");
@@ -411,7 +429,7 @@ fn on_a_terminal_r_asks_to_detach_and_end_of_file_ends_it() {
     lines.find(|line| line.contains("Ctrl+D quits")).unwrap();
     let mut client = plugin.client();
     let mut keyboard = File::from(terminal.master);
-    keyboard.write_all(b"R\n").unwrap();
+    keyboard.write_all(b"\xe9 is no command\nR\n").unwrap();
     client.wait_for_detach().unwrap();
     lines.find(|line| line.contains("asking clients")).unwrap();
     // End of file, as Ctrl+D on an empty line.

@@ -45,7 +45,7 @@ impl Client<'_> {
     }
 
     fn end(self) {
-        self.service.end(&self.open);
+        assert!(self.service.end(&self.open, usize::MAX));
     }
 
     /// Announces to come back, and goes.
@@ -185,4 +185,39 @@ fn nobody_can_end_a_reload_that_was_not_announced() {
     hostile.ioctl(0);
     hostile.end();
     assert_eq!(service.clients_in_limbo(), 1);
+}
+
+#[test]
+fn an_heir_need_not_wait_until_the_old_session_has_ended() {
+    let (cache, service) = service();
+    let old = connect(&service, "repo:1");
+    old.change(1, 1).unwrap();
+    old.ioctl(1);
+    // It has quit, but one of its requests is still under way.
+    service.retire(&old.open);
+    let new = come_back(&service, "repo:1");
+    new.change(1, -1).unwrap();
+    assert_eq!(cache.references(id(1)), 0);
+    old.end();
+    new.end();
+    assert_eq!(service.clients_in_limbo(), 0);
+}
+
+#[test]
+fn reloads_under_way_are_limited() {
+    let cache = TestCache::default();
+    cache.insert(id(1), "abc");
+    let mut limits = Limits::default();
+    limits.max_reloads = 2;
+    let service = Service::new(Box::new(cache.clone()), "test", limits);
+    for name in ["a", "b", "c"] {
+        let client = connect(&service, name);
+        client.change(1, 1).unwrap();
+        client.go_to_reload();
+    }
+    // What the last one held ended with it.
+    assert_eq!((service.clients_in_limbo(), cache.references(id(1))), (2, 2));
+    come_back(&service, "a").end();
+    connect(&service, "c").go_to_reload();
+    assert_eq!((service.clients_in_limbo(), cache.references(id(1))), (2, 1));
 }

@@ -101,7 +101,7 @@ impl Client<'_> {
     }
 
     fn end(&self) {
-        self.service.end(&self.open);
+        while !self.service.end(&self.open, 1) {}
     }
 }
 
@@ -329,6 +329,15 @@ fn without_reference_counts_opening_asks_whether_the_object_exists() {
     assert_eq!(client.change(id(2), 1), Err(Status::NoEntry));
     assert_eq!(client.change(id(2), 0), Err(Status::NoEntry));
     assert_eq!(f.cache.state().calls, ["object_info"; 3]);
+}
+
+#[test]
+fn without_reference_counts_a_stored_object_is_not_given_back() {
+    let f = fixture_with(TestCache::with(Capabilities::WRITE));
+    let client = f.client("a");
+    client.store(1, part(1, 3, true)).unwrap();
+    client.end();
+    assert_eq!(f.cache.state().calls, ["begin", "write", "commit"]);
 }
 
 #[test]

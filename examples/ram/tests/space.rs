@@ -134,6 +134,8 @@ fn clients_are_asked_to_detach_once_each_time_that_too_much_becomes_pinned() {
     assert!(!asked_when(0, -1), "80 % are pinned, and they have been asked");
     assert!(!asked_when(0, 1), "90 %");
     assert!(!asked_when(1, -1) && !asked_when(2, -1), "70 % is not too much");
-    assert!(asked_when(2, 1), "80 % again");
+    assert!(!asked_when(2, 1), "80 % again, but it has not been much less");
+    assert!(!asked_when(2, -1) && !asked_when(3, -1), "60 %");
+    assert!(!asked_when(3, 1) && asked_when(2, 1), "80 % again");
     assert!(!asked_when(1, 1), "90 %");
 }

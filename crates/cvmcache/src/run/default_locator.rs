@@ -26,9 +26,10 @@ pub(super) struct NoDirectory {
 
 /// Options with nothing but a locator, in a directory of the user's own.
 pub(super) fn options(name: &str) -> Result<Options, NoDirectory> {
-    let directory = match env::var_os("XDG_RUNTIME_DIR") {
-        Some(runtime) if !runtime.is_empty() => PathBuf::from(runtime).join("cvmcache"),
-        _ => env::temp_dir().join(format!("cvmcache-{}", geteuid())),
+    let runtime = env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|path| path.is_dir());
+    let directory = match runtime {
+        Some(runtime) => runtime.join("cvmcache"),
+        None => env::temp_dir().join(format!("cvmcache-{}", geteuid())),
     };
     make_private(&directory)
         .map_err(|reason| NoDirectory { directory: directory.clone(), reason })?;

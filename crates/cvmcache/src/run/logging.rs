@@ -1,12 +1,15 @@
 //! Where the log goes: what matters to standard error, everything to the debug log.
+//!
+//! Lines are written by threads of their own. If nobody takes them, as from a pipe that is full or a
+//! terminal that stands still, lines are lost, and the plugin goes on.
 
 use std::backtrace::Backtrace;
 use std::fs::File;
-use std::io;
+use std::io::{self, Write};
 use std::panic;
-use std::sync::Mutex;
 
 use tracing::error;
+use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::layer;
@@ -16,21 +19,39 @@ use tracing_subscriber::util::SubscriberInitExt;
 use super::DEBUG_LOG;
 use crate::{Options, OptionsError};
 
+/// How many lines may wait to be written.
+const MAX_LINES: usize = 4096;
+
+/// The threads that write. Dropping it waits a moment for the last lines.
+pub(super) struct Writers {
+    _stderr: WorkerGuard,
+    _debug_log: Option<WorkerGuard>,
+}
+
 /// Starts logging, of panics too.
-pub(super) fn start(options: &Options) -> Result<(), OptionsError> {
-    let stderr = layer().with_writer(io::stderr).with_target(false).with_filter(LevelFilter::INFO);
+pub(super) fn start(options: &Options) -> Result<Writers, OptionsError> {
+    let (stderr, stderr_guard) = writer(io::stderr());
+    let stderr = layer().with_writer(stderr).with_target(false).with_filter(LevelFilter::INFO);
     let debug_log = match options.get(DEBUG_LOG) {
         None => None,
         Some(path) => {
-            let file = File::options().create(true).append(true).open(path);
-            let file = file.map_err(|error| options.bad_value(DEBUG_LOG, error))?;
-            Some(layer().with_writer(Mutex::new(file)))
+            let file = File::options().create(true).append(true).open(path).map_err(|error| {
+                let hint = "name a file in a directory that the plugin can write to";
+                options.bad_value(DEBUG_LOG, format!("{error}; {hint}"))
+            })?;
+            Some(writer(file))
         }
     };
+    let (debug_log, debug_log_guard) = debug_log.unzip();
+    let debug_log = debug_log.map(|writer| layer().with_writer(writer));
     // A program that has set up logging for itself keeps it.
     let _ = tracing_subscriber::registry().with(stderr).with(debug_log).try_init();
     panic::set_hook(Box::new(|panic| {
         error!(%panic, backtrace = %Backtrace::force_capture(), "panic");
     }));
-    Ok(())
+    Ok(Writers { _stderr: stderr_guard, _debug_log: debug_log_guard })
+}
+
+fn writer(output: impl Write + Send + 'static) -> (NonBlocking, WorkerGuard) {
+    NonBlockingBuilder::default().lossy(true).buffered_lines_limit(MAX_LINES).finish(output)
 }

@@ -3,10 +3,12 @@
 //! Nothing here fails: a plugin does not end because nobody reads what it prints.
 
 use std::error::Error;
-use std::io::{self, Write};
+use std::io::{self, BufRead, Write};
 use std::process::ExitCode;
 use std::thread;
+use std::time::Duration;
 
+use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{User, geteuid};
 
 use crate::{Control, Locator};
@@ -46,13 +48,23 @@ Clients on this machine use it with these lines in /etc/cvmfs/default.local:
 pub(super) fn listen(control: Control) -> io::Result<()> {
     print("R and Enter asks clients to release nested catalogs, Ctrl+D quits.\n");
     let read = move || {
-        for line in io::stdin().lines().map_while(Result::ok) {
-            if line.contains('R') {
-                print("  ... asking clients to release nested catalogs\n");
-                control.ask_detach();
+        // In the background, a read from the terminal stops the whole process; without the signal
+        // it just fails.
+        let _ = SigSet::from(Signal::SIGTTIN).thread_block();
+        let mut line = Vec::new();
+        loop {
+            line.clear();
+            match io::stdin().lock().read_until(b'\n', &mut line) {
+                Ok(0) => return control.terminate(),
+                Ok(_) if line.to_ascii_uppercase().contains(&b'R') => {
+                    print("  ... asking clients to release nested catalogs\n");
+                    control.ask_detach();
+                }
+                Ok(_) => {}
+                // There is no way to be told when it is in the foreground again.
+                Err(_) => thread::sleep(Duration::from_secs(1)),
             }
         }
-        control.terminate();
     };
     thread::Builder::new().name("terminal".to_owned()).spawn(read).map(|_| ())
 }

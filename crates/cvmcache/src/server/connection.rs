@@ -5,6 +5,7 @@
 //! are under way: then the bytes wait in the socket, and the client with them.
 
 use std::io;
+use std::mem;
 use std::time::{Duration, Instant};
 
 use cvmcache_proto::{
@@ -20,10 +21,10 @@ use super::workers::{Done, Job, Work, Workers};
 use crate::Session;
 use crate::service::{Action, Peer, Service};
 
-/// How many reads and frames a turn handles, and how long it takes, at most: one more callback
-/// may be under way then.
+/// How many reads and frames a turn handles, at most.
 const TURN_STEPS: usize = 256;
-const TURN_TIME: Duration = Duration::from_millis(2);
+/// How many references of a session that has ended are given back in a turn.
+const END_STEP: usize = 256;
 
 /// What a connection works with.
 #[derive(Debug)]
@@ -31,6 +32,10 @@ pub(super) struct Context<'a> {
     pub(super) service: &'a Service,
     /// `None`: callbacks run here and now.
     pub(super) workers: Option<&'a Workers>,
+    /// How long a turn may take.
+    pub(super) time: Duration,
+    /// How many jobs it may submit.
+    pub(super) jobs: usize,
 }
 
 /// What comes of a turn.
@@ -38,8 +43,10 @@ pub(super) struct Context<'a> {
 pub(super) enum Turn {
     /// There is more to do at once.
     Again,
-    /// Something has to happen first: the socket, or a worker.
+    /// Something has to happen first: the socket, or the end of a job.
     Wait,
+    /// The workers have enough to do.
+    WaitForWorker,
     /// The connection is over, and so is its session.
     Over,
 }
@@ -56,13 +63,21 @@ pub(super) struct Connection {
     /// Requests that are under way, or wait in a lane, and the bytes they carry.
     in_flight: usize,
     bytes_in_flight: usize,
+    listing_part: usize,
     /// There may be bytes in the socket.
     readable: bool,
     /// The peer has closed its side: what is readable ends with an end of file.
     hung_up: bool,
+    /// The peer takes no more answers. It may still have said something of importance.
+    is_deaf: bool,
+    has_progressed: bool,
     stage: Stage,
     /// It stands in the event loop's queue.
     pub(super) is_queued: bool,
+    /// It stands in line for the workers.
+    pub(super) is_waiting: bool,
+    /// It has come to the front of that line.
+    pub(super) is_granted: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,15 +98,20 @@ impl Connection {
             token,
             socket: Some(socket),
             decoder: Decoder::new(limits),
-            outbox: Outbox::default(),
+            outbox: Outbox::new(limits.max_attachment),
             peer,
             lanes: Lanes::default(),
             in_flight: 0,
             bytes_in_flight: 0,
+            listing_part: service.limits().listing_part,
             readable: false,
             hung_up: false,
+            is_deaf: false,
+            has_progressed: false,
             stage: Stage::Open,
             is_queued: false,
+            is_waiting: false,
+            is_granted: false,
         }
     }
 
@@ -108,80 +128,89 @@ impl Connection {
 
     /// Asks the client to detach, if it is one and reads what it is sent.
     pub(super) fn ask_detach(&mut self, service: &Service) {
-        let unread = self.outbox.len() >= service.limits().max_unsent;
+        let unread = self.outbox.held() >= service.limits().max_buffered;
         if self.is_open() && self.peer.session().is_some() && !unread {
             self.outbox.push(ServerMessage::Detach);
         }
     }
 
+    /// True if the client has taken something since this was last asked.
+    pub(super) fn has_progressed(&mut self) -> bool {
+        mem::take(&mut self.has_progressed)
+    }
+
     /// Takes no more requests. What is under way is still answered.
-    pub(super) fn finish(&mut self) {
+    pub(super) fn finish(&mut self, service: &Service) {
         if self.is_open() {
             self.stage = Stage::Finishing;
+            self.peer.session().into_iter().for_each(|open| service.retire(open));
         }
     }
 
-    /// Gives up on the client: nothing more is sent.
-    pub(super) fn abandon(&mut self) {
-        self.finish();
+    /// Gives up on the client: nothing more is received or sent.
+    pub(super) fn abandon(&mut self, service: &Service) {
+        self.finish(service);
         self.socket = None;
-        self.outbox.clear();
+        self.turn_deaf();
     }
 
     /// A worker has finished a job. The next turn goes on from here.
-    pub(super) fn done(&mut self, context: &Context<'_>, done: Done) {
+    pub(super) fn done(&mut self, workers: &Workers, done: Done) {
         self.in_flight -= 1;
         self.bytes_in_flight -= done.bytes;
         if let Some(reply) = done.reply {
             self.answer(ServerMessage::Reply(reply));
         }
         if let Some(next) = done.lane.and_then(|lane| self.lanes.leave(lane)) {
-            self.dispatch(context, next, done.lane);
+            self.dispatch(workers, next, done.lane);
         }
     }
 
     /// Does some work: takes requests, sends answers.
     pub(super) fn turn(&mut self, context: &Context<'_>) -> Turn {
-        let mut again = false;
+        let mut turn = Turn::Wait;
         if self.is_open() {
             match self.take_requests(context) {
-                Ok(more) => again = more,
-                Err(end) => self.end_of_input(end),
+                Ok(next) => turn = next,
+                Err(end) => self.end_of_input(context.service, end),
             }
         }
         if let Err(error) = self.flush() {
             debug!(%error, session = ?self.session(), "cannot send");
-            self.abandon();
+            self.turn_deaf();
         }
-        if again && self.is_open() {
-            // Answers that could not be sent hold requests back; the socket tells when it can.
-            return if self.is_backed_up(context) { Turn::Wait } else { Turn::Again };
+        if !self.is_open() {
+            return self.wind_up(context);
         }
-        self.wind_up(context)
+        // Answers that could not be sent hold requests back; the socket tells when it can.
+        if self.is_backed_up(context.service) { Turn::Wait } else { turn }
     }
 
-    /// Takes requests until there are none, or enough for this turn. True if there may be more.
-    fn take_requests(&mut self, context: &Context<'_>) -> Result<bool, End> {
+    /// Takes requests until there are none, or enough for this turn.
+    fn take_requests(&mut self, context: &Context<'_>) -> Result<Turn, End> {
         let begun = Instant::now();
+        let in_flight_before = self.in_flight;
         for _ in 0..TURN_STEPS {
-            if self.is_backed_up(context) || begun.elapsed() > TURN_TIME {
-                return Ok(true);
+            if self.is_backed_up(context.service) || begun.elapsed() > context.time {
+                return Ok(Turn::Again);
+            }
+            if context.workers.is_some() && self.in_flight - in_flight_before >= context.jobs {
+                return Ok(Turn::WaitForWorker);
             }
             match self.decoder.next_frame()? {
                 Some(frame) => self.take(context, frame)?,
-                None if !self.readable => return Ok(false),
+                None if !self.readable => return Ok(Turn::Wait),
                 None => self.read()?,
             }
         }
-        Ok(true)
+        Ok(Turn::Again)
     }
 
     /// True if the client has to wait before more of its requests are taken.
-    fn is_backed_up(&self, context: &Context<'_>) -> bool {
-        let limits = context.service.limits();
-        self.outbox.len() >= limits.max_unsent
-            || self.in_flight >= limits.max_in_flight
-            || self.bytes_in_flight >= limits.max_unsent
+    fn is_backed_up(&self, service: &Service) -> bool {
+        let limits = service.limits();
+        self.in_flight >= limits.max_in_flight
+            || self.outbox.held() + self.bytes_in_flight >= limits.max_buffered
     }
 
     fn read(&mut self) -> Result<(), End> {
@@ -199,17 +228,19 @@ impl Connection {
     fn take(&mut self, context: &Context<'_>, frame: Frame) -> Result<(), End> {
         match self.peer.receive(context.service, frame) {
             Action::Answer(message) => self.answer(message),
-            Action::Handle(open, request) if context.workers.is_none() => {
-                let reply = context.service.handle(&open, request);
-                self.answer(ServerMessage::Reply(reply));
-            }
-            Action::Handle(_, request) => {
-                self.in_flight += 1;
-                self.bytes_in_flight += weight(&request);
-                if let Some((request, lane)) = self.lanes.enter(request) {
-                    self.dispatch(context, request, lane);
+            Action::Handle(open, request) => match context.workers {
+                None => {
+                    let reply = context.service.handle(&open, request);
+                    self.answer(ServerMessage::Reply(reply));
                 }
-            }
+                Some(workers) => {
+                    self.in_flight += 1;
+                    self.bytes_in_flight += self.weight(&request);
+                    if let Some((request, lane)) = self.lanes.enter(request) {
+                        self.dispatch(workers, request, lane);
+                    }
+                }
+            },
             Action::Quit => return Err(End::Quit),
             Action::Nothing => {}
         }
@@ -217,28 +248,36 @@ impl Connection {
     }
 
     /// Hands a request to the workers.
-    fn dispatch(&self, context: &Context<'_>, request: Request, lane: Option<Lane>) {
-        if let (Some(workers), Some(open)) = (context.workers, self.peer.session()) {
-            let bytes = weight(&request);
+    fn dispatch(&self, workers: &Workers, request: Request, lane: Option<Lane>) {
+        if let Some(open) = self.peer.session() {
+            let bytes = self.weight(&request);
             let (open, work) = (open.clone(), Work::Handle(request));
             workers.submit(Job { token: self.token, open, work, lane, bytes });
         }
     }
 
     fn answer(&mut self, message: ServerMessage) {
-        if self.socket.is_some() {
+        if !self.is_deaf {
             self.outbox.push(message);
         }
     }
 
+    fn turn_deaf(&mut self) {
+        self.is_deaf = true;
+        self.outbox.clear();
+    }
+
     fn flush(&mut self) -> io::Result<()> {
         match &self.socket {
-            Some(socket) => self.outbox.flush(socket).map(|_| ()),
-            None => Ok(()),
+            Some(socket) if !self.outbox.is_empty() => {
+                self.has_progressed |= self.outbox.flush(socket)?;
+                Ok(())
+            }
+            _ => Ok(()),
         }
     }
 
-    fn end_of_input(&mut self, end: End) {
+    fn end_of_input(&mut self, service: &Service, end: End) {
         match end {
             End::Quit => {}
             End::Eof => debug!(session = ?self.session(), "the client has closed the connection"),
@@ -247,32 +286,41 @@ impl Connection {
             }
             End::Io(error) => {
                 debug!(%error, session = ?self.session(), "cannot receive");
-                self.abandon();
+                self.abandon(service);
             }
         }
-        self.finish();
+        self.finish(service);
     }
 
     /// Once no more requests are taken: waits for those under way, ends the session, and sees
     /// the last answers off.
     fn wind_up(&mut self, context: &Context<'_>) -> Turn {
-        if self.is_open() || self.in_flight > 0 {
+        if self.in_flight > 0 {
             return Turn::Wait;
         }
         if self.stage == Stage::Finishing {
-            self.stage = Stage::Ended;
             match (self.peer.session(), context.workers) {
-                (Some(open), None) => context.service.end(open),
+                (Some(open), None) if !context.service.end(open, END_STEP) => return Turn::Again,
                 (Some(open), Some(workers)) => {
                     self.in_flight += 1;
                     let (open, work) = (open.clone(), Work::EndSession);
                     workers.submit(Job { token: self.token, open, work, lane: None, bytes: 0 });
-                    return Turn::Wait;
                 }
-                (None, _) => {}
+                _ => {}
             }
+            self.stage = Stage::Ended;
         }
-        if self.outbox.is_empty() { Turn::Over } else { Turn::Wait }
+        if self.in_flight == 0 && self.outbox.is_empty() { Turn::Over } else { Turn::Wait }
+    }
+
+    /// The memory that a request and the largest answer to it take.
+    fn weight(&self, request: &Request) -> usize {
+        match &request.operation {
+            Operation::Store(part) => part.data.len(),
+            Operation::Read { size, .. } => *size as usize,
+            Operation::List { .. } => self.listing_part,
+            _ => 0,
+        }
     }
 
     fn session(&self) -> Option<&Session> {
@@ -298,13 +346,5 @@ impl From<FrameError> for End {
 impl From<io::Error> for End {
     fn from(error: io::Error) -> Self {
         End::Io(error)
-    }
-}
-
-/// The bytes that a request keeps in memory until it is done.
-fn weight(request: &Request) -> usize {
-    match &request.operation {
-        Operation::Store(part) => part.data.len(),
-        _ => 0,
     }
 }

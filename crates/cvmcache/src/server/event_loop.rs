@@ -18,11 +18,18 @@ use super::connection::{Connection, Context, Turn};
 use super::listener::Listener;
 use super::mailbox::{Inbox, Note};
 use super::workers::Workers;
+use crate::control::Command;
 use crate::service::{Peer, Service};
 
 pub(super) const WAKER: Token = Token(0);
 pub(super) const LISTENER: Token = Token(1);
 const FIRST_CONNECTION: usize = 2;
+
+/// How long a round of turns takes, at most: everybody gets an equal part of it. One more callback
+/// may be under way when a turn is over.
+const ROUND: Duration = Duration::from_millis(20);
+const LONGEST_TURN: Duration = Duration::from_millis(2);
+const SHORTEST_TURN: Duration = Duration::from_micros(100);
 
 /// How many connections are accepted before the others get their turn.
 const ACCEPT_AT_ONCE: usize = 64;
@@ -34,6 +41,8 @@ pub(super) struct EventLoop {
     pub(super) inbox: Inbox,
     /// `None` once the server is about to end.
     pub(super) listener: Option<Listener>,
+    /// This process, for clients on the same machine.
+    pub(super) pid: Option<u64>,
     pub(super) service: Arc<Service>,
     pub(super) workers: Option<Workers>,
     /// Ends with the last client.
@@ -48,6 +57,8 @@ pub(super) struct State {
     opened: usize,
     /// Who wants a turn. A token may outlive its connection here.
     queue: VecDeque<Token>,
+    /// Who has requests when the workers have enough to do; first come, first served.
+    waiting: VecDeque<Token>,
     /// Who gets no more than a grace, and until when; the earliest first.
     closing: VecDeque<(Instant, Token)>,
     /// There may be connections to accept.
@@ -111,6 +122,7 @@ impl EventLoop {
             self.read_notes();
             self.expire();
             self.accept();
+            self.grant();
             self.take_turns();
         }
         Ok(())
@@ -126,7 +138,9 @@ impl EventLoop {
     /// How long to wait for events: not at all if there is work, else to the next deadline.
     fn timeout(&self) -> Option<Duration> {
         let state = &self.state;
-        if !state.queue.is_empty() || (state.acceptable && state.accept_again.is_none()) {
+        let can_grant = !state.waiting.is_empty() && self.room() > 0;
+        let can_accept = state.acceptable && state.accept_again.is_none();
+        if !state.queue.is_empty() || can_grant || can_accept {
             return Some(Duration::ZERO);
         }
         let closing = state.closing.front().map(|(deadline, _)| *deadline);
@@ -137,22 +151,22 @@ impl EventLoop {
     fn read_notes(&mut self) {
         for note in self.inbox.drain() {
             match note {
-                Note::AskDetach => {
+                Note::Command(Command::AskDetach) => {
                     info!(clients = self.state.connections.len(), "asking clients to detach");
                     self.state.call_all(|connection| connection.ask_detach(&self.service));
                 }
-                Note::Terminate if self.state.deadline.is_none() => {
+                Note::Command(Command::Terminate) if self.state.deadline.is_none() => {
                     info!(clients = self.state.connections.len(), "ending");
                     self.listener = None;
-                    let deadline = Instant::now() + self.service.limits().shutdown_grace;
-                    self.state.deadline = Some(deadline);
-                    self.state.call_all(Connection::finish);
+                    self.state.deadline = Some(self.service.limits().shutdown_deadline());
+                    self.state.call_all(|connection| connection.finish(&self.service));
                 }
-                Note::Terminate => {}
+                Note::Command(Command::Terminate) => {}
                 Note::Done(done) => {
-                    let context =
-                        Context { service: &self.service, workers: self.workers.as_ref() };
-                    self.state.call(done.token, |connection| connection.done(&context, done));
+                    if let Some(workers) = &self.workers {
+                        workers.done();
+                        self.state.call(done.token, |connection| connection.done(workers, done));
+                    }
                 }
             }
         }
@@ -166,7 +180,12 @@ impl EventLoop {
                 break;
             }
             state.closing.pop_front();
-            state.call(token, Connection::abandon);
+            let Some(connection) = state.connections.get_mut(&token) else { continue };
+            if connection.has_progressed() {
+                state.closing.push_back((self.service.limits().shutdown_deadline(), token));
+            } else {
+                state.call(token, |connection| connection.abandon(&self.service));
+            }
         }
     }
 
@@ -176,7 +195,6 @@ impl EventLoop {
             state.accept_again = None;
         }
         let Some(listener) = &self.listener else { return };
-        let pid = listener.is_local().then(|| std::process::id().into());
         for _ in 0..ACCEPT_AT_ONCE {
             if !state.acceptable || state.accept_again.is_some() {
                 return;
@@ -189,11 +207,15 @@ impl EventLoop {
                 Ok(socket) => {
                     debug!(connection = token.0, "connection accepted");
                     state.opened += 1;
-                    let connection = Connection::new(token, socket, Peer::new(pid), &self.service);
+                    let connection =
+                        Connection::new(token, socket, Peer::new(self.pid), &self.service);
                     state.connections.insert(token, connection);
                 }
                 Err(error) => match error.kind() {
-                    io::ErrorKind::WouldBlock => state.acceptable = false,
+                    // The latter is for one that is about to close.
+                    io::ErrorKind::WouldBlock | io::ErrorKind::InvalidInput => {
+                        state.acceptable = false;
+                    }
                     // One connection that came to nothing.
                     io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted => {}
                     _ => {
@@ -208,19 +230,47 @@ impl EventLoop {
         }
     }
 
+    /// Lets as many who wait for workers submit a job as there is room for.
+    fn grant(&mut self) {
+        for _ in 0..self.room() {
+            let Some(token) = self.state.waiting.pop_front() else { break };
+            self.state.call(token, |connection| {
+                connection.is_waiting = false;
+                connection.is_granted = true;
+            });
+        }
+    }
+
+    fn room(&self) -> usize {
+        self.workers.as_ref().map_or(0, Workers::room)
+    }
+
     /// One turn for everybody in the queue.
     fn take_turns(&mut self) {
-        let context = Context { service: &self.service, workers: self.workers.as_ref() };
+        let turns = self.state.queue.len();
+        let time = (ROUND / turns.max(1) as u32).clamp(SHORTEST_TURN, LONGEST_TURN);
         let mut closed = false;
-        for _ in 0..self.state.queue.len() {
+        for _ in 0..turns {
             let Some(token) = self.state.queue.pop_front() else { break };
             let Some(connection) = self.state.connections.get_mut(&token) else { continue };
             connection.is_queued = false;
             let was_open = connection.is_open();
-            match connection.turn(&context) {
+            let jobs = match (mem::take(&mut connection.is_granted), self.state.waiting.is_empty())
+            {
+                (true, _) => 1,
+                (false, true) => self.workers.as_ref().map_or(0, Workers::room),
+                (false, false) => 0,
+            };
+            let workers = self.workers.as_ref();
+            match connection.turn(&Context { service: &self.service, workers, time, jobs }) {
                 Turn::Again => self.state.call(token, |_| {}),
+                Turn::WaitForWorker => {
+                    if !mem::replace(&mut connection.is_waiting, true) {
+                        self.state.waiting.push_back(token);
+                    }
+                }
                 Turn::Wait if was_open && !connection.is_open() => {
-                    let deadline = Instant::now() + self.service.limits().shutdown_grace;
+                    let deadline = self.service.limits().shutdown_deadline();
                     self.state.closing.push_back((deadline, token));
                 }
                 Turn::Wait => {}
@@ -242,12 +292,18 @@ impl EventLoop {
         if !self.supervised || self.listener.is_none() || self.service.clients_in_limbo() > 0 {
             return;
         }
-        // Somebody may be at the door.
+        // Somebody may be at the door, but nobody comes in behind them.
+        self.listener.iter().for_each(Listener::close);
         self.state.acceptable = true;
         self.accept();
         if self.state.connections.is_empty() {
             info!("the last client has gone");
             self.listener = None;
+            return;
+        }
+        let reopened = self.listener.as_mut().map(|l| l.reopen(self.poll.registry(), LISTENER));
+        if let Some(Err(error)) = reopened {
+            warn!(%error, "cannot listen again: only the clients that are here are served");
         }
     }
 }

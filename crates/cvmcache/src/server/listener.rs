@@ -7,12 +7,15 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use mio::net::{TcpListener, UnixListener};
 use mio::{Interest, Registry, Token};
 use nix::fcntl::{Flock, FlockArg, OFlag};
 use nix::sys::socket::{self, AddressFamily, Backlog, SockFlag, SockType, UnixAddr};
 use nix::sys::stat::{Mode, fchmod};
+use rustix::net::sockopt::{set_socket_keepalive, set_tcp_keepidle};
 use thiserror::Error;
 
 use super::socket::Socket;
@@ -40,21 +43,34 @@ pub enum ListenError {
         /// The path in question.
         path: PathBuf,
     },
+    /// The lock file beside the socket cannot be opened or locked.
+    #[error(
+        "cannot lock {path:?}: {source}; the plugin's user has to be able to make it, in a \
+         directory that exists, with a name of at most 255 bytes", path = .path.display()
+    )]
+    LockFile {
+        /// The lock file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
     /// The host has no address.
-    #[error("cannot listen on {locator}: the host name does not resolve: {source}")]
+    #[error(
+        "cannot listen on {locator}: the host name does not resolve ({source}); use an address of this machine"
+    )]
     Resolve {
         /// The locator in question.
         locator: Locator,
         /// What the resolver says.
         source: io::Error,
     },
-    /// The system refuses.
-    #[error("cannot listen on {locator}: {action}: {source}")]
+    /// The system refuses the address or the path.
+    #[error(
+        "cannot listen on {locator}: {source}; use a path or an address of this machine that the plugin's user may use"
+    )]
     System {
         /// The locator in question.
         locator: Locator,
-        /// What was refused.
-        action: &'static str,
         /// What the system says.
         source: io::Error,
     },
@@ -98,6 +114,25 @@ impl Listener {
         }
     }
 
+    /// Turns away whoever tries to connect from now on; who has connected can still be accepted.
+    pub(super) fn close(&self) {
+        // A TCP socket would turn those away, too.
+        if let Listener::Unix { socket, .. } = self {
+            // Fails only for what is not a socket.
+            let _ = rustix::net::shutdown(socket, rustix::net::Shutdown::Read);
+        }
+    }
+
+    /// Listens again after [`Listener::close`].
+    pub(super) fn reopen(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        if let Listener::Unix { socket, path, .. } = self {
+            remove_stale(path)?;
+            *socket = UnixListener::from_std(open_unix(path)?.into());
+            self.register(registry, token)?;
+        }
+        Ok(())
+    }
+
     pub(super) fn accept(&self) -> io::Result<Socket> {
         match self {
             Listener::Unix { socket, .. } => {
@@ -108,6 +143,9 @@ impl Listener {
                 // Answers are small, and somebody waits for each of them. That is all it is for: a
                 // connection that is over already shows that soon enough.
                 let _ = stream.set_nodelay(true);
+                // A machine that has vanished must not hold its references for ever.
+                let _ = set_socket_keepalive(&stream, true);
+                let _ = set_tcp_keepidle(&stream, Duration::from_secs(60));
                 Ok(Socket::Tcp(stream))
             }
         }
@@ -125,31 +163,29 @@ impl Drop for Listener {
 }
 
 fn bind_unix(locator: &Locator, path: &Path) -> Result<Listener, ListenError> {
-    let failed = |action| {
-        move |source: io::Error| ListenError::System { locator: locator.clone(), action, source }
-    };
     let mut lock_path = path.as_os_str().to_owned();
     lock_path.push(".lock");
+    let unlockable = |source| ListenError::LockFile { path: PathBuf::from(&lock_path), source };
     let lock_file = File::options()
         .write(true)
         .create(true)
         .truncate(false)
         .mode(0o600)
         .open(&lock_path)
-        .map_err(failed("cannot open the lock file PATH.lock"))?;
-    let lock = match Flock::lock(lock_file, FlockArg::LockExclusiveNonblock) {
-        Ok(lock) => lock,
-        Err((_, nix::Error::EWOULDBLOCK)) => {
-            return Err(ListenError::InUse { locator: locator.clone() });
-        }
-        Err((_, errno)) => return Err(failed("cannot lock the lock file PATH.lock")(errno.into())),
-    };
+        .map_err(unlockable)?;
+    let lock =
+        Flock::lock(lock_file, FlockArg::LockExclusiveNonblock).map_err(
+            |(_, errno)| match errno {
+                nix::Error::EWOULDBLOCK => ListenError::InUse { locator: locator.clone() },
+                errno => unlockable(errno.into()),
+            },
+        )?;
+    let system = |source| ListenError::System { locator: locator.clone(), source };
     remove_stale(path).map_err(|error| match error.kind() {
         ErrorKind::AlreadyExists => ListenError::NotASocket { path: path.to_owned() },
-        _ => failed("cannot remove the socket that another process left behind")(error),
+        _ => system(error),
     })?;
-    let socket = open_unix(path).map_err(failed("cannot make the socket"))?;
-    let socket = UnixListener::from_std(socket.into());
+    let socket = UnixListener::from_std(open_unix(path).map_err(system)?.into());
     Ok(Listener::Unix { socket, path: path.to_owned(), _lock: lock })
 }
 
@@ -188,8 +224,10 @@ fn bind_long(socket: &OwnedFd, path: &Path) -> io::Result<()> {
         .read(true)
         .custom_flags((OFlag::O_DIRECTORY | OFlag::O_PATH).bits())
         .open(parent)?;
-    // The lock belongs to the path, so the short name must tell its owner, too.
-    let short = format!(".cvmcache-{}", std::process::id());
+    // The lock belongs to the path, so the short name has to tell paths apart, too.
+    static NUMBER: AtomicUsize = AtomicUsize::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let short = format!(".cvmcache-{}-{number}", std::process::id());
     let address = PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd())).join(&short);
     remove_stale(&address)?;
     socket::bind(socket.as_raw_fd(), &UnixAddr::new(address.as_os_str().as_bytes())?)?;
@@ -217,6 +255,32 @@ fn bind_tcp(locator: &Locator, host: &str, port: u16) -> Result<Listener, Listen
     if failure.kind() == ErrorKind::AddrInUse {
         return Err(ListenError::InUse { locator: locator.clone() });
     }
-    let action = "cannot bind the address";
-    Err(ListenError::System { locator: locator.clone(), action, source: failure })
+    Err(ListenError::System { locator: locator.clone(), source: failure })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use mio::Poll;
+
+    use super::*;
+
+    #[test]
+    fn who_knocked_before_it_closed_is_let_in_and_nobody_after() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("socket");
+        let mut listener = Listener::bind(&Locator::Unix(path.clone())).unwrap();
+        let _early = UnixStream::connect(&path).unwrap();
+        listener.close();
+        let late = UnixStream::connect(&path).unwrap_err();
+        assert_eq!(late.kind(), ErrorKind::ConnectionRefused);
+        listener.accept().unwrap();
+        let nobody = listener.accept().unwrap_err();
+        assert!(matches!(nobody.kind(), ErrorKind::WouldBlock | ErrorKind::InvalidInput));
+        let poll = Poll::new().unwrap();
+        listener.reopen(poll.registry(), Token(1)).unwrap();
+        let _again = UnixStream::connect(&path).unwrap();
+        listener.accept().unwrap();
+    }
 }

@@ -7,21 +7,20 @@ use crossbeam_channel::{Receiver, Sender};
 use mio::Waker;
 
 use super::workers::Done;
+use crate::control::Command;
 
 /// A message to the I/O thread.
 #[derive(Debug)]
-pub(crate) enum Note {
-    /// Ask all clients to detach.
-    AskDetach,
-    /// End the server.
-    Terminate,
+pub(super) enum Note {
+    /// What a [`Control`](crate::Control) says.
+    Command(Command),
     /// A worker has finished a job.
     Done(Done),
 }
 
 /// The end that other threads hold. It does not keep the server running.
 #[derive(Debug, Clone)]
-pub(crate) struct Mailbox {
+pub(super) struct Mailbox {
     notes: Sender<Note>,
     bell: Arc<Bell>,
 }
@@ -48,7 +47,7 @@ pub(super) fn mailbox(waker: Waker) -> (Mailbox, Inbox) {
 
 impl Mailbox {
     /// Leaves a note. After the end of the server nobody reads it.
-    pub(crate) fn send(&self, note: Note) {
+    pub(super) fn send(&self, note: Note) {
         if self.notes.send(note).is_ok() && !self.bell.rung.swap(true, Ordering::AcqRel) {
             // The waker fails only if the poll is gone.
             let _ = self.bell.waker.wake();
@@ -60,7 +59,7 @@ impl Inbox {
     /// Takes the notes that are there.
     pub(super) fn drain(&self) -> impl Iterator<Item = Note> {
         // Answered first: a note that comes from now on rings again.
-        self.bell.rung.store(false, Ordering::Release);
+        self.bell.rung.swap(false, Ordering::AcqRel);
         self.notes.try_iter()
     }
 }

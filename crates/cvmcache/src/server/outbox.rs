@@ -12,23 +12,35 @@ use super::socket::Socket;
 /// How many pieces go into one write.
 const MAX_PIECES: usize = 64;
 
+/// Up to this many bytes, an attachment is copied behind its message. A slice of an object keeps
+/// the whole of it in memory, even if it is evicted: that is not worth it for a few bytes.
+const COPIED: usize = 4 * 1024;
+
 /// A queue of encoded answers.
 ///
-/// Messages that follow each other are gathered in one buffer; an attachment is a piece of its
-/// own and is never copied. One write takes as many pieces as the system allows for.
-#[derive(Debug, Default)]
+/// Messages that follow each other are gathered in one buffer; a large attachment is a piece of
+/// its own and is not copied. One write takes many pieces.
+#[derive(Debug)]
 pub(super) struct Outbox {
-    /// What goes first, in pieces.
-    pieces: VecDeque<Bytes>,
+    /// What goes first, in pieces, and the memory that each of them counts for.
+    pieces: VecDeque<(Bytes, usize)>,
     /// Messages that came behind the last piece.
     messages: BytesMut,
     len: usize,
+    held: usize,
+    held_by_attachment: usize,
 }
 
 impl Outbox {
-    /// How many bytes wait.
-    pub(super) fn len(&self) -> usize {
-        self.len
+    /// An outbox of which each attachment may hold so many bytes in memory.
+    pub(super) fn new(held_by_attachment: usize) -> Self {
+        let (pieces, messages) = (VecDeque::new(), BytesMut::new());
+        Self { pieces, messages, len: 0, held: 0, held_by_attachment }
+    }
+
+    /// How much memory the waiting answers hold, at most.
+    pub(super) fn held(&self) -> usize {
+        self.held + self.messages.len()
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -38,23 +50,30 @@ impl Outbox {
     pub(super) fn push(&mut self, message: ServerMessage) {
         let (message, attachment) = message.into_wire();
         let (before, attached) = (self.messages.len(), attachment.len());
+        let pieces_before = self.pieces.len();
         if let Err(error) = frame::encode(message, attached, &mut self.messages) {
             // The service keeps answers within the limits, and the limits within a frame.
             error!(%error, "an answer is lost");
             return;
         }
         self.len += self.messages.len() - before + attached;
-        if attached > 0 {
-            self.pieces.push_back(self.messages.split().freeze());
-            self.pieces.extend(attachment);
+        if attached <= COPIED {
+            attachment.pieces().for_each(|piece| self.messages.extend_from_slice(piece));
+            return;
         }
+        let messages = self.messages.split().freeze();
+        let len = messages.len();
+        self.pieces.push_back((messages, len));
+        self.pieces.extend(attachment.into_iter().map(|piece| (piece, self.held_by_attachment)));
+        self.held += len + (self.pieces.len() - pieces_before - 1) * self.held_by_attachment;
     }
 
-    /// Writes as much as the socket takes. False if something is left.
+    /// Writes as much as the socket takes. False if that is nothing.
     pub(super) fn flush(&mut self, socket: &Socket) -> io::Result<bool> {
+        let before = self.len;
         while self.len > 0 {
             let mut slices = [IoSlice::new(&[]); MAX_PIECES];
-            let waiting = self.pieces.iter().map(|piece| &piece[..]);
+            let waiting = self.pieces.iter().map(|(piece, _)| &piece[..]);
             let mut count = 0;
             for (slice, piece) in slices.iter_mut().zip(waiting.chain([&self.messages[..]])) {
                 *slice = IoSlice::new(piece);
@@ -62,22 +81,22 @@ impl Outbox {
             }
             let sent = socket.send(&slices[..count])?;
             if sent == 0 {
-                return Ok(false);
+                break;
             }
             self.remove(sent);
         }
-        Ok(true)
+        Ok(self.len < before)
     }
 
     /// Drops everything: there is nobody to send it to.
     pub(super) fn clear(&mut self) {
-        *self = Self::default();
+        *self = Self::new(self.held_by_attachment);
     }
 
     fn remove(&mut self, mut sent: usize) {
         self.len -= sent;
         while sent > 0 {
-            let Some(piece) = self.pieces.front_mut() else {
+            let Some((piece, held)) = self.pieces.front_mut() else {
                 self.messages.advance(sent);
                 return;
             };
@@ -86,6 +105,7 @@ impl Outbox {
                 return;
             }
             sent -= piece.len();
+            self.held -= *held;
             self.pieces.pop_front();
         }
     }
@@ -112,10 +132,11 @@ mod tests {
         let ours = Socket::Unix(mio::net::UnixStream::from_std(ours));
         let theirs = Socket::Unix(mio::net::UnixStream::from_std(theirs));
 
-        let mut outbox = Outbox::default();
+        let mut outbox = Outbox::new(1 << 20);
         let answers: Vec<_> = (0..200u64)
             .map(|id| {
-                let pieces = (0..id % 4).map(|piece| Bytes::from(vec![piece as u8; 3000]));
+                let pieces =
+                    (0..id % 4).map(|piece| Bytes::from(vec![piece as u8; 3000 * piece as usize]));
                 reply(id, pieces.collect())
             })
             .collect();
@@ -124,7 +145,8 @@ mod tests {
         let mut decoder = Decoder::new(DecoderLimits::default());
         let mut arrived = Vec::new();
         loop {
-            let done = outbox.flush(&ours).unwrap();
+            outbox.flush(&ours).unwrap();
+            let done = outbox.is_empty();
             while theirs.receive(decoder.buffer()).unwrap()
                 != super::super::socket::Received::Drained(0)
             {
@@ -137,6 +159,7 @@ mod tests {
             }
         }
         assert!(outbox.is_empty());
+        assert_eq!(outbox.held(), 0);
         assert_eq!(arrived, answers);
     }
 }

@@ -1,5 +1,9 @@
 //! The threads that run callbacks when the I/O thread does not.
+//!
+//! Jobs that nobody works on yet are few: who has more of them waits for a turn, so that the
+//! threads are shared between connections and not taken by who comes first with most.
 
+use std::cell::Cell;
 use std::io;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -21,7 +25,7 @@ pub(super) struct Job {
     pub(super) work: Work,
     /// The lane that the request keeps busy.
     pub(super) lane: Option<Lane>,
-    /// The bytes that the request keeps in memory.
+    /// The memory that the request and its answer take.
     pub(super) bytes: usize,
 }
 
@@ -33,7 +37,7 @@ pub(super) enum Work {
 
 /// What came of a job.
 #[derive(Debug)]
-pub(crate) struct Done {
+pub(super) struct Done {
     pub(super) token: Token,
     /// `None` for the end of a session.
     pub(super) reply: Option<Reply>,
@@ -41,11 +45,13 @@ pub(crate) struct Done {
     pub(super) bytes: usize,
 }
 
-/// A pool of threads.
+/// A pool of threads, as the I/O thread sees it.
 #[derive(Debug)]
 pub(super) struct Workers {
     jobs: Sender<Job>,
     threads: Vec<JoinHandle<()>>,
+    /// Jobs that are not done.
+    outstanding: Cell<usize>,
 }
 
 impl Workers {
@@ -64,13 +70,24 @@ impl Workers {
                     .spawn(move || work(&queue, &service, &mailbox))
             })
             .collect::<io::Result<Vec<_>>>()?;
-        Ok((count > 0).then_some(Self { jobs, threads }))
+        Ok((count > 0).then_some(Self { jobs, threads, outstanding: Cell::new(0) }))
+    }
+
+    /// How many more jobs there should be: one for each thread, and one that it finds next.
+    pub(super) fn room(&self) -> usize {
+        (2 * self.threads.len()).saturating_sub(self.outstanding.get())
     }
 
     /// Hands a job to whoever is free next.
     pub(super) fn submit(&self, job: Job) {
+        self.outstanding.set(self.outstanding.get() + 1);
         // The threads live as long as the sender does.
         let _ = self.jobs.send(job);
+    }
+
+    /// Takes note that a job is done.
+    pub(super) fn done(&self) {
+        self.outstanding.set(self.outstanding.get() - 1);
     }
 
     /// Ends the threads that are idle, and waits for them. A thread that is stuck in a callback
@@ -91,7 +108,7 @@ fn work(queue: &Receiver<Job>, service: &Service, mailbox: &Mailbox) {
         let reply = match work {
             Work::Handle(request) => Some(service.handle(&open, request)),
             Work::EndSession => {
-                service.end(&open);
+                service.end(&open, usize::MAX);
                 None
             }
         };

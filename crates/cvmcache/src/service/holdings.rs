@@ -24,6 +24,8 @@ pub(super) struct Holdings {
     /// True if the session took over from one that announced a reload: then it may give back
     /// what that one held.
     pub(super) is_heir: bool,
+    /// Once the session has ended: what is still to be given back.
+    abandoned: Option<Vec<(ObjectId, u32)>>,
 }
 
 impl Service {
@@ -41,7 +43,7 @@ impl Service {
                 return Err(Status::BadCount);
             }
             self.change(open, id, by)?;
-            lock(&open.holdings).add(*id, count);
+            self.hold(open, *id, count);
             Ok(())
         }
     }
@@ -56,7 +58,7 @@ impl Service {
         // An object that is gone has no references. Otherwise the plugin still counts them, and
         // the end of the session gets another try.
         if result.is_err_and(|status| status != Status::NoEntry) {
-            lock(&open.holdings).add(*id, count);
+            self.hold(open, *id, count);
         }
         result
     }
@@ -75,15 +77,35 @@ impl Service {
         true
     }
 
-    /// Ends what a session holds: it goes to who comes after a reload, or back to the plugin.
-    pub(super) fn end_holdings(&self, open: &OpenSession) {
-        let holdings = std::mem::take(&mut *lock(&open.holdings));
-        let abandoned = lock(&self.reloads).end(open.session.name(), holdings);
-        for (id, count) in abandoned.0 {
+    /// Notes references that the plugin has given to the session.
+    pub(super) fn hold(&self, open: &OpenSession, id: ObjectId, count: u32) {
+        // Without counts, nobody gives them back.
+        if self.capabilities.contains(Capabilities::REFCOUNT) {
+            lock(&open.holdings).references.add(id, count);
+        }
+    }
+
+    /// Ends what a session holds: it goes to who comes after a reload, or back to the plugin, as
+    /// many as `at_most`. False if there are more.
+    pub(super) fn end_holdings(&self, open: &OpenSession, at_most: usize) -> bool {
+        let mut holdings = lock(&open.holdings);
+        let mut abandoned = match holdings.abandoned.take() {
+            Some(abandoned) => abandoned,
+            None => {
+                let held = std::mem::take(&mut *holdings);
+                lock(&self.reloads).end(open.session.name(), held).0.into_iter().collect()
+            }
+        };
+        let now = abandoned.split_off(abandoned.len().saturating_sub(at_most));
+        let all = abandoned.is_empty();
+        holdings.abandoned = Some(abandoned);
+        drop(holdings);
+        for (id, count) in now {
             if let Err(status) = self.give_back(open, &id, count) {
                 warn!(session = %open.session, %id, count, %status, "cannot give references back");
             }
         }
+        all
     }
 
     /// Gives references back: in several steps if they are more than a change can express.
@@ -102,14 +124,14 @@ impl Service {
 }
 
 impl Holdings {
-    /// Notes that the session holds `count` references more.
-    pub(super) fn add(&mut self, id: ObjectId, count: u32) {
-        self.references.add(id, count);
-    }
-
     /// What is held, when the rest does not matter any more.
     pub(super) fn into_references(self) -> References {
         self.references
+    }
+
+    /// Hands over what is held.
+    pub(super) fn take_references(&mut self) -> References {
+        std::mem::take(&mut self.references)
     }
 }
 

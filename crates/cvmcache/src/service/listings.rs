@@ -16,7 +16,8 @@ const ENTRY_OVERHEAD: usize = 48;
 /// The listings of a session that have more to tell.
 #[derive(Default)]
 pub(super) struct Listings {
-    open: HashMap<u64, Listing>,
+    /// By number; `None` while the plugin works on one, since the lock is not held then.
+    open: HashMap<u64, Option<Listing>>,
     last_id: u64,
 }
 
@@ -45,16 +46,18 @@ impl Service {
         object_type: ObjectType,
     ) -> Result<(u64, Vec<ListEntry>, bool)> {
         self.require(Capabilities::LIST)?;
-        // The listing is out of the map while the plugin works on it: the lock is not held then.
         let (id, mut listing) = if listing == 0 {
             self.start(open, object_type)?
         } else {
-            (listing, lock(&open.listings).open.remove(&listing).ok_or(Status::Malformed)?)
+            let mut listings = lock(&open.listings);
+            let place = listings.open.get_mut(&listing).ok_or(Status::Malformed)?;
+            (listing, place.take().ok_or(Status::Malformed)?)
         };
         let part = guard("next entry of a listing", || self.take_part(&mut listing));
         if let Ok((_, false)) = part {
-            lock(&open.listings).open.insert(id, listing);
+            lock(&open.listings).open.insert(id, Some(listing));
         } else {
+            lock(&open.listings).open.remove(&id);
             drop_listing(listing);
         }
         part.map(|(entries, last)| (id, entries, last))
@@ -68,8 +71,13 @@ impl Service {
         }
         listings.last_id += 1;
         let id = listings.last_id;
+        listings.open.insert(id, None);
         drop(listings);
-        Ok((id, guard("list", || self.plugin.list(&open.session, object_type))?))
+        let listing = guard("list", || self.plugin.list(&open.session, object_type));
+        let listing = listing.inspect_err(|_| {
+            lock(&open.listings).open.remove(&id);
+        })?;
+        Ok((id, listing))
     }
 
     /// The next entries, and whether they are the last ones.
@@ -101,7 +109,7 @@ fn drop_listing(listing: Listing) {
 impl Listings {
     /// Drops all listings of a session that has ended.
     pub(super) fn drop_all(self) {
-        self.open.into_values().for_each(drop_listing);
+        self.open.into_values().flatten().for_each(drop_listing);
     }
 }
 

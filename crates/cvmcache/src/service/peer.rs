@@ -77,8 +77,6 @@ impl Peer {
                 debug!(claimed = session, session = ?self.session, "not its session");
                 Action::Nothing
             }
-            // The enumeration can grow in the protocol crate.
-            _ => Action::Nothing,
         }
     }
 

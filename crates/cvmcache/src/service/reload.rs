@@ -9,7 +9,7 @@
 
 use std::collections::HashMap;
 
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::holdings::{Holdings, References};
 use super::{OpenSession, Service, lock};
@@ -36,6 +36,11 @@ impl Service {
         let mut reloads = lock(&self.reloads);
         let count = connection_change.unsigned_abs();
         if connection_change > 0 {
+            let is_known = reloads.0.contains_key(session.name());
+            if !is_known && reloads.0.len() >= self.limits.max_reloads {
+                warn!(%session, "too many reloads under way: what the session holds ends with it");
+                return;
+            }
             debug!(%session, count, "announced a reload");
             holdings.announced = holdings.announced.saturating_add(count);
             let estate = reloads.0.entry(session.name().to_vec()).or_default();
@@ -55,6 +60,16 @@ impl Service {
                 }
                 _ => debug!(%session, count, "claims to be back from a reload nobody announced"),
             }
+        }
+    }
+
+    /// Passes what a session that announced a reload holds to its heirs.
+    pub(super) fn leave_to_heirs(&self, open: &OpenSession) {
+        let mut holdings = lock(&open.holdings);
+        let mut reloads = lock(&self.reloads);
+        let estate = reloads.0.get_mut(open.session.name()).filter(|_| holdings.announced > 0);
+        if let Some(estate) = estate {
+            estate.references.merge(holdings.take_references());
         }
     }
 

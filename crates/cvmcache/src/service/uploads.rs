@@ -9,9 +9,10 @@ use super::{OpenSession, Service, guard, lock};
 use crate::Session;
 use crate::plugin::{Capabilities, NewObject, ObjectId, Result, Status, Transaction};
 
-/// The uploads of a session, by the number of the request that began them.
+/// The uploads of a session, by the number of the request that began them; `None` while the plugin
+/// works on one, since the lock is not held then.
 #[derive(Debug, Default)]
-pub(super) struct Uploads(HashMap<u64, Upload>);
+pub(super) struct Uploads(HashMap<u64, Option<Upload>>);
 
 struct Upload {
     object: ObjectId,
@@ -33,21 +34,18 @@ impl Service {
             return Err(Status::Malformed);
         }
         let first = part.number == 1;
-        // The upload is out of the map while the plugin works on it: the lock is not held then.
-        let mut upload =
+        let upload =
             if first { self.begin(open, id, &part)? } else { self.resume(open, id, &part)? };
-        upload.next = part.number + 1;
-        upload.received += len as u64;
-
-        let last = part.last;
-        let result = match (upload.write(part), last) {
-            (Ok(()), true) => return self.commit(open, upload),
-            (result, _) => result,
-        };
+        let (result, upload) = self.append(open, upload, part);
         // A client that hears of a failure with the first part does not abort the upload, and may
         // try again under the same number.
-        if result.is_ok() || !first {
-            lock(&open.uploads).0.insert(id, upload);
+        match upload {
+            Some(upload) if result.is_ok() || !first => {
+                lock(&open.uploads).0.insert(id, Some(upload));
+            }
+            _ => {
+                lock(&open.uploads).0.remove(&id);
+            }
         }
         result
     }
@@ -57,12 +55,12 @@ impl Service {
         self.require(Capabilities::WRITE)?;
         let mut uploads = lock(&open.uploads);
         match uploads.0.remove(&id) {
-            Some(upload) if upload.object == *object => {
+            Some(Some(upload)) if upload.object == *object => {
                 drop(uploads);
                 upload.give_up()
             }
-            Some(upload) => {
-                uploads.0.insert(id, upload);
+            Some(other) => {
+                uploads.0.insert(id, other);
                 Err(Status::Malformed)
             }
             None => Err(Status::Malformed),
@@ -74,7 +72,7 @@ impl Service {
         if let Some(description) = &part.description {
             self.check_text(description)?;
         }
-        let uploads = lock(&open.uploads);
+        let mut uploads = lock(&open.uploads);
         if uploads.0.contains_key(&id) {
             return Err(Status::Malformed);
         }
@@ -82,6 +80,7 @@ impl Service {
             debug!(session = %open.session, "too many open uploads");
             return Err(Status::NoSpace);
         }
+        uploads.0.insert(id, None);
         drop(uploads);
         let object = NewObject {
             id: part.object,
@@ -89,7 +88,10 @@ impl Service {
             expected_size: part.expected_size,
             description: part.description.clone(),
         };
-        let transaction = guard("begin", || self.plugin.begin(&open.session, object))?;
+        let transaction = guard("begin", || self.plugin.begin(&open.session, object));
+        let transaction = transaction.inspect_err(|_| {
+            lock(&open.uploads).0.remove(&id);
+        })?;
         Ok(Upload {
             object: part.object,
             next: 1,
@@ -101,19 +103,37 @@ impl Service {
 
     fn resume(&self, open: &OpenSession, id: u64, part: &StorePart) -> Result<Upload> {
         let mut uploads = lock(&open.uploads);
-        let upload = uploads.0.get(&id).ok_or(Status::Malformed)?;
+        let place = uploads.0.get_mut(&id).ok_or(Status::Malformed)?;
+        let upload = place.as_ref().ok_or(Status::Malformed)?;
         upload.transaction.as_ref().map_err(|status| *status)?;
         if upload.object != part.object || upload.next != part.number {
             return Err(Status::Malformed);
         }
         check_total(part, upload.received, upload.expected)?;
-        uploads.0.remove(&id).ok_or(Status::Malformed)
+        place.take().ok_or(Status::Malformed)
+    }
+
+    /// Writes a part that fits and, if it is the last one, commits. Returns what is left of the
+    /// upload.
+    fn append(
+        &self,
+        open: &OpenSession,
+        mut upload: Upload,
+        part: StorePart,
+    ) -> (Result<()>, Option<Upload>) {
+        upload.next = part.number + 1;
+        upload.received += part.data.len() as u64;
+        let last = part.last;
+        match upload.write(part) {
+            Ok(()) if last => (self.commit(open, upload), None),
+            result => (result, Some(upload)),
+        }
     }
 
     fn commit(&self, open: &OpenSession, upload: Upload) -> Result<()> {
         let transaction = upload.transaction?;
         guard("commit", || transaction.commit())?;
-        lock(&open.holdings).add(upload.object, 1);
+        self.hold(open, upload.object, 1);
         Ok(())
     }
 }
@@ -157,7 +177,7 @@ fn drop_transaction(transaction: Box<dyn Transaction>) -> Result<()> {
 impl Uploads {
     /// Gives all uploads of a session up that has ended.
     pub(super) fn drop_all(self, session: &Session) {
-        for (_, upload) in self.0 {
+        for upload in self.0.into_values().flatten() {
             debug!(%session, object = %upload.object, "upload given up with its session");
             let _logged = upload.give_up();
         }

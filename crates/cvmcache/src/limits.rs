@@ -27,6 +27,16 @@ pub struct Limits {
     pub max_in_flight: usize,
     /// How many uploads a session may have open; default 1024. One more is answered NOSPACE.
     pub max_uploads: usize,
+    /// How many bytes the open uploads of a session may have in all; default 16 GiB. A part that
+    /// exceeds it is answered NOSPACE, and ends its upload.
+    pub max_upload_bytes: u64,
+    /// How long an upload may go without a part before it is given up; default 1 hour. It may take
+    /// half as long again. What comes later is answered TIMEOUT.
+    pub upload_idle: Duration,
+    /// How long a request may take before it is answered TIMEOUT, from when it was received; by
+    /// default for ever. Only with workers: without them, nobody is there to notice. The callback
+    /// goes on, and another thread takes the place of the one that it keeps busy.
+    pub request_deadline: Option<Duration>,
     /// How many listings a session may have open; default 16. One more is answered NOSPACE.
     pub max_listings: usize,
     /// About how many bytes one part of a listing has; from 4 KiB to 8 MiB, default 512 KiB: a few
@@ -48,6 +58,9 @@ impl Default for Limits {
             max_buffered: 8 * 1024 * 1024,
             max_in_flight: 64,
             max_uploads: 1024,
+            max_upload_bytes: 16 << 30,
+            upload_idle: Duration::from_secs(3600),
+            request_deadline: None,
             max_listings: 16,
             listing_part: 512 * 1024,
             max_reloads: 4096,
@@ -94,7 +107,10 @@ impl Limits {
         check("max_in_flight", self.max_in_flight, 1, usize::MAX)?;
         // Descriptions count as they are, so one part with the last entry fits into a frame.
         check("listing_part", self.listing_part, 4 * 1024, 8 * 1024 * 1024)?;
-        let grace = usize::try_from(self.shutdown_grace.as_secs()).unwrap_or(usize::MAX);
-        check("shutdown_grace in seconds", grace, 0, 3600)
+        let seconds = |time: Duration| usize::try_from(time.as_secs()).unwrap_or(usize::MAX);
+        let deadline = self.request_deadline.unwrap_or_default();
+        check("shutdown_grace in seconds", seconds(self.shutdown_grace), 0, 3600)?;
+        check("request_deadline in seconds", seconds(deadline), 0, 1_000_000)?;
+        check("upload_idle in seconds", seconds(self.upload_idle), 0, 1_000_000)
     }
 }

@@ -13,9 +13,10 @@ mod peer;
 mod reload;
 mod uploads;
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use bytes::Bytes;
 use cvmcache_proto::{HandshakeAck, Operation, PROTOCOL_VERSION, Reply, ReplyBody, Request};
@@ -39,8 +40,23 @@ pub struct Service {
     capabilities: Capabilities,
     limits: Limits,
     name: Bytes,
+    checksum_replies: bool,
+    trust: Trust,
     next_session: AtomicU64,
     reloads: Mutex<Reloads>,
+    /// All sessions by number; empty unless [`Trust::foreign_sessions`].
+    sessions: Mutex<HashMap<u64, Weak<OpenSession>>>,
+}
+
+/// What a session is believed beyond its own. By default nothing: a client that is wrong, or
+/// hostile, harms nobody else then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Trust {
+    /// A connection may speak for a session that another one has opened.
+    pub foreign_sessions: bool,
+    /// A session may give back references that others hold, if the plugin counts that many.
+    pub foreign_references: bool,
 }
 
 /// A session that is open, and what it holds.
@@ -61,9 +77,26 @@ impl Service {
             capabilities,
             limits,
             name: name.into(),
+            checksum_replies: false,
+            trust: Trust::default(),
+            sessions: Mutex::default(),
             next_session: AtomicU64::new(1),
             reloads: Mutex::default(),
         }
+    }
+
+    /// Sends a CRC-32 with every answer to a read.
+    #[must_use]
+    pub fn checksum_replies(mut self, on: bool) -> Self {
+        self.checksum_replies = on;
+        self
+    }
+
+    /// Believes sessions more than is good for others.
+    #[must_use]
+    pub fn trust(mut self, trust: Trust) -> Self {
+        self.trust = trust;
+        self
     }
 
     /// The bounds that the service keeps to.
@@ -101,7 +134,16 @@ impl Service {
             uploads: Mutex::default(),
             listings: Mutex::default(),
         };
-        Ok((ack, Arc::new(open)))
+        let open = Arc::new(open);
+        if self.trust.foreign_sessions {
+            lock(&self.sessions).insert(id, Arc::downgrade(&open));
+        }
+        Ok((ack, open))
+    }
+
+    /// A session that is not the connection's own, if that is allowed.
+    fn foreign_session(&self, id: u64) -> Option<Arc<OpenSession>> {
+        lock(&self.sessions).get(&id).and_then(Weak::upgrade)
     }
 
     /// Does what a session asks, and returns the one reply.
@@ -112,7 +154,8 @@ impl Service {
             }
             Operation::Read { object, offset, size } => {
                 let result = self.read(open, &object, offset, size);
-                ReplyBody::Read { result, data_crc32: None }
+                let data = result.as_ref().ok().filter(|_| self.checksum_replies);
+                ReplyBody::Read { data_crc32: data.map(checksum), result }
             }
             Operation::ObjectInfo { object } => {
                 ReplyBody::ObjectInfo(self.object_info(open, &object))
@@ -162,6 +205,7 @@ impl Service {
         listings.drop_all();
         let ended = self.end_holdings(open, at_most);
         if ended {
+            lock(&self.sessions).remove(&open.session.id());
             debug!(session = %open.session, "session ended");
         }
         ended
@@ -244,6 +288,12 @@ impl fmt::Debug for Service {
             .field("capabilities", &self.capabilities)
             .finish_non_exhaustive()
     }
+}
+
+fn checksum(data: &Data) -> u32 {
+    let mut crc = crc32fast::Hasher::new();
+    data.pieces().for_each(|piece| crc.update(piece));
+    crc.finalize()
 }
 
 /// Locks what no panic leaves half-changed: plugins are only called behind [`guard`].

@@ -4,12 +4,14 @@
 //! takes no more requests while too many of its answers are unread or too many of its requests
 //! are under way: then the bytes wait in the socket, and the client with them.
 
+use std::collections::HashMap;
 use std::io;
 use std::mem;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cvmcache_proto::{
-    Decoder, DecoderLimits, Frame, FrameError, Operation, Request, ServerMessage,
+    Decoder, DecoderLimits, Envelope, Frame, FrameError, Operation, Request, ServerMessage, Status,
 };
 use mio::Token;
 use tracing::{debug, info};
@@ -17,9 +19,9 @@ use tracing::{debug, info};
 use super::order::{Lane, Lanes};
 use super::outbox::Outbox;
 use super::socket::{Received, Socket};
-use super::workers::{Done, Job, Work, Workers};
+use super::workers::{Call, Done, Job, Outcome, Work, Workers};
 use crate::Session;
-use crate::service::{Action, Peer, Service};
+use crate::service::{Action, OpenSession, Peer, Service};
 
 /// How many reads and frames a turn handles, at most.
 const TURN_STEPS: usize = 256;
@@ -60,8 +62,10 @@ pub(super) struct Connection {
     outbox: Outbox,
     peer: Peer,
     lanes: Lanes,
-    /// Requests that are under way, or wait in a lane, and the bytes they carry.
-    in_flight: usize,
+    /// Requests that are with the workers, or wait in a lane, by serial number.
+    calls: HashMap<u64, Underway>,
+    last_serial: u64,
+    /// The memory that they and their answers take.
     bytes_in_flight: usize,
     listing_part: usize,
     /// There may be bytes in the socket.
@@ -86,8 +90,22 @@ enum Stage {
     Open,
     /// No more requests are taken; those under way are waited for.
     Finishing,
-    /// The session has ended, or is about to; last answers are on their way.
+    /// A worker ends the session.
+    Ending,
+    /// The session has ended; last answers are on their way.
     Ended,
+}
+
+/// A request that is with the workers, or waits in a lane.
+#[derive(Debug)]
+struct Underway {
+    envelope: Envelope,
+    since: Instant,
+    bytes: usize,
+    /// It is with the workers, and not in a lane any more.
+    is_submitted: bool,
+    /// It took too long, and has been answered without waiting for it.
+    is_overdue: bool,
 }
 
 impl Connection {
@@ -101,7 +119,8 @@ impl Connection {
             outbox: Outbox::new(limits.max_attachment),
             peer,
             lanes: Lanes::default(),
-            in_flight: 0,
+            calls: HashMap::new(),
+            last_serial: 0,
             bytes_in_flight: 0,
             listing_part: service.limits().listing_part,
             readable: false,
@@ -156,14 +175,47 @@ impl Connection {
 
     /// A worker has finished a job. The next turn goes on from here.
     pub(super) fn done(&mut self, workers: &Workers, done: Done) {
-        self.in_flight -= 1;
-        self.bytes_in_flight -= done.bytes;
-        if let Some(reply) = done.reply {
-            self.answer(ServerMessage::Reply(reply));
+        match done.outcome {
+            Outcome::SessionEnded => self.stage = Stage::Ended,
+            Outcome::Replied { serial, reply } => match self.forget(serial) {
+                Some(call) if call.is_overdue => workers.recovered(),
+                _ => self.answer(reply),
+            },
         }
-        if let Some(next) = done.lane.and_then(|lane| self.lanes.leave(lane)) {
-            self.dispatch(workers, next, done.lane);
+        let Some(lane) = done.lane else { return };
+        while let Some(next) = self.lanes.leave(lane) {
+            // What the client has been told to have failed must not be done after all.
+            match self.calls.get(&next.serial) {
+                Some(call) if call.is_overdue => drop(self.forget(next.serial)),
+                _ => return self.submit(workers, next, Some(lane)),
+            }
         }
+    }
+
+    fn forget(&mut self, serial: u64) -> Option<Underway> {
+        let call = self.calls.remove(&serial)?;
+        self.bytes_in_flight -= call.bytes;
+        Some(call)
+    }
+
+    /// Gives up uploads that no part has come for.
+    pub(super) fn sweep(&self, service: &Service) {
+        self.peer.session().into_iter().for_each(|open| service.sweep(open));
+    }
+
+    /// Answers requests that have been under way for longer than `deadline`.
+    pub(super) fn expire_calls(&mut self, workers: &Workers, deadline: Duration) {
+        let mut answers = Vec::new();
+        for call in self.calls.values_mut() {
+            if !call.is_overdue && call.since.elapsed() > deadline {
+                call.is_overdue = true;
+                if call.is_submitted {
+                    workers.replace();
+                }
+                answers.push(call.envelope.fail(Status::Timeout));
+            }
+        }
+        answers.into_iter().for_each(|answer| self.answer(answer));
     }
 
     /// Does some work: takes requests, sends answers.
@@ -189,12 +241,12 @@ impl Connection {
     /// Takes requests until there are none, or enough for this turn.
     fn take_requests(&mut self, context: &Context<'_>) -> Result<Turn, End> {
         let begun = Instant::now();
-        let in_flight_before = self.in_flight;
+        let calls_before = self.calls.len();
         for _ in 0..TURN_STEPS {
             if self.is_backed_up(context.service) || begun.elapsed() > context.time {
                 return Ok(Turn::Again);
             }
-            if context.workers.is_some() && self.in_flight - in_flight_before >= context.jobs {
+            if context.workers.is_some() && self.calls.len() - calls_before >= context.jobs {
                 return Ok(Turn::WaitForWorker);
             }
             match self.decoder.next_frame()? {
@@ -209,7 +261,7 @@ impl Connection {
     /// True if the client has to wait before more of its requests are taken.
     fn is_backed_up(&self, service: &Service) -> bool {
         let limits = service.limits();
-        self.in_flight >= limits.max_in_flight
+        self.calls.len() >= limits.max_in_flight
             || self.outbox.held() + self.bytes_in_flight >= limits.max_buffered
     }
 
@@ -233,13 +285,7 @@ impl Connection {
                     let reply = context.service.handle(&open, request);
                     self.answer(ServerMessage::Reply(reply));
                 }
-                Some(workers) => {
-                    self.in_flight += 1;
-                    self.bytes_in_flight += self.weight(&request);
-                    if let Some((request, lane)) = self.lanes.enter(request) {
-                        self.dispatch(workers, request, lane);
-                    }
-                }
+                Some(workers) => self.call(workers, open, request),
             },
             Action::Quit => return Err(End::Quit),
             Action::Nothing => {}
@@ -247,13 +293,25 @@ impl Connection {
         Ok(())
     }
 
-    /// Hands a request to the workers.
-    fn dispatch(&self, workers: &Workers, request: Request, lane: Option<Lane>) {
-        if let Some(open) = self.peer.session() {
-            let bytes = self.weight(&request);
-            let (open, work) = (open.clone(), Work::Handle(request));
-            workers.submit(Job { token: self.token, open, work, lane, bytes });
+    /// Hands a request to the workers, in its turn.
+    fn call(&mut self, workers: &Workers, open: Arc<OpenSession>, request: Request) {
+        self.last_serial += 1;
+        let (serial, bytes) = (self.last_serial, self.weight(&request));
+        let envelope = request.envelope();
+        let since = Instant::now();
+        let underway = Underway { envelope, since, bytes, is_submitted: false, is_overdue: false };
+        self.bytes_in_flight += bytes;
+        self.calls.insert(serial, underway);
+        if let Some((call, lane)) = self.lanes.enter(Call { serial, open, request }) {
+            self.submit(workers, call, lane);
         }
+    }
+
+    fn submit(&mut self, workers: &Workers, call: Call, lane: Option<Lane>) {
+        if let Some(underway) = self.calls.get_mut(&call.serial) {
+            underway.is_submitted = true;
+        }
+        workers.submit(Job { token: self.token, work: Work::Call(call), lane });
     }
 
     fn answer(&mut self, message: ServerMessage) {
@@ -295,22 +353,22 @@ impl Connection {
     /// Once no more requests are taken: waits for those under way, ends the session, and sees
     /// the last answers off.
     fn wind_up(&mut self, context: &Context<'_>) -> Turn {
-        if self.in_flight > 0 {
-            return Turn::Wait;
-        }
-        if self.stage == Stage::Finishing {
+        if self.stage == Stage::Finishing && self.calls.is_empty() {
+            self.stage = Stage::Ended;
             match (self.peer.session(), context.workers) {
-                (Some(open), None) if !context.service.end(open, END_STEP) => return Turn::Again,
+                (Some(open), None) if !context.service.end(open, END_STEP) => {
+                    self.stage = Stage::Finishing;
+                    return Turn::Again;
+                }
                 (Some(open), Some(workers)) => {
-                    self.in_flight += 1;
-                    let (open, work) = (open.clone(), Work::EndSession);
-                    workers.submit(Job { token: self.token, open, work, lane: None, bytes: 0 });
+                    self.stage = Stage::Ending;
+                    let work = Work::EndSession(open.clone());
+                    workers.submit(Job { token: self.token, work, lane: None });
                 }
                 _ => {}
             }
-            self.stage = Stage::Ended;
         }
-        if self.in_flight == 0 && self.outbox.is_empty() { Turn::Over } else { Turn::Wait }
+        if self.stage == Stage::Ended && self.outbox.is_empty() { Turn::Over } else { Turn::Wait }
     }
 
     /// The memory that a request and the largest answer to it take.

@@ -8,11 +8,12 @@
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::mem;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mio::{Events, Poll, Token};
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::connection::{Connection, Context, Turn};
 use super::listener::Listener;
@@ -64,6 +65,9 @@ pub(super) struct State {
     /// There may be connections to accept.
     acceptable: bool,
     accept_again: Option<Instant>,
+    /// When to look for uploads without parts, and for requests that take too long.
+    next_sweep: Option<Instant>,
+    next_check: Option<Instant>,
     /// When to end, whoever is still there.
     deadline: Option<Instant>,
 }
@@ -124,6 +128,8 @@ impl EventLoop {
             self.accept();
             self.grant();
             self.take_turns();
+            self.sweep_uploads();
+            self.check_calls();
         }
         Ok(())
     }
@@ -144,7 +150,8 @@ impl EventLoop {
             return Some(Duration::ZERO);
         }
         let closing = state.closing.front().map(|(deadline, _)| *deadline);
-        let next = [closing, state.accept_again, state.deadline].into_iter().flatten().min()?;
+        let timers = [state.accept_again, state.next_sweep, state.next_check, state.deadline];
+        let next = timers.into_iter().chain([closing]).flatten().min()?;
         Some(next.saturating_duration_since(Instant::now()))
     }
 
@@ -186,6 +193,34 @@ impl EventLoop {
             } else {
                 state.call(token, |connection| connection.abandon(&self.service));
             }
+        }
+    }
+
+    /// Looks for uploads without parts, twice in the time that they are given.
+    fn sweep_uploads(&mut self) {
+        let state = &mut self.state;
+        if is_due(&mut state.next_sweep, self.service.limits().upload_idle / 2) {
+            for connection in state.connections.values() {
+                connection.sweep(&self.service);
+            }
+        }
+        if state.connections.is_empty() {
+            state.next_sweep = None;
+        }
+    }
+
+    /// Looks for requests that take too long, four times in the time that they are given.
+    fn check_calls(&mut self) {
+        let (Some(workers), Some(deadline)) =
+            (&self.workers, self.service.limits().request_deadline)
+        else {
+            return;
+        };
+        if is_due(&mut self.state.next_check, deadline / 4) {
+            self.state.call_all(|connection| connection.expire_calls(workers, deadline));
+        }
+        if !workers.are_busy() {
+            self.state.next_check = None;
         }
     }
 
@@ -262,7 +297,12 @@ impl EventLoop {
                 (false, false) => 0,
             };
             let workers = self.workers.as_ref();
-            match connection.turn(&Context { service: &self.service, workers, time, jobs }) {
+            let context = Context { service: &self.service, workers, time, jobs };
+            let turn = turn_or_abandon(connection, &context).unwrap_or_else(|| {
+                error!(connection = token.0, "connection given up after a panic");
+                Turn::Over
+            });
+            match turn {
                 Turn::Again => self.state.call(token, |_| {}),
                 Turn::WaitForWorker => {
                     if !mem::replace(&mut connection.is_waiting, true) {
@@ -307,3 +347,29 @@ impl EventLoop {
         }
     }
 }
+
+/// Gives a connection its turn. What a plugin has answered with is dropped there, and may be of its
+/// own making: should that panic, only this connection ends, and its session as it should. `None`
+/// if even that panics.
+fn turn_or_abandon(connection: &mut Connection, context: &Context<'_>) -> Option<Turn> {
+    catch_unwind(AssertUnwindSafe(|| connection.turn(context)))
+        .or_else(|_| {
+            catch_unwind(AssertUnwindSafe(|| {
+                connection.abandon(context.service);
+                Turn::Again
+            }))
+        })
+        .ok()
+}
+
+/// True if it is time, which it is once in every `period`; the first time after one has passed.
+fn is_due(next: &mut Option<Instant>, period: Duration) -> bool {
+    let now = Instant::now();
+    let due = next.is_some_and(|next| next <= now);
+    if due || next.is_none() {
+        *next = Some(now + period.max(SHORTEST_PERIOD));
+    }
+    due
+}
+
+const SHORTEST_PERIOD: Duration = Duration::from_millis(1);

@@ -8,6 +8,8 @@ use std::collections::{HashMap, VecDeque};
 
 use cvmcache_proto::{ObjectId, Operation, Request};
 
+use super::workers::Call;
+
 /// What requests have in common that wait for each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Lane {
@@ -32,23 +34,23 @@ impl Lane {
 /// The lanes of a connection in which a request is under way, and who waits behind it.
 #[derive(Debug, Default)]
 pub(super) struct Lanes {
-    busy: HashMap<Lane, VecDeque<Request>>,
+    busy: HashMap<Lane, VecDeque<Call>>,
 }
 
 impl Lanes {
-    /// Lets a request pass, with its lane, or keeps it until the one before it is done.
-    pub(super) fn enter(&mut self, request: Request) -> Option<(Request, Option<Lane>)> {
-        let Some(lane) = Lane::of(&request) else { return Some((request, None)) };
+    /// Lets a call pass, with its lane, or keeps it until the one before it is done.
+    pub(super) fn enter(&mut self, call: Call) -> Option<(Call, Option<Lane>)> {
+        let Some(lane) = Lane::of(&call.request) else { return Some((call, None)) };
         if let Some(waiting) = self.busy.get_mut(&lane) {
-            waiting.push_back(request);
+            waiting.push_back(call);
             return None;
         }
         self.busy.insert(lane, VecDeque::new());
-        Some((request, Some(lane)))
+        Some((call, Some(lane)))
     }
 
-    /// The request in a lane is done: the next one may pass.
-    pub(super) fn leave(&mut self, lane: Lane) -> Option<Request> {
+    /// The call in a lane is done: the next one may pass.
+    pub(super) fn leave(&mut self, lane: Lane) -> Option<Call> {
         let next = self.busy.get_mut(&lane)?.pop_front();
         if next.is_none() {
             self.busy.remove(&lane);
@@ -59,50 +61,81 @@ impl Lanes {
 
 #[cfg(test)]
 mod tests {
-    use cvmcache_proto::HashAlgorithm;
+    use cvmcache_proto::{Data, HashAlgorithm, ObjectInfo, Status};
 
     use super::*;
+    use crate::plugin::{CachePlugin, Capabilities, Result};
+    use crate::service::Service;
+    use crate::{Limits, Session};
+
+    struct Nothing;
+
+    impl CachePlugin for Nothing {
+        fn capabilities(&self) -> Capabilities {
+            Capabilities::NONE
+        }
+
+        fn object_info(&self, _: &Session, _: &ObjectId) -> Result<ObjectInfo> {
+            Err(Status::NoEntry)
+        }
+
+        fn read(&self, _: &Session, _: &ObjectId, _: u64, _: u32) -> Result<Data> {
+            Err(Status::NoEntry)
+        }
+    }
 
     fn object(byte: u8) -> ObjectId {
         ObjectId::new(HashAlgorithm::Sha1, [byte; 20])
     }
 
-    fn change(id: u64, object: ObjectId, change_by: i32) -> Request {
-        Request { session: 1, id, operation: Operation::Refcount { object, change_by } }
+    /// Calls of one session, with numbers of their own.
+    fn calls() -> impl FnMut(u64, Operation) -> Call {
+        let service = Service::new(Box::new(Nothing), "test", Limits::default());
+        let (_, open) = service.handshake(None, None).unwrap();
+        move |id, operation| {
+            let request = Request { session: 1, id, operation };
+            Call { serial: id, open: open.clone(), request }
+        }
+    }
+
+    fn change(byte: u8, change_by: i32) -> Operation {
+        Operation::Refcount { object: object(byte), change_by }
     }
 
     #[test]
     fn changes_of_one_count_wait_for_each_other() {
+        let mut call = calls();
         let mut lanes = Lanes::default();
-        let (_, lane) = lanes.enter(change(1, object(1), 1)).unwrap();
-        assert!(lanes.enter(change(2, object(1), -1)).is_none());
-        assert!(lanes.enter(change(3, object(1), 1)).is_none());
-        assert!(lanes.enter(change(4, object(2), 1)).is_some());
-        assert!(lanes.enter(change(5, object(1), 0)).is_some());
+        let (_, lane) = lanes.enter(call(1, change(1, 1))).unwrap();
+        assert!(lanes.enter(call(2, change(1, -1))).is_none());
+        assert!(lanes.enter(call(3, change(1, 1))).is_none());
+        assert!(lanes.enter(call(4, change(2, 1))).is_some());
+        assert!(lanes.enter(call(5, change(1, 0))).is_some());
 
         let lane = lane.unwrap();
-        assert_eq!(lanes.leave(lane).unwrap().id, 2);
-        assert_eq!(lanes.leave(lane).unwrap().id, 3);
+        assert_eq!(lanes.leave(lane).unwrap().serial, 2);
+        assert_eq!(lanes.leave(lane).unwrap().serial, 3);
         assert!(lanes.leave(lane).is_none());
-        assert!(lanes.enter(change(6, object(1), 1)).is_some());
+        assert!(lanes.enter(call(6, change(1, 1))).is_some());
     }
 
     #[test]
     fn an_abort_waits_for_the_parts_before_it() {
+        let mut call = calls();
         let mut lanes = Lanes::default();
-        let abort =
-            |id| Request { session: 1, id, operation: Operation::StoreAbort { object: object(1) } };
-        assert!(lanes.enter(abort(1)).is_some());
-        assert!(lanes.enter(abort(1)).is_none());
-        assert!(lanes.enter(abort(2)).is_some());
+        let abort = || Operation::StoreAbort { object: object(1) };
+        assert!(lanes.enter(call(1, abort())).is_some());
+        assert!(lanes.enter(call(1, abort())).is_none());
+        assert!(lanes.enter(call(2, abort())).is_some());
     }
 
     #[test]
     fn reads_never_wait() {
+        let mut call = calls();
         let mut lanes = Lanes::default();
         for id in 0..3 {
             let operation = Operation::Read { object: object(1), offset: 0, size: 1 };
-            assert!(lanes.enter(Request { session: 1, id, operation }).is_some());
+            assert!(lanes.enter(call(id, operation)).is_some());
         }
         assert!(lanes.busy.is_empty());
     }

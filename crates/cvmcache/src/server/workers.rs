@@ -3,56 +3,76 @@
 //! Jobs that nobody works on yet are few: who has more of them waits for a turn, so that the
 //! threads are shared between connections and not taken by who comes first with most.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use crossbeam_channel::{Receiver, Sender};
-use cvmcache_proto::{Reply, Request};
+use cvmcache_proto::{Request, ServerMessage, Status};
 use mio::Token;
+use tracing::warn;
 
 use super::mailbox::{Mailbox, Note};
 use super::order::Lane;
 use crate::service::{OpenSession, Service};
 
-/// Something to do for a session.
+/// A request on its way to the service.
+#[derive(Debug)]
+pub(super) struct Call {
+    /// Names the call among those of its connection.
+    pub(super) serial: u64,
+    pub(super) open: Arc<OpenSession>,
+    pub(super) request: Request,
+}
+
+/// Something to do for a connection.
 #[derive(Debug)]
 pub(super) struct Job {
-    /// The connection.
     pub(super) token: Token,
-    pub(super) open: Arc<OpenSession>,
     pub(super) work: Work,
     /// The lane that the request keeps busy.
     pub(super) lane: Option<Lane>,
-    /// The memory that the request and its answer take.
-    pub(super) bytes: usize,
 }
 
 #[derive(Debug)]
 pub(super) enum Work {
-    Handle(Request),
-    EndSession,
+    Call(Call),
+    EndSession(Arc<OpenSession>),
 }
 
 /// What came of a job.
 #[derive(Debug)]
 pub(super) struct Done {
     pub(super) token: Token,
-    /// `None` for the end of a session.
-    pub(super) reply: Option<Reply>,
+    pub(super) outcome: Outcome,
     pub(super) lane: Option<Lane>,
-    pub(super) bytes: usize,
+}
+
+#[derive(Debug)]
+pub(super) enum Outcome {
+    Replied { serial: u64, reply: ServerMessage },
+    SessionEnded,
 }
 
 /// A pool of threads, as the I/O thread sees it.
 #[derive(Debug)]
 pub(super) struct Workers {
     jobs: Sender<Job>,
-    threads: Vec<JoinHandle<()>>,
-    /// Jobs that are not done.
+    queue: Receiver<Job>,
+    service: Arc<Service>,
+    mailbox: Mailbox,
+    /// How many of them there should be that are not stuck.
+    count: usize,
+    threads: RefCell<Vec<JoinHandle<()>>>,
+    /// Jobs that are not done, and those of them that take too long.
     outstanding: Cell<usize>,
+    stuck: Cell<usize>,
 }
+
+/// For each thread that should be there, how many may be started instead of stuck ones.
+const MAX_REPLACEMENTS: usize = 3;
 
 impl Workers {
     /// Starts `count` threads; `None` for none.
@@ -62,20 +82,59 @@ impl Workers {
         mailbox: &Mailbox,
     ) -> io::Result<Option<Self>> {
         let (jobs, queue) = crossbeam_channel::unbounded();
-        let threads = (0..count)
-            .map(|number| {
-                let (queue, service, mailbox) = (queue.clone(), service.clone(), mailbox.clone());
-                thread::Builder::new()
-                    .name(format!("worker-{number}"))
-                    .spawn(move || work(&queue, &service, &mailbox))
-            })
-            .collect::<io::Result<Vec<_>>>()?;
-        Ok((count > 0).then_some(Self { jobs, threads, outstanding: Cell::new(0) }))
+        let workers = Self {
+            jobs,
+            queue,
+            service: service.clone(),
+            mailbox: mailbox.clone(),
+            count,
+            threads: RefCell::default(),
+            outstanding: Cell::new(0),
+            stuck: Cell::new(0),
+        };
+        for _ in 0..count {
+            workers.start_thread()?;
+        }
+        Ok((count > 0).then_some(workers))
+    }
+
+    fn start_thread(&self) -> io::Result<()> {
+        let mut threads = self.threads.borrow_mut();
+        let (queue, service) = (self.queue.clone(), self.service.clone());
+        let mailbox = self.mailbox.clone();
+        let name = format!("worker-{}", threads.len());
+        let work = move || work(&queue, &service, &mailbox);
+        threads.push(thread::Builder::new().name(name).spawn(work)?);
+        Ok(())
+    }
+
+    /// Takes note that a job takes too long, and has somebody else do what its thread does not.
+    pub(super) fn replace(&self) {
+        self.stuck.set(self.stuck.get() + 1);
+        let threads = self.threads.borrow().len();
+        let spare = threads - self.count;
+        if self.stuck.get() <= spare || spare >= MAX_REPLACEMENTS * self.count {
+            return;
+        }
+        match self.start_thread() {
+            Ok(()) => warn!(threads = threads + 1, "a callback takes too long: one more worker"),
+            Err(error) => warn!(%error, "a callback takes too long, and no other worker can start"),
+        }
+    }
+
+    /// Takes note that such a job is done after all.
+    pub(super) fn recovered(&self) {
+        self.stuck.set(self.stuck.get() - 1);
+    }
+
+    /// True if there are jobs that are not done.
+    pub(super) fn are_busy(&self) -> bool {
+        self.outstanding.get() > 0
     }
 
     /// How many more jobs there should be: one for each thread, and one that it finds next.
     pub(super) fn room(&self) -> usize {
-        (2 * self.threads.len()).saturating_sub(self.outstanding.get())
+        (2 * self.count + self.stuck.get()).saturating_sub(self.outstanding.get())
     }
 
     /// Hands a job to whoever is free next.
@@ -93,8 +152,8 @@ impl Workers {
     /// Ends the threads that are idle, and waits for them. A thread that is stuck in a callback
     /// is left behind if `all_idle` is false.
     pub(super) fn stop(self, all_idle: bool) {
-        drop(self.jobs);
-        for thread in self.threads {
+        drop((self.jobs, self.queue));
+        for thread in self.threads.into_inner() {
             if all_idle || thread.is_finished() {
                 // Panics do not leave the guard around callbacks.
                 let _ = thread.join();
@@ -104,14 +163,21 @@ impl Workers {
 }
 
 fn work(queue: &Receiver<Job>, service: &Service, mailbox: &Mailbox) {
-    for Job { token, open, work, lane, bytes } in queue {
-        let reply = match work {
-            Work::Handle(request) => Some(service.handle(&open, request)),
-            Work::EndSession => {
-                service.end(&open, usize::MAX);
-                None
+    for Job { token, work, lane } in queue {
+        let outcome = match work {
+            Work::Call(Call { serial, open, request }) => {
+                let envelope = request.envelope();
+                // Plugins have a guard of their own; this is for what nobody has thought of.
+                let handled = catch_unwind(AssertUnwindSafe(|| service.handle(&open, request)));
+                let reply = handled.map(ServerMessage::Reply);
+                let reply = reply.unwrap_or_else(|_| envelope.fail(Status::IoErr));
+                Outcome::Replied { serial, reply }
+            }
+            Work::EndSession(open) => {
+                let _ = catch_unwind(AssertUnwindSafe(|| service.end(&open, usize::MAX)));
+                Outcome::SessionEnded
             }
         };
-        mailbox.send(Note::Done(Done { token, reply, lane, bytes }));
+        mailbox.send(Note::Done(Done { token, outcome, lane }));
     }
 }

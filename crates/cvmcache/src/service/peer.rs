@@ -58,8 +58,8 @@ impl Peer {
         };
         match message {
             ClientMessage::Handshake { name, .. } => self.handshake(service, name),
-            ClientMessage::Request(request) => match self.own(request.session) {
-                Some(session) => Action::Handle(session.clone(), request),
+            ClientMessage::Request(request) => match self.session_of(service, request.session) {
+                Some(session) => Action::Handle(session, request),
                 None => {
                     debug!(claimed = request.session, session = ?self.session, "not its session");
                     Action::Answer(request.envelope().fail(Status::Forbidden))
@@ -96,6 +96,11 @@ impl Peer {
             Err(status) => HandshakeAck::refused(status),
         };
         Action::Answer(ServerMessage::HandshakeAck(ack))
+    }
+
+    /// The session that a request names, if it may.
+    fn session_of(&self, service: &Service, claimed: u64) -> Option<Arc<OpenSession>> {
+        self.own(claimed).cloned().or_else(|| service.foreign_session(claimed))
     }
 
     /// The session, if it is the one that the client names.

@@ -1,6 +1,7 @@
 //! Uploads: that their parts come in order and add up, and that none outlives its session.
 
 use std::collections::HashMap;
+use std::mem;
 
 use cvmcache_proto::StorePart;
 use tracing::debug;
@@ -12,7 +13,11 @@ use crate::plugin::{Capabilities, NewObject, ObjectId, Result, Status, Transacti
 /// The uploads of a session, by the number of the request that began them; `None` while the plugin
 /// works on one, since the lock is not held then.
 #[derive(Debug, Default)]
-pub(super) struct Uploads(HashMap<u64, Option<Upload>>);
+pub(super) struct Uploads {
+    open: HashMap<u64, Option<Upload>>,
+    /// What has been received of them.
+    bytes: u64,
+}
 
 struct Upload {
     object: ObjectId,
@@ -23,7 +28,12 @@ struct Upload {
     /// What the plugin made of it. After a failure the client still has to abort the upload, and
     /// parts that it had sent before it heard of the failure get the same answer.
     transaction: Result<Box<dyn Transaction>>,
+    /// How many sweeps have passed since the last part.
+    age: u8,
 }
+
+/// How many sweeps an upload survives without a part.
+const MAX_AGE: u8 = 2;
 
 impl Service {
     /// Takes one part of an upload. A part that is malformed changes nothing.
@@ -33,6 +43,10 @@ impl Service {
         if len > max || (len < max && !part.last) {
             return Err(Status::Malformed);
         }
+        if part.data_crc32.is_some_and(|crc| crc != crc32fast::hash(&part.data)) {
+            debug!(session = %open.session, object = %part.object, "a part came damaged");
+            return Err(Status::Corrupted);
+        }
         let first = part.number == 1;
         let upload =
             if first { self.begin(open, id, &part)? } else { self.resume(open, id, &part)? };
@@ -41,10 +55,10 @@ impl Service {
         // try again under the same number.
         match upload {
             Some(upload) if result.is_ok() || !first => {
-                lock(&open.uploads).0.insert(id, Some(upload));
+                lock(&open.uploads).open.insert(id, Some(upload));
             }
             _ => {
-                lock(&open.uploads).0.remove(&id);
+                lock(&open.uploads).open.remove(&id);
             }
         }
         result
@@ -54,16 +68,38 @@ impl Service {
     pub(super) fn abort(&self, open: &OpenSession, id: u64, object: &ObjectId) -> Result<()> {
         self.require(Capabilities::WRITE)?;
         let mut uploads = lock(&open.uploads);
-        match uploads.0.remove(&id) {
+        match uploads.open.remove(&id) {
             Some(Some(upload)) if upload.object == *object => {
+                uploads.bytes -= upload.received;
                 drop(uploads);
                 upload.give_up()
             }
             Some(other) => {
-                uploads.0.insert(id, other);
+                uploads.open.insert(id, other);
                 Err(Status::Malformed)
             }
             None => Err(Status::Malformed),
+        }
+    }
+
+    /// Gives the uploads of a session up that have had no part for two sweeps. Whoever calls this
+    /// has a clock.
+    pub fn sweep(&self, open: &OpenSession) {
+        let mut uploads = lock(&open.uploads);
+        let mut idle = Vec::new();
+        let mut received = 0;
+        for upload in uploads.open.values_mut().flatten().filter(|u| u.transaction.is_ok()) {
+            upload.age += 1;
+            if upload.age > MAX_AGE {
+                debug!(session = %open.session, object = %upload.object, "upload given up: idle");
+                received += mem::take(&mut upload.received);
+                idle.push(mem::replace(&mut upload.transaction, Err(Status::Timeout)));
+            }
+        }
+        uploads.bytes -= received;
+        drop(uploads);
+        for transaction in idle.into_iter().flatten() {
+            let _logged = drop_transaction(transaction);
         }
     }
 
@@ -73,14 +109,14 @@ impl Service {
             self.check_text(description)?;
         }
         let mut uploads = lock(&open.uploads);
-        if uploads.0.contains_key(&id) {
+        if uploads.open.contains_key(&id) {
             return Err(Status::Malformed);
         }
-        if uploads.0.len() >= self.limits.max_uploads {
+        if uploads.open.len() >= self.limits.max_uploads {
             debug!(session = %open.session, "too many open uploads");
             return Err(Status::NoSpace);
         }
-        uploads.0.insert(id, None);
+        uploads.open.insert(id, None);
         drop(uploads);
         let object = NewObject {
             id: part.object,
@@ -90,7 +126,7 @@ impl Service {
         };
         let transaction = guard("begin", || self.plugin.begin(&open.session, object));
         let transaction = transaction.inspect_err(|_| {
-            lock(&open.uploads).0.remove(&id);
+            lock(&open.uploads).open.remove(&id);
         })?;
         Ok(Upload {
             object: part.object,
@@ -98,12 +134,13 @@ impl Service {
             received: 0,
             expected: part.expected_size,
             transaction: Ok(transaction),
+            age: 0,
         })
     }
 
     fn resume(&self, open: &OpenSession, id: u64, part: &StorePart) -> Result<Upload> {
         let mut uploads = lock(&open.uploads);
-        let place = uploads.0.get_mut(&id).ok_or(Status::Malformed)?;
+        let place = uploads.open.get_mut(&id).ok_or(Status::Malformed)?;
         let upload = place.as_ref().ok_or(Status::Malformed)?;
         upload.transaction.as_ref().map_err(|status| *status)?;
         if upload.object != part.object || upload.next != part.number {
@@ -121,13 +158,38 @@ impl Service {
         mut upload: Upload,
         part: StorePart,
     ) -> (Result<()>, Option<Upload>) {
-        upload.next = part.number + 1;
-        upload.received += part.data.len() as u64;
+        let len = part.data.len() as u64;
+        (upload.next, upload.age) = (part.number + 1, 0);
         let last = part.last;
-        match upload.write(part) {
-            Ok(()) if last => (self.commit(open, upload), None),
-            result => (result, Some(upload)),
+        let charged = self.charge(open, len);
+        let result = charged.and_then(|()| {
+            upload.received += len;
+            upload.write(part)
+        });
+        match result {
+            Ok(()) if last => {
+                lock(&open.uploads).bytes -= upload.received;
+                (self.commit(open, upload), None)
+            }
+            Ok(()) => (Ok(()), Some(upload)),
+            Err(status) => {
+                lock(&open.uploads).bytes -= mem::take(&mut upload.received);
+                upload.fail(status);
+                (Err(status), Some(upload))
+            }
         }
+    }
+
+    /// Counts bytes of open uploads.
+    fn charge(&self, open: &OpenSession, len: u64) -> Result<()> {
+        let mut uploads = lock(&open.uploads);
+        let bytes = uploads.bytes.saturating_add(len);
+        if bytes > self.limits.max_upload_bytes {
+            debug!(session = %open.session, "too many bytes in open uploads");
+            return Err(Status::NoSpace);
+        }
+        uploads.bytes = bytes;
+        Ok(())
     }
 
     fn commit(&self, open: &OpenSession, upload: Upload) -> Result<()> {
@@ -150,15 +212,16 @@ fn check_total(part: &StorePart, received: u64, expected: Option<u64>) -> Result
 }
 
 impl Upload {
-    /// Hands the part's bytes to the plugin. A failure ends the plugin's transaction.
+    /// Hands the part's bytes to the plugin.
     fn write(&mut self, part: StorePart) -> Result<()> {
         let transaction = self.transaction.as_mut().map_err(|status| *status)?;
-        if part.data.is_empty() {
-            return Ok(());
-        }
-        let Err(status) = guard("write", || transaction.write(part.data)) else { return Ok(()) };
-        std::mem::replace(&mut self.transaction, Err(status)).map_or(Ok(()), drop_transaction)?;
-        Err(status)
+        if part.data.is_empty() { Ok(()) } else { guard("write", || transaction.write(part.data)) }
+    }
+
+    /// Ends the plugin's transaction after a failure.
+    fn fail(&mut self, status: Status) {
+        let failed = mem::replace(&mut self.transaction, Err(status));
+        let _logged = failed.map_or(Ok(()), drop_transaction);
     }
 
     fn give_up(self) -> Result<()> {
@@ -177,7 +240,7 @@ fn drop_transaction(transaction: Box<dyn Transaction>) -> Result<()> {
 impl Uploads {
     /// Gives all uploads of a session up that has ended.
     pub(super) fn drop_all(self, session: &Session) {
-        for upload in self.0.into_values().flatten() {
+        for upload in self.open.into_values().flatten() {
             debug!(%session, object = %upload.object, "upload given up with its session");
             let _logged = upload.give_up();
         }

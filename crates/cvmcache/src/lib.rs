@@ -82,7 +82,9 @@ pub use locator::{Locator, LocatorError};
 pub use options::{Options, OptionsError};
 pub use plugin::{CachePlugin, Transaction};
 pub use run::run;
-pub use server::{Builder, ListenError, Listening, Running, Server, ServerError};
+pub use server::{
+    AccessError, Builder, ListenError, Listening, Networks, Running, Server, ServerError, Users,
+};
 pub use session::Session;
 
 // The plugin in the README is compiled with the tests.

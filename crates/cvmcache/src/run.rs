@@ -4,6 +4,7 @@ mod arguments;
 mod background;
 mod default_locator;
 mod logging;
+mod settings;
 mod supervise;
 mod terminal;
 
@@ -11,7 +12,6 @@ use std::error::Error;
 use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 use std::process::{self, ExitCode};
-use std::str::FromStr;
 use std::thread;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -20,14 +20,13 @@ use signal_hook::iterator::Signals;
 use tracing::{debug, info, warn};
 
 use crate::server::{ListenError, Server, ServerError};
-use crate::{CachePlugin, Control, Locator, Options, OptionsError};
+use crate::{CachePlugin, Control, Options};
 
 use arguments::Arguments;
 use background::Fork;
+use settings::Settings;
 use supervise::Supervisor;
 
-const LOCATOR: &str = "CVMFS_CACHE_PLUGIN_LOCATOR";
-const WORKERS: &str = "CVMFS_CACHE_PLUGIN_WORKERS";
 const DEBUG_LOG: &str = "CVMFS_CACHE_PLUGIN_DEBUGLOG";
 const TEST: &str = "CVMFS_CACHE_PLUGIN_TEST";
 
@@ -64,6 +63,8 @@ type Failure = Box<dyn Error + Send + Sync>;
 /// |---|---|
 /// | `CVMFS_CACHE_PLUGIN_LOCATOR` | where to listen, see [`Locator`]; must be there |
 /// | `CVMFS_CACHE_PLUGIN_WORKERS` | threads for callbacks, see [`Builder::workers`](crate::Builder::workers); default 0 |
+/// | `CVMFS_CACHE_PLUGIN_ALLOW` | networks whose clients may connect by TCP, as in `10.0.0.0/8, ::1`; default all |
+/// | `CVMFS_CACHE_PLUGIN_ALLOW_USERS` | users besides the plugin's own and root whose clients may connect by a unix socket, or `*` |
 /// | `CVMFS_CACHE_PLUGIN_DEBUGLOG` | a file to which everything is logged; default: only what matters, to standard error |
 /// | `CVMFS_CACHE_PLUGIN_TEST` | if set: once it listens, it prints its process id and goes to the background |
 ///
@@ -145,14 +146,17 @@ where
 
     let _writers = logging::start(&options)?;
     raise_descriptor_limit();
-    let locator = locator(&options)?;
-    let WorkerCount(workers) = options.parse_value(WORKERS)?.unwrap_or_default();
+    let settings = Settings::from_options(&options)?;
     let plugin = make(&options).map_err(Into::into)?;
-    let listening = Server::builder(plugin)
+    let mut builder = Server::builder(plugin)
         .name(format!("cvmcache {name}"))
-        .workers(workers)
+        .workers(settings.workers)
         .supervised(supervised)
-        .listen(&locator)?;
+        .allow_users(settings.users);
+    if let Some(networks) = settings.networks {
+        builder = builder.allow_networks(networks);
+    }
+    let listening = builder.listen(&settings.locator)?;
     let locator = listening.locator()?;
     let running = listening.spawn()?;
     watch_signals(running.control().clone(), on_terminal)?;
@@ -171,26 +175,6 @@ where
         terminal::print("good bye\n");
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// A number of workers that a system can be expected to start.
-#[derive(Debug, Default)]
-struct WorkerCount(usize);
-
-impl FromStr for WorkerCount {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let count = text.parse().ok().filter(|&count| count <= 1024);
-        count.map(Self).ok_or("not a number of threads: use 0 for none besides I/O, at most 1024")
-    }
-}
-
-fn locator(options: &Options) -> Result<Locator, OptionsError> {
-    let text = options.get(LOCATOR).ok_or_else(|| {
-        options.missing(LOCATOR, format!("add a line like {LOCATOR}=unix=/path/to/socket"))
-    })?;
-    Locator::from_os_str(text).map_err(|error| options.bad_value(LOCATOR, error))
 }
 
 fn is_in_use(error: &Failure) -> bool {

@@ -9,6 +9,8 @@
 //!
 //! [`run`](crate::run) takes all of them for a program that is nothing but a plugin.
 
+mod access;
+mod calls;
 mod connection;
 mod event_loop;
 mod listener;
@@ -25,11 +27,14 @@ use std::thread::{self, JoinHandle};
 use bytes::Bytes;
 use mio::{Poll, Waker};
 use thiserror::Error;
+use tracing::warn;
 
 use crate::limits::InvalidLimit;
-use crate::service::Service;
+use crate::service::{Service, Trust};
 use crate::{CachePlugin, Control, Limits, Locator};
 
+use access::Access;
+pub use access::{AccessError, Networks, Users};
 use event_loop::{EventLoop, LISTENER, State, WAKER};
 pub use listener::ListenError;
 use listener::Listener;
@@ -61,6 +66,9 @@ impl Server {
             limits: Limits::default(),
             workers: 0,
             supervised: false,
+            checksum_replies: false,
+            trust: Trust::default(),
+            access: Access::default(),
         }
     }
 }
@@ -73,6 +81,9 @@ pub struct Builder {
     limits: Limits,
     workers: usize,
     supervised: bool,
+    checksum_replies: bool,
+    trust: Trust,
+    access: Access,
 }
 
 impl Builder {
@@ -105,6 +116,33 @@ impl Builder {
         self
     }
 
+    /// Sends a CRC-32 with every answer to a read; default false. The client of the 2.12 line does
+    /// not check it.
+    pub fn checksum_replies(mut self, on: bool) -> Self {
+        self.checksum_replies = on;
+        self
+    }
+
+    /// Lets only clients in these networks connect to a TCP socket; by default, everybody can.
+    pub fn allow_networks(mut self, networks: Networks) -> Self {
+        self.access.networks = Some(networks);
+        self
+    }
+
+    /// Lets clients of these users connect to a unix socket; by default, those of the plugin's own
+    /// user and of root.
+    pub fn allow_users(mut self, users: Users) -> Self {
+        self.access.users = users;
+        self
+    }
+
+    /// Believes clients more than is good for others; for tests, and for clients that share a
+    /// session between connections.
+    pub fn trust(mut self, trust: Trust) -> Self {
+        self.trust = trust;
+        self
+    }
+
     /// Binds the socket. From now on clients can connect; they are served once the server runs.
     ///
     /// A unix socket has mode 0600, and a lock file beside it (`PATH.lock`) that keeps a second
@@ -117,6 +155,12 @@ impl Builder {
     pub fn listen(self, locator: &Locator) -> Result<Listening, ServerError> {
         self.limits.check(&self.name)?;
         let listener = Listener::bind(locator)?;
+        if listener.is_exposed() && self.access.networks.is_none() {
+            warn!(
+                "{locator}: whoever can reach this address can read and fill the cache; name the \
+                 networks that may (CVMFS_CACHE_PLUGIN_ALLOW), or listen on a loopback address"
+            );
+        }
         Ok(Listening { builder: self, listener })
     }
 }
@@ -152,13 +196,17 @@ impl Listening {
         let control = Control::new(move |command| notes.send(Note::Command(command)));
         builder.plugin.started(control.clone());
         let pid = listener.is_local().then(|| std::process::id().into());
-        let service = Arc::new(Service::new(builder.plugin, builder.name, builder.limits));
+        let service = Service::new(builder.plugin, builder.name, builder.limits)
+            .checksum_replies(builder.checksum_replies)
+            .trust(builder.trust);
+        let service = Arc::new(service);
         let workers = Workers::start(builder.workers, &service, &mailbox)?;
         let event_loop = EventLoop {
             poll,
             inbox,
             listener: Some(listener),
             pid,
+            access: builder.access,
             service,
             workers,
             supervised: builder.supervised,

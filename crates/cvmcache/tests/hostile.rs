@@ -4,16 +4,18 @@ mod support;
 
 use std::io::Read;
 use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
 use bytes::Bytes;
-use cvmcache::Limits;
 use cvmcache::client::{
-    ClientError, ClientMessage, Connection, NewUpload, Operation, ReplyBody, Request,
+    Client, ClientError, ClientMessage, Connection, NewUpload, Operation, ReplyBody, Request,
     ServerMessage, StorePart,
 };
 use cvmcache::plugin::*;
+use cvmcache::{CachePlugin, Limits, Locator, Server, Session};
 use cvmcache_proto::frame;
 use cvmcache_proto::wire::{self, Msg, MsgHash};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use support::served::{serve, serve_with};
 use support::{Fault, id};
 
@@ -185,9 +187,12 @@ fn bytes_that_are_no_frame_close_that_connection_alone() {
 
 #[test]
 fn half_a_frame_keeps_nobody_waiting() {
+    // Both ends of the connections are in this process.
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
     let f = serve(0);
     let mut bystander = f.client("repo:1");
-    let mut slow: Vec<_> = (0..100).map(|_| f.connection()).collect();
+    let mut slow: Vec<_> = (0..500).map(|_| f.connection()).collect();
     let handshake = framed(Msg::Handshake(wire::MsgHandshake {
         protocol_version: Some(1),
         name: Some(b"slow:1".to_vec()),
@@ -329,4 +334,110 @@ fn with_workers_a_flood_does_not_go_before_everybody_else() {
     let state = f.cache.state();
     let place = state.calls.iter().position(|call| *call == "info").expect("it was called");
     assert!(place < 100, "{place} requests of the flood went before");
+}
+
+#[test]
+fn without_workers_a_flood_does_not_go_before_everybody_else() {
+    let f = serve(0);
+    let mut hostile = f.client("evil:1");
+    let mut bystander = f.client("repo:1");
+    bystander.exists(&id(1)).unwrap();
+    let flood: Vec<_> = (0..20_000).map(|_| hostile.queue(Operation::Info).unwrap()).collect();
+    hostile.flush().unwrap();
+    bystander.exists(&id(1)).unwrap();
+    let before = f.cache.state().calls.iter().filter(|call| **call == "info").count();
+    for ticket in flood {
+        hostile.wait(ticket).unwrap();
+    }
+    // The client has sent them all, and the socket holds far fewer than that.
+    assert!(before < 19_000, "{before} requests of the flood went before");
+}
+
+#[test]
+fn a_callback_that_never_returns_blocks_only_its_worker() {
+    let mut limits = Limits::default();
+    limits.request_deadline = Some(Duration::from_millis(50));
+    limits.shutdown_grace = Duration::from_millis(50);
+    let f = serve_with(2, limits);
+    f.cache.insert(id(1), "abc");
+    f.cache.change(|state| state.hold_reads = true);
+    let mut client = f.client("repo:1");
+    // As many as there are workers, and as may be on their way to them.
+    let stuck: Vec<_> = (0..4).map(|_| client.queue_read(&id(1), 0, 3).unwrap()).collect();
+    for ticket in stuck {
+        let error = client.wait(ticket).unwrap_err();
+        assert_eq!(error.status(), Some(Status::Timeout));
+    }
+    // Others have taken their places.
+    for _ in 0..10 {
+        client.info().unwrap();
+    }
+    f.cache.change(|state| state.hold_reads = false);
+    assert_eq!(client.read(&id(1), 0, 3).unwrap(), "abc");
+    assert_eq!(client.unclaimed_replies(), 0, "nothing is answered twice");
+}
+
+#[test]
+fn what_was_answered_with_a_timeout_is_not_done_after_all() {
+    let mut limits = Limits::default();
+    limits.request_deadline = Some(Duration::from_millis(50));
+    let f = serve_with(1, limits);
+    f.cache.insert(id(1), "abc");
+    let mut client = f.client("repo:1");
+    let part = vec![7; client.max_object_size()];
+    f.cache.change(|state| state.hold_writes = true);
+    let mut upload = client.begin_upload(NewUpload::new(id(2)));
+    let first = upload.submit(&mut client, part, false).unwrap();
+    let second = upload.submit(&mut client, "end", true).unwrap();
+    for ticket in [first, second] {
+        assert_eq!(client.wait(ticket).unwrap_err().status(), Some(Status::Timeout));
+    }
+    f.cache.change(|state| state.hold_writes = false);
+    // The second part was waiting for the first one.
+    client.quit().unwrap();
+    f.cache.wait_until(|state| state.open_uploads == 0);
+    assert!(!f.cache.state().objects.contains_key(&id(2)));
+}
+
+/// A plugin whose answers panic when they are dropped.
+struct Bomb;
+
+impl AsRef<[u8]> for Bomb {
+    fn as_ref(&self) -> &[u8] {
+        &[0; 8192]
+    }
+}
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        panic!("told to panic");
+    }
+}
+
+impl CachePlugin for Bomb {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::NONE
+    }
+
+    fn object_info(&self, _: &Session, _: &ObjectId) -> Result<ObjectInfo> {
+        Err(Status::NoEntry)
+    }
+
+    fn read(&self, _: &Session, _: &ObjectId, _: u64, _: u32) -> Result<Data> {
+        Ok(Bytes::from_owner(Bomb).into())
+    }
+}
+
+#[test]
+fn an_answer_that_panics_ends_only_its_own_connection() {
+    let directory = tempfile::tempdir().unwrap();
+    let locator = Locator::Unix(directory.path().join("socket"));
+    // The server would drop the plugin, too.
+    let running = Server::builder(Bomb).listen(&locator).unwrap().spawn().unwrap();
+    let mut bystander = Client::connect(&locator, "repo:1").unwrap();
+    let mut client = Client::connect(&locator, "evil:1").unwrap();
+    let _answered_or_not = client.read(&id(1), 0, 8192);
+    assert!(matches!(client.read(&id(1), 0, 8192), Err(ClientError::Closed)));
+    assert!(!bystander.exists(&id(1)).unwrap());
+    drop(running);
 }

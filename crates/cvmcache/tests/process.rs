@@ -1,158 +1,22 @@
 //! Plugins as processes: how they start, what they say, and how they end.
 
+mod support;
+
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::sync::OnceLock;
-use std::time::{Duration, Instant};
+use std::process::Output;
 
 use bytes::Bytes;
 use cvmcache::Locator;
-use cvmcache::client::{Client, Connection, NewUpload};
+use cvmcache::client::{Client, NewUpload};
 use cvmcache::plugin::*;
 use nix::pty::openpty;
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::{Pid, mkfifo};
-
-/// How long anything may take.
-const LIMIT: Duration = Duration::from_secs(30);
-
-/// The program of an example. Cargo builds tests of examples with the tests, but not programs.
-fn program(name: &'static str) -> &'static Path {
-    static PROGRAMS: [OnceLock<PathBuf>; 2] = [OnceLock::new(), OnceLock::new()];
-    let cell = &PROGRAMS[usize::from(name == "ram")];
-    cell.get_or_init(|| {
-        let build = escargot::CargoBuild::new().package("cvmcache").example(name).current_target();
-        build.run().expect("cargo builds it").path().to_owned()
-    })
-}
-
-/// A plugin with a directory of its own. Dropping it ends the process, if it has not ended.
-struct Plugin {
-    directory: tempfile::TempDir,
-    name: &'static str,
-    child: Option<Child>,
-}
-
-impl Plugin {
-    fn new(name: &'static str) -> Self {
-        let directory = tempfile::tempdir().expect("a directory");
-        Self { directory, name, child: None }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.directory.path().join(name)
-    }
-
-    fn locator(&self) -> Locator {
-        Locator::Unix(self.path("socket"))
-    }
-
-    /// Writes a configuration that listens on `socket`, and more lines.
-    fn configure(&self, lines: &str) -> PathBuf {
-        let config = self.path("conf");
-        let locator = format!("CVMFS_CACHE_PLUGIN_LOCATOR={}\n", self.locator());
-        fs::write(&config, locator + lines).expect("a file");
-        config
-    }
-
-    /// A command with these arguments, away from the terminal of whoever runs the tests.
-    fn command(&self, arguments: &[&OsStr]) -> Command {
-        let mut command = Command::new(program(self.name));
-        command.args(arguments).env_remove("XDG_RUNTIME_DIR").env("TMPDIR", self.directory.path());
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        command
-    }
-
-    fn spawn(&mut self, command: &mut Command) -> &mut Child {
-        self.child.insert(command.spawn().expect("a process"))
-    }
-
-    /// Starts it and waits until it serves.
-    fn start(&mut self, lines: &str) -> &mut Child {
-        let config = self.configure(lines);
-        let mut command = self.command(&[config.as_ref()]);
-        command.stderr(Stdio::null());
-        let child = self.spawn(&mut command);
-        let mut greeting = String::new();
-        BufReader::new(child.stdout.as_mut().expect("piped"))
-            .read_line(&mut greeting)
-            .expect("a greeting");
-        assert!(greeting.contains("serves CernVM-FS clients on unix="), "{greeting:?}");
-        child
-    }
-
-    fn client(&self) -> Client {
-        let builder = Client::builder().name("repo:1").timeout(LIMIT);
-        builder.connect(&self.locator()).expect("a session")
-    }
-
-    fn signal(&self, signal: Signal) {
-        let child = self.child.as_ref().expect("it was started");
-        kill(Pid::from_raw(child.id() as i32), signal).expect("it has not been waited for");
-    }
-
-    /// Waits for the end and returns the exit status.
-    fn wait(&mut self) -> i32 {
-        let mut child = self.child.take().expect("it was started");
-        let status = child.wait().expect("it ends");
-        status.code().unwrap_or_else(|| panic!("ended by a signal: {status}"))
-    }
-}
-
-impl Drop for Plugin {
-    fn drop(&mut self) {
-        if let Some(child) = &mut self.child {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
-}
-
-/// Tries again until it is true. Only for what the system does not tell about.
-fn eventually(what: &str, mut is_true: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    while !is_true() {
-        assert!(begun.elapsed() < LIMIT, "{what}: not within {LIMIT:?}");
-        std::thread::yield_now();
-    }
-}
-
-/// A plugin as a client starts it: without standard descriptors, and with a pipe to report to.
-struct Supervised {
-    plugin: Plugin,
-    ready: File,
-}
-
-impl Supervised {
-    fn start(plugin: Plugin, config: &Path) -> Self {
-        let mut this = Self { ready: File::open("/dev/null").expect("it is there"), plugin };
-        this.restart(config);
-        this
-    }
-
-    fn restart(&mut self, config: &Path) {
-        let fifo = self.plugin.path("ready");
-        let _ = fs::remove_file(&fifo);
-        mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
-        let mut command = Command::new("sh");
-        command
-            .args(["-c", r#"exec "$0" "$1" 7>"$2" 0<&- 1>&- 2>&-"#])
-            .args([program(self.plugin.name), config, &fifo])
-            .env("__CVMFS_CACHE_EXTERNAL_PIPE_READY__", "7");
-        self.plugin.spawn(&mut command);
-        self.ready = File::open(&fifo).expect("the other end opens it");
-    }
-
-    /// The byte that the client waits for; `None` if the plugin ended without.
-    fn answer(&mut self) -> Option<u8> {
-        let mut byte = [0];
-        (self.ready.read(&mut byte).expect("a pipe") == 1).then_some(byte[0])
-    }
-}
+use nix::unistd::Pid;
+use support::id;
+use support::plugin::{Plugin, Supervised, eventually};
 
 #[test]
 fn without_arguments_it_serves_and_says_where() {
@@ -312,7 +176,8 @@ fn whoever_starts_it_wrongly_is_told_what_to_do() {
         (with("CVMFS_CACHE_PLUGIN_LOCATOR=socket\n"), 1, "use unix=/path/to/socket or tcp="),
         (with(&(locator.clone() + "CVMFS_CACHE_PLUGIN_SIZE=0%\n")), 1, "SIZE=\"0%\" in "),
         (with(&(locator.clone() + "CVMFS_CACHE_PLUGIN_WORKERS=some\n")), 1, "WORKERS=\"some\" in "),
-        (with(&(locator + "CVMFS_CACHE_PLUGIN_DEBUGLOG=/\n")), 1, "DEBUGLOG=\"/\" in "),
+        (with(&(locator.clone() + "CVMFS_CACHE_PLUGIN_DEBUGLOG=/\n")), 1, "DEBUGLOG=\"/\" in "),
+        (with(&(locator + "CVMFS_CACHE_PLUGIN_ALLOW=home\n")), 1, "\"home\" is not a network"),
     ] {
         assert_eq!(status, expected_status, "{said}");
         assert!(said.starts_with("cvmcache ram: "), "{said}");
@@ -370,23 +235,6 @@ fn sigusr2_makes_the_ram_cache_forget_its_breadcrumbs() {
 }
 
 #[test]
-fn the_ram_cache_asks_to_detach_when_too_much_is_pinned() {
-    let mut plugin = Plugin::new("ram");
-    plugin.start("CVMFS_CACHE_PLUGIN_SIZE=100\n");
-    let mut client = plugin.client();
-    let data = Bytes::from(vec![7; 8 << 20]);
-    for byte in 1..=9 {
-        client.store(NewUpload::new(id(byte)), data.clone()).unwrap();
-    }
-    client.wait_for_detach().unwrap();
-    let error =
-        (10..=20).find_map(|byte| client.store(NewUpload::new(id(byte)), data.clone()).err());
-    assert_eq!(error.unwrap().status(), Some(Status::NoSpace));
-    client.close(&id(1)).unwrap();
-    client.store(NewUpload::new(id(30)), data).unwrap();
-}
-
-#[test]
 fn everything_is_in_the_debug_log() {
     let mut plugin = Plugin::new("null");
     let log = plugin.path("log");
@@ -398,24 +246,8 @@ fn everything_is_in_the_debug_log() {
     assert!(log.contains("session opened") && log.contains("connection closed"), "{log}");
 }
 
-#[test]
-fn a_log_that_nobody_reads_holds_nobody_up() {
-    let mut plugin = Plugin::new("null");
-    let config = plugin.configure("");
-    let mut command = plugin.command(&[config.as_ref()]);
-    let stdout = plugin.spawn(&mut command).stdout.take().unwrap();
-    BufReader::new(stdout).read_line(&mut String::new()).unwrap();
-    // Each of these is worth a line; the pipe takes 64 KiB of them.
-    for _ in 0..1500 {
-        let mut connection = Connection::connect(&plugin.locator()).unwrap();
-        connection.send_raw(b"GET / HTTP/1.1").unwrap();
-        assert!(matches!(connection.receive(), Ok(None) | Err(_)));
-    }
-    plugin.client().info().unwrap();
-    plugin.signal(Signal::SIGTERM);
-    assert_eq!(plugin.wait(), 0);
-}
-
+/// What `/proc` says of a process in a file of lines `KEY: NUMBER …`.
+/// How much time the process has had, in hundredths of a second.
 #[test]
 fn on_a_terminal_r_asks_to_detach_and_end_of_file_ends_it() {
     let mut plugin = Plugin::new("null");
@@ -436,8 +268,4 @@ fn on_a_terminal_r_asks_to_detach_and_end_of_file_ends_it() {
     keyboard.write_all(&[4]).unwrap();
     assert_eq!(plugin.wait(), 0);
     lines.find(|line| line.contains("good bye")).unwrap();
-}
-
-fn id(byte: u8) -> ObjectId {
-    ObjectId::new(HashAlgorithm::Sha1, [byte; 20])
 }

@@ -98,3 +98,17 @@ fn a_place_where_nobody_can_listen_is_named() {
     let unknown = error("tcp=no-such-host.invalid:1");
     assert!(unknown.contains("does not resolve"), "{unknown}");
 }
+
+#[test]
+fn on_tcp_only_the_networks_that_are_named_are_let_in() {
+    for (networks, is_let_in) in [("127.0.0.0/8", true), ("10.0.0.0/8, ::1", false), ("", false)] {
+        let builder = Server::builder(TestCache::default());
+        let builder = builder.allow_networks(networks.parse().unwrap());
+        let listening = builder.listen(&"tcp=127.0.0.1:0".parse().unwrap()).unwrap();
+        let locator = listening.locator().unwrap();
+        let running = listening.spawn().unwrap();
+        assert_eq!(Client::connect(&locator, "repo:1").is_ok(), is_let_in, "{networks}");
+        running.control().terminate();
+        running.wait().unwrap();
+    }
+}

@@ -4,19 +4,19 @@
 //! takes no more requests while too many of its answers are unread or too many of its requests
 //! are under way: then the bytes wait in the socket, and the client with them.
 
-use std::collections::HashMap;
 use std::io;
 use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cvmcache_proto::{
-    Decoder, DecoderLimits, Envelope, Frame, FrameError, Operation, Request, ServerMessage, Status,
+    Decoder, DecoderLimits, Frame, FrameError, Operation, Request, ServerMessage, Status,
 };
 use mio::Token;
 use tracing::{debug, info};
 
-use super::order::{Lane, Lanes};
+use super::calls::Calls;
+use super::order::Lane;
 use super::outbox::Outbox;
 use super::socket::{Received, Socket};
 use super::workers::{Call, Done, Job, Outcome, Work, Workers};
@@ -61,12 +61,7 @@ pub(super) struct Connection {
     decoder: Decoder,
     outbox: Outbox,
     peer: Peer,
-    lanes: Lanes,
-    /// Requests that are with the workers, or wait in a lane, by serial number.
-    calls: HashMap<u64, Underway>,
-    last_serial: u64,
-    /// The memory that they and their answers take.
-    bytes_in_flight: usize,
+    calls: Calls,
     listing_part: usize,
     /// There may be bytes in the socket.
     readable: bool,
@@ -96,18 +91,6 @@ enum Stage {
     Ended,
 }
 
-/// A request that is with the workers, or waits in a lane.
-#[derive(Debug)]
-struct Underway {
-    envelope: Envelope,
-    since: Instant,
-    bytes: usize,
-    /// It is with the workers, and not in a lane any more.
-    is_submitted: bool,
-    /// It took too long, and has been answered without waiting for it.
-    is_overdue: bool,
-}
-
 impl Connection {
     pub(super) fn new(token: Token, socket: Socket, peer: Peer, service: &Service) -> Self {
         let mut limits = DecoderLimits::default();
@@ -118,10 +101,7 @@ impl Connection {
             decoder: Decoder::new(limits),
             outbox: Outbox::new(limits.max_attachment),
             peer,
-            lanes: Lanes::default(),
-            calls: HashMap::new(),
-            last_serial: 0,
-            bytes_in_flight: 0,
+            calls: Calls::default(),
             listing_part: service.limits().listing_part,
             readable: false,
             hung_up: false,
@@ -177,25 +157,12 @@ impl Connection {
     pub(super) fn done(&mut self, workers: &Workers, done: Done) {
         match done.outcome {
             Outcome::SessionEnded => self.stage = Stage::Ended,
-            Outcome::Replied { serial, reply } => match self.forget(serial) {
-                Some(call) if call.is_overdue => workers.recovered(),
-                _ => self.answer(reply),
-            },
+            Outcome::Replied { serial, reply } if self.calls.done(serial) => self.answer(reply),
+            Outcome::Replied { .. } => workers.recovered(),
         }
-        let Some(lane) = done.lane else { return };
-        while let Some(next) = self.lanes.leave(lane) {
-            // What the client has been told to have failed must not be done after all.
-            match self.calls.get(&next.serial) {
-                Some(call) if call.is_overdue => drop(self.forget(next.serial)),
-                _ => return self.submit(workers, next, Some(lane)),
-            }
+        if let Some((call, lane)) = done.lane.and_then(|lane| self.calls.next_in(lane)) {
+            self.submit(workers, call, lane);
         }
-    }
-
-    fn forget(&mut self, serial: u64) -> Option<Underway> {
-        let call = self.calls.remove(&serial)?;
-        self.bytes_in_flight -= call.bytes;
-        Some(call)
     }
 
     /// Gives up uploads that no part has come for.
@@ -205,17 +172,12 @@ impl Connection {
 
     /// Answers requests that have been under way for longer than `deadline`.
     pub(super) fn expire_calls(&mut self, workers: &Workers, deadline: Duration) {
-        let mut answers = Vec::new();
-        for call in self.calls.values_mut() {
-            if !call.is_overdue && call.since.elapsed() > deadline {
-                call.is_overdue = true;
-                if call.is_submitted {
-                    workers.replace();
-                }
-                answers.push(call.envelope.fail(Status::Timeout));
+        for overdue in self.calls.expire(deadline) {
+            if overdue.is_submitted {
+                workers.replace();
             }
+            self.answer(overdue.envelope.fail(Status::Timeout));
         }
-        answers.into_iter().for_each(|answer| self.answer(answer));
     }
 
     /// Does some work: takes requests, sends answers.
@@ -262,7 +224,7 @@ impl Connection {
     fn is_backed_up(&self, service: &Service) -> bool {
         let limits = service.limits();
         self.calls.len() >= limits.max_in_flight
-            || self.outbox.held() + self.bytes_in_flight >= limits.max_buffered
+            || self.outbox.held() + self.calls.bytes() >= limits.max_buffered
     }
 
     fn read(&mut self) -> Result<(), End> {
@@ -295,22 +257,13 @@ impl Connection {
 
     /// Hands a request to the workers, in its turn.
     fn call(&mut self, workers: &Workers, open: Arc<OpenSession>, request: Request) {
-        self.last_serial += 1;
-        let (serial, bytes) = (self.last_serial, self.weight(&request));
-        let envelope = request.envelope();
-        let since = Instant::now();
-        let underway = Underway { envelope, since, bytes, is_submitted: false, is_overdue: false };
-        self.bytes_in_flight += bytes;
-        self.calls.insert(serial, underway);
-        if let Some((call, lane)) = self.lanes.enter(Call { serial, open, request }) {
+        let bytes = self.weight(&request);
+        if let Some((call, lane)) = self.calls.begin(open, request, bytes) {
             self.submit(workers, call, lane);
         }
     }
 
-    fn submit(&mut self, workers: &Workers, call: Call, lane: Option<Lane>) {
-        if let Some(underway) = self.calls.get_mut(&call.serial) {
-            underway.is_submitted = true;
-        }
+    fn submit(&self, workers: &Workers, call: Call, lane: Option<Lane>) {
         workers.submit(Job { token: self.token, work: Work::Call(call), lane });
     }
 
@@ -353,7 +306,7 @@ impl Connection {
     /// Once no more requests are taken: waits for those under way, ends the session, and sees
     /// the last answers off.
     fn wind_up(&mut self, context: &Context<'_>) -> Turn {
-        if self.stage == Stage::Finishing && self.calls.is_empty() {
+        if self.stage == Stage::Finishing && self.calls.len() == 0 {
             self.stage = Stage::Ended;
             match (self.peer.session(), context.workers) {
                 (Some(open), None) if !context.service.end(open, END_STEP) => {

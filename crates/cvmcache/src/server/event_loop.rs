@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use mio::{Events, Poll, Token};
 use tracing::{debug, error, info, warn};
 
+use super::access::Access;
 use super::connection::{Connection, Context, Turn};
 use super::listener::Listener;
 use super::mailbox::{Inbox, Note};
@@ -44,6 +45,7 @@ pub(super) struct EventLoop {
     pub(super) listener: Option<Listener>,
     /// This process, for clients on the same machine.
     pub(super) pid: Option<u64>,
+    pub(super) access: Access,
     pub(super) service: Arc<Service>,
     pub(super) workers: Option<Workers>,
     /// Ends with the last client.
@@ -235,11 +237,14 @@ impl EventLoop {
                 return;
             }
             let token = Token(FIRST_CONNECTION + state.opened);
-            let accepted = listener.accept().and_then(|mut socket| {
-                socket.register(self.poll.registry(), token).map(|()| socket)
+            let accepted = listener.accept().and_then(|(mut socket, origin)| {
+                socket.register(self.poll.registry(), token).map(|()| (socket, origin))
             });
             match accepted {
-                Ok(socket) => {
+                Ok((_, origin)) if !self.access.admits(origin) => {
+                    warn!(%origin, "connection refused");
+                }
+                Ok((socket, _)) => {
                     debug!(connection = token.0, "connection accepted");
                     state.opened += 1;
                     let connection =

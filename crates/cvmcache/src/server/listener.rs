@@ -15,9 +15,10 @@ use mio::{Interest, Registry, Token};
 use nix::fcntl::{Flock, FlockArg, OFlag};
 use nix::sys::socket::{self, AddressFamily, Backlog, SockFlag, SockType, UnixAddr};
 use nix::sys::stat::{Mode, fchmod};
-use rustix::net::sockopt::{set_socket_keepalive, set_tcp_keepidle};
+use rustix::net::sockopt::{set_socket_keepalive, set_tcp_keepidle, socket_peercred};
 use thiserror::Error;
 
+use super::access::Origin;
 use super::socket::Socket;
 use crate::Locator;
 
@@ -102,6 +103,16 @@ impl Listener {
         })
     }
 
+    /// True if everybody who can reach this machine can connect.
+    pub(super) fn is_exposed(&self) -> bool {
+        match self {
+            Listener::Unix { .. } => false,
+            Listener::Tcp(socket) => {
+                socket.local_addr().is_ok_and(|address| !address.ip().to_canonical().is_loopback())
+            }
+        }
+    }
+
     /// True if clients are on this machine.
     pub(super) fn is_local(&self) -> bool {
         matches!(self, Listener::Unix { .. })
@@ -133,20 +144,22 @@ impl Listener {
         Ok(())
     }
 
-    pub(super) fn accept(&self) -> io::Result<Socket> {
+    pub(super) fn accept(&self) -> io::Result<(Socket, Origin)> {
         match self {
             Listener::Unix { socket, .. } => {
-                socket.accept().map(|(stream, _)| Socket::Unix(stream))
+                let (stream, _) = socket.accept()?;
+                let user = socket_peercred(&stream).ok().map(|peer| peer.uid.as_raw());
+                Ok((Socket::Unix(stream), Origin::User(user)))
             }
             Listener::Tcp(socket) => {
-                let (stream, _) = socket.accept()?;
+                let (stream, address) = socket.accept()?;
                 // Answers are small, and somebody waits for each of them. That is all it is for: a
                 // connection that is over already shows that soon enough.
                 let _ = stream.set_nodelay(true);
                 // A machine that has vanished must not hold its references for ever.
                 let _ = set_socket_keepalive(&stream, true);
                 let _ = set_tcp_keepidle(&stream, Duration::from_secs(60));
-                Ok(Socket::Tcp(stream))
+                Ok((Socket::Tcp(stream), Origin::Address(address.ip())))
             }
         }
     }

@@ -2,7 +2,9 @@
 
 #![allow(dead_code, unreachable_pub, reason = "every test uses a part of it")]
 
+pub mod plugin;
 pub mod served;
+pub mod sessions;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -38,6 +40,8 @@ pub struct State {
     /// Calls of `read` wait as long as this is set; how many do.
     pub hold_reads: bool,
     pub held_reads: usize,
+    /// The same for writes to uploads.
+    pub hold_writes: bool,
 }
 
 #[derive(Clone)]
@@ -245,6 +249,7 @@ struct TestUpload {
 impl Transaction for TestUpload {
     fn write(&mut self, data: Bytes) -> Result<()> {
         self.cache.enter("write")?;
+        self.cache.wait_until(|state| !state.hold_writes);
         self.data.extend_from_slice(&data);
         Ok(())
     }

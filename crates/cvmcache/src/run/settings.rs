@@ -1,0 +1,50 @@
+//! What the configuration says to the SDK, as opposed to the plugin.
+
+use std::str::FromStr;
+
+use crate::{Locator, Networks, Options, OptionsError, Users};
+
+pub(super) const LOCATOR: &str = "CVMFS_CACHE_PLUGIN_LOCATOR";
+const WORKERS: &str = "CVMFS_CACHE_PLUGIN_WORKERS";
+const ALLOW: &str = "CVMFS_CACHE_PLUGIN_ALLOW";
+const ALLOW_USERS: &str = "CVMFS_CACHE_PLUGIN_ALLOW_USERS";
+
+#[derive(Debug)]
+pub(super) struct Settings {
+    pub(super) locator: Locator,
+    pub(super) workers: usize,
+    pub(super) networks: Option<Networks>,
+    pub(super) users: Users,
+}
+
+impl Settings {
+    pub(super) fn from_options(options: &Options) -> Result<Self, OptionsError> {
+        let workers: WorkerCount = options.parse_value(WORKERS)?.unwrap_or_default();
+        Ok(Self {
+            locator: locator(options)?,
+            workers: workers.0,
+            networks: options.parse_value(ALLOW)?,
+            users: options.parse_value(ALLOW_USERS)?.unwrap_or_default(),
+        })
+    }
+}
+
+fn locator(options: &Options) -> Result<Locator, OptionsError> {
+    let text = options.get(LOCATOR).ok_or_else(|| {
+        options.missing(LOCATOR, format!("add a line like {LOCATOR}=unix=/path/to/socket"))
+    })?;
+    Locator::from_os_str(text).map_err(|error| options.bad_value(LOCATOR, error))
+}
+
+/// A number of workers that a system can be expected to start.
+#[derive(Debug, Default)]
+struct WorkerCount(usize);
+
+impl FromStr for WorkerCount {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let count = text.parse().ok().filter(|&count| count <= 1024);
+        count.map(Self).ok_or("not a number of threads: use 0 for none besides I/O, at most 1024")
+    }
+}

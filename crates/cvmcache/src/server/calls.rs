@@ -1,0 +1,108 @@
+//! The requests of one connection that are with the workers, or wait for each other to get there.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use cvmcache_proto::{Envelope, Request};
+
+use super::order::{Lane, Lanes};
+use super::workers::Call;
+use crate::service::OpenSession;
+
+/// Requests under way, by serial number, and the lanes they keep busy.
+#[derive(Debug, Default)]
+pub(super) struct Calls {
+    underway: HashMap<u64, Underway>,
+    last_serial: u64,
+    bytes: usize,
+    lanes: Lanes,
+}
+
+#[derive(Debug)]
+struct Underway {
+    envelope: Envelope,
+    since: Instant,
+    bytes: usize,
+    /// It is with the workers, and not in a lane any more.
+    is_submitted: bool,
+    /// It took too long, and has been answered without waiting for it.
+    is_overdue: bool,
+}
+
+/// A request that has taken too long.
+#[derive(Debug)]
+pub(super) struct Overdue {
+    /// How to answer it.
+    pub(super) envelope: Envelope,
+    /// It keeps a worker busy.
+    pub(super) is_submitted: bool,
+}
+
+impl Calls {
+    pub(super) fn len(&self) -> usize {
+        self.underway.len()
+    }
+
+    /// The memory that the requests and their answers take.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Takes a request in. Returns what is to be submitted, if it need not wait in its lane.
+    pub(super) fn begin(
+        &mut self,
+        open: Arc<OpenSession>,
+        request: Request,
+        bytes: usize,
+    ) -> Option<(Call, Option<Lane>)> {
+        self.last_serial += 1;
+        let (serial, envelope) = (self.last_serial, request.envelope());
+        let since = Instant::now();
+        let underway = Underway { envelope, since, bytes, is_submitted: false, is_overdue: false };
+        self.underway.insert(serial, underway);
+        self.bytes += bytes;
+        let entered = self.lanes.enter(Call { serial, open, request })?;
+        Some(self.submitted(entered))
+    }
+
+    /// A worker is done with a request. True if somebody still waits for the answer.
+    pub(super) fn done(&mut self, serial: u64) -> bool {
+        self.forget(serial).is_some_and(|call| !call.is_overdue)
+    }
+
+    /// What is to be submitted now that a lane is free.
+    pub(super) fn next_in(&mut self, lane: Lane) -> Option<(Call, Option<Lane>)> {
+        while let Some(next) = self.lanes.leave(lane) {
+            // What the client has been told to have failed must not be done after all.
+            if self.underway.get(&next.serial).is_some_and(|call| !call.is_overdue) {
+                return Some(self.submitted((next, Some(lane))));
+            }
+            self.forget(next.serial);
+        }
+        None
+    }
+
+    /// Takes note of what has been under way for longer than `deadline`: its answer is given now.
+    pub(super) fn expire(&mut self, deadline: Duration) -> Vec<Overdue> {
+        let overdue = |call: &&mut Underway| !call.is_overdue && call.since.elapsed() > deadline;
+        let expired = self.underway.values_mut().filter(overdue).map(|call| {
+            call.is_overdue = true;
+            Overdue { envelope: call.envelope, is_submitted: call.is_submitted }
+        });
+        expired.collect()
+    }
+
+    fn submitted(&mut self, entered: (Call, Option<Lane>)) -> (Call, Option<Lane>) {
+        if let Some(call) = self.underway.get_mut(&entered.0.serial) {
+            call.is_submitted = true;
+        }
+        entered
+    }
+
+    fn forget(&mut self, serial: u64) -> Option<Underway> {
+        let call = self.underway.remove(&serial)?;
+        self.bytes -= call.bytes;
+        Some(call)
+    }
+}

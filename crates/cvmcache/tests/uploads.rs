@@ -1,0 +1,176 @@
+//! The rules of uploads, driven with plain values: no socket, no thread, no sleep.
+
+mod support;
+
+use cvmcache::plugin::*;
+use cvmcache_proto::StorePart;
+use support::sessions::{PART, fixture, part};
+use support::{Fault, id};
+
+#[test]
+fn an_upload_in_parts_becomes_an_object_with_one_reference() {
+    let f = fixture();
+    let client = f.client("a");
+    client.store(5, part(1, PART, false)).unwrap();
+    client.store(5, part(2, PART, false)).unwrap();
+    assert!(f.cache.state().objects.is_empty());
+    client.store(5, part(3, 10, true)).unwrap();
+    assert_eq!(f.cache.references(id(1)), 1);
+    assert_eq!(client.read(id(1), 2 * PART as u64 - 1, 3).unwrap(), [2, 3, 3][..]);
+    client.change(id(1), -1).unwrap();
+    assert_eq!(f.cache.references(id(1)), 0);
+}
+
+#[test]
+fn a_last_part_may_be_full_or_empty() {
+    let f = fixture();
+    let client = f.client("a");
+    client.store(1, part(1, PART, true)).unwrap();
+    client.store(2, StorePart { object: id(2), ..part(1, 0, true) }).unwrap();
+    client.store(3, StorePart { object: id(3), ..part(1, PART, false) }).unwrap();
+    client.store(3, StorePart { object: id(3), ..part(2, 0, true) }).unwrap();
+    let sizes: Vec<_> = f.cache.state().objects.values().map(|o| o.data.len()).collect();
+    assert_eq!(sizes, [PART, 0, PART]);
+}
+
+#[test]
+fn a_part_that_makes_no_sense_is_malformed_and_changes_nothing() {
+    let f = fixture();
+    let client = f.client("a");
+    let expecting = |part: StorePart| StorePart { expected_size: Some(2 * PART as u64), ..part };
+    client.store(5, expecting(part(1, PART, false))).unwrap();
+    for (what, bad) in [
+        ("the first part again", part(1, PART, false)),
+        ("a part number skipped", part(3, PART, false)),
+        ("part number zero", part(0, PART, false)),
+        ("part number 2^64-1", part(u64::MAX, PART, false)),
+        ("another object", StorePart { object: id(2), ..part(2, PART, false) }),
+        ("a short part that is not the last", part(2, PART - 1, false)),
+        ("a part that is too large", part(2, PART + 1, true)),
+        ("less than expected in all", part(2, PART - 1, true)),
+    ] {
+        assert_eq!(client.store(5, bad), Err(Status::Malformed), "{what}");
+    }
+    assert_eq!(client.store(6, part(2, PART, false)), Err(Status::Malformed));
+    assert_eq!(client.abort(5, id(2)), Err(Status::Malformed));
+    // The upload is as it was.
+    client.store(5, part(2, PART, false)).unwrap();
+    assert_eq!(client.store(5, part(3, 1, true)), Err(Status::Malformed));
+    client.store(5, part(3, 0, true)).unwrap();
+    assert_eq!(client.read(id(1), 0, PART as u32).unwrap().len(), PART);
+}
+
+#[test]
+fn an_announced_size_is_held_to_and_reserves_nothing() {
+    let f = fixture();
+    let client = f.client("a");
+    let of_size = |size, part| StorePart { expected_size: Some(size), ..part };
+    for size in [1 << 63, 1_000_000_000_000, (1 << 32) - 40, 11, 9] {
+        assert_eq!(client.store(1, of_size(size, part(1, 10, true))), Err(Status::Malformed));
+    }
+    assert_eq!(f.cache.state().calls, Vec::<&str>::new());
+    client.store(1, of_size(1 << 63, part(1, PART, false))).unwrap();
+    assert_eq!(client.store(1, part(2, 1, true)), Err(Status::Malformed));
+    client.abort(1, id(1)).unwrap();
+    assert_eq!(f.cache.left_open(), (0, 0));
+}
+
+#[test]
+fn an_aborted_upload_leaves_nothing_and_its_number_is_free_again() {
+    let f = fixture();
+    let client = f.client("a");
+    client.store(5, part(1, PART, false)).unwrap();
+    client.abort(5, id(1)).unwrap();
+    assert_eq!(client.abort(5, id(1)), Err(Status::Malformed));
+    assert_eq!(client.store(5, part(2, 1, true)), Err(Status::Malformed));
+    assert_eq!(f.cache.left_open(), (0, 0));
+    client.store(5, part(1, 3, true)).unwrap();
+}
+
+#[test]
+fn a_failure_with_the_first_part_frees_the_number() {
+    let f = fixture();
+    let client = f.client("a");
+    for callback in ["begin", "write", "commit"] {
+        f.cache.upset(callback, Fault::Fail(Status::NoSpace));
+        assert_eq!(client.store(5, part(1, 9, true)), Err(Status::NoSpace));
+        assert_eq!(f.cache.left_open(), (0, 0), "{callback}");
+    }
+    client.store(5, part(1, 9, true)).unwrap();
+}
+
+#[test]
+fn a_failure_later_on_drops_the_upload_and_waits_for_the_abort() {
+    let f = fixture();
+    let client = f.client("a");
+    client.store(5, part(1, PART, false)).unwrap();
+    f.cache.upset("write", Fault::Fail(Status::NoSpace));
+    assert_eq!(client.store(5, part(2, PART, false)), Err(Status::NoSpace));
+    assert_eq!(f.cache.left_open(), (0, 0));
+    assert_eq!(client.store(5, part(3, 1, true)), Err(Status::NoSpace));
+    client.abort(5, id(1)).unwrap();
+}
+
+#[test]
+fn bytes_in_open_uploads_are_limited() {
+    let f = fixture();
+    let client = f.client("a");
+    for number in 1..=4 {
+        client.store(1, part(number, PART, false)).unwrap();
+    }
+    client.store(2, part(1, PART, false)).unwrap();
+    assert_eq!(client.store(2, part(2, PART, false)), Err(Status::NoSpace));
+    // What failed counts no more.
+    client.store(1, part(5, PART, false)).unwrap();
+    client.abort(2, id(1)).unwrap();
+    assert_eq!(client.store(2, part(1, 1, true)), Err(Status::NoSpace));
+    client.store(1, part(6, 0, true)).unwrap();
+    for number in 1..=5 {
+        client.store(3, part(number, PART, false)).unwrap();
+    }
+}
+
+#[test]
+fn an_upload_that_gets_no_parts_is_given_up() {
+    let f = fixture();
+    let client = f.client("a");
+    client.store(1, part(1, PART, false)).unwrap();
+    client.store(2, StorePart { object: id(2), ..part(1, PART, false) }).unwrap();
+    for number in 2..6 {
+        f.service.sweep(&client.open);
+        assert_eq!(client.store(1, part(number, PART, false)), Ok(()), "{number}");
+        if number == 4 {
+            // The other one has been idle for three sweeps, and its bytes count no more.
+            assert_eq!(f.cache.left_open(), (1, 0));
+        }
+    }
+    let late = StorePart { object: id(2), ..part(2, PART, false) };
+    assert_eq!(client.store(2, late), Err(Status::Timeout));
+    client.abort(2, id(2)).unwrap();
+    client.store(1, part(6, 0, true)).unwrap();
+}
+
+#[test]
+fn a_part_that_came_damaged_changes_nothing() {
+    let f = fixture();
+    let client = f.client("a");
+    let checked = |crc| StorePart { data_crc32: Some(crc), ..part(1, 9, true) };
+    let crc = crc32fast::hash(&[1; 9]);
+    assert_eq!(client.store(1, checked(crc ^ 1)), Err(Status::Corrupted));
+    assert_eq!(f.cache.state().calls, Vec::<&str>::new());
+    client.store(1, checked(crc)).unwrap();
+}
+
+#[test]
+fn open_uploads_are_limited() {
+    let f = fixture();
+    let client = f.client("a");
+    for upload in 0..3 {
+        client.store(upload, part(1, PART, false)).unwrap();
+    }
+    assert_eq!(client.store(3, part(1, PART, false)), Err(Status::NoSpace));
+    client.abort(0, id(1)).unwrap();
+    client.store(3, part(1, PART, false)).unwrap();
+    // Another session has its own.
+    f.client("b").store(3, part(1, PART, false)).unwrap();
+}

@@ -50,12 +50,14 @@ fn a_log_that_nobody_reads_holds_nobody_up() {
     assert_eq!(plugin.wait(), 0);
 }
 
+/// What `/proc` says of a process in a file of lines `KEY: NUMBER …`.
 fn number_in_proc(pid: u32, file: &str, key: &str) -> u64 {
     let text = fs::read_to_string(format!("/proc/{pid}/{file}")).expect("it lives");
     let line = text.lines().find_map(|line| line.strip_prefix(key)).expect("it is told");
     line.split_whitespace().next().and_then(|n| n.parse().ok()).expect("a number")
 }
 
+/// How much time the process has had, in hundredths of a second.
 fn processor_ticks(pid: u32) -> u64 {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("it lives");
     let behind_name = stat.rsplit(')').next().expect("a name");

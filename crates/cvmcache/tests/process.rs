@@ -246,8 +246,6 @@ fn everything_is_in_the_debug_log() {
     assert!(log.contains("session opened") && log.contains("connection closed"), "{log}");
 }
 
-/// What `/proc` says of a process in a file of lines `KEY: NUMBER …`.
-/// How much time the process has had, in hundredths of a second.
 #[test]
 fn on_a_terminal_r_asks_to_detach_and_end_of_file_ends_it() {
     let mut plugin = Plugin::new("null");

@@ -307,16 +307,16 @@ impl EventLoop {
                 error!(connection = token.0, "connection given up after a panic");
                 Turn::Over
             });
+            if was_open && !connection.is_open() {
+                let deadline = self.service.limits().shutdown_deadline();
+                self.state.closing.push_back((deadline, token));
+            }
             match turn {
                 Turn::Again => self.state.call(token, |_| {}),
                 Turn::WaitForWorker => {
                     if !mem::replace(&mut connection.is_waiting, true) {
                         self.state.waiting.push_back(token);
                     }
-                }
-                Turn::Wait if was_open && !connection.is_open() => {
-                    let deadline = self.service.limits().shutdown_deadline();
-                    self.state.closing.push_back((deadline, token));
                 }
                 Turn::Wait => {}
                 Turn::Over => {

@@ -1,0 +1,56 @@
+//! Whatever fuzzing has found so far still holds, and so does what chance makes up.
+
+use std::panic::catch_unwind;
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+use cvmcache_fuzz::{decoder, service};
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+/// Runs every input of a corpus, which must not be empty.
+fn run_all(target: &str, run: fn(&[u8])) {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target);
+    let inputs = read(&directory)
+        .unwrap_or_else(|error| panic!("cannot read the corpus {}: {error}", directory.display()));
+    assert!(!inputs.is_empty(), "the corpus {} is empty", directory.display());
+    for (path, input) in inputs {
+        // What is wrong has been printed by then, but not with what.
+        assert!(catch_unwind(|| run(&input)).is_ok(), "failed: {}", path.display());
+    }
+}
+
+fn read(directory: &Path) -> io::Result<Vec<(PathBuf, Vec<u8>)>> {
+    let with_path = |path: PathBuf| fs::read(&path).map(|input| (path, input));
+    fs::read_dir(directory)?.map(|entry| with_path(entry?.path())).collect()
+}
+
+#[test]
+fn the_decoder_takes_whatever_fuzzing_found() {
+    run_all("decoder", decoder::run);
+}
+
+#[test]
+fn the_service_takes_whatever_fuzzing_found() {
+    run_all("service", service::run);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_decoder_takes_whatever_chance_makes_up(input in vec(any::<u8>(), 0..1000)) {
+        decoder::run(&input);
+    }
+
+    /// Most of the time with all capabilities, since without them there is less to do.
+    #[test]
+    fn the_service_takes_whatever_chance_makes_up(
+        capabilities in prop_oneof![4 => Just(0), 1 => any::<u8>()],
+        steps in vec(any::<u8>(), 0..2500),
+    ) {
+        let mut input = steps;
+        input.insert(0, capabilities);
+        service::run(&input);
+    }
+}

@@ -26,8 +26,8 @@ const TURN: Duration = Duration::from_millis(20);
 /// How long a client lives on average, if it can be killed.
 const LIFE: Duration = Duration::from_secs(4);
 
-/// Of so many clients, one is spared.
-const SPARED: u64 = 4;
+/// Of so many clients that run at a time, one is spared.
+const SPARED: usize = 4;
 
 /// All objects there are would fill the cache so many times.
 const WORLD: u64 = 3;
@@ -107,6 +107,7 @@ struct Crowd<'a> {
 struct Running {
     child: Child,
     number: u64,
+    spared: bool,
     killed: bool,
 }
 
@@ -165,11 +166,14 @@ impl<'a> Crowd<'a> {
         ] {
             command.args([name, &value]);
         }
-        if is_spared(number) {
+        // Who is spared stays, so it is not for the number to say.
+        let already = self.clients.iter().filter(|client| client.spared).count();
+        let spared = already * SPARED < usize::from(self.arguments.clients);
+        if spared {
             command.arg("--spared");
         }
         command.stdin(Stdio::null()).stdout(self.writer.try_clone()?);
-        self.clients.push(Running { child: command.spawn()?, number, killed: false });
+        self.clients.push(Running { child: command.spawn()?, number, spared, killed: false });
         self.summary.clients += 1;
         Ok(())
     }
@@ -177,7 +181,7 @@ impl<'a> Crowd<'a> {
     fn kill_some(&mut self) -> io::Result<()> {
         let chance = TURN.as_secs_f64() / LIFE.as_secs_f64();
         for client in &mut self.clients {
-            if !is_spared(client.number) && self.rng.f64() < chance {
+            if !client.spared && self.rng.f64() < chance {
                 client.child.kill()?;
                 client.killed = true;
             }
@@ -244,10 +248,6 @@ impl Drop for Running {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-fn is_spared(number: u64) -> bool {
-    number.is_multiple_of(SPARED)
 }
 
 /// How many objects of a world take so many bytes.

@@ -11,8 +11,8 @@ use cvmcache::{CachePlugin, Session, Transaction};
 
 use super::{MAX_OBJECT_SIZE, MAX_TEXT};
 
-/// A plugin that counts references in 32 bits has no more of an object.
-pub(super) const MAX_REFERENCES: u64 = u32::MAX as u64;
+/// The most references to an object that the plugin counts: far more than fit into 32 bits.
+pub(super) const MAX_REFERENCES: u64 = u64::MAX - 1;
 
 /// A callback that can be made to fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

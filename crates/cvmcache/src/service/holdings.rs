@@ -13,7 +13,7 @@ use crate::plugin::{Capabilities, ObjectId, Result, Status};
 
 /// References by object. None of the counts is zero.
 #[derive(Debug, Default)]
-pub(super) struct References(HashMap<ObjectId, u32>);
+pub(super) struct References(HashMap<ObjectId, u64>);
 
 /// What a session holds, and its part in a reload.
 #[derive(Debug, Default)]
@@ -25,7 +25,7 @@ pub(super) struct Holdings {
     /// what that one held.
     pub(super) is_heir: bool,
     /// Once the session has ended: what is still to be given back.
-    abandoned: Option<Vec<(ObjectId, u32)>>,
+    abandoned: Option<Vec<(ObjectId, u64)>>,
 }
 
 impl Service {
@@ -35,20 +35,17 @@ impl Service {
             // Clients open and close whatever the plugin declares.
             return if by < 0 { Ok(()) } else { self.object_info(open, id).map(|_| ()) };
         }
-        let count = by.unsigned_abs();
+        let count = u64::from(by.unsigned_abs());
         if by < 0 {
             self.close(open, id, count)
         } else {
-            if lock(&open.holdings).references.count(id).checked_add(count).is_none() {
-                return Err(Status::BadCount);
-            }
             self.change(open, id, by)?;
             self.hold(open, *id, count);
             Ok(())
         }
     }
 
-    fn close(&self, open: &OpenSession, id: &ObjectId, count: u32) -> Result<()> {
+    fn close(&self, open: &OpenSession, id: &ObjectId, count: u64) -> Result<()> {
         if !self.take(open, id, count) {
             // Whether there is such an object comes first, as with every other request.
             self.change(open, id, 0)?;
@@ -64,7 +61,7 @@ impl Service {
     }
 
     /// Takes references from what the session holds and, if it is an heir, from what it inherited.
-    fn take(&self, open: &OpenSession, id: &ObjectId, count: u32) -> bool {
+    fn take(&self, open: &OpenSession, id: &ObjectId, count: u64) -> bool {
         let mut holdings = lock(&open.holdings);
         let own = holdings.references.count(id).min(count);
         if own < count {
@@ -79,7 +76,7 @@ impl Service {
     }
 
     /// Notes references that the plugin has given to the session.
-    pub(super) fn hold(&self, open: &OpenSession, id: ObjectId, count: u32) {
+    pub(super) fn hold(&self, open: &OpenSession, id: ObjectId, count: u64) {
         // Without counts, nobody gives them back.
         if self.capabilities.contains(Capabilities::REFCOUNT) {
             lock(&open.holdings).references.add(id, count);
@@ -110,11 +107,11 @@ impl Service {
     }
 
     /// Gives references back: in several steps if they are more than a change can express.
-    fn give_back(&self, open: &OpenSession, id: &ObjectId, mut count: u32) -> Result<()> {
+    fn give_back(&self, open: &OpenSession, id: &ObjectId, mut count: u64) -> Result<()> {
         while count > 0 {
-            let step = count.min(i32::MIN.unsigned_abs());
-            self.change(open, id, 0i32.wrapping_sub_unsigned(step))?;
-            count -= step;
+            let step = i32::try_from(count).unwrap_or(i32::MAX);
+            self.change(open, id, -step)?;
+            count -= u64::from(step.unsigned_abs());
         }
         Ok(())
     }
@@ -137,11 +134,11 @@ impl Holdings {
 }
 
 impl References {
-    pub(super) fn count(&self, id: &ObjectId) -> u32 {
+    pub(super) fn count(&self, id: &ObjectId) -> u64 {
         self.0.get(id).copied().unwrap_or(0)
     }
 
-    pub(super) fn add(&mut self, id: ObjectId, count: u32) {
+    pub(super) fn add(&mut self, id: ObjectId, count: u64) {
         if count > 0 {
             let held = self.0.entry(id).or_insert(0);
             *held = held.saturating_add(count);
@@ -149,7 +146,7 @@ impl References {
     }
 
     /// Removes `count` references, or as many as there are.
-    pub(super) fn remove(&mut self, id: &ObjectId, count: u32) {
+    pub(super) fn remove(&mut self, id: &ObjectId, count: u64) {
         if let Entry::Occupied(mut held) = self.0.entry(*id) {
             if *held.get() > count {
                 *held.get_mut() -= count;

@@ -81,7 +81,7 @@ impl Service {
 
 impl Reloads {
     /// Takes references from the estate under `name`; false if there are not that many.
-    pub(super) fn take(&mut self, name: &[u8], id: &ObjectId, count: u32) -> bool {
+    pub(super) fn take(&mut self, name: &[u8], id: &ObjectId, count: u64) -> bool {
         let Some(estate) = self.0.get_mut(name) else { return false };
         let enough = estate.references.count(id) >= count;
         if enough {

@@ -1,0 +1,96 @@
+//! What has come of it, to be read.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::bystander::Latencies;
+use crate::tally::{Counts, Line};
+
+/// More broken promises than these do not tell more.
+const SHOWN: usize = 10;
+
+/// What has come of a run.
+#[derive(Debug, Default)]
+pub(crate) struct Summary {
+    pub(crate) seed: u64,
+    pub(crate) time: Duration,
+    pub(crate) clients: u64,
+    pub(crate) killed: u64,
+    pub(crate) counts: Counts,
+    pub(crate) latencies: Latencies,
+    /// What the plugin took at most, and in the end, in bytes.
+    pub(crate) memory: Option<(u64, u64)>,
+    /// In the beginning and in the end.
+    pub(crate) descriptors: Option<(usize, usize)>,
+    pub(crate) broken: Vec<String>,
+    /// The end of the plugin's log, if a promise was broken.
+    pub(crate) log: String,
+}
+
+impl Summary {
+    pub(crate) fn is_good(&self) -> bool {
+        self.broken.is_empty()
+    }
+
+    /// Adds what a client says.
+    pub(crate) fn note(&mut self, line: Line) {
+        match line {
+            Line::Counts(counts) => {
+                for (what, count) in counts {
+                    *self.counts.entry(what).or_default() += count;
+                }
+            }
+            Line::Broken(broken) => self.broken.push(broken),
+        }
+    }
+
+    fn operations(&self) -> u64 {
+        let counts =
+            self.counts.iter().filter(|(what, _)| !matches!(&***what, "read-bytes" | "listed"));
+        counts.map(|(_, count)| count).sum()
+    }
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = self.time.as_secs_f64();
+        writeln!(
+            f,
+            "clients      {} in {seconds:.0} s, {} of them killed",
+            self.clients, self.killed
+        )?;
+        let operations = self.operations();
+        writeln!(f, "operations   {operations}, {:.0} a second", operations as f64 / seconds)?;
+        for (what, count) in &self.counts {
+            writeln!(f, "  {what:<18} {count:>12}")?;
+        }
+        let latency = |percent| self.latencies.percentile(percent).as_secs_f64() * 1000.0;
+        writeln!(
+            f,
+            "bystander    {} pings: p50 {:.2} ms, p99 {:.2} ms, max {:.2} ms",
+            self.latencies.count(),
+            latency(50),
+            latency(99),
+            latency(100)
+        )?;
+        if let Some((most, last)) = self.memory {
+            writeln!(f, "memory       {} MiB at most, {} MiB in the end", most >> 20, last >> 20)?;
+        }
+        if let Some((first, last)) = self.descriptors {
+            writeln!(f, "descriptors  {first} in the beginning, {last} in the end")?;
+        }
+        for broken in self.broken.iter().take(SHOWN) {
+            writeln!(f, "BROKEN       {broken}")?;
+        }
+        if self.broken.len() > SHOWN {
+            writeln!(f, "BROKEN       and {} more", self.broken.len() - SHOWN)?;
+        }
+        if self.is_good() {
+            return writeln!(f, "all promises were kept (seed {})", self.seed);
+        }
+        if !self.log.is_empty() {
+            writeln!(f, "the plugin's log ends with:\n{}", self.log)?;
+        }
+        writeln!(f, "{} promises were broken; repeat with --seed {}", self.broken.len(), self.seed)
+    }
+}

@@ -61,7 +61,7 @@ type Failure = Box<dyn Error + Send + Sync>;
 ///
 /// | key | meaning |
 /// |---|---|
-/// | `CVMFS_CACHE_PLUGIN_LOCATOR` | where to listen, see [`Locator`]; must be there |
+/// | `CVMFS_CACHE_PLUGIN_LOCATOR` | where to listen, see [`Locator`](crate::Locator); must be there |
 /// | `CVMFS_CACHE_PLUGIN_WORKERS` | threads for callbacks, see [`Builder::workers`](crate::Builder::workers); default 0 |
 /// | `CVMFS_CACHE_PLUGIN_ALLOW` | networks whose clients may connect by TCP, as in `10.0.0.0/8, ::1`; default all |
 /// | `CVMFS_CACHE_PLUGIN_ALLOW_USERS` | users besides the plugin's own and root whose clients may connect by a unix socket, or `*` |

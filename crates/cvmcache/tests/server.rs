@@ -4,15 +4,16 @@ mod support;
 
 use bytes::Bytes;
 use cvmcache::client::{
-    Client, ClientMessage, NewUpload, Operation, ReplyBody, Request, ServerMessage,
+    Client, ClientMessage, Connection, NewUpload, Operation, ReplyBody, Request, ServerMessage,
 };
+use cvmcache::service::Trust;
 use cvmcache::{Locator, Server};
 use support::served::serve;
 use support::{TestCache, id};
 
 #[test]
 fn objects_are_stored_and_read_on_every_kind_of_socket() {
-    for locator in ["tcp=127.0.0.1:0", "tcp=[::1]:0", "tcp=localhost:0", "tcp=:0", "unix"] {
+    for locator in ["tcp=127.0.0.1:0", "tcp=[::1]:0", "tcp=localhost:0", "unix"] {
         for workers in [0, 4] {
             let directory = tempfile::tempdir().unwrap();
             let locator = match locator {
@@ -152,4 +153,31 @@ fn with_workers_what_builds_on_each_other_keeps_its_order() {
     upload.commit(&mut client, Bytes::new()).unwrap();
     let data = client.read_all(&id(2)).unwrap();
     assert!(data.chunks(part).enumerate().all(|(n, part)| part.iter().all(|b| *b == n as u8)));
+}
+
+#[test]
+fn a_connection_may_be_trusted_with_the_session_of_another() {
+    let directory = tempfile::tempdir().unwrap();
+    let locator = Locator::Unix(directory.path().join("socket"));
+    let cache = TestCache::default();
+    cache.insert(id(1), "abc");
+    let mut trust = Trust::default();
+    trust.foreign_sessions = true;
+    for workers in [0, 2] {
+        let builder = Server::builder(cache.clone()).workers(workers).trust(trust);
+        let running = builder.listen(&locator).unwrap().spawn().unwrap();
+        let client = Client::connect(&locator, "repo:1").unwrap();
+        let mut other = Connection::connect(&locator).unwrap();
+        let operation = Operation::Refcount { object: id(1), change_by: 1 };
+        let request = Request { session: client.session(), id: 7, operation };
+        other.send(ClientMessage::Request(request)).unwrap();
+        let Some(ServerMessage::Reply(reply)) = other.receive().unwrap() else { panic!() };
+        assert_eq!(reply.body, ReplyBody::Refcount(Ok(())));
+        assert_eq!(cache.references(id(1)), 1);
+        // It is the session's, and ends with it.
+        client.quit().unwrap();
+        cache.wait_until(|state| state.objects[&id(1)].references == 0);
+        running.control().terminate();
+        running.wait().unwrap();
+    }
 }

@@ -55,3 +55,25 @@ pub(super) fn start(options: &Options) -> Result<Writers, OptionsError> {
 fn writer(output: impl Write + Send + 'static) -> (NonBlocking, WorkerGuard) {
     NonBlockingBuilder::default().lossy(true).buffered_lines_limit(MAX_LINES).finish(output)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_is_in_the_debug_log_with_its_backtrace() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log");
+        let mut options = Options::new();
+        options.set(DEBUG_LOG, &path);
+        let usual = panic::take_hook();
+        let writers = start(&options).unwrap();
+        let panicked = panic::catch_unwind(|| panic!("told to panic"));
+        panic::set_hook(usual);
+        assert!(panicked.is_err());
+        drop(writers);
+        let log = std::fs::read_to_string(path).unwrap();
+        assert!(log.contains("told to panic"), "{log}");
+        assert!(log.contains("a_panic_is_in_the_debug_log_with_its_backtrace"), "{log}");
+    }
+}

@@ -186,9 +186,6 @@ impl Model {
         let own = holder.references.get(&id).copied().unwrap_or(0);
         let count = u64::from(by.unsigned_abs());
         if by >= 0 {
-            if own + count > u64::from(u32::MAX) {
-                return Err(Status::BadCount);
-            }
             look?;
             if all + count > MAX_REFERENCES {
                 return Err(Status::BadCount);

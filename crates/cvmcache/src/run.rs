@@ -44,8 +44,8 @@ type Failure = Box<dyn Error + Send + Sync>;
 /// # impl MyCache { fn new(_: &cvmcache::Options) -> Result<Self, String> { Ok(Self) } }
 /// # impl CachePlugin for MyCache {
 /// #     fn capabilities(&self) -> Capabilities { Capabilities::NONE }
-/// #     fn object_info(&self, _: &Session, _: &ObjectId) -> Result<ObjectInfo> { todo!() }
-/// #     fn read(&self, _: &Session, _: &ObjectId, _: u64, _: u32) -> Result<Data> { todo!() }
+/// #     fn object_info(&self, _: &Session, _: &ObjectId) -> Result<ObjectInfo> { Err(Status::NoEntry) }
+/// #     fn read(&self, _: &Session, _: &ObjectId, _: u64, _: u32) -> Result<Data> { Err(Status::NoEntry) }
 /// # }
 /// fn main() -> std::process::ExitCode {
 ///     cvmcache::run("mine", |options| MyCache::new(options))

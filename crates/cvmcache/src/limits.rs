@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use cvmcache_proto::{MAX_MAX_OBJECT_SIZE, MIN_MAX_OBJECT_SIZE};
+use cvmcache_proto::{MAX_MAX_OBJECT_SIZE, MIN_MAX_OBJECT_SIZE, frame};
 use thiserror::Error;
 
 /// The bounds on what a client can make the server spend. Each can be set; the defaults suit a
@@ -13,6 +13,10 @@ pub struct Limits {
     /// The largest part of an upload and the largest read, in bytes, as the handshake tells the
     /// client. From 4 KiB to 512 KiB; default 256 KiB.
     pub max_object_size: u32,
+    /// The longest message that is kept while it arrives, in bytes without its attachment; at least
+    /// 1 KiB more than `max_text`, default 64 KiB. Of a longer one, only the numbers are looked
+    /// at by which it is answered MALFORMED.
+    pub max_message: usize,
     /// The longest description, client name or repository name, in bytes; default 4 KiB. A
     /// request with a longer one is answered MALFORMED.
     pub max_text: usize,
@@ -54,6 +58,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             max_object_size: 256 * 1024,
+            max_message: 64 * 1024,
             max_text: 4 * 1024,
             max_buffered: 8 * 1024 * 1024,
             max_in_flight: 64,
@@ -102,6 +107,7 @@ impl Limits {
         check("max_object_size", self.max_object_size as usize, object_sizes.0, object_sizes.1)?;
         // A message with a text has to fit beside an attachment.
         check("max_text", self.max_text, 1, 60 * 1024)?;
+        check("max_message", self.max_message, self.max_text + 1024, frame::MAX_LEN)?;
         check("length of the name", name.len(), 0, 60 * 1024)?;
         check("max_buffered", self.max_buffered, 1, usize::MAX)?;
         check("max_in_flight", self.max_in_flight, 1, usize::MAX)?;

@@ -103,6 +103,29 @@ fn at_the_limit_of_descriptors_clients_are_served_and_others_wait() {
 }
 
 #[test]
+fn clients_that_do_not_read_cost_no_processor_time() {
+    let mut plugin = Plugin::new("ram");
+    let pid = plugin.start("").id();
+    let mut clients: Vec<_> = (0..5).map(|_| plugin.client()).collect();
+    clients[0].store(NewUpload::new(id(1)), vec![7; 128 * 1024]).unwrap();
+    for client in &mut clients {
+        for _ in 0..500 {
+            let _ticket = client.queue_read(&id(1), 0, 128 * 1024).unwrap();
+        }
+        client.flush().unwrap();
+    }
+    // By the time that somebody else is answered, the plugin has done what it can for them.
+    let mut bystander = plugin.client();
+    for _ in 0..100 {
+        bystander.info().unwrap();
+    }
+    let before = processor_ticks(pid);
+    std::thread::sleep(Duration::from_millis(500));
+    let ticks = processor_ticks(pid) - before;
+    assert!(ticks < 15, "{ticks} of 50 ticks for nothing");
+}
+
+#[test]
 fn many_short_sessions_leave_nothing_behind() {
     let mut plugin = Plugin::new("ram");
     let pid = plugin.start("").id();

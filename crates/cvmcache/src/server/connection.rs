@@ -95,6 +95,7 @@ impl Connection {
     pub(super) fn new(token: Token, socket: Socket, peer: Peer, service: &Service) -> Self {
         let mut limits = DecoderLimits::default();
         limits.max_attachment = service.limits().max_object_size as usize;
+        limits.max_message = service.limits().max_message;
         Self {
             token,
             socket: Some(socket),

@@ -50,7 +50,6 @@ impl Outbox {
     pub(super) fn push(&mut self, message: ServerMessage) {
         let (message, attachment) = message.into_wire();
         let (before, attached) = (self.messages.len(), attachment.len());
-        let pieces_before = self.pieces.len();
         if let Err(error) = frame::encode(message, attached, &mut self.messages) {
             // The service keeps answers within the limits, and the limits within a frame.
             error!(%error, "an answer is lost");
@@ -63,9 +62,15 @@ impl Outbox {
         }
         let messages = self.messages.split().freeze();
         let len = messages.len();
-        self.pieces.push_back((messages, len));
-        self.pieces.extend(attachment.into_iter().map(|piece| (piece, self.held_by_attachment)));
-        self.held += len + (self.pieces.len() - pieces_before - 1) * self.held_by_attachment;
+        self.push_piece(messages, len);
+        for piece in attachment {
+            self.push_piece(piece, self.held_by_attachment);
+        }
+    }
+
+    fn push_piece(&mut self, piece: Bytes, held: usize) {
+        self.pieces.push_back((piece, held));
+        self.held += held;
     }
 
     /// Writes as much as the socket takes. False if that is nothing.

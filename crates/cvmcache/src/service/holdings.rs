@@ -122,11 +122,6 @@ impl Service {
 }
 
 impl Holdings {
-    /// What is held, when the rest does not matter any more.
-    pub(super) fn into_references(self) -> References {
-        self.references
-    }
-
     /// Hands over what is held.
     pub(super) fn take_references(&mut self) -> References {
         std::mem::take(&mut self.references)

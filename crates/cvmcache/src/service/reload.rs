@@ -91,16 +91,16 @@ impl Reloads {
     }
 
     /// A session under `name` has ended: returns the references that nobody claims any more.
-    pub(super) fn end(&mut self, name: &[u8], holdings: Holdings) -> References {
-        let Some(estate) = self.0.get_mut(name) else { return holdings.into_references() };
+    pub(super) fn end(&mut self, name: &[u8], mut holdings: Holdings) -> References {
+        let Some(estate) = self.0.get_mut(name) else { return holdings.take_references() };
         if holdings.is_heir {
             estate.heirs -= 1;
         }
         let mut abandoned = References::default();
         if holdings.announced > 0 {
-            estate.references.merge(holdings.into_references());
+            estate.references.merge(holdings.take_references());
         } else {
-            abandoned = holdings.into_references();
+            abandoned = holdings.take_references();
         }
         if estate.heirs == 0 && estate.announced == 0 {
             abandoned.merge(std::mem::take(&mut estate.references));

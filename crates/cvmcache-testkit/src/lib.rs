@@ -9,6 +9,8 @@
 
 mod faults;
 mod faulty;
+mod process;
 
 pub use faults::{Callback, Fault, Faults};
 pub use faulty::Faulty;
+pub use process::{ParseCommandError, PluginCommand, PluginProcess, StartError};

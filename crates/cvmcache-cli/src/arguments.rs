@@ -1,0 +1,54 @@
+//! The command line: which commands there are.
+
+use clap::{Parser, Subcommand};
+
+use crate::{completions, info};
+
+const EXAMPLES: &str = "\
+Examples:
+  cvmcache info unix=/var/lib/cvmfs/cvmcache-ram.socket
+
+LOCATOR is where the plugin listens, as in its configuration: unix=/path/to/socket
+or tcp=host:port. Commands that look into a plugin take it from CVMCACHE_LOCATOR
+if it is not given.
+
+Exit status:
+  0  all is well
+  1  the command found something wrong, or could not do its work
+  2  it was not understood";
+
+/// Checks, measures and looks after any CernVM-FS cache plugin, in any language.
+#[derive(Debug, Parser)]
+#[command(name = "cvmcache", version, propagate_version = true, after_help = EXAMPLES)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    pub(crate) color: colorchoice_clap::Color,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Completions(completions::Completions),
+    Info(info::Info),
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_makes_sense() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_has_examples() {
+        for command in Arguments::command().get_subcommands() {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(help.contains("Example"), "{} has none", command.get_name());
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! `cvmcache completions`: what a shell needs to complete command lines.
+
+use std::io::Write;
+
+use clap::{Args, CommandFactory};
+use clap_complete::Shell;
+
+use crate::Verdict;
+use crate::arguments::Arguments;
+use crate::error::Result;
+
+const EXAMPLES: &str = "\
+Examples:
+  source <(cvmcache completions bash)
+  cvmcache completions zsh > ~/.zfunc/_cvmcache
+  cvmcache completions fish > ~/.config/fish/completions/cvmcache.fish";
+
+/// Print what a shell needs to complete command lines
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Completions {
+    /// The shell
+    shell: Shell,
+}
+
+impl Completions {
+    pub(crate) fn run(self, out: &mut dyn Write) -> Result<Verdict> {
+        // The generator cannot report that it could not write.
+        let mut script = Vec::new();
+        clap_complete::generate(self.shell, &mut Arguments::command(), "cvmcache", &mut script);
+        out.write_all(&script)?;
+        Ok(Verdict::Good)
+    }
+}

@@ -1,0 +1,111 @@
+//! `cvmcache info`: what a plugin is and how full it is.
+
+use std::io::Write;
+
+use clap::Args;
+use cvmcache::plugin::{CacheInfo, Capabilities, Status};
+use serde::Serialize;
+
+use crate::Verdict;
+use crate::error::Result;
+use crate::output::{self, TITLE};
+use crate::remote::Remote;
+
+const EXAMPLES: &str = "\
+Examples:
+  cvmcache info unix=/var/lib/cvmfs/cvmcache-ram.socket
+  cvmcache info --json tcp=localhost:4224 | jq .used_bytes";
+
+/// The width of the bars, in characters.
+const BAR: usize = 30;
+
+/// Show what a plugin is, what it can do, and how full it is
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Info {
+    #[command(flatten)]
+    remote: Remote,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// What there is to show; sizes are in bytes.
+#[derive(Debug, Serialize)]
+struct Facts {
+    locator: String,
+    name: String,
+    pid: Option<u64>,
+    capabilities: Vec<String>,
+    max_object_size: u64,
+    #[serde(flatten)]
+    fill: Option<Fill>,
+}
+
+#[derive(Debug, Serialize)]
+struct Fill {
+    size_bytes: u64,
+    used_bytes: u64,
+    pinned_bytes: u64,
+    clean_ups: Option<u64>,
+}
+
+impl Info {
+    pub(crate) fn run(self, out: &mut dyn Write) -> Result<Verdict> {
+        let mut client = self.remote.connect("info")?;
+        let fill = match client.info() {
+            Ok(info) => Some(info.into()),
+            Err(error) if error.status() == Some(Status::NoSupport) => None,
+            Err(error) => return Err(self.remote.error(error)),
+        };
+        let facts = Facts {
+            locator: self.remote.locator()?.to_string(),
+            name: client.plugin_name().escape_ascii().to_string(),
+            pid: client.plugin_pid(),
+            capabilities: names(client.capabilities()),
+            max_object_size: client.max_object_size() as u64,
+            fill,
+        };
+        client.quit().map_err(|error| self.remote.error(error))?;
+        if self.json {
+            output::json(out, &facts)?
+        } else {
+            facts.print(out)?
+        }
+        Ok(Verdict::Good)
+    }
+}
+
+impl Facts {
+    fn print(&self, out: &mut dyn Write) -> Result<()> {
+        let pid = self.pid.map(|pid| format!(", process {pid}")).unwrap_or_default();
+        writeln!(out, "{TITLE}{}{TITLE:#} at {}{pid}", self.name, self.locator)?;
+        writeln!(out, "can           {}", self.capabilities.join(", "))?;
+        writeln!(out, "part size     {}", output::bytes(self.max_object_size))?;
+        let Some(fill) = &self.fill else {
+            writeln!(out, "fill          it does not tell")?;
+            return Ok(());
+        };
+        writeln!(out, "size          {}", output::bytes(fill.size_bytes))?;
+        for (name, part) in [("used", fill.used_bytes), ("pinned", fill.pinned_bytes)] {
+            let fraction = output::fraction(part, fill.size_bytes);
+            let (size, bar) = (output::bytes(part), output::bar(fraction, BAR));
+            writeln!(out, "{name:<13} {size:<11} {bar} {:>3.0} %", fraction * 100.0)?;
+        }
+        if let Some(clean_ups) = fill.clean_ups {
+            writeln!(out, "clean-ups     {clean_ups}")?;
+        }
+        Ok(())
+    }
+}
+
+impl From<CacheInfo> for Fill {
+    fn from(info: CacheInfo) -> Self {
+        let CacheInfo { size_bytes, used_bytes, pinned_bytes, shrink_count } = info;
+        Self { size_bytes, used_bytes, pinned_bytes, clean_ups: shrink_count }
+    }
+}
+
+fn names(capabilities: Capabilities) -> Vec<String> {
+    capabilities.to_string().split(", ").map(str::to_owned).collect()
+}

@@ -1,0 +1,41 @@
+//! `cvmcache info`, as its users see it.
+
+mod support;
+
+use snapbox::str;
+use support::{cvmcache, start_ram};
+
+#[test]
+fn it_shows_how_full_a_plugin_is() {
+    let plugin = start_ram();
+    let locator = plugin.locator().to_string();
+    cvmcache(&["info", &locator]).assert().success().stderr_eq("").stdout_eq(str![[r#"
+cvmcache ram at unix=[..]/socket, process [..]
+can           write, refcount, shrink, info, shrink-rate, list, breadcrumb
+part size     256.0 KiB
+size          100.0 MiB
+used          0 B         ░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░   0 %
+pinned        0 B         ░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░   0 %
+clean-ups     0
+
+"#]]);
+}
+
+#[test]
+fn where_nobody_listens_it_says_what_to_look_at() {
+    cvmcache(&["info", "unix=/nowhere"]).assert().code(1).stdout_eq("").stderr_eq(str![[r#"
+cvmcache: cannot connect to unix=/nowhere: No such file or directory (os error 2); is the plugin running, and does it listen there?
+
+"#]]);
+}
+
+#[test]
+fn the_locator_may_come_from_the_environment() {
+    cvmcache(&["info"]).assert().code(2).stderr_eq(str![[r#"
+cvmcache: which plugin? Name its locator, as in unix=/path/to/socket or tcp=host:port, or set CVMCACHE_LOCATOR
+
+"#]]);
+    let plugin = start_ram();
+    let command = cvmcache(&["info", "--json"]);
+    command.env("CVMCACHE_LOCATOR", plugin.locator().to_string()).assert().success();
+}

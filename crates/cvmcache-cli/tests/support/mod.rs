@@ -1,0 +1,31 @@
+//! The program under test, and plugins for it to talk to.
+
+#![allow(dead_code, unreachable_pub, reason = "every test uses a part of it")]
+
+use std::path::PathBuf;
+use std::sync::OnceLock;
+
+use cvmcache_testkit::{PluginCommand, PluginProcess};
+use snapbox::cmd::{Command, cargo_bin};
+
+/// The program with these arguments, away from the environment of whoever runs the tests.
+pub fn cvmcache(arguments: &[&str]) -> Command {
+    let command = Command::new(cargo_bin!("cvmcache")).args(arguments);
+    command.env_remove("CVMCACHE_LOCATOR").env_remove("CLICOLOR_FORCE").env("COLUMNS", "100")
+}
+
+/// The program of the RAM cache. Cargo builds tests of examples with the tests, but not programs.
+pub fn ram() -> PathBuf {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    let build = || {
+        let build = escargot::CargoBuild::new().package("cvmcache").example("ram").current_target();
+        build.run().expect("cargo builds it").path().to_owned()
+    };
+    PROGRAM.get_or_init(build).clone()
+}
+
+/// A RAM cache of 100 MB with a process and a unix socket of its own.
+pub fn start_ram() -> PluginProcess {
+    let command = PluginCommand::new(ram()).option("CVMFS_CACHE_PLUGIN_SIZE", "100");
+    command.start().unwrap_or_else(|error| panic!("{error}"))
+}

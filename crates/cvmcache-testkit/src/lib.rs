@@ -10,7 +10,11 @@
 mod faults;
 mod faulty;
 mod process;
+mod suite;
 
 pub use faults::{Callback, Fault, Faults};
 pub use faulty::Faulty;
 pub use process::{ParseCommandError, PluginCommand, PluginProcess, StartError};
+pub use suite::{
+    Case, CaseResult, Failure, Kind, Outcome, Report, Suite, SuiteError, Target, check,
+};

@@ -2,11 +2,12 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::{completions, info};
+use crate::{check, completions, info};
 
 const EXAMPLES: &str = "\
 Examples:
   cvmcache info unix=/var/lib/cvmfs/cvmcache-ram.socket
+  cvmcache check --spawn './my-plugin {conf}'
 
 LOCATOR is where the plugin listens, as in its configuration: unix=/path/to/socket
 or tcp=host:port. Commands that look into a plugin take it from CVMCACHE_LOCATOR
@@ -29,6 +30,7 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    Check(check::Check),
     Completions(completions::Completions),
     Info(info::Info),
 }

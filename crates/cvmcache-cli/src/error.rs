@@ -1,10 +1,11 @@
 //! Why a command could not do its work.
 
 use std::io;
+use std::path::PathBuf;
 
 use cvmcache::Locator;
 use cvmcache::client::ClientError;
-use cvmcache_testkit::StartError;
+use cvmcache_testkit::{StartError, SuiteError};
 use thiserror::Error;
 
 pub(crate) type Result<T> = std::result::Result<T, Error>;
@@ -17,10 +18,23 @@ pub(crate) enum Error {
          CVMCACHE_LOCATOR"
     )]
     NoLocator,
+    #[error(
+        "which plugin? Name the locator of one that runs, as in unix=/path/to/socket or \
+         tcp=host:port, or have one started with --spawn 'CMD {{conf}}'"
+    )]
+    NoTarget,
     #[error("--set and --tcp are for a plugin that is started: add --spawn CMD, or leave them out")]
     NothingToStart,
     #[error(transparent)]
     Start(#[from] StartError),
+    #[error("{0}; cvmcache check --list has them all")]
+    NoSuchCase(SuiteError),
+    #[error("{0}: add --hostile")]
+    OnlyHostile(SuiteError),
+    #[error(transparent)]
+    Suite(SuiteError),
+    #[error("cannot write {path:?}: {source}; name a file in a directory that you can write to")]
+    File { path: PathBuf, source: io::Error },
     /// The error names the locator.
     #[error(transparent)]
     Connect(ClientError),
@@ -36,8 +50,22 @@ impl Error {
     /// 2 for what was not understood, 1 for the rest.
     pub(crate) fn exit_status(&self) -> u8 {
         match self {
-            Error::NoLocator | Error::NothingToStart => 2,
+            Error::NoLocator
+            | Error::NoTarget
+            | Error::NothingToStart
+            | Error::NoSuchCase(_)
+            | Error::OnlyHostile(_) => 2,
             _ => 1,
+        }
+    }
+}
+
+impl From<SuiteError> for Error {
+    fn from(error: SuiteError) -> Self {
+        match error {
+            SuiteError::NoSuchCase(_) => Error::NoSuchCase(error),
+            SuiteError::OnlyHostile(_) => Error::OnlyHostile(error),
+            error => Error::Suite(error),
         }
     }
 }

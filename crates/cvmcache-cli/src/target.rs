@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 #[derive(Debug, Args)]
 pub(crate) struct Target {
     /// Where a plugin listens that runs already: unix=/path/to/socket or tcp=host:port
-    #[arg(conflicts_with = "spawn", required_unless_present = "spawn")]
+    #[arg(conflicts_with = "spawn")]
     locator: Option<Locator>,
     /// Start the plugin with this command, in which {conf} stands for its configuration file
     #[arg(long, value_name = "CMD")]
@@ -37,7 +37,7 @@ impl Target {
             if self.tcp || !self.set.is_empty() {
                 return Err(Error::NothingToStart);
             }
-            return self.locator.map(Plugin::Running).ok_or(Error::NoLocator);
+            return self.locator.map(Plugin::Running).ok_or(Error::NoTarget);
         };
         for (key, value) in defaults {
             command = command.option(*key, *value);

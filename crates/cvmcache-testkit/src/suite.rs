@@ -114,7 +114,8 @@ impl Suite {
         self
     }
 
-    /// What chance begins with: the same seed gives the same objects. By default, others each time.
+    /// What chance begins with: the same seed gives the same objects to the same cases. By default,
+    /// others each time; the [report](Report::seed) tells.
     #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = seed;
@@ -151,14 +152,11 @@ impl Suite {
         target: impl Into<Target>,
         mut ended: impl FnMut(&CaseResult),
     ) -> Result<Report, SuiteError> {
-        let known = |filter: &&String| !all_cases().any(|case| case.name.contains(*filter));
-        if let Some(unknown) = self.filters.iter().find(known) {
-            return Err(SuiteError::NoSuchCase(unknown.clone()));
-        }
+        self.check_filters()?;
         let mut started = Started::start(target.into())?;
         let builder = Client::builder().name("test.cern.ch:offer").timeout(self.timeout);
         let offer = builder.connect(started.locator())?;
-        let mut report = Report::default();
+        let mut report = Report::new(self.seed);
         let mut gone = None;
         let mut rng = fastrand::Rng::with_seed(self.seed);
         for case in self.cases() {
@@ -173,6 +171,24 @@ impl Suite {
             report.push(result);
         }
         Ok(report)
+    }
+
+    /// Checks that each filter leaves something to run.
+    ///
+    /// # Errors
+    ///
+    /// [`SuiteError::NoSuchCase`] and [`SuiteError::OnlyHostile`].
+    pub fn check_filters(&self) -> Result<(), SuiteError> {
+        for filter in &self.filters {
+            let mut matching = all_cases().filter(|case| case.name.contains(filter.as_str()));
+            match matching.next() {
+                None => return Err(SuiteError::NoSuchCase(filter.clone())),
+                Some(case) if self.hostile || case.kind != Kind::Hostile => {}
+                Some(_) if matching.any(|case| case.kind != Kind::Hostile) => {}
+                Some(_) => return Err(SuiteError::OnlyHostile(filter.clone())),
+            }
+        }
+        Ok(())
     }
 
     fn reason_to_skip(&self, case: &Case, offer: &Client, started: &Started) -> Option<String> {

@@ -7,9 +7,10 @@ use std::time::Duration;
 use super::Case;
 
 /// What came of a [`Suite`](super::Suite).
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Report {
     results: Vec<CaseResult>,
+    seed: u64,
 }
 
 /// What came of a case.
@@ -51,6 +52,10 @@ pub struct Failure {
 }
 
 impl Report {
+    pub(super) fn new(seed: u64) -> Self {
+        Self { results: Vec::new(), seed }
+    }
+
     /// Every case that was chosen, in the order of the suite.
     pub fn results(&self) -> &[CaseResult] {
         &self.results
@@ -62,6 +67,11 @@ impl Report {
             Outcome::Failed(failure) => Some((result, failure)),
             _ => None,
         })
+    }
+
+    /// What chance began with: see [`Suite::seed`](super::Suite::seed).
+    pub fn seed(&self) -> u64 {
+        self.seed
     }
 
     /// How many cases passed, failed and were skipped.
@@ -113,7 +123,10 @@ impl fmt::Display for CaseResult {
         let name = self.case.name();
         match &self.outcome {
             Outcome::Passed => write!(f, "ok      {name}"),
-            Outcome::Failed(failure) => write!(f, "FAILED  {name}\n{failure}"),
+            Outcome::Failed(failure) => {
+                let meaning = self.case.meaning();
+                write!(f, "FAILED  {name}\n    {:<10}{meaning}\n{failure}", "meaning:")
+            }
             Outcome::Skipped(why) => write!(f, "skipped {name}: {why}"),
         }
     }

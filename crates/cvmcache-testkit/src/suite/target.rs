@@ -35,8 +35,11 @@ pub enum SuiteError {
     #[error(transparent)]
     Client(#[from] ClientError),
     /// No case has such a name.
-    #[error("no case has {0:?} in its name; the list of cases has all names")]
+    #[error("no case has {0:?} in its name")]
     NoSuchCase(String),
+    /// Only cases that were not asked for have such a name.
+    #[error("only hostile cases have {0:?} in their name, and they have to be asked for")]
+    OnlyHostile(String),
 }
 
 impl Target {

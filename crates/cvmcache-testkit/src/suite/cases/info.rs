@@ -45,9 +45,11 @@ fn used(probe: &Probe<'_>) -> Checked<()> {
     let mut client = probe.client()?;
     for len in [7, 100_000] {
         let before = client.info().ok()?.used_bytes;
-        client.store(&probe.object(len)).ok()?;
+        let object = probe.object(len);
+        client.store(&object).ok()?;
         let least = if len == 7 { before + 1 } else { before + len as u64 };
         client.info().ok_and(format!("OK, with used >= {least}"), |i| i.used_bytes >= least)?;
+        client.close(&object.id).ok()?;
     }
     client.quit()
 }

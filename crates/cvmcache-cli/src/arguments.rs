@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::{check, completions, info};
+use crate::{check, completions, info, soak};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -33,6 +33,8 @@ pub(crate) enum Command {
     Check(check::Check),
     Completions(completions::Completions),
     Info(info::Info),
+    Soak(soak::Soak),
+    SoakClient(soak::SoakClient),
 }
 
 #[cfg(test)]

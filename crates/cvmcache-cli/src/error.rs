@@ -40,6 +40,10 @@ pub(crate) enum Error {
     Connect(ClientError),
     #[error("{locator}: {source}")]
     Client { locator: Locator, source: ClientError },
+    #[error("{0} would lose its objects: add --evict if nobody needs them")]
+    WouldEvict(Locator),
+    #[error("the system does not cooperate: {0}")]
+    System(#[source] io::Error),
     #[error("cannot write the output: {0}")]
     Output(#[from] io::Error),
     #[error("cannot write the output: {0}")]
@@ -53,6 +57,7 @@ impl Error {
             Error::NoLocator
             | Error::NoTarget
             | Error::NothingToStart
+            | Error::WouldEvict(_)
             | Error::NoSuchCase(_)
             | Error::OnlyHostile(_) => 2,
             _ => 1,

@@ -13,6 +13,7 @@ mod error;
 mod info;
 mod output;
 mod remote;
+mod soak;
 mod target;
 
 use std::io::{self, Write};
@@ -59,5 +60,7 @@ fn run(command: Command, out: &mut dyn Write) -> Result<Verdict> {
         Command::Check(command) => command.run(out),
         Command::Completions(command) => command.run(out),
         Command::Info(command) => command.run(out),
+        Command::Soak(command) => command.run(out),
+        Command::SoakClient(command) => command.run(out),
     }
 }

@@ -7,7 +7,7 @@ use cvmcache_testkit::PluginCommand;
 use crate::error::{Error, Result};
 
 /// The arguments by which commands name such a plugin.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(crate) struct Target {
     /// Where a plugin listens that runs already: unix=/path/to/socket or tcp=host:port
     #[arg(conflicts_with = "spawn")]

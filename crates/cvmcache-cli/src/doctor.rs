@@ -12,6 +12,7 @@ mod locators;
 mod plugin_conf;
 mod report;
 mod running;
+mod shell;
 mod socket;
 mod user;
 
@@ -100,6 +101,7 @@ impl Doctor {
                 client.check_lines(&mut section);
                 fallback = client_user(&client, fallback, &mut section);
                 let user = user.as_ref().unwrap_or(&fallback);
+                section.fine(format!("the client is taken to run as user {user}"));
                 plugins = client.instances(user, &mut section);
                 self.check_choice(&plugins, &mut section);
             }
@@ -150,9 +152,9 @@ impl Doctor {
 }
 
 fn client_user(client: &ClientConf, fallback: User, section: &mut Section) -> User {
+    let key = client_conf::USER;
     let Some(name) = client.user() else { return fallback };
     User::named(name).unwrap_or_else(|| {
-        let key = client_conf::USER;
         let found = format!("{key}={name}, but there is no such user");
         let remedy = format!("useradd --system {name}, or correct {}", client.path().display());
         section.found(Kind::UserUnknown, found, remedy);

@@ -34,8 +34,8 @@ struct Site {
 
 impl Site {
     fn new() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        fs::set_permissions(directory.path(), Permissions::from_mode(0o1777)).unwrap();
+        let directory = tempfile::tempdir().expect("a directory");
+        fs::set_permissions(directory.path(), Permissions::from_mode(0o1777)).expect("a mode");
         let path = directory.path().display().to_string();
         let site = Self {
             client: format!(
@@ -51,7 +51,7 @@ impl Site {
             user: geteuid().to_string(),
             directory,
         };
-        File::create(site.path("program")).unwrap();
+        File::create(site.path("program")).expect("a file");
         site.mode("program", 0o755);
         site
     }
@@ -60,7 +60,8 @@ impl Site {
     fn around(locator: &Locator) -> Self {
         let mut site = Self::new();
         let Locator::Unix(path) = locator else { panic!("{locator} is no path") };
-        fs::set_permissions(path.parent().unwrap(), Permissions::from_mode(0o1777)).unwrap();
+        fs::set_permissions(path.parent().expect("a directory"), Permissions::from_mode(0o1777))
+            .expect("a mode");
         let usual = format!("unix={}", site.path("socket").display());
         site.client = site.client.replace(&usual, &locator.to_string());
         site.plugin = site.plugin.replace(&usual, &locator.to_string());
@@ -72,14 +73,14 @@ impl Site {
     }
 
     fn mode(&self, name: &str, mode: u32) {
-        fs::set_permissions(self.path(name), Permissions::from_mode(mode)).unwrap();
+        fs::set_permissions(self.path(name), Permissions::from_mode(mode)).expect("a mode");
     }
 
     /// Has the configurations written, unless a test has put something else there.
     fn write(&self) {
         for (name, text) in [("default.local", &self.client), ("plugin.conf", &self.plugin)] {
             if !self.path(name).exists() {
-                fs::write(self.path(name), text).unwrap();
+                fs::write(self.path(name), text).expect("a file");
                 self.mode(name, 0o644);
             }
         }
@@ -88,20 +89,20 @@ impl Site {
     fn doctor(&self, more: &[&str]) -> Command {
         self.write();
         let client = self.path("default.local");
-        let usual = ["doctor", client.to_str().unwrap(), "--user", &self.user];
+        let usual = ["doctor", client.to_str().expect("UTF-8"), "--user", &self.user];
         let arguments = usual.into_iter().chain(self.arguments.iter().map(String::as_str));
         cvmcache(&arguments.chain(more.iter().copied()).collect::<Vec<_>>())
     }
 
     /// The names of all findings, and the exit status.
     fn findings(&self) -> (Vec<String>, i32) {
-        let output = self.doctor(&["--json"]).output().unwrap();
-        let list: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-        let names = list.as_array().unwrap().iter().map(|finding| {
-            assert!(!finding["remedy"].as_str().unwrap().is_empty());
-            finding["name"].as_str().unwrap().to_owned()
+        let output = self.doctor(&["--json"]).output().expect("a process");
+        let list: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        let names = list.as_array().expect("a list").iter().map(|finding| {
+            assert!(!finding["remedy"].as_str().expect("a text").is_empty());
+            finding["name"].as_str().expect("a text").to_owned()
         });
-        (names.collect(), output.status.code().unwrap())
+        (names.collect(), output.status.code().expect("no signal"))
     }
 
     /// Asserts that there is this finding, and no other that matters.
@@ -109,8 +110,8 @@ impl Site {
         let (mut names, status) = self.findings();
         names.retain(|found| found == name || !USUAL.contains(&found.as_str()));
         assert_eq!(names, [name]);
-        let output = self.doctor(&[]).output().unwrap();
-        let text = String::from_utf8(output.stdout).unwrap();
+        let output = self.doctor(&[]).output().expect("a process");
+        let text = String::from_utf8(output.stdout).expect("UTF-8");
         let is_error = text.contains(&format!("  error    {name}: "));
         assert!(is_error || text.contains(&format!(" {name}: ")), "{text}");
         assert_eq!(status, i32::from(is_error), "{text}");
@@ -134,6 +135,7 @@ fn a_client_and_a_plugin_that_go_together_are_fine() {
     let site = Site::around(plugin.locator());
     site.doctor(&[]).assert().success().stderr_eq("").stdout_eq(str![[r#"
 Client configuration [..]/default.local
+  ok       the client is taken to run as user [..]
   ok       the cache ram is a plugin
   ok       user [..] can run [..]/program
   ok       user [..] can read [..]/plugin.conf

@@ -1,12 +1,12 @@
 //! The client's configuration: which cache it uses, and how it gets at the plugin.
 //!
-//! The client takes the keys from the file, and lets a shell say what their values are. Doctor runs
-//! nothing: it understands quotes, and says of what lines it does not know the meaning.
+//! The client takes the keys from the file, and lets a shell say what their values are; so `shell`
+//! has to be asked what a line means.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::net::Ipv4Addr;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use cvmcache::Locator;
@@ -15,31 +15,16 @@ use super::command_line::{self, Starter};
 use super::file::{ConfFile, Line};
 use super::kind::Kind;
 use super::report::Section;
+use super::shell::{self, Value};
 use super::user::{User, quoted};
 
 pub(crate) const PRIMARY: &str = "CVMFS_CACHE_PRIMARY";
 pub(crate) const USER: &str = "CVMFS_USER";
 
-/// What a shell makes of more than the value of one key.
-const SHELL: &[u8] = b"$`;&|<>(){}*?\\";
-
-/// What the client replaces, differently for each repository.
-const TEMPLATES: [&str; 2] = ["@fqrn@", "@org@"];
-
 #[derive(Debug)]
 pub(crate) struct ClientConf {
     file: ConfFile,
     values: BTreeMap<String, Value>,
-}
-
-/// What a line sets its key to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Value {
-    Text(OsString),
-    /// To nothing: a shell does not take it for an assignment.
-    Lost,
-    /// To what only a shell could tell.
-    Unclear,
 }
 
 /// A cache of type external.
@@ -53,7 +38,8 @@ pub(crate) struct Instance {
 
 impl ClientConf {
     pub(crate) fn new(file: ConfFile) -> Self {
-        let values = file.lines().iter().map(|line| (line.key.clone(), value(line))).collect();
+        let values =
+            file.lines().iter().map(|line| (line.key.clone(), shell::value(line))).collect();
         Self { file, values }
     }
 
@@ -77,7 +63,7 @@ impl ClientConf {
         }
         for line in lines() {
             let Line { number, key, value: simple, .. } = line;
-            match value(line) {
+            match shell::value(line) {
                 Value::Lost if !command_line::has_blank_for_comma(key, simple) => {
                     let found = format!("line {number} is no assignment of {key} to a shell");
                     let remedy = format!("write {key}={}", quoted(Path::new(simple)));
@@ -263,27 +249,6 @@ fn is_instance_name(name: &str) -> bool {
     name.len() <= 24 && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }
 
-fn value(line: &Line) -> Value {
-    let is_for_shell = line.value.as_bytes().iter().any(|byte| SHELL.contains(byte));
-    let value = line.value.to_string_lossy();
-    if is_for_shell || TEMPLATES.iter().any(|template| value.contains(template)) {
-        return Value::Unclear;
-    }
-    // A quote that goes on in the next line is nothing that doctor follows.
-    let Some(words) = shlex::bytes::split(line.text.trim_ascii()) else { return Value::Unclear };
-    let words = match words.as_slice() {
-        [word, rest @ ..] if [&b"export"[..], b"readonly", b"eval"].contains(&&word[..]) => rest,
-        words => words,
-    };
-    match words {
-        [word] => match word.strip_prefix(line.key.as_bytes()) {
-            Some([b'=', value @ ..]) => Value::Text(OsString::from_vec(value.to_vec())),
-            _ => Value::Lost,
-        },
-        _ => Value::Lost,
-    }
-}
-
 /// Finds what plugins understand and the client does not.
 fn check_for_client(key: &str, locator: &Locator, section: &mut Section) {
     let (found, remedy) = match locator {
@@ -315,27 +280,6 @@ mod tests {
 
     fn conf(text: &[u8]) -> ClientConf {
         ClientConf::new(ConfFile::parse(Path::new("default.local"), text))
-    }
-
-    #[test]
-    fn values_are_what_a_shell_makes_of_them() {
-        for (line, expected) in [
-            (&b"K=v"[..], Value::Text("v".into())),
-            (b"  export K='v w' # comment", Value::Text("v w".into())),
-            (b"K=\"v#w\"x", Value::Text("v#wx".into())),
-            (b"K=''", Value::Text("".into())),
-            (b"K=\xe9", Value::Text(OsString::from_vec(vec![0xe9]))),
-            (b"K = v", Value::Lost),
-            (b"K= v", Value::Lost),
-            (b"K =v", Value::Lost),
-            (b"K=v w", Value::Lost),
-            (b"K=$HOME/v", Value::Unclear),
-            (b"K=/@fqrn@/v", Value::Unclear),
-            (b"K=v; L=w", Value::Unclear),
-            (b"K='v", Value::Unclear),
-        ] {
-            assert_eq!(conf(line).values["K"], expected, "{line:?}");
-        }
     }
 
     #[test]

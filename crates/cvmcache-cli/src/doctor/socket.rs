@@ -125,7 +125,12 @@ pub(crate) fn check_remains(path: &Path, user: &User, section: &mut Section) -> 
     let name = path.display();
     let socket = match path.symlink_metadata() {
         Ok(metadata) if !metadata.file_type().is_socket() => {
-            let remedy = format!("mv {0} {0}.old, or use another path", quoted(path));
+            let remedy = match metadata.is_dir() {
+                true => {
+                    format!("name a file in it, as in {}", path.join("cvmcache.socket").display())
+                }
+                false => format!("mv {0} {0}.old, or use another path", quoted(path)),
+            };
             section.found(Kind::NotASocket, format!("{name} is not a socket"), remedy);
             return Remains::Something;
         }
@@ -149,8 +154,8 @@ pub(crate) fn check_remains(path: &Path, user: &User, section: &mut Section) -> 
 /// True if a sticky directory keeps a file from being removed by a user.
 fn is_kept(path: &Path, file: &fs::Metadata, user: &User) -> bool {
     let Some(Ok(directory)) = path.parent().map(Path::metadata) else { return false };
-    let owners = [0, file.uid(), directory.uid()];
-    directory.mode() & 0o1000 != 0 && user.uid() != 0 && !owners[1..].contains(&user.uid())
+    let is_sticky = directory.mode() & 0o1000 != 0;
+    is_sticky && user.uid() != 0 && ![file.uid(), directory.uid()].contains(&user.uid())
 }
 
 fn check_lock(socket: &Path, user: &User, section: &mut Section) -> Remains {
@@ -211,19 +216,33 @@ fn lock_path(socket: &Path) -> PathBuf {
 
 /// Who has locked a file, as far as the system tells.
 fn holder(file: &File) -> Option<u32> {
-    let inode = file.metadata().ok()?.ino();
-    find_holder(&fs::read_to_string("/proc/locks").ok()?, inode)
+    let file = file.metadata().ok()?;
+    let locks = fs::read_to_string("/proc/locks").ok()?;
+    lockers(&locks, file.ino()).into_iter().find(|pid| has_open(*pid, &file).unwrap_or(false))
 }
 
-fn find_holder(locks: &str, inode: u64) -> Option<u32> {
-    locks.lines().find_map(|line| {
+/// The processes that hold locks on files with this number, on whatever file system: the system's
+/// numbers of those are not always the ones that files have.
+fn lockers(locks: &str, inode: u64) -> Vec<u32> {
+    let locker = |line: &str| {
         let mut words = line.split_ascii_whitespace().skip(1);
         let (kind, pid) = (words.next()?, words.nth(2)?);
-        // Numbers of devices are not always those of files on them.
         let id = words.next()?.rsplit(':').next()?;
         let is_it = kind == "FLOCK" && id.parse() == Ok(inode);
         pid.parse().ok().filter(|&pid| is_it && pid > 0)
-    })
+    };
+    locks.lines().filter_map(locker).collect()
+}
+
+fn has_open(pid: u32, file: &fs::Metadata) -> io::Result<bool> {
+    for descriptor in fs::read_dir(format!("/proc/{pid}/fd"))? {
+        // It may have been closed meanwhile.
+        let Ok(open) = fs::metadata(descriptor?.path()) else { continue };
+        if (open.dev(), open.ino()) == (file.dev(), file.ino()) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 #[cfg(test)]
@@ -281,12 +300,12 @@ mod tests {
     }
 
     #[test]
-    fn the_holder_of_a_lock_is_found() {
+    fn who_holds_locks_on_a_file_is_found() {
         let locks = "1: POSIX  ADVISORY  WRITE 7 00:1c:42 0 EOF\n\
                      2: FLOCK  ADVISORY  WRITE 8 00:1c:43 0 EOF\n\
                      3: FLOCK  ADVISORY  WRITE 9 00:1c:42 0 EOF\n";
-        assert_eq!(find_holder(locks, 42), Some(9));
-        assert_eq!(find_holder(locks, 44), None);
+        assert_eq!(lockers(locks, 42), [9]);
+        assert_eq!(lockers(locks, 44), Vec::<u32>::new());
     }
 
     #[test]

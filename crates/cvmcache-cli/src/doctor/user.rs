@@ -225,7 +225,8 @@ fn look(path: &Path) -> Result<Metadata, Obstacle> {
         let reason = match error.kind() {
             io::ErrorKind::NotFound => Reason::Missing,
             io::ErrorKind::NotADirectory => Reason::NotADirectory,
-            _ => Reason::Hidden(error.to_string()),
+            io::ErrorKind::PermissionDenied => Reason::Hidden(error.to_string()),
+            _ => Reason::System(error),
         };
         Obstacle { path: path.to_owned(), reason }
     })

@@ -35,7 +35,7 @@ pub(crate) fn check(
     user: &User,
     section: &mut Section,
 ) {
-    let Some(result) = connect(locator) else {
+    let Some(result) = connect(locator, PATIENCE) else {
         let found = format!("nobody has answered on {locator} for {} s", PATIENCE.as_secs());
         section.found(Kind::PluginSilent, found, "look at its log, unmount, and start it anew");
         return;
@@ -68,15 +68,15 @@ pub(crate) fn check(
 }
 
 /// Connects, or gives up: connecting itself has no bound where nobody accepts.
-fn connect(locator: &Locator) -> Option<Result<Client, ClientError>> {
+fn connect(locator: &Locator, patience: Duration) -> Option<Result<Client, ClientError>> {
     let (sender, receiver) = mpsc::channel();
     let locator = locator.clone();
     thread::spawn(move || {
-        let builder = Client::builder().name("cvmcache:doctor").timeout(PATIENCE / 2);
+        let builder = Client::builder().name("cvmcache:doctor").timeout(patience / 2);
         // Nobody listens any more if it took too long.
         let _ = sender.send(builder.connect(&locator));
     });
-    receiver.recv_timeout(PATIENCE).ok()
+    receiver.recv_timeout(patience).ok()
 }
 
 fn check_client(mut client: Client, conf: Option<&PluginConf>, section: &mut Section) {
@@ -151,5 +151,21 @@ fn check_absent(
             let remedy = "start it, unless the client's configuration has a CMDLINE that does";
             section.found(Kind::PluginNotStarted, found, remedy);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    #[test]
+    fn nobody_is_waited_for_for_ever() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("socket");
+        let _listener = UnixListener::bind(&path).unwrap();
+        let result = connect(&Locator::Unix(path), Duration::from_millis(20));
+        assert!(matches!(result, None | Some(Err(ClientError::Timeout))));
     }
 }

@@ -1,4 +1,4 @@
-//! Who the client is, and what files let him do.
+//! Users, and what files let them do.
 
 use std::fmt;
 use std::fs::Metadata;
@@ -11,7 +11,7 @@ use nix::unistd::{self, AccessFlags, Uid, getegid, geteuid};
 
 /// A user whose permissions can be asked for.
 ///
-/// A client changes to its user and that user's first group, and to no other group of his.
+/// A client changes to its user and that user's first group, and to none of the other groups.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct User {
     name: String,
@@ -28,7 +28,7 @@ pub(crate) enum Want {
     Execute,
 }
 
-/// Why a user cannot have what he wants.
+/// Why a user cannot do something.
 #[derive(Debug)]
 pub(crate) struct Obstacle {
     /// The file, or a directory on the way to it.
@@ -40,13 +40,13 @@ pub(crate) struct Obstacle {
 pub(crate) enum Reason {
     Missing,
     NotADirectory,
-    /// Its mode does not let him.
+    /// Its mode does not permit it.
     Mode {
         want: Want,
         mode: u32,
         owner: u32,
     },
-    /// The kernel does not let him, whatever the mode says.
+    /// The kernel does not permit it, whatever the mode says.
     System(io::Error),
     /// Only somebody else could tell.
     Hidden(String),

@@ -80,7 +80,11 @@ fn connect(locator: &Locator, patience: Duration) -> Option<Result<Client, Clien
 }
 
 fn check_client(mut client: Client, conf: Option<&PluginConf>, section: &mut Section) {
-    let name = client.plugin_name().escape_ascii().to_string();
+    // Those of the reference say no name.
+    let name = match client.plugin_name().escape_ascii().to_string() {
+        name if name.is_empty() => "a plugin without a name".to_owned(),
+        name => name,
+    };
     let pid = client.plugin_pid();
     let process = pid.map(|pid| format!(", process {pid}")).unwrap_or_default();
     section.fine(format!("it runs: {name}{process}"));

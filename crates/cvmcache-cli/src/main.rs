@@ -1,18 +1,25 @@
 //! `cvmcache`: check, measure and look after any CernVM-FS cache plugin.
 //!
 //! Each command has a module of its own, with its arguments and a function `run` that writes what
-//! it has to say to a stream; so commands know nothing of terminals, and this file nothing of
-//! plugins. `remote` reaches a plugin that
-//! runs, `target` is one to be tried out, `output` has what several commands print alike,
+//! it has to say to a stream; so commands know nothing of terminals, but for `get` and `top`, and
+//! this file nothing of plugins. `remote` reaches a plugin that runs, `target` is one to be tried
+//! out, `hashing` names objects by their content, `output` has what several commands print alike,
 //! and `error` all that can go wrong.
 
 mod arguments;
 mod completions;
 mod error;
+mod get;
+mod hashing;
 mod info;
+mod ls;
 mod output;
+mod put;
 mod remote;
+mod shrink;
+mod stat;
 mod target;
+mod top;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -56,6 +63,12 @@ fn main() -> ExitCode {
 fn run(command: Command, out: &mut dyn Write) -> Result<Verdict> {
     match command {
         Command::Completions(command) => command.run(out),
+        Command::Get(command) => command.run(),
         Command::Info(command) => command.run(out),
+        Command::Ls(command) => command.run(out),
+        Command::Put(command) => command.run(out),
+        Command::Shrink(command) => command.run(out),
+        Command::Stat(command) => command.run(out),
+        Command::Top(command) => command.run(),
     }
 }

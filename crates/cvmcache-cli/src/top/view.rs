@@ -7,7 +7,7 @@ use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Style, Stylize};
 use ratatui::text::{Line, Span};
-use ratatui::widgets::{Block, Gauge, Paragraph, Row, Sparkline, Table, Wrap};
+use ratatui::widgets::{Block, LineGauge, Paragraph, Row, Sparkline, Table, Wrap};
 
 use super::state::{Count, Objects, State};
 use crate::output;
@@ -15,19 +15,16 @@ use crate::output;
 /// The line of keys, in full and for narrow terminals.
 const KEYS: [&str; 2] = [" q quit   + - slower, faster   r ask now ", " q + - r "];
 
+/// From this height on, there is room for frames.
+const ROOMY: u16 = 15;
+
+/// From this width on, there is room for sizes beside the bars.
+const WIDE: u16 = 56;
+
 /// Draws all of it. Without colours, everything can be told from the text.
 pub(super) fn draw(frame: &mut Frame<'_>, state: &State, now: Instant, in_colour: bool) {
     let trouble = trouble(state, now);
-    let trouble_lines = if trouble.is_some() { 2 } else { 0 };
-    let [head, banner, fill, objects, history, foot] = Layout::vertical([
-        Constraint::Length(2),
-        Constraint::Length(trouble_lines),
-        Constraint::Length(4),
-        Constraint::Length(8),
-        Constraint::Fill(1),
-        Constraint::Length(1),
-    ])
-    .areas(frame.area());
+    let [head, banner, fill, foot, objects, history] = places(frame.area(), trouble.is_some());
     draw_head(frame, head, state, now);
     if let Some(trouble) = trouble {
         let banner_style = Style::new().fg(Color::Red).bold();
@@ -48,14 +45,41 @@ pub(super) fn draw(frame: &mut Frame<'_>, state: &State, now: Instant, in_colour
     }
 }
 
+/// Gives each its lines, the most important first: what gets none is not drawn.
+fn places(area: Rect, trouble: bool) -> [Rect; 6] {
+    let mut left = area.height;
+    let mut take = |wanted: u16, at_least: u16| {
+        let taken = if left < at_least { 0 } else { wanted.min(left) };
+        left -= taken;
+        taken
+    };
+    let roomy = area.height >= ROOMY;
+    let head = take(if roomy { 2 } else { 1 }, 1);
+    let banner = take(if trouble { 2 } else { 0 }, 1);
+    let fill = take(if roomy { 4 } else { 2 }, 1);
+    let foot = take(1, 1);
+    let objects = take(8, 8);
+    let history = take(u16::MAX, 3);
+    let [head, banner, fill, objects, history, _, foot] = Layout::vertical([
+        Constraint::Length(head),
+        Constraint::Length(banner),
+        Constraint::Length(fill),
+        Constraint::Length(objects),
+        Constraint::Length(history),
+        Constraint::Fill(1),
+        Constraint::Length(foot),
+    ])
+    .areas(area);
+    [head, banner, fill, foot, objects, history]
+}
+
 /// What the user has to know before all else.
 fn trouble(state: &State, now: Instant) -> Option<String> {
     if let Some((since, error)) = &state.lost {
-        let ago = age(now, *since);
-        return Some(format!("Lost {ago} ago: {error}. Below is what was; trying again."));
+        return Some(format!("Lost {} ago, trying again: {error}", age(now, *since)));
     }
     let silence = state.silence(now)?;
-    Some(format!("The plugin has not answered for {}.", duration(silence)))
+    Some(format!("No answer for {}", duration(silence)))
 }
 
 fn draw_head(frame: &mut Frame<'_>, area: Rect, state: &State, now: Instant) {
@@ -74,7 +98,7 @@ fn draw_head(frame: &mut Frame<'_>, area: Rect, state: &State, now: Instant) {
 }
 
 fn draw_fill(frame: &mut Frame<'_>, area: Rect, state: &State) {
-    let block = Block::bordered().title(" fill ");
+    let block = if area.height > 2 { Block::bordered().title(" fill ") } else { Block::new() };
     let inner = block.inner(area);
     frame.render_widget(block, area);
     let Some(info) = state.fill() else {
@@ -83,7 +107,7 @@ fn draw_fill(frame: &mut Frame<'_>, area: Rect, state: &State) {
         return;
     };
     let rows: [Rect; 2] = Layout::vertical([Constraint::Length(1); 2]).areas(inner);
-    let parts = [("used", info.used_bytes), ("pinned", info.pinned_bytes)];
+    let parts = [("used  ", info.used_bytes), ("pinned", info.pinned_bytes)];
     for (row, (name, part)) in rows.into_iter().zip(parts) {
         draw_gauge(frame, row, name, part, info);
     }
@@ -91,32 +115,33 @@ fn draw_fill(frame: &mut Frame<'_>, area: Rect, state: &State) {
 
 fn draw_gauge(frame: &mut Frame<'_>, area: Rect, name: &str, part: u64, info: CacheInfo) {
     let ratio = output::fraction(part, info.size_bytes);
-    let size = match info.size_bytes {
-        u64::MAX => format!("{}, no limit", output::bytes(part)),
-        size => {
-            let percent = ratio * 100.0;
-            format!("{} of {}  {percent:>3.0} %", output::bytes(part), output::bytes(size))
-        }
+    let percent = format!("{:>3.0} %", ratio * 100.0);
+    let size = output::bytes(part);
+    let text = match info.size_bytes {
+        u64::MAX if area.width < WIDE => size,
+        u64::MAX => format!("{size}, no limit"),
+        _ if area.width < WIDE => percent,
+        whole => format!("{size} of {}  {percent}", output::bytes(whole)),
     };
-    let [label, gauge, text] =
-        Layout::horizontal([Constraint::Length(7), Constraint::Fill(1), Constraint::Length(30)])
-            .areas(area);
+    let text_width = if area.width < WIDE { text.len() as u16 + 1 } else { 30 };
+    let [bar, beside] =
+        Layout::horizontal([Constraint::Fill(1), Constraint::Length(text_width)]).areas(area);
     let colour = match ratio {
         r if r >= 0.95 => Color::Red,
         r if r >= 0.8 => Color::Yellow,
         _ => Color::Green,
     };
-    frame.render_widget(Line::from(name), label);
-    let bar = Gauge::default().ratio(ratio).label("").use_unicode(true);
-    frame.render_widget(bar.gauge_style(Style::new().fg(colour).bg(Color::DarkGray)), gauge);
-    frame.render_widget(Line::from(size).right_aligned(), text);
+    let gauge = LineGauge::default().ratio(ratio).label(name);
+    let gauge = gauge.filled_symbol("█").filled_style(colour);
+    frame.render_widget(gauge.unfilled_symbol("░").unfilled_style(Color::DarkGray), bar);
+    frame.render_widget(Line::from(text).right_aligned(), beside);
 }
 
 fn draw_objects(frame: &mut Frame<'_>, area: Rect, state: &State, now: Instant) {
     let block = Block::bordered().title(" objects ");
     let block = match (&state.objects, state.counting) {
         (Objects::Known { took, at, .. }, _) => {
-            let (ago, took) = (age(now, *at), humantime(*took));
+            let (ago, took) = (age(now, *at), humantime((*took).max(Duration::from_millis(1))));
             block.title_bottom(format!(" listed {ago} ago in {took} "))
         }
         (_, Some(so_far)) => block.title_bottom(format!(" {} so far ", output::count(so_far))),
@@ -128,6 +153,7 @@ fn draw_objects(frame: &mut Frame<'_>, area: Rect, state: &State, now: Instant) 
         Objects::Known { counts, .. } => counts,
         other => {
             let text = match other {
+                Objects::Failed(_) if state.lost.is_some() => "not known".to_owned(),
                 Objects::Failed(error) => format!("cannot be listed: {error}"),
                 Objects::Off => "not listed (--no-list)".to_owned(),
                 _ => "listing them".to_owned(),
@@ -154,8 +180,8 @@ fn draw_clean_ups(frame: &mut Frame<'_>, area: Rect, state: &State) {
     let lines = match state.fill().and_then(|info| info.shrink_count) {
         Some(count) => {
             let rate = match state.clean_up_rate() {
-                Some(rate) => format!("{rate:.1} a minute of late"),
-                None => "of late: not known yet".to_owned(),
+                Some(rate) => format!("{rate:.1} a minute"),
+                None => "how often: not known yet".to_owned(),
             };
             vec![Line::from(format!("{} in all", output::count(count))), Line::from(rate)]
         }
@@ -202,3 +228,6 @@ fn humantime(time: Duration) -> String {
     let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     humantime::format_duration(Duration::from_millis(millis)).to_string()
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,6 +2,9 @@
 
 #![allow(dead_code, unreachable_pub, reason = "every test uses a part of it")]
 
+pub mod shelf;
+pub mod terminal;
+
 use std::path::PathBuf;
 use std::sync::OnceLock;
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use cvmcache::plugin::{Capabilities, ObjectType, Status};
 use cvmcache_testkit::{Callback, Fault, Faulty};
-use snapbox::str;
+use snapbox::{IntoData, str};
 use support::cvmcache;
 use support::shelf::{Item, Served, Shelf};
 use support::terminal::Terminal;
@@ -25,7 +25,7 @@ fn items() -> Vec<Item> {
     let object_type = ObjectType::Volatile;
     let volatile = Item { object_type, ..Item::new(7, "/sw/.index", "y") };
     let volatile_id = "000000000000000000000000000000000000000f-shake128";
-    let volatile = Item { id: volatile_id.parse().unwrap(), ..volatile };
+    let volatile = Item { id: volatile_id.parse().expect("an id"), ..volatile };
     vec![library, latin1, hostile, unicode, nameless, catalog, volatile]
 }
 
@@ -33,16 +33,19 @@ fn items() -> Vec<Item> {
 fn it_shows_type_pin_id_and_description_and_harms_no_terminal() {
     let plugin = Served::new(Shelf::new(items()));
     let list = cvmcache(&["ls", &plugin.locator()]);
-    list.assert().success().stderr_eq("").stdout_eq(str![[r#"
+    list.assert().success().stderr_eq("").stdout_eq(
+        str![[r#"
 regular   pinned  0000000000000000000000000000000000000001  /sw/lib/libc.so
-regular   -       0000000000000000000000000000000000000002  /sw/caf/xe9
-regular   -       0000000000000000000000000000000000000003  /u{1b}[2J/u{9b}31m/r/n/u{202e}//
+regular   -       0000000000000000000000000000000000000002  /sw/caf\xe9
+regular   -       0000000000000000000000000000000000000003  \u{1b}[2J\u{9b}31m\r\n\u{202e}\\
 regular   -       0000000000000000000000000000000000000004  /日本/file with blanks
 regular   -       0000000000000000000000000000000000000005
 catalog   pinned  0000000000000000000000000000000000000006  /sw
 volatile  -       000000000000000000000000000000000000000f-shake128  /sw/.index
 
-"#]]);
+"#]]
+        .raw(),
+    );
 }
 
 #[test]
@@ -86,13 +89,13 @@ fn json_has_an_object_a_line_and_loses_nothing() {
     list.assert().success().stderr_eq("").stdout_eq(str![[r#"
 {"type":"regular","pinned":true,"id":"0000000000000000000000000000000000000001","description":"/sw/lib/libc.so"}
 {"type":"regular","pinned":false,"id":"0000000000000000000000000000000000000002","description":"/sw/caf�","description_hex":"2f73772f636166e9"}
-{"type":"regular","pinned":false,"id":"0000000000000000000000000000000000000003","description":"/u001b[2J/u009b31m/r/n/u202e//"}
+{"type":"regular","pinned":false,"id":"0000000000000000000000000000000000000003","description":"\u001b[2J\u009b31m\r\n\u202e\\"}
 {"type":"regular","pinned":false,"id":"0000000000000000000000000000000000000004","description":"/日本/file with blanks"}
 {"type":"regular","pinned":false,"id":"0000000000000000000000000000000000000005","description":null}
 {"type":"catalog","pinned":true,"id":"0000000000000000000000000000000000000006","description":"/sw"}
 {"type":"volatile","pinned":false,"id":"000000000000000000000000000000000000000f-shake128","description":"/sw/.index"}
 
-"#]]);
+"#]].raw());
     let list = cvmcache(&["ls", "--json", "--size", "--pinned", &plugin.locator()]);
     list.assert().success().stderr_eq("").stdout_eq(str![[r#"
 {"type":"regular","pinned":true,"size":null,"id":"0000000000000000000000000000000000000001","description":"/sw/lib/libc.so"}
@@ -117,7 +120,7 @@ regular   -       0000000000000000000000000000000000000004  /日本/file with bl
 regular   -       0000000000000000000000000000000000000005
 
 "#]]).stderr_eq(str![[r#"
-cvmcache: unix=/tmp/.tmpToaOwE/socket: listing catalog objects, after 5 in all: the plugin answered: input/output error
+cvmcache: unix=[..]/socket: listing catalog objects, after 5 in all: the plugin answered: input/output error
 
 "#]]);
 }
@@ -173,7 +176,7 @@ fn a_plugin_that_cannot_list_is_named_with_what_it_lacks() {
     let plugin = Served::new(Shelf { capabilities, ..Shelf::new(items()) });
     let list = cvmcache(&["ls", &plugin.locator()]).assert().code(1);
     list.stdout_eq("").stderr_eq(str![[r#"
-cvmcache: unix=/tmp/.tmpDhYKMq/socket: the plugin lacks the capability "list": it does not tell which objects it holds
+cvmcache: unix=[..]/socket: the plugin lacks the capability "list": it does not tell which objects it holds
 
 "#]]);
 }

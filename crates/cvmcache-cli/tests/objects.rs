@@ -31,8 +31,8 @@ struct Place {
 
 impl Place {
     fn new() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        fs::write(directory.path().join("hello"), "hello world\n").unwrap();
+        let directory = tempfile::tempdir().expect("a place to write to");
+        fs::write(directory.path().join("hello"), "hello world\n").expect("a place to write to");
         Self { plugin: start_ram(), directory }
     }
 
@@ -72,11 +72,11 @@ size          12 B
     place.run(&["get", HELLO]).assert().success().stderr_eq("").stdout_eq("hello world\n");
     place.run(&["shrink", "0"]).assert().success();
     place.run(&["stat", HELLO]).assert().code(1).stdout_eq("").stderr_eq(str![[r#"
-cvmcache: unix=/tmp/.tmpZ8JaRQ/socket: 22596363b3de40b06f981fb85d82312e8c0ed511 is not in the cache
+cvmcache: unix=[..]/socket: 22596363b3de40b06f981fb85d82312e8c0ed511 is not in the cache
 
 "#]]);
     place.run(&["get", HELLO, "-o", "x"]).assert().code(1).stdout_eq("").stderr_eq(str![[r#"
-cvmcache: unix=/tmp/.tmpZ8JaRQ/socket: 22596363b3de40b06f981fb85d82312e8c0ed511 is not in the cache
+cvmcache: unix=[..]/socket: 22596363b3de40b06f981fb85d82312e8c0ed511 is not in the cache
 
 "#]]);
     assert!(!place.path("x").exists());
@@ -191,11 +191,11 @@ fn an_upload_that_fails_is_aborted() {
         put.assert().code(1).stdout_eq("")
     };
     put().stderr_eq(str![[r#"
-cvmcache: unix=/tmp/.tmpDw3ECB/socket: storing part 1: the plugin answered: no space left in the cache
+cvmcache: unix=[..]/socket: storing part 1: the plugin answered: no space left in the cache
 
 "#]]);
     put().stderr_eq(str![[r#"
-cvmcache: unix=/tmp/.tmpDw3ECB/socket: storing part 2: the plugin answered: input/output error
+cvmcache: unix=[..]/socket: storing part 2: the plugin answered: input/output error
 
 "#]]);
     assert!(faults.wait_for_nothing_open(PATIENCE));
@@ -221,7 +221,7 @@ cvmcache: FILE is missing; see --help for what to write
     let reader = Served::new(Shelf { capabilities, ..Shelf::new(vec![]) });
     let put = place.run(&["put", &reader.locator(), "hello"]).assert().code(1);
     put.stdout_eq("").stderr_eq(str![[r#"
-cvmcache: unix=/tmp/.tmpQbzldz/socket: the plugin lacks the capability "write": it takes no objects from clients
+cvmcache: unix=[..]/socket: the plugin lacks the capability "write": it takes no objects from clients
 
 "#]]);
 }
@@ -249,7 +249,7 @@ fn an_object_that_is_not_as_long_as_it_should_be_leaves_no_file() {
         let get = cvmcache(&["get", &plugin.locator(), &id, "-o", "x"]);
         let get = get.current_dir(directory.path()).assert().code(1);
         get.stdout_eq("").stderr_eq(str![[r#"
-cvmcache: unix=/tmp/.tmprlz2Lu/socket: reading the object at byte 0: the plugin's answer to a request of kind Read makes no sense: it has not as many bytes as the object should have there
+cvmcache: unix=[..]/socket: reading the object at byte 0: the plugin's answer to a request of kind Read makes no sense: it has not as many bytes as the object should have there
 
 "#]]);
     }
@@ -345,5 +345,10 @@ For more information, try '--help'.
 
 fn start(arguments: &[&str]) -> Child {
     let mut command = std::process::Command::new(cargo_bin!("cvmcache"));
-    command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    command
+        .args(arguments)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it starts")
 }

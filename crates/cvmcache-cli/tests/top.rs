@@ -26,36 +26,36 @@ fn counts(shown: &str, objects: u32) -> bool {
 #[test]
 fn it_shows_what_the_plugin_tells_and_leaves_the_terminal_as_it_was() {
     let plugin = Served::new(shelf());
-    let mut terminal = Terminal::start(&["top", &plugin.locator()], (80, 24));
-    terminal.wait_for("listed");
+    let mut terminal = Terminal::start(&["top", "--interval", "60", &plugin.locator()], (80, 24));
+    terminal.wait_until(|shown| shown.contains("listed") && shown.contains("1.0 GiB"));
     assert!(terminal.screen().alternate_screen() && terminal.screen().hide_cursor());
     snapbox::assert_data_eq!(
         terminal.text() + "\n",
         str![[r#"
-cvmcache top
-unix=/tmp/.tmpTz75iJ/socket, asked every 2s
+cvmcache top  shelf, process [..], connected for [..]s
+unix=[..]/socket, asked every 1m
 ┌ fill ────────────────────────────────────────────────────────────────────────┐
-│asking                                                                        │
-│                                                                              │
+│used   ████████████████████░░░░░░░░░░░░░░░░░░░░░   512.0 MiB of 1.0 GiB   50 %│
+│pinned █████░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░   128.0 MiB of 1.0 GiB   12 %│
 └──────────────────────────────────────────────────────────────────────────────┘
 ┌ objects ─────────────────────────────────────┐┌ clean-ups ───────────────────┐
-│type                 objects            pinned││                              │
-│regular                    2                 1││                              │
+│type                 objects            pinned││3 in all                      │
+│regular                    2                 1││how often: not known yet      │
 │catalog                    1                 0││                              │
 │volatile                   0                 0││                              │
 │all                        3                 1││                              │
 │                                              ││                              │
-└ listed 0s ago in 1ms ────────────────────────┘└──────────────────────────────┘
-┌ used ────────────────────────────────────────────────────────────────────────┐
-│                                                                              │
-│                                                                              │
-│                                                                              │
-│                                                                              │
-│                                                                              │
-│                                                                              │
-│                                                                              │
+└ listed [..]s ago in [..]s [..]┘└──────────────────────────────┘
+┌ used in the last [..]s, up to 512.0 MiB [..]┐
+│█                                                                             │
+│█                                                                             │
+│█                                                                             │
+│█                                                                             │
+│█                                                                             │
+│█                                                                             │
+│█                                                                             │
 └──────────────────────────────────────────────────────────────────────────────┘
- q quit   + - slower, faster   r ask now                                        
+ q quit   + - slower, faster   r ask now
 
 "#]]
     );

@@ -2,7 +2,9 @@
 
 #![allow(dead_code, unreachable_pub, reason = "every test uses a part of it")]
 
+#[allow(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
 pub mod shelf;
+#[allow(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
 pub mod terminal;
 
 use std::path::PathBuf;

@@ -122,16 +122,25 @@ impl Transaction for Nothing {
 impl Served {
     /// On a unix socket of its own.
     pub fn new(plugin: impl CachePlugin) -> Self {
+        Self::named(b"shelf", plugin)
+    }
+
+    /// The same, under a name that need not be UTF-8.
+    pub fn named(name: &'static [u8], plugin: impl CachePlugin) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let locator = Locator::Unix(directory.path().join("socket"));
-        let mut served = Self::at(&locator, plugin);
+        let mut served = Self::start(&locator, name, plugin);
         served.directory = Some(directory);
         served
     }
 
     /// Where a test wants it.
     pub fn at(locator: &Locator, plugin: impl CachePlugin) -> Self {
-        let server = Server::builder(plugin).name("shelf").listen(locator).unwrap();
+        Self::start(locator, b"shelf", plugin)
+    }
+
+    fn start(locator: &Locator, name: &'static [u8], plugin: impl CachePlugin) -> Self {
+        let server = Server::builder(plugin).name(name).listen(locator).unwrap();
         let running = Some(server.spawn().unwrap());
         Self { running, locator: locator.clone(), directory: None }
     }

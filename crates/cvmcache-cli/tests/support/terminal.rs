@@ -44,9 +44,10 @@ impl Terminal {
         Self { master: pty.master, keyboard, child, output, emulator: emulator(size) }
     }
 
-    /// What it shows now.
+    /// What it shows now, without blanks at the ends of lines.
     pub fn text(&self) -> String {
-        self.emulator.screen().contents()
+        let lines = self.emulator.screen().contents();
+        lines.lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
     }
 
     pub fn screen(&self) -> &vt100::Screen {

@@ -3,7 +3,8 @@
 mod support;
 
 use cvmcache::Locator;
-use cvmcache::plugin::{Capabilities, ObjectType};
+use cvmcache::plugin::{Capabilities, ObjectType, Status};
+use cvmcache_testkit::{Callback, Fault, Faulty};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use snapbox::str;
@@ -131,6 +132,21 @@ fn what_the_plugin_lacks_is_said() {
     let mut terminal = Terminal::start(&["top", &plugin.locator()], (80, 24));
     terminal.wait_for("the plugin does not tell");
     terminal.wait_for("cannot be listed: ");
+}
+
+#[test]
+fn a_plugin_that_answers_only_now_and_then_is_asked_again() {
+    let plugin = Faulty::new(shelf());
+    let faults = plugin.faults();
+    faults.plan(Callback::Info, Fault::Fail(Status::IoErr));
+    faults.plan(Callback::List, Fault::Fail(Status::IoErr));
+    let plugin = Served::new(plugin);
+    let mut terminal = Terminal::start(&["top", "--interval", "3600", &plugin.locator()], (80, 24));
+    terminal.wait_for("trying again: the plugin answered: input/output error");
+    terminal.wait_for("not known");
+    terminal.press("r");
+    terminal.wait_for("512.0 MiB of 1.0 GiB");
+    terminal.wait_for("cannot be listed: the plugin answered:");
 }
 
 #[test]

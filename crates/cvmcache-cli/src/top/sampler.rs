@@ -89,8 +89,8 @@ impl<T: Fn(News) -> bool> Asker<T> {
             let news = match self.ask(&mut client) {
                 Ok(news) => news,
                 Err(error) => {
-                    // Whatever it is, a new session is the way to begin anew.
-                    client = None;
+                    // A plugin that answers, if only that it cannot, is still the same.
+                    client = client.filter(|_| error.status().is_some());
                     News::Lost(error.to_string())
                 }
             };
@@ -128,7 +128,7 @@ impl<T: Fn(News) -> bool> Asker<T> {
                 Ok(Some(counts)) => News::Counted { counts, took: began.elapsed() },
                 Ok(None) => return,
                 Err(error) => {
-                    client = None;
+                    client = client.filter(|_| error.status().is_some());
                     News::NotCounted(error.to_string())
                 }
             };

@@ -13,12 +13,12 @@ use super::state::{Count, Objects, State};
 use crate::output;
 
 /// The line of keys, in full and for narrow terminals.
-const KEYS: [&str; 2] = [" q quit   + - slower, faster   r ask now ", " q + - r "];
+const KEYS: [&str; 2] = [" q quit   + - slower, faster   r ask now", " q + - r "];
 
 /// From this height on, there is room for frames.
 const ROOMY: u16 = 15;
 
-/// From this width on, there is room for sizes beside the bars.
+/// From this width on, there is room for sizes beside the bars, and for clean-ups beside objects.
 const WIDE: u16 = 56;
 
 /// Draws all of it. Without colours, everything can be told from the text.
@@ -32,8 +32,9 @@ pub(super) fn draw(frame: &mut Frame<'_>, state: &State, now: Instant, in_colour
         frame.render_widget(text, banner);
     }
     draw_fill(frame, fill, state);
+    let beside = if frame.area().width < WIDE { 0 } else { 2 };
     let [objects, clean_ups] =
-        Layout::horizontal([Constraint::Fill(3), Constraint::Fill(2)]).areas(objects);
+        Layout::horizontal([Constraint::Fill(3), Constraint::Fill(beside)]).areas(objects);
     draw_objects(frame, objects, state, now);
     draw_clean_ups(frame, clean_ups, state);
     draw_history(frame, history, state, now);

@@ -96,6 +96,27 @@ pinned ░░░░░░░  12 %
 }
 
 #[test]
+fn a_narrow_terminal_has_the_objects_alone() {
+    let start = Instant::now();
+    let shown = screen(&state(start), start + 30 * SECOND, (40, 12));
+    assert_data_eq!(shown, str![[r#"
+cvmcache top  ram, process 42, connected
+used   ███████████████████████░░░░  88 %
+pinned ███░░░░░░░░░░░░░░░░░░░░░░░░  12 %
+┌ objects ─────────────────────────────┐
+│type             objects        pinned│
+│regular        1,234,567             0│
+│catalog               42            41│
+│volatile               0             0│
+│all            1,234,609            41│
+│                                      │
+└ listed 5s ago in 500ms ──────────────┘
+ q quit   + - slower, faster   r ask now
+
+"#]]);
+}
+
+#[test]
 fn a_plugin_that_is_gone_is_what_stands_on_top() {
     let start = Instant::now();
     let mut state = state(start);

@@ -23,7 +23,7 @@ use crate::remote::{self, Remote};
 const EXAMPLES: &str = "\
 Examples:
   cvmcache get unix=/var/lib/cvmfs/cvmcache-ram.socket da39a3ee5e6b4b0d3255bfef95601890afd80709 > x
-  cvmcache get -o x da39a3ee5e6b4b0d3255bfef95601890afd80709       with CVMCACHE_LOCATOR set
+  cvmcache get -o x da39a3ee5e6b4b0d3255bfef95601890afd80709    # CVMCACHE_LOCATOR is set
 
 The object is held open meanwhile, so that it is not evicted. A file appears when all of it is
 there, or not at all.

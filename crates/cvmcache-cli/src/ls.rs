@@ -18,7 +18,7 @@ use crate::remote::Remote;
 const EXAMPLES: &str = "\
 Examples:
   cvmcache ls unix=/var/lib/cvmfs/cvmcache-ram.socket
-  cvmcache ls --pinned --type catalog        with CVMCACHE_LOCATOR set
+  cvmcache ls --pinned --type catalog    # CVMCACHE_LOCATOR is set
   cvmcache ls --size --json | jq -s 'sort_by(.size) | reverse | .[:10]'
 
 A line is the type, \"pinned\" if somebody holds the object open or else \"-\", with --size

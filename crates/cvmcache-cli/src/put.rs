@@ -20,7 +20,7 @@ use crate::remote::{self, Remote};
 const EXAMPLES: &str = "\
 Examples:
   cvmcache put unix=/var/lib/cvmfs/cvmcache-ram.socket /etc/hosts
-  cvmcache put --type volatile --algorithm shake128 x    with CVMCACHE_LOCATOR set
+  cvmcache put --type volatile --algorithm shake128 x    # CVMCACHE_LOCATOR is set
   tar c . | cvmcache put --description backup -
 
 The id is printed. It is the hash of the content as it is, so CernVM-FS, which names files by

@@ -18,7 +18,7 @@ use crate::remote::Remote;
 const EXAMPLES: &str = "\
 Examples:
   cvmcache shrink unix=/var/lib/cvmfs/cvmcache-ram.socket 500MiB
-  cvmcache shrink 50%        with CVMCACHE_LOCATOR set
+  cvmcache shrink 50%    # CVMCACHE_LOCATOR is set
   cvmcache shrink 0
 
 BYTES is how many may stay in use: bytes, or with a unit of 1000 (K, M, G, T) or 1024 (KiB, MiB,

@@ -15,7 +15,7 @@ use crate::remote::Remote;
 const EXAMPLES: &str = "\
 Examples:
   cvmcache stat unix=/var/lib/cvmfs/cvmcache-ram.socket da39a3ee5e6b4b0d3255bfef95601890afd80709
-  cvmcache stat --json da39a3ee5e6b4b0d3255bfef95601890afd80709    with CVMCACHE_LOCATOR set
+  cvmcache stat --json da39a3ee5e6b4b0d3255bfef95601890afd80709    # CVMCACHE_LOCATOR is set
 
 The exit status is 1 if the object is not in the cache. Whether it is pinned only a listing
 tells: see cvmcache ls --pinned.";

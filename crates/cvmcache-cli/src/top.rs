@@ -28,7 +28,7 @@ use state::{News, State};
 const EXAMPLES: &str = "\
 Examples:
   cvmcache top unix=/var/lib/cvmfs/cvmcache-ram.socket
-  cvmcache top --interval 10 --no-list       with CVMCACHE_LOCATOR set
+  cvmcache top --interval 10 --no-list    # CVMCACHE_LOCATOR is set
 
 Keys: q, Esc or Ctrl-C quits, + and - change the interval, r asks at once.
 

@@ -99,7 +99,9 @@ pinned ░░░░░░░  12 %
 fn a_narrow_terminal_has_the_objects_alone() {
     let start = Instant::now();
     let shown = screen(&state(start), start + 30 * SECOND, (40, 12));
-    assert_data_eq!(shown, str![[r#"
+    assert_data_eq!(
+        shown,
+        str![[r#"
 cvmcache top  ram, process 42, connected
 used   ███████████████████████░░░░  88 %
 pinned ███░░░░░░░░░░░░░░░░░░░░░░░░  12 %
@@ -113,7 +115,8 @@ pinned ███░░░░░░░░░░░░░░░░░░░░░�
 └ listed 5s ago in 500ms ──────────────┘
  q quit   + - slower, faster   r ask now
 
-"#]]);
+"#]]
+    );
 }
 
 #[test]

@@ -1,8 +1,10 @@
 //! The command line: which commands there are.
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand};
+use cvmcache::plugin::ObjectType;
 
-use crate::{check, completions, doctor, info, soak};
+use crate::{check, completions, doctor, get, info, ls, output, put, shrink, soak, stat, top};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -34,9 +36,22 @@ pub(crate) enum Command {
     Check(check::Check),
     Completions(completions::Completions),
     Doctor(doctor::Doctor),
+    Get(get::Get),
     Info(info::Info),
+    Ls(ls::Ls),
+    Put(put::Put),
+    Shrink(shrink::Shrink),
     Soak(soak::Soak),
     SoakClient(soak::SoakClient),
+    Stat(stat::Stat),
+    Top(top::Top),
+}
+
+/// Reads the name of an object type.
+pub(crate) fn object_type() -> impl TypedValueParser<Value = ObjectType> {
+    let find = |name: String| ObjectType::ALL.into_iter().find(|t| output::object_type(*t) == name);
+    PossibleValuesParser::new(ObjectType::ALL.map(output::object_type))
+        .try_map(move |name| find(name).ok_or("no type of object"))
 }
 
 #[cfg(test)]

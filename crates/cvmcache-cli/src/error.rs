@@ -3,8 +3,9 @@
 use std::io;
 use std::path::PathBuf;
 
-use cvmcache::Locator;
 use cvmcache::client::ClientError;
+use cvmcache::plugin::{Capabilities, ObjectId, ParseObjectIdError};
+use cvmcache::{Locator, LocatorError};
 use cvmcache_testkit::{StartError, SuiteError};
 use thiserror::Error;
 
@@ -28,6 +29,22 @@ pub(crate) enum Error {
     #[error("there is no user {0:?}: name the one that the client runs as, as in --user cvmfs")]
     NoUser(String),
     #[error(transparent)]
+    Locator(#[from] LocatorError),
+    /// A word of the command line, by the name that it has in the usage.
+    #[error("{0} is missing; see --help for what to write")]
+    MissingWord(&'static str),
+    #[error(transparent)]
+    Id(#[from] ParseObjectIdError),
+    #[error(transparent)]
+    Amount(#[from] crate::shrink::ParseAmountError),
+    #[error(
+        "what is in an object may upset a terminal: name a file with -o FILE, redirect the output, \
+         or insist with -o -"
+    )]
+    BytesToTerminal,
+    #[error("top draws on a terminal, and the output is none; for scripts, there is cvmcache info")]
+    NoTerminal,
+    #[error(transparent)]
     Start(#[from] StartError),
     #[error("{0}; cvmcache check --list has them all")]
     NoSuchCase(SuiteError),
@@ -46,6 +63,25 @@ pub(crate) enum Error {
     WouldEvict(Locator),
     #[error("the system does not cooperate: {0}")]
     System(#[source] io::Error),
+    #[error("{locator}: {doing}: {source}")]
+    While { locator: Locator, doing: String, source: ClientError },
+    #[error("{locator}: the plugin lacks the capability \"{needed}\": {}", meaning(*needed))]
+    Lacks { locator: Locator, needed: Capabilities },
+    #[error("{locator}: {id} is not in the cache")]
+    NoObject { locator: Locator, id: ObjectId },
+    #[error(
+        "{id} is damaged, or not named by its content: it hashes to {found}. CernVM-FS names files \
+         by what they are when compressed, so this says nothing about most of its objects"
+    )]
+    OtherContent { id: ObjectId, found: ObjectId },
+    #[error("{path}: it changed while it was read; nothing was stored, try again")]
+    Changed { path: String },
+    #[error("the cache has no limit to take a part of: write how many bytes, as in 500MiB")]
+    NoLimit,
+    #[error("cannot read {path}: {source}")]
+    Read { path: String, source: io::Error },
+    #[error("cannot write {path:?}: {source}")]
+    Write { path: PathBuf, source: io::Error },
     #[error("cannot write the output: {0}")]
     Output(#[from] io::Error),
     #[error("cannot write the output: {0}")]
@@ -56,13 +92,19 @@ impl Error {
     /// 2 for what was not understood, 1 for the rest.
     pub(crate) fn exit_status(&self) -> u8 {
         match self {
-            Error::NoLocator
-            | Error::NoTarget
-            | Error::NothingToStart
-            | Error::NoUser(_)
-            | Error::WouldEvict(_)
+            Error::Amount(_)
+            | Error::BytesToTerminal
+            | Error::Id(_)
+            | Error::Locator(_)
+            | Error::MissingWord(_)
+            | Error::NoLocator
             | Error::NoSuchCase(_)
-            | Error::OnlyHostile(_) => 2,
+            | Error::NoTarget
+            | Error::NoTerminal
+            | Error::NoUser(_)
+            | Error::NothingToStart
+            | Error::OnlyHostile(_)
+            | Error::WouldEvict(_) => 2,
             _ => 1,
         }
     }
@@ -75,5 +117,16 @@ impl From<SuiteError> for Error {
             SuiteError::OnlyHostile(_) => Error::OnlyHostile(error),
             error => Error::Suite(error),
         }
+    }
+}
+
+/// What it means to whoever administers a plugin that it lacks a capability.
+fn meaning(needed: Capabilities) -> &'static str {
+    match needed {
+        Capabilities::WRITE => "it takes no objects from clients",
+        Capabilities::SHRINK => "it does not evict objects on request",
+        Capabilities::INFO => "it does not tell how large and how full it is",
+        Capabilities::LIST => "it does not tell which objects it holds",
+        _ => "it does not do this",
     }
 }

@@ -60,7 +60,7 @@ impl Info {
         };
         let facts = Facts {
             locator: self.remote.locator()?.to_string(),
-            name: client.plugin_name().escape_ascii().to_string(),
+            name: output::text(client.plugin_name()),
             pid: client.plugin_pid(),
             capabilities: names(client.capabilities()),
             max_object_size: client.max_object_size() as u64,
@@ -86,11 +86,18 @@ impl Facts {
             writeln!(out, "fill          it does not tell")?;
             return Ok(());
         };
-        writeln!(out, "size          {}", output::bytes(fill.size_bytes))?;
+        let limit = Some(fill.size_bytes).filter(|size| *size != u64::MAX);
+        let size = limit.map_or_else(|| "no limit".to_owned(), output::bytes);
+        writeln!(out, "size          {size}")?;
         for (name, part) in [("used", fill.used_bytes), ("pinned", fill.pinned_bytes)] {
-            let fraction = output::fraction(part, fill.size_bytes);
-            let (size, bar) = (output::bytes(part), output::bar(fraction, BAR));
-            writeln!(out, "{name:<13} {size:<11} {bar} {:>3.0} %", fraction * 100.0)?;
+            let size = output::bytes(part);
+            match limit.map(|limit| output::fraction(part, limit)) {
+                None => writeln!(out, "{name:<13} {size}")?,
+                Some(fraction) => {
+                    let (bar, percent) = (output::bar(fraction, BAR), fraction * 100.0);
+                    writeln!(out, "{name:<13} {size:<11} {bar} {percent:>3.0} %")?;
+                }
+            }
         }
         if let Some(clean_ups) = fill.clean_ups {
             writeln!(out, "clean-ups     {clean_ups}")?;

@@ -1,9 +1,9 @@
 //! `cvmcache`: check, measure and look after any CernVM-FS cache plugin.
 //!
 //! Each command has a module of its own, with its arguments and a function `run` that writes what
-//! it has to say to a stream; so commands know nothing of terminals, and this file nothing of
-//! plugins. `remote` reaches a plugin that
-//! runs, `target` is one to be tried out, `output` has what several commands print alike,
+//! it has to say to a stream; so commands know nothing of terminals, but for `get` and `top`, and
+//! this file nothing of plugins. `remote` reaches a plugin that runs, `target` is one to be tried
+//! out, `hashing` names objects by their content, `output` has what several commands print alike,
 //! and `error` all that can go wrong.
 
 mod arguments;
@@ -11,11 +11,18 @@ mod check;
 mod completions;
 mod doctor;
 mod error;
+mod get;
+mod hashing;
 mod info;
+mod ls;
 mod output;
+mod put;
 mod remote;
+mod shrink;
 mod soak;
+mod stat;
 mod target;
+mod top;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -61,8 +68,14 @@ fn run(command: Command, out: &mut dyn Write) -> Result<Verdict> {
         Command::Check(command) => command.run(out),
         Command::Completions(command) => command.run(out),
         Command::Doctor(command) => command.run(out),
+        Command::Get(command) => command.run(),
         Command::Info(command) => command.run(out),
+        Command::Ls(command) => command.run(out),
+        Command::Put(command) => command.run(out),
+        Command::Shrink(command) => command.run(out),
         Command::Soak(command) => command.run(out),
         Command::SoakClient(command) => command.run(out),
+        Command::Stat(command) => command.run(out),
+        Command::Top(command) => command.run(),
     }
 }

@@ -1,4 +1,4 @@
-//! What several commands print alike: sizes, bars, marks and JSON.
+//! What several commands print alike: sizes, bars, texts of plugins, and JSON.
 //!
 //! Styles are always written; the stream drops them where nobody would see colours.
 
@@ -6,6 +6,7 @@ use std::io::Write;
 
 use anstyle::{AnsiColor, Style};
 use bytesize::ByteSize;
+use cvmcache::plugin::ObjectType;
 use serde::Serialize;
 
 use crate::error::Result;
@@ -43,6 +44,51 @@ pub(crate) fn bar(fraction: f64, width: usize) -> String {
     format!("{style}{full}{style:#}{FAINT}{empty}{FAINT:#}")
 }
 
+/// A number with its thousands apart.
+pub(crate) fn count(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// The name of an object type, on the command line and in listings.
+pub(crate) fn object_type(object_type: ObjectType) -> &'static str {
+    match object_type {
+        ObjectType::Regular => "regular",
+        ObjectType::Catalog => "catalog",
+        ObjectType::Volatile => "volatile",
+        _ => "unknown",
+    }
+}
+
+/// A text that came from a plugin, such that no terminal can be upset by it, and no two texts
+/// look alike: what is not UTF-8, not to be seen, or a backslash, is escaped as in Rust.
+pub(crate) fn text(bytes: &[u8]) -> String {
+    let mut text = String::new();
+    for chunk in bytes.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            match c {
+                '"' | '\'' => text.push(c),
+                _ => text.extend(c.escape_debug()),
+            }
+        }
+        text.extend(chunk.invalid().iter().map(|byte| format!("\\x{byte:02x}")));
+    }
+    text
+}
+
+/// Says something that does not belong to the output.
+pub(crate) fn note(text: &str) {
+    // Nobody may be there to read it, and that is no reason to fail.
+    let _ = writeln!(anstream::stderr(), "{text}");
+}
+
 /// Writes a JSON document for people, too.
 pub(crate) fn json(out: &mut dyn Write, document: &impl Serialize) -> Result<()> {
     serde_json::to_writer_pretty(&mut *out, document)?;
@@ -68,6 +114,26 @@ mod tests {
         assert_eq!(plain(&bar(0.0, 4)), "░░░░");
         assert_eq!(plain(&bar(0.5, 4)), "██░░");
         assert_eq!(plain(&bar(1.0, 4)), "████");
+    }
+
+    #[test]
+    fn thousands_are_apart() {
+        let counts = [0, 999, 1000, 123_456, 1_234_567].map(count);
+        assert_eq!(counts, ["0", "999", "1,000", "123,456", "1,234,567"]);
+    }
+
+    #[test]
+    fn texts_of_plugins_can_do_nothing_to_a_terminal() {
+        for (bytes, shown) in [
+            (&b"/sw/it's \"fine\" "[..], "/sw/it's \"fine\" "),
+            ("/caf\u{e9}/\u{65e5}\u{672c}".as_bytes(), "/caf\u{e9}/\u{65e5}\u{672c}"),
+            (b"caf\xe9", "caf\\xe9"),
+            (b"\x1b[2J\r\n\0\x7f", "\\u{1b}[2J\\r\\n\\0\\u{7f}"),
+            ("\u{9b}2J\u{202e}\u{200b}".as_bytes(), "\\u{9b}2J\\u{202e}\\u{200b}"),
+            (b"\\x1b", "\\\\x1b"),
+        ] {
+            assert_eq!(text(bytes), shown);
+        }
     }
 
     #[test]

@@ -2,7 +2,9 @@
 
 mod support;
 
+use cvmcache::plugin::Capabilities;
 use snapbox::str;
+use support::shelf::{Served, Shelf};
 use support::{cvmcache, start_ram};
 
 #[test]
@@ -38,4 +40,34 @@ cvmcache: which plugin? Name its locator, as in unix=/path/to/socket or tcp=host
     let plugin = start_ram();
     let command = cvmcache(&["info", "--json"]);
     command.env("CVMCACHE_LOCATOR", plugin.locator().to_string()).assert().success();
+}
+
+#[test]
+fn a_cache_may_have_no_limit_and_a_name_that_is_no_text() {
+    let mut shelf = Shelf::new(vec![]);
+    shelf.info.size_bytes = u64::MAX;
+    shelf.info.shrink_count = None;
+    let plugin = Served::named(b"caf\xe9\x1b[2J", shelf);
+    cvmcache(&["info", &plugin.locator()]).assert().success().stderr_eq("").stdout_eq(str![[r#"
+caf/xe9/u{1b}[2J at unix=[..]/socket, process [..]
+can           write, refcount, shrink, info, shrink-rate, list, breadcrumb
+part size     256.0 KiB
+size          no limit
+used          512.0 MiB
+pinned        128.0 MiB
+
+"#]]);
+}
+
+#[test]
+fn a_plugin_may_not_tell_how_full_it_is() {
+    let capabilities = Capabilities::NONE;
+    let plugin = Served::new(Shelf { capabilities, ..Shelf::new(vec![]) });
+    cvmcache(&["info", &plugin.locator()]).assert().success().stderr_eq("").stdout_eq(str![[r#"
+shelf at unix=[..]/socket, process [..]
+can           none
+part size     256.0 KiB
+fill          it does not tell
+
+"#]]);
 }

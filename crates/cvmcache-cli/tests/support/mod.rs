@@ -2,7 +2,11 @@
 
 #![allow(dead_code, unreachable_pub, reason = "every test uses a part of it")]
 
+#[allow(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
+pub mod shelf;
 pub mod site;
+#[allow(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
+pub mod terminal;
 
 use std::path::PathBuf;
 use std::sync::OnceLock;

@@ -1,0 +1,205 @@
+//! `cvmcache top`: how a plugin does, on a terminal, as it happens.
+//!
+//! `sampler` asks the plugin, on threads of its own, so that the view never waits; `state` is what
+//! is known, and `view` draws it. Both are pure. This file has the terminal and the keys.
+
+use std::io::{self, IsTerminal};
+use std::sync::mpsc::{self, RecvTimeoutError, SyncSender};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use ratatui::DefaultTerminal;
+use ratatui::crossterm::event::{self, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::Verdict;
+use crate::error::{Error, Result};
+use crate::remote::Remote;
+
+mod sampler;
+mod state;
+mod view;
+
+use sampler::Sampler;
+use state::{News, State};
+
+const EXAMPLES: &str = "\
+Examples:
+  cvmcache top unix=/var/lib/cvmfs/cvmcache-ram.socket
+  cvmcache top --interval 10 --no-list    # CVMCACHE_LOCATOR is set
+
+Keys: q, Esc or Ctrl-C quits, + and - change the interval, r asks at once.
+
+To count objects, all of them are listed, over and over; a plugin that holds many has work with
+that. So after each listing, nothing is listed for ten times as long as it took.
+
+If the plugin ends, top says so and waits until it is back.";
+
+/// How often the ages that are shown are brought up to date, without news.
+const REDRAW: Duration = Duration::from_secs(1);
+
+/// How many events may wait to be seen. Whoever has more waits: a listing can be fast.
+const EVENTS: usize = 64;
+
+/// Watch fill, pinned bytes and objects by type, live
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Top {
+    #[command(flatten)]
+    remote: Remote,
+    /// How often to ask, in seconds
+    #[arg(long, value_name = "SECONDS", default_value = "2", value_parser = interval)]
+    interval: Duration,
+    /// Do not list objects to count them
+    #[arg(long)]
+    no_list: bool,
+}
+
+/// What there is to react to.
+enum Event {
+    News(News),
+    Key(KeyEvent),
+    /// The terminal is another size, or wants to be drawn for another reason.
+    Redraw,
+    End,
+}
+
+/// The terminal, which is as it was before when this is dropped. After a panic, too.
+struct Screen(DefaultTerminal);
+
+impl Top {
+    pub(crate) fn run(self) -> Result<Verdict> {
+        if !io::stdout().is_terminal() {
+            return Err(Error::NoTerminal);
+        }
+        // Who names a plugin that is not there should not have to look for the message.
+        let client = self.remote.connect("top")?;
+        let locator = self.remote.locator()?;
+        let mut state = State::new(&locator.to_string(), self.interval, !self.no_list);
+        let in_colour = anstream::AutoStream::choice(&io::stdout()) != anstream::ColorChoice::Never;
+
+        let mut screen = Screen(ratatui::try_init()?);
+        let (sender, events) = mpsc::sync_channel(EVENTS);
+        watch_signals(sender.clone())?;
+        watch_terminal(sender.clone());
+        let tell = move |news| sender.send(Event::News(news)).is_ok();
+        let sampler = Sampler::start(self.remote, locator, client, &state, tell);
+        loop {
+            let now = Instant::now();
+            screen.0.draw(|frame| view::draw(frame, &state, now, in_colour))?;
+            match events.recv_timeout(REDRAW) {
+                Ok(Event::News(news)) => {
+                    if state.apply(news, Instant::now()) {
+                        sampler.count_again();
+                    }
+                }
+                Ok(Event::Key(key)) => match action(key) {
+                    Some(Action::Quit) => return Ok(Verdict::Good),
+                    Some(Action::Refresh) => sampler.ask_now(),
+                    Some(Action::Slower) => sampler.set_interval(state.slower()),
+                    Some(Action::Faster) => sampler.set_interval(state.faster()),
+                    None => {}
+                },
+                Ok(Event::Redraw) | Err(RecvTimeoutError::Timeout) => {}
+                Ok(Event::End) | Err(RecvTimeoutError::Disconnected) => return Ok(Verdict::Good),
+            }
+        }
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        // If the terminal is gone, there is nothing to bring back.
+        let _ = ratatui::try_restore();
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Action {
+    Quit,
+    Refresh,
+    Slower,
+    Faster,
+}
+
+fn action(key: KeyEvent) -> Option<Action> {
+    if key.kind == KeyEventKind::Release {
+        return None;
+    }
+    if key.modifiers.contains(KeyModifiers::CONTROL) {
+        return (key.code == KeyCode::Char('c')).then_some(Action::Quit);
+    }
+    Some(match key.code {
+        KeyCode::Char('q') | KeyCode::Esc => Action::Quit,
+        KeyCode::Char('r') => Action::Refresh,
+        KeyCode::Char('+' | '=') => Action::Slower,
+        KeyCode::Char('-') => Action::Faster,
+        _ => return None,
+    })
+}
+
+fn watch_terminal(events: SyncSender<Event>) {
+    thread::spawn(move || {
+        loop {
+            let event = match event::read() {
+                Ok(event::Event::Key(key)) => Event::Key(key),
+                Ok(_) => Event::Redraw,
+                // A terminal that cannot be read cannot be told to stop, either.
+                Err(_) => Event::End,
+            };
+            let ends = matches!(event, Event::End);
+            if events.send(event).is_err() || ends {
+                return;
+            }
+        }
+    });
+}
+
+/// A signal ends the view, rather than the process with the terminal as it is.
+fn watch_signals(events: SyncSender<Event>) -> io::Result<()> {
+    let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM])?;
+    thread::spawn(move || {
+        if signals.forever().next().is_some() {
+            // If nobody is there to hear it, the end has come already.
+            let _ = events.send(Event::End);
+        }
+    });
+    Ok(())
+}
+
+fn interval(text: &str) -> std::result::Result<Duration, &'static str> {
+    let seconds = text.parse::<f64>().ok().filter(|seconds| seconds.is_finite());
+    let interval = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    interval
+        .filter(|interval| state::INTERVALS.contains(interval))
+        .ok_or("write a number of seconds from 0.1 to 3600")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_do_what_the_help_says() {
+        let action = |code, modifiers| super::action(KeyEvent::new(code, modifiers));
+        let plain = |c| action(KeyCode::Char(c), KeyModifiers::NONE);
+        assert_eq!(plain('q'), Some(Action::Quit));
+        assert_eq!(action(KeyCode::Esc, KeyModifiers::NONE), Some(Action::Quit));
+        assert_eq!(action(KeyCode::Char('c'), KeyModifiers::CONTROL), Some(Action::Quit));
+        assert_eq!(plain('c'), None);
+        assert_eq!([plain('+'), plain('=')], [Some(Action::Slower), Some(Action::Slower)]);
+        assert_eq!(plain('-'), Some(Action::Faster));
+        assert_eq!(plain('r'), Some(Action::Refresh));
+        assert_eq!(action(KeyCode::Char('r'), KeyModifiers::CONTROL), None);
+    }
+
+    #[test]
+    fn an_interval_is_neither_too_short_nor_too_long() {
+        assert_eq!(interval("0.5"), Ok(Duration::from_millis(500)));
+        for text in ["", "0", "0.01", "-1", "NaN", "inf", "1e300", "4000", "2s"] {
+            assert!(interval(text).is_err(), "{text}");
+        }
+    }
+}

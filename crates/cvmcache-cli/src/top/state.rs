@@ -1,0 +1,290 @@
+//! What is known of the plugin, and was: changed by news, drawn by the view. No clock, no thread.
+
+use std::collections::VecDeque;
+use std::ops::RangeInclusive;
+use std::time::{Duration, Instant};
+
+use cvmcache::plugin::CacheInfo;
+
+/// How often a plugin may be asked.
+pub(super) const INTERVALS: RangeInclusive<Duration> =
+    Duration::from_millis(100)..=Duration::from_secs(3600);
+
+/// How many samples are kept: as many as a wide terminal shows.
+const HISTORY: usize = 512;
+
+/// The rate of clean-ups is taken over this time.
+const RATE_WINDOW: Duration = Duration::from_secs(60);
+
+/// What happened.
+#[derive(Debug)]
+pub(super) enum News {
+    /// There is a new session. The name is as the plugin says it, which need not be UTF-8.
+    Connected { name: Vec<u8>, pid: Option<u64> },
+    /// How full the cache is, if the plugin tells.
+    Info(Option<CacheInfo>),
+    /// The plugin is gone, or does not answer as it should.
+    Lost(String),
+    /// A listing has come so far.
+    Counting(u64),
+    /// A listing has come to its end.
+    Counted { counts: [Count; 3], took: Duration },
+    /// A listing has not come to its end.
+    NotCounted(String),
+}
+
+/// How many objects there are of one type.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Count {
+    pub(super) objects: u64,
+    pub(super) pinned: u64,
+}
+
+/// What is known of the objects.
+#[derive(Debug, PartialEq)]
+pub(super) enum Objects {
+    /// They are not to be counted.
+    Off,
+    /// There has been no listing yet.
+    Unknown,
+    /// By type, in the order of [`ObjectType::ALL`](cvmcache::plugin::ObjectType::ALL).
+    Known { counts: [Count; 3], took: Duration, at: Instant },
+    /// They cannot be listed.
+    Failed(String),
+}
+
+#[derive(Debug)]
+pub(super) struct Plugin {
+    pub(super) name: Vec<u8>,
+    pub(super) pid: Option<u64>,
+    pub(super) since: Instant,
+}
+
+/// What is known.
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) locator: String,
+    pub(super) interval: Duration,
+    /// The plugin that was last spoken to.
+    pub(super) plugin: Option<Plugin>,
+    /// Since when, and why, there is none to speak to.
+    pub(super) lost: Option<(Instant, String)>,
+    /// The last answer, and when it came.
+    pub(super) info: Option<(Instant, Option<CacheInfo>)>,
+    pub(super) objects: Objects,
+    /// How many objects the listing under way has named.
+    pub(super) counting: Option<u64>,
+    /// Bytes in use; none while the plugin was gone.
+    pub(super) history: VecDeque<(Instant, Option<u64>)>,
+    clean_ups: VecDeque<(Instant, u64)>,
+}
+
+impl State {
+    pub(super) fn new(locator: &str, interval: Duration, counts: bool) -> Self {
+        Self {
+            locator: locator.to_owned(),
+            interval,
+            plugin: None,
+            lost: None,
+            info: None,
+            objects: if counts { Objects::Unknown } else { Objects::Off },
+            counting: None,
+            history: VecDeque::new(),
+            clean_ups: VecDeque::new(),
+        }
+    }
+
+    /// Takes news in. True if what was counted is not true any more.
+    pub(super) fn apply(&mut self, news: News, now: Instant) -> bool {
+        match news {
+            News::Connected { name, pid } => {
+                let again = self.plugin.is_some();
+                self.plugin = Some(Plugin { name, pid, since: now });
+                // It may be another one at the same place.
+                self.clean_ups.clear();
+                if again && self.objects != Objects::Off {
+                    self.objects = Objects::Unknown;
+                    return true;
+                }
+            }
+            News::Info(info) => {
+                self.lost = None;
+                self.info = Some((now, info));
+                self.remember(now, info.map(|info| info.used_bytes));
+                if let Some(clean_ups) = info.and_then(|info| info.shrink_count) {
+                    self.note_clean_ups(now, clean_ups);
+                }
+            }
+            News::Lost(error) => {
+                let since = self.lost.as_ref().map_or(now, |(since, _)| *since);
+                self.lost = Some((since, error));
+                self.remember(now, None);
+            }
+            News::Counting(objects) => self.counting = Some(objects),
+            News::Counted { counts, took } => {
+                self.counting = None;
+                self.objects = Objects::Known { counts, took, at: now };
+            }
+            News::NotCounted(error) => {
+                self.counting = None;
+                self.objects = Objects::Failed(error);
+            }
+        }
+        false
+    }
+
+    /// Asks half as often; returns the interval.
+    pub(super) fn slower(&mut self) -> Duration {
+        self.interval = (self.interval * 2).min(*INTERVALS.end());
+        self.interval
+    }
+
+    /// Asks twice as often; returns the interval.
+    pub(super) fn faster(&mut self) -> Duration {
+        self.interval = (self.interval / 2).max(*INTERVALS.start());
+        self.interval
+    }
+
+    /// How full the cache was when the plugin last said so.
+    pub(super) fn fill(&self) -> Option<CacheInfo> {
+        self.info.and_then(|(_, info)| info)
+    }
+
+    /// For how long an answer is overdue, if it is.
+    pub(super) fn silence(&self, now: Instant) -> Option<Duration> {
+        let last = self.info.map(|(at, _)| at).or(self.plugin.as_ref().map(|p| p.since))?;
+        let silence = now.saturating_duration_since(last);
+        (silence > self.interval + Duration::from_secs(2)).then_some(silence)
+    }
+
+    /// Clean-ups a minute, of late; none until it can be told.
+    pub(super) fn clean_up_rate(&self) -> Option<f64> {
+        let ((first, before), (last, after)) =
+            (self.clean_ups.front().copied()?, self.clean_ups.back().copied()?);
+        let time = last.duration_since(first);
+        if time.is_zero() {
+            return None;
+        }
+        Some((after - before) as f64 * 60.0 / time.as_secs_f64())
+    }
+
+    fn remember(&mut self, now: Instant, used: Option<u64>) {
+        if self.history.len() == HISTORY {
+            self.history.pop_front();
+        }
+        self.history.push_back((now, used));
+    }
+
+    fn note_clean_ups(&mut self, now: Instant, count: u64) {
+        // A count that falls was begun anew.
+        if self.clean_ups.back().is_some_and(|(_, last)| *last > count) {
+            self.clean_ups.clear();
+        }
+        self.clean_ups.push_back((now, count));
+        // One that is older than the window is where the rate begins.
+        while self.clean_ups.get(1).is_some_and(|(at, _)| now.duration_since(*at) >= RATE_WINDOW) {
+            self.clean_ups.pop_front();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn state() -> State {
+        State::new("unix=/socket", 2 * SECOND, true)
+    }
+
+    fn connected() -> News {
+        News::Connected { name: b"ram".to_vec(), pid: Some(7) }
+    }
+
+    fn info(used_bytes: u64, shrink_count: u64) -> News {
+        News::Info(Some(CacheInfo {
+            size_bytes: 100,
+            used_bytes,
+            pinned_bytes: 0,
+            shrink_count: Some(shrink_count),
+        }))
+    }
+
+    #[test]
+    fn the_interval_is_halved_and_doubled_within_bounds() {
+        let mut state = state();
+        assert_eq!((state.slower(), state.faster()), (4 * SECOND, 2 * SECOND));
+        for _ in 0..40 {
+            state.faster();
+        }
+        assert_eq!(state.interval, *INTERVALS.start());
+        for _ in 0..40 {
+            state.slower();
+        }
+        assert_eq!(state.interval, *INTERVALS.end());
+    }
+
+    #[test]
+    fn a_plugin_that_is_gone_leaves_a_gap_and_what_was_known() {
+        let (mut state, now) = (state(), Instant::now());
+        state.apply(connected(), now);
+        state.apply(info(40, 0), now);
+        state.apply(News::Lost("gone".into()), now + SECOND);
+        state.apply(News::Lost("still gone".into()), now + 2 * SECOND);
+        assert_eq!(state.lost, Some((now + SECOND, "still gone".into())));
+        assert_eq!(state.fill().unwrap().used_bytes, 40);
+        state.apply(info(1, 0), now + 3 * SECOND);
+        assert_eq!(state.lost, None);
+        let used: Vec<_> = state.history.iter().map(|(_, used)| *used).collect();
+        assert_eq!(used, [Some(40), None, None, Some(1)]);
+    }
+
+    #[test]
+    fn a_plugin_that_is_back_is_counted_again() {
+        let (mut state, now) = (state(), Instant::now());
+        assert!(!state.apply(connected(), now));
+        state.apply(News::Counted { counts: [Count::default(); 3], took: SECOND }, now);
+        assert!(state.apply(connected(), now));
+        assert_eq!(state.objects, Objects::Unknown);
+        let mut uncounted = State::new("x", SECOND, false);
+        assert!(!uncounted.apply(connected(), now) && !uncounted.apply(connected(), now));
+        assert_eq!(uncounted.objects, Objects::Off);
+    }
+
+    #[test]
+    fn the_rate_of_clean_ups_is_that_of_the_last_minute() {
+        let (mut state, now) = (state(), Instant::now());
+        state.apply(info(0, 5), now);
+        assert_eq!(state.clean_up_rate(), None);
+        state.apply(info(0, 6), now + 30 * SECOND);
+        assert_eq!(state.clean_up_rate(), Some(2.0));
+        for seconds in 31..300 {
+            state.apply(info(0, 6), now + seconds * SECOND);
+        }
+        assert_eq!(state.clean_up_rate(), Some(0.0));
+        state.apply(info(0, 1), now + 300 * SECOND);
+        assert_eq!(state.clean_up_rate(), None);
+    }
+
+    #[test]
+    fn history_is_bounded() {
+        let (mut state, now) = (state(), Instant::now());
+        for used in 0..2 * HISTORY as u64 {
+            state.apply(info(used, 0), now);
+        }
+        assert_eq!(state.history.len(), HISTORY);
+        assert_eq!(state.history[0].1, Some(HISTORY as u64));
+    }
+
+    #[test]
+    fn an_answer_that_is_overdue_is_noticed() {
+        let (mut state, now) = (state(), Instant::now());
+        assert_eq!(state.silence(now), None);
+        state.apply(connected(), now);
+        assert_eq!(state.silence(now + 3 * SECOND), None);
+        assert_eq!(state.silence(now + 5 * SECOND), Some(5 * SECOND));
+        state.apply(info(0, 0), now + 5 * SECOND);
+        assert_eq!(state.silence(now + 6 * SECOND), None);
+    }
+}

@@ -1,0 +1,91 @@
+//! `cvmcache shrink`, as its users see it.
+
+mod support;
+
+use std::fs;
+
+use cvmcache::client::Client;
+use cvmcache::plugin::Capabilities;
+use snapbox::str;
+use support::shelf::{Served, Shelf};
+use support::{cvmcache, start_ram};
+
+#[test]
+fn it_evicts_what_nobody_holds_open() {
+    let plugin = start_ram();
+    let locator = plugin.locator().to_string();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("file");
+    fs::write(&path, vec![0; 20 << 20]).unwrap();
+    let put = cvmcache(&["put", &locator, path.to_str().unwrap()]).assert().success();
+    let id = String::from_utf8(put.get_output().stdout.clone()).unwrap();
+
+    let shrink = |amount| cvmcache(&["shrink", &locator, amount]).assert().stderr_eq("");
+    shrink("50%").success().stdout_eq(str![[r#"
+used          20.[..] MiB → 20.[..] MiB
+
+"#]]);
+    let mut client = Client::connect(plugin.locator(), "test:1").unwrap();
+    let id = id.trim().parse().unwrap();
+    client.open(&id).unwrap();
+    shrink("10MiB").code(1).stdout_eq(str![[r#"
+used          20.[..] MiB → 20.[..] MiB
+not done      more than 10.0 MiB is in use: 20.[..] MiB are pinned
+
+"#]]);
+    client.close(&id).unwrap();
+    shrink("10M").success().stdout_eq(str![[r#"
+used          20.[..] MiB → 0 B
+
+"#]]);
+}
+
+#[test]
+fn what_is_no_amount_is_not_understood() {
+    for amount in ["lots", "101%", "5 feet", ""] {
+        let shrink = cvmcache(&["shrink", "unix=/nowhere", amount]).assert().code(2);
+        shrink.stdout_eq("").stderr_eq(format!(
+            "cvmcache: {amount:?} is not an amount: write bytes, a size as in 500MiB or 2G, or a \
+             part as in 50%\n"
+        ));
+    }
+}
+
+#[test]
+fn a_part_of_no_limit_is_not_a_size() {
+    let mut shelf = Shelf::new(vec![]);
+    shelf.info.size_bytes = u64::MAX;
+    let plugin = Served::new(shelf);
+    let shrink = cvmcache(&["shrink", &plugin.locator(), "50%"]).assert().code(1);
+    shrink.stdout_eq("").stderr_eq(str![[r#"
+cvmcache: the cache has no limit to take a part of: write how many bytes, as in 500MiB
+
+"#]]);
+}
+
+#[test]
+fn a_plugin_that_cannot_is_named_with_what_it_lacks() {
+    let lacking = |capability| {
+        let capabilities = Capabilities::ALL.without(capability);
+        Served::new(Shelf { capabilities, ..Shelf::new(vec![]) })
+    };
+    let plugin = lacking(Capabilities::SHRINK);
+    let shrink = cvmcache(&["shrink", &plugin.locator(), "0"]).assert().code(1);
+    shrink.stdout_eq("").stderr_eq(str![[r#"
+cvmcache: unix=[..]/socket: the plugin lacks the capability "shrink": it does not evict objects on request
+
+"#]]);
+    let plugin = lacking(Capabilities::INFO);
+    let shrink = cvmcache(&["shrink", &plugin.locator(), "50%"]).assert().code(1);
+    shrink.stdout_eq("").stderr_eq(str![[r#"
+cvmcache: unix=[..]/socket: the plugin lacks the capability "info": it does not tell how large and how full it is
+
+"#]]);
+    let shrink = cvmcache(&["shrink", &plugin.locator(), "1G"]).assert().success();
+    shrink
+        .stdout_eq(str![[r#"
+used          128.0 MiB
+
+"#]])
+        .stderr_eq("");
+}

@@ -1,0 +1,160 @@
+//! A plugin inside the test, with objects such as no client would store.
+
+use bytes::Bytes;
+use cvmcache::plugin::*;
+use cvmcache::{CachePlugin, Locator, Running, Server, Session, Transaction};
+use tempfile::TempDir;
+
+/// A cache that holds what it was made with. It takes uploads, and forgets them.
+#[derive(Debug, Clone)]
+pub struct Shelf {
+    pub capabilities: Capabilities,
+    pub info: CacheInfo,
+    pub items: Vec<Item>,
+}
+
+#[derive(Debug, Clone)]
+pub struct Item {
+    pub id: ObjectId,
+    pub object_type: ObjectType,
+    pub pinned: bool,
+    pub description: Option<Bytes>,
+    /// What it says its size is.
+    pub size: u64,
+    pub content: Bytes,
+}
+
+struct Nothing;
+
+/// A plugin that listens, until it is dropped.
+pub struct Served {
+    running: Option<Running>,
+    locator: Locator,
+    directory: Option<TempDir>,
+}
+
+impl Shelf {
+    /// A cache of 1 GiB that is half full.
+    pub fn new(items: Vec<Item>) -> Self {
+        let info = CacheInfo {
+            size_bytes: 1 << 30,
+            used_bytes: 512 << 20,
+            pinned_bytes: 128 << 20,
+            shrink_count: Some(3),
+        };
+        Self { capabilities: Capabilities::ALL, info, items }
+    }
+
+    fn find(&self, id: &ObjectId) -> Result<&Item> {
+        self.items.iter().find(|item| item.id == *id).ok_or(Status::NoEntry)
+    }
+}
+
+impl Item {
+    /// A regular object that nobody holds open; set the fields to change that.
+    pub fn new(number: u32, description: impl Into<Bytes>, content: &str) -> Self {
+        Self {
+            id: id(number),
+            object_type: ObjectType::Regular,
+            pinned: false,
+            description: Some(description.into()),
+            size: content.len() as u64,
+            content: content.to_owned().into(),
+        }
+    }
+}
+
+/// An id with this number in its last digits.
+pub fn id(number: u32) -> ObjectId {
+    format!("{number:040x}").parse().unwrap()
+}
+
+impl CachePlugin for Shelf {
+    fn capabilities(&self) -> Capabilities {
+        self.capabilities
+    }
+
+    fn change_refcount(&self, _: &Session, id: &ObjectId, _: i32) -> Result<()> {
+        self.find(id).map(|_| ())
+    }
+
+    fn object_info(&self, _: &Session, id: &ObjectId) -> Result<ObjectInfo> {
+        self.find(id).map(|item| ObjectInfo { size: item.size, object_type: item.object_type })
+    }
+
+    fn read(&self, _: &Session, id: &ObjectId, offset: u64, len: u32) -> Result<Data> {
+        let content = &self.find(id)?.content;
+        let end = (offset + u64::from(len)).min(content.len() as u64);
+        Ok(content.slice(offset.min(end) as usize..end as usize).into())
+    }
+
+    fn begin(&self, _: &Session, _: NewObject) -> Result<Box<dyn Transaction>> {
+        Ok(Box::new(Nothing))
+    }
+
+    fn info(&self, _: &Session) -> Result<CacheInfo> {
+        Ok(self.info)
+    }
+
+    fn shrink(&self, _: &Session, _: u64) -> Result<u64> {
+        Ok(self.info.pinned_bytes)
+    }
+
+    fn list(&self, _: &Session, object_type: ObjectType) -> Result<Listing> {
+        let items = self.items.clone().into_iter();
+        Ok(Box::new(items.filter(move |item| item.object_type == object_type).map(|item| {
+            let Item { id, pinned, description, .. } = item;
+            Ok(ListEntry { id, pinned, description })
+        })))
+    }
+}
+
+impl Transaction for Nothing {
+    fn write(&mut self, _: Bytes) -> Result<()> {
+        Ok(())
+    }
+
+    fn commit(self: Box<Self>) -> Result<()> {
+        Ok(())
+    }
+}
+
+impl Served {
+    /// On a unix socket of its own.
+    pub fn new(plugin: impl CachePlugin) -> Self {
+        Self::named(b"shelf", plugin)
+    }
+
+    /// The same, under a name that need not be UTF-8.
+    pub fn named(name: &'static [u8], plugin: impl CachePlugin) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let locator = Locator::Unix(directory.path().join("socket"));
+        let mut served = Self::start(&locator, name, plugin);
+        served.directory = Some(directory);
+        served
+    }
+
+    /// Where a test wants it.
+    pub fn at(locator: &Locator, plugin: impl CachePlugin) -> Self {
+        Self::start(locator, b"shelf", plugin)
+    }
+
+    fn start(locator: &Locator, name: &'static [u8], plugin: impl CachePlugin) -> Self {
+        let server = Server::builder(plugin).name(name).listen(locator).unwrap();
+        let running = Some(server.spawn().unwrap());
+        Self { running, locator: locator.clone(), directory: None }
+    }
+
+    pub fn locator(&self) -> String {
+        self.locator.to_string()
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        if let Some(running) = self.running.take() {
+            running.control().terminate();
+            let _ = running.wait();
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! `cvmcache top`, in a terminal.
+
+mod support;
+
+use cvmcache::Locator;
+use cvmcache::plugin::{Capabilities, ObjectType, Status};
+use cvmcache_testkit::{Callback, Fault, Faulty};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use snapbox::str;
+use support::cvmcache;
+use support::shelf::{Item, Served, Shelf};
+use support::terminal::Terminal;
+
+fn shelf() -> Shelf {
+    let pinned = Item { pinned: true, ..Item::new(1, "", "") };
+    let catalog = Item { object_type: ObjectType::Catalog, ..Item::new(2, "", "") };
+    Shelf::new(vec![pinned, catalog, Item::new(3, "", "")])
+}
+
+/// Whether it shows that there are so many objects in all.
+fn counts(shown: &str, objects: u32) -> bool {
+    let count = format!(" {objects} ");
+    shown.lines().any(|line| line.starts_with("│all ") && line.contains(&count))
+}
+
+#[test]
+fn it_shows_what_the_plugin_tells_and_leaves_the_terminal_as_it_was() {
+    let plugin = Served::new(shelf());
+    let mut terminal = Terminal::start(&["top", "--interval", "60", &plugin.locator()], (80, 24));
+    terminal.wait_until(|shown| shown.contains("listed") && shown.contains("1.0 GiB"));
+    assert!(terminal.screen().alternate_screen() && terminal.screen().hide_cursor());
+    snapbox::assert_data_eq!(
+        terminal.text() + "\n",
+        str![[r#"
+cvmcache top  shelf, process [..], connected for [..]s
+unix=[..]/socket, asked every 1m
+┌ fill ────────────────────────────────────────────────────────────────────────┐
+│used   ████████████████████░░░░░░░░░░░░░░░░░░░░░   512.0 MiB of 1.0 GiB   50 %│
+│pinned █████░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░   128.0 MiB of 1.0 GiB   12 %│
+└──────────────────────────────────────────────────────────────────────────────┘
+┌ objects ─────────────────────────────────────┐┌ clean-ups ───────────────────┐
+│type                 objects            pinned││3 in all                      │
+│regular                    2                 1││how often: not known yet      │
+│catalog                    1                 0││                              │
+│volatile                   0                 0││                              │
+│all                        3                 1││                              │
+│                                              ││                              │
+└ listed [..]s ago in [..]s [..]┘└──────────────────────────────┘
+┌ used in the last [..]s, up to 512.0 MiB [..]┐
+│█                                                                             │
+│█                                                                             │
+│█                                                                             │
+│█                                                                             │
+│█                                                                             │
+│█                                                                             │
+│█                                                                             │
+└──────────────────────────────────────────────────────────────────────────────┘
+ q quit   + - slower, faster   r ask now
+
+"#]]
+    );
+    terminal.press("q");
+    assert_eq!(terminal.wait_for_end(), 0);
+    assert!(!terminal.screen().alternate_screen() && !terminal.screen().hide_cursor());
+    assert_eq!(terminal.text(), "");
+}
+
+#[test]
+fn escape_control_c_and_a_signal_end_it() {
+    let plugin = Served::new(shelf());
+    for key in ["\x1b", "\x03", "signal"] {
+        let mut terminal = Terminal::start(&["top", &plugin.locator()], (80, 24));
+        terminal.wait_for("listed");
+        match key {
+            "signal" => kill(Pid::from_raw(terminal.process() as i32), Signal::SIGTERM).unwrap(),
+            key => terminal.press(key),
+        }
+        assert_eq!(terminal.wait_for_end(), 0, "{key:?}");
+        assert!(!terminal.screen().alternate_screen(), "{key:?}");
+    }
+}
+
+#[test]
+fn it_outlives_the_plugin() {
+    let directory = tempfile::tempdir().unwrap();
+    let locator = Locator::Unix(directory.path().join("socket"));
+    let plugin = Served::at(&locator, shelf());
+    let mut terminal = Terminal::start(&["top", &plugin.locator(), "--interval", "0.1"], (100, 24));
+    terminal.wait_until(|shown| counts(shown, 3));
+    drop(plugin);
+    terminal.wait_for("ago, trying again: ");
+    terminal.wait_for("512.0 MiB of 1.0 GiB");
+    let mut other = shelf();
+    other.items.push(Item::new(4, "", ""));
+    other.info.used_bytes = 256 << 20;
+    let _plugin = Served::at(&locator, other);
+    terminal.wait_for("256.0 MiB of 1.0 GiB");
+    terminal.wait_until(|shown| counts(shown, 4));
+    assert!(!terminal.text().contains("trying again"));
+    terminal.press("q");
+    assert_eq!(terminal.wait_for_end(), 0);
+}
+
+#[test]
+fn keys_change_how_often_it_asks() {
+    let plugin = Served::new(shelf());
+    let mut terminal = Terminal::start(&["top", &plugin.locator(), "--interval", "60"], (80, 24));
+    terminal.wait_for("asked every 1m");
+    terminal.press("-");
+    terminal.wait_for("asked every 30s");
+    terminal.press("++");
+    terminal.wait_for("asked every 2m");
+}
+
+#[test]
+fn it_follows_the_size_of_the_terminal() {
+    let plugin = Served::new(shelf());
+    let mut terminal = Terminal::start(&["top", &plugin.locator()], (80, 24));
+    terminal.wait_for("listed");
+    terminal.resize((20, 5));
+    terminal.wait_for(" q + - r");
+    terminal.resize((1, 1));
+    terminal.resize((120, 40));
+    terminal.wait_until(|shown| shown.contains("r ask now") && shown.lines().count() == 40);
+}
+
+#[test]
+fn what_the_plugin_lacks_is_said() {
+    let capabilities = Capabilities::REFCOUNT;
+    let plugin = Served::new(Shelf { capabilities, ..shelf() });
+    let mut terminal = Terminal::start(&["top", &plugin.locator()], (80, 24));
+    terminal.wait_for("the plugin does not tell");
+    terminal.wait_for("cannot be listed: ");
+}
+
+#[test]
+fn a_plugin_that_answers_only_now_and_then_is_asked_again() {
+    let plugin = Faulty::new(shelf());
+    let faults = plugin.faults();
+    faults.plan(Callback::Info, Fault::Fail(Status::IoErr));
+    faults.plan(Callback::List, Fault::Fail(Status::IoErr));
+    let plugin = Served::new(plugin);
+    let mut terminal = Terminal::start(&["top", "--interval", "3600", &plugin.locator()], (80, 24));
+    terminal.wait_for("trying again: the plugin answered: input/output error");
+    terminal.wait_for("not known");
+    terminal.press("r");
+    terminal.wait_for("512.0 MiB of 1.0 GiB");
+    terminal.wait_for("cannot be listed: the plugin answered:");
+}
+
+#[test]
+fn objects_are_not_listed_if_nobody_wants_it() {
+    let plugin = Served::new(shelf());
+    let mut terminal = Terminal::start(&["top", "--no-list", &plugin.locator()], (80, 24));
+    terminal.wait_for("512.0 MiB of 1.0 GiB");
+    terminal.wait_for("not listed (--no-list)");
+}
+
+#[test]
+fn where_there_is_no_terminal_or_no_plugin_it_says_what_to_do() {
+    cvmcache(&["top", "unix=/nowhere"]).assert().code(2).stdout_eq("").stderr_eq(str![[r#"
+cvmcache: top draws on a terminal, and the output is none; for scripts, there is cvmcache info
+
+"#]]);
+    let mut terminal = Terminal::start(&["top", "unix=/nowhere"], (200, 5));
+    terminal.wait_for("is the plugin running, and does it listen there?");
+    assert_eq!(terminal.wait_for_end(), 1);
+    cvmcache(&["top", "--interval", "0", "unix=/x"]).assert().code(2).stderr_eq(str![[r#"
+error: invalid value '0' for '--interval <SECONDS>': write a number of seconds from 0.1 to 3600
+
+For more information, try '--help'.
+
+"#]]);
+}

@@ -9,6 +9,7 @@
 mod flaw;
 mod meddler;
 mod memory;
+mod rules;
 mod state;
 mod tamper;
 

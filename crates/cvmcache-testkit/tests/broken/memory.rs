@@ -52,7 +52,9 @@ impl Memory {
 
     /// The same, which declares less.
     pub(crate) fn without(self, missing: Capabilities) -> Self {
-        Self { capabilities: self.capabilities.without(missing), ..self }
+        let capabilities = self.capabilities.without(missing);
+        self.shared.lock().is_uncounted = !capabilities.contains(Capabilities::REFCOUNT);
+        Self { capabilities, ..self }
     }
 }
 
@@ -268,6 +270,8 @@ impl Transaction for Writing {
         let references = match state.flaw {
             Some(Flaw::CommitHoldsNothing) => 0,
             Some(Flaw::CommitHoldsTwice) => 2,
+            // Nobody would give it back.
+            _ if state.is_uncounted => 0,
             _ => 1,
         };
         let before = state.pinned;

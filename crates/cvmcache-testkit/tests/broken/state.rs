@@ -13,6 +13,8 @@ use super::{PART, SIZE};
 #[derive(Debug, Default)]
 pub(crate) struct State {
     pub(crate) flaw: Option<Flaw>,
+    /// References are not counted, as they are not declared.
+    pub(crate) is_uncounted: bool,
     pub(crate) objects: HashMap<ObjectId, Object>,
     pub(crate) uploads: BTreeMap<u64, Upload>,
     pub(crate) breadcrumbs: HashMap<Vec<u8>, Breadcrumb>,

@@ -104,6 +104,16 @@ pub(crate) const TABLE: &[(WireFlaw, &[&str])] = &[
     (DetachesOne, &["detach-reaches-all"]),
 ];
 
+impl WireFlaw {
+    /// True if a client waits in vain.
+    pub(crate) fn is_silent(self) -> bool {
+        matches!(
+            self,
+            StaysAfterQuit | IgnoresUndeclared | LosesAnAnswer | LosesARead | PartsWithoutNumber
+        )
+    }
+}
+
 /// What is sent instead of a message.
 #[derive(Debug, Default)]
 pub(crate) struct Out {

@@ -158,14 +158,7 @@ impl Ends {
     }
 
     fn send(&self, out: Out) -> io::Result<()> {
-        for message in out.to_plugin {
-            let (message, attachment) = message.into_wire();
-            let mut bytes = Vec::new();
-            frame::encode(message, attachment.len(), &mut bytes).map_err(io::Error::other)?;
-            bytes.extend_from_slice(&attachment);
-            let _turn = self.to_plugin.lock().unwrap();
-            (&self.plugin).write_all(&bytes)?;
-        }
+        // Before the plugin can close the connection for what it gets.
         for message in out.to_client {
             let (message, attachment) = message.into_wire();
             let mut bytes = Vec::new();
@@ -173,6 +166,14 @@ impl Ends {
             attachment.pieces().for_each(|piece| bytes.extend_from_slice(piece));
             let _turn = self.to_client.lock().unwrap();
             (&self.client).write_all(&bytes)?;
+        }
+        for message in out.to_plugin {
+            let (message, attachment) = message.into_wire();
+            let mut bytes = Vec::new();
+            frame::encode(message, attachment.len(), &mut bytes).map_err(io::Error::other)?;
+            bytes.extend_from_slice(&attachment);
+            let _turn = self.to_plugin.lock().unwrap();
+            (&self.plugin).write_all(&bytes)?;
         }
         if out.close {
             self.client.shutdown(Shutdown::Both)?;

@@ -35,6 +35,8 @@ pub(crate) enum WireFlaw {
     RefusesAnonymous,
     /// The connection of a client that quits stays.
     StaysAfterQuit,
+    /// A client that quits gets an answer.
+    AnswersQuit,
     /// A client that is one too many is not let in.
     FiftyClients,
     /// What is not declared is said to be done.
@@ -85,6 +87,7 @@ pub(crate) const TABLE: &[(WireFlaw, &[&str])] = &[
     (ClosesOnLongNames, &["session-names"]),
     (RefusesAnonymous, &["session-names"]),
     (StaysAfterQuit, &["session-quit"]),
+    (AnswersQuit, &["session-quit"]),
     (FiftyClients, &["session-many"]),
     (GrantsUndeclared, &["capability-undeclared"]),
     (IgnoresUndeclared, &["capability-undeclared"]),
@@ -186,7 +189,8 @@ impl Tamper {
             {
                 return;
             }
-            (Some(AnswersIoctls), ClientMessage::Ioctl { .. }) => {
+            (Some(AnswersIoctls), ClientMessage::Ioctl { .. })
+            | (Some(AnswersQuit), ClientMessage::Quit { .. }) => {
                 let body = ReplyBody::Refcount(Ok(()));
                 out.to_client.push(ServerMessage::Reply(Reply { id: 0, body }));
             }

@@ -48,7 +48,7 @@ fn a_failure_says_what_was_sent_expected_and_received() {
     let command = cvmcache(&check).arg("--junit").arg(&junit);
     command.assert().code(1).stderr_eq("").stdout_eq(str![[r#"
 FAILED   object-absent
-    meaning:  An object that is not in the cache is answered NOENTRY, whatever is asked of it.
+    meaning:  An object that is not in the cache cannot be opened, looked for or asked about: NOENTRY.
     before:   handshake as "test.cern.ch:conformance" → OK
     sent:     refcount +0 of [..]
     expected: NOENTRY

@@ -114,8 +114,8 @@ impl Suite {
         self
     }
 
-    /// What chance begins with: the same seed gives the same objects to the same cases. By default,
-    /// others each time; the [report](Report::seed) tells.
+    /// What chance begins with: the same seed gives each case the same objects, whatever other
+    /// cases are run. By default, others each time; the [report](Report::seed) tells.
     #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = seed;
@@ -158,13 +158,12 @@ impl Suite {
         let offer = builder.connect(started.locator())?;
         let mut report = Report::new(self.seed);
         let mut gone = None;
-        let mut rng = fastrand::Rng::with_seed(self.seed);
         for case in self.cases() {
             let begun = Instant::now();
             let outcome = match (&gone, self.reason_to_skip(case, &offer, &started)) {
                 (Some(why), _) => Outcome::Skipped(format!("the plugin is gone: {why}")),
                 (None, Some(why)) => Outcome::Skipped(why),
-                (None, None) => self.try_case(case, rng.fork(), &offer, &mut started, &mut gone),
+                (None, None) => self.try_case(case, &offer, &mut started, &mut gone),
             };
             let result = CaseResult { case, outcome, took: begun.elapsed() };
             ended(&result);
@@ -204,7 +203,6 @@ impl Suite {
     fn try_case(
         &self,
         case: &'static Case,
-        rng: fastrand::Rng,
         offer: &Client,
         started: &mut Started,
         gone: &mut Option<String>,
@@ -218,11 +216,15 @@ impl Suite {
             max_fill: self.max_fill,
             trace: trace.clone(),
             control: started.control(),
-            rng: RefCell::new(rng),
+            rng: RefCell::new(self.rng(case)),
         });
         let alive = started.check_alive(self.timeout);
         let outcome = match (outcome, &alive) {
             (Ok(()), Err(why)) => still_served(&trace, why),
+            (Err(Stop::Failed(mut failure)), Err(why)) => {
+                failure.received += &format!("\nafter the case, {why}");
+                Err(Stop::Failed(failure))
+            }
             (outcome, _) => outcome,
         };
         if alive.is_err() || matches!(outcome, Err(Stop::Failed(_))) {
@@ -238,6 +240,12 @@ impl Suite {
             Err(Stop::Failed(failure)) => Outcome::Failed(failure),
             Err(Stop::Skipped(why)) => Outcome::Skipped(why),
         }
+    }
+
+    /// Chance for one case: the same, whatever other cases are run.
+    fn rng(&self, case: &Case) -> fastrand::Rng {
+        let add = |seed: u64, byte| seed.wrapping_mul(31).wrapping_add(u64::from(byte));
+        fastrand::Rng::with_seed(case.name.bytes().fold(self.seed, add))
     }
 }
 

@@ -42,6 +42,9 @@ fn a_session_may_be_trusted_to_give_back_what_others_hold() {
     other.change(id(1), -1).unwrap();
     assert_eq!(cache.references(id(1)), 1);
     assert_eq!(other.change(id(1), -2), Err(Status::BadCount));
+    // What the plugin refused to take back was not the session's, and is not given back in the end.
+    other.end();
+    assert_eq!(cache.references(id(1)), 1);
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! A client whose every request is a step that a case checks.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use cvmcache::client::{Client, ListPart, NewUpload, Reload, Shrunk, Upload};
 use cvmcache::plugin::{
@@ -16,6 +18,22 @@ pub(super) struct TestClient {
     pub(super) raw: Client,
     trace: Trace,
 }
+
+/// A listing under way.
+#[derive(Debug, Default)]
+pub(super) struct Listing {
+    /// What was listed so far.
+    pub(super) entries: Vec<ListEntry>,
+    /// How many parts have come.
+    pub(super) parts: usize,
+    number: u64,
+    ids: BTreeSet<ObjectId>,
+    /// How many parts have come since there was an object that had not been listed before.
+    idle: usize,
+}
+
+/// How many parts without anything new make a listing one that does not end.
+const IDLE_PARTS: usize = 50;
 
 /// An upload of which every part is a step.
 #[derive(Debug)]
@@ -96,8 +114,37 @@ impl TestClient {
         self.trace.step(format!("shrink to {target} bytes"), self.raw.shrink(target))
     }
 
-    pub(super) fn list(&mut self, object_type: ObjectType) -> Step<Vec<ListEntry>> {
-        self.trace.step(format!("list {object_type:?} objects"), self.raw.list(object_type))
+    /// All of a listing, in however many parts it comes.
+    pub(super) fn list(&mut self, object_type: ObjectType) -> Checked<Vec<ListEntry>> {
+        let mut listing = Listing::default();
+        while !self.list_more(&mut listing, object_type)? {}
+        Ok(listing.entries)
+    }
+
+    /// One more part of a listing; true if it was the last.
+    pub(super) fn list_more(
+        &mut self,
+        listing: &mut Listing,
+        object_type: ObjectType,
+    ) -> Checked<bool> {
+        let part = self.list_part(listing.number, object_type).ok()?;
+        let sent = format!("list {object_type:?} objects, listing {}", listing.number);
+        listing.number = part.listing;
+        listing.parts += 1;
+        let known = listing.ids.len();
+        listing.ids.extend(part.entries.iter().map(|entry| entry.id));
+        listing.idle = if listing.ids.len() > known { 0 } else { listing.idle + 1 };
+        listing.entries.extend(part.entries);
+        let failure = |expected, received| Err(self.trace.failure(sent, expected, received));
+        if part.last {
+            Ok(true)
+        } else if listing.number == 0 {
+            failure("a number to go on with", "listing 0, not the last part".to_owned())
+        } else if listing.idle == IDLE_PARTS {
+            failure("an end", format!("{IDLE_PARTS} parts in which no other object is listed"))
+        } else {
+            Ok(false)
+        }
     }
 
     pub(super) fn list_part(&mut self, listing: u64, object_type: ObjectType) -> Step<ListPart> {
@@ -106,12 +153,12 @@ impl TestClient {
     }
 
     pub(super) fn store_breadcrumb(&mut self, name: &[u8], breadcrumb: Breadcrumb) -> Step<()> {
-        let sent = format!("store a breadcrumb for {:?}", name.escape_ascii().to_string());
+        let sent = format!("store a breadcrumb for \"{}\"", name.escape_ascii());
         self.trace.step(sent, self.raw.store_breadcrumb(name.to_vec(), breadcrumb))
     }
 
     pub(super) fn load_breadcrumb(&mut self, name: &[u8]) -> Step<Breadcrumb> {
-        let sent = format!("load the breadcrumb of {:?}", name.escape_ascii().to_string());
+        let sent = format!("load the breadcrumb of \"{}\"", name.escape_ascii());
         self.trace.step(sent, self.raw.load_breadcrumb(name.to_vec()))
     }
 

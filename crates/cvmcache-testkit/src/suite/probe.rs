@@ -47,7 +47,7 @@ impl Probe<'_> {
     /// A client that gives this name.
     pub(super) fn client_named(&self, name: impl Into<Bytes>) -> Checked<TestClient> {
         let name = name.into();
-        let sent = format!("handshake as {:?}", name.escape_ascii().to_string());
+        let sent = format!("handshake as \"{}\"", name.escape_ascii());
         let builder = Client::builder().name(name).timeout(self.timeout);
         let client = self.trace.step(&*sent, builder.connect(self.locator)).ok()?;
         Ok(TestClient::new(client, self.trace.clone()))

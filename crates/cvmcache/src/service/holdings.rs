@@ -46,33 +46,38 @@ impl Service {
     }
 
     fn close(&self, open: &OpenSession, id: &ObjectId, count: u64) -> Result<()> {
-        if !self.take(open, id, count) {
+        let Some(taken) = self.take(open, id, count) else {
             // Whether there is such an object comes first, as with every other request.
             self.change(open, id, 0)?;
             return Err(Status::BadCount);
-        }
+        };
         let result = self.give_back(open, id, count);
         // An object that is gone has no references. Otherwise the plugin still counts them, and
         // the end of the session gets another try.
         if result.is_err_and(|status| status != Status::NoEntry) {
-            self.hold(open, *id, count);
+            self.hold(open, *id, taken);
         }
         result
     }
 
     /// Takes references from what the session holds and, if it is an heir, from what it inherited.
-    fn take(&self, open: &OpenSession, id: &ObjectId, count: u64) -> bool {
+    /// Returns how many of `count` those were: all of them, unless the session may give back what
+    /// others hold.
+    fn take(&self, open: &OpenSession, id: &ObjectId, count: u64) -> Option<u64> {
         let mut holdings = lock(&open.holdings);
         let own = holdings.references.count(id).min(count);
+        let mut taken = own;
         if own < count {
             let name = open.session.name();
             let inherited = holdings.is_heir && lock(&self.reloads).take(name, id, count - own);
-            if !inherited && !self.trust.foreign_references {
-                return false;
+            if inherited {
+                taken = count;
+            } else if !self.trust.foreign_references {
+                return None;
             }
         }
         holdings.references.remove(id, own);
-        true
+        Some(taken)
     }
 
     /// Notes references that the plugin has given to the session.

@@ -72,10 +72,13 @@ fn replaced(probe: &Probe<'_>) -> Checked<()> {
 fn names(probe: &Probe<'_>) -> Checked<()> {
     let mut client = probe.client()?;
     let base = repository(probe);
-    let names = [&b""[..], b"\xff\xfe", b"2", &[b'x'; 500]].map(|end| [&*base, end].concat());
+    let long = [b'x'; 500];
+    // As text, the second and the third are the same; so are the last two, cut anywhere.
+    let ends = [&b""[..], b"\xff\xfe", b"\xfe\xff", b"2", &long, &long[1..]];
+    let names = ends.map(|end| [&*base, end].concat());
     let crumb =
         |revision| Breadcrumb { catalog: probe.id(), timestamp: 1, revision: Some(revision) };
-    let breadcrumbs = [1, 2, 3, 4].map(crumb);
+    let breadcrumbs = [1, 2, 3, 4, 5, 6].map(crumb);
     for (name, breadcrumb) in names.iter().zip(breadcrumbs) {
         client.store_breadcrumb(name, breadcrumb).ok()?;
     }

@@ -6,7 +6,7 @@ use cvmcache::client::NewUpload;
 use cvmcache::plugin::{Capabilities, ListEntry, ObjectId, ObjectType};
 
 use crate::suite::Case;
-use crate::suite::client::TestClient;
+use crate::suite::client::{Listing, TestClient};
 use crate::suite::probe::{Probe, TestObject};
 use crate::suite::step::Checked;
 
@@ -71,7 +71,7 @@ fn types(probe: &Probe<'_>) -> Checked<()> {
         }
     }
     for (own, object_type) in TYPES.into_iter().enumerate() {
-        let entries = client.list(object_type).ok()?;
+        let entries = client.list(object_type)?;
         for (of, objects) in objects.iter().enumerate() {
             let sent = format!("list {object_type:?} objects");
             let ids = objects.iter().map(|object| object.id);
@@ -105,7 +105,7 @@ fn pinned(probe: &Probe<'_>) -> Checked<()> {
         let is_ours = |entry: &ListEntry| entry.pinned && ours.contains(&entry.id);
         entries.into_iter().filter(is_ours).map(|entry| entry.id).collect()
     };
-    let entries = client.list(ObjectType::Regular).ok()?;
+    let entries = client.list(ObjectType::Regular)?;
     let wrong = not_once(&entries, ours.iter().copied());
     let sent = "list Regular objects";
     probe.check(wrong.is_empty(), sent, "each of a thousand objects once", wrong.join(", "))?;
@@ -119,7 +119,7 @@ fn pinned(probe: &Probe<'_>) -> Checked<()> {
     for id in &open {
         client.close(id).ok()?;
     }
-    let listed = pinned(client.list(ObjectType::Regular).ok()?);
+    let listed = pinned(client.list(ObjectType::Regular)?);
     let received = format!("{} pinned", listed.len());
     probe.check(listed.is_empty(), sent, "none of them pinned, as all are closed", received)?;
     client.quit()
@@ -133,11 +133,11 @@ fn descriptions(probe: &Probe<'_>) -> Checked<()> {
     for (object, description) in objects.iter().zip(all) {
         store_as(&mut client, object, ObjectType::Regular, description)?;
     }
-    let entries = client.list(ObjectType::Regular).ok()?;
+    let entries = client.list(ObjectType::Regular)?;
     for (object, description) in objects.iter().zip(all) {
         let entry = entries.iter().find(|entry| entry.id == object.id);
         let listed = entry.and_then(|entry| entry.description.as_deref());
-        let shown = |bytes: &[u8]| format!("{:?}", bytes.escape_ascii().to_string());
+        let shown = |bytes: &[u8]| format!("\"{}\"", bytes.escape_ascii());
         probe.check(
             listed == Some(description),
             format!("list Regular objects, of which {}", object.id),
@@ -156,24 +156,9 @@ fn in_parts(probe: &Probe<'_>) -> Checked<()> {
     for object in &objects {
         store_as(&mut client, object, ObjectType::Volatile, &description)?;
     }
-    let (mut listing, mut parts, mut entries) = (0, 0, Vec::new());
-    loop {
-        let part = client.list_part(listing, ObjectType::Volatile).ok()?;
-        parts += 1;
-        entries.extend(part.entries);
-        if part.last {
-            break;
-        }
-        listing = part.listing;
-        let sent = "list Volatile objects";
-        probe.check(
-            listing != 0,
-            sent,
-            "a number to go on with",
-            "listing 0, not the last part",
-        )?;
-        probe.check(parts < 100_000, sent, "an end", format!("{parts} parts"))?;
-    }
+    let mut listing = Listing::default();
+    while !client.list_more(&mut listing, ObjectType::Volatile)? {}
+    let Listing { parts, entries, .. } = listing;
     let sent = "list Volatile objects, of which there are 6 MB";
     probe.check(parts > 1, sent, "several parts", format!("{parts} part"))?;
     let wrong = not_once(&entries, objects.iter().map(|object| object.id));
@@ -188,18 +173,14 @@ fn in_turns(probe: &Probe<'_>) -> Checked<()> {
         store_as(&mut clients[0], object, ObjectType::Catalog, &[b'd'; 1000])?;
     }
     // Two of the same client, and one of another.
-    let mut listings = [(0, 0, Vec::new()), (0, 0, Vec::new()), (1, 0, Vec::new())];
-    while listings.iter().any(|(_, listing, _)| *listing != u64::MAX) {
-        for (client, listing, entries) in &mut listings {
-            if *listing != u64::MAX {
-                let part = clients[*client].list_part(*listing, ObjectType::Catalog).ok()?;
-                entries.extend(part.entries);
-                *listing = if part.last { u64::MAX } else { part.listing };
-            }
+    let mut listings = [0, 0, 1].map(|client| (client, Listing::default(), false));
+    while listings.iter().any(|(_, _, ended)| !ended) {
+        for (client, listing, ended) in listings.iter_mut().filter(|(_, _, ended)| !ended) {
+            *ended = clients[*client].list_more(listing, ObjectType::Catalog)?;
         }
     }
-    for (_, _, entries) in &listings {
-        let wrong = not_once(entries, objects.iter().map(|object| object.id));
+    for (_, listing, _) in &listings {
+        let wrong = not_once(&listing.entries, objects.iter().map(|object| object.id));
         let (sent, expected) = ("three listings in turns", "each of 6000 objects once in each");
         probe.check(wrong.is_empty(), sent, expected, wrong.join(", "))?;
     }

@@ -121,7 +121,7 @@ fn reads(probe: &Probe<'_>) -> Checked<()> {
 
 fn clients(probe: &Probe<'_>) -> Checked<()> {
     let sizes = [1, 1000, probe.part, 2 * probe.part + 1];
-    let objects = || sizes.iter().cycle().take(24).map(|size| probe.object(*size)).collect();
+    let objects = || sizes.iter().cycle().take(12).map(|size| probe.object(*size)).collect();
     at_once(probe, (0..8).map(|_| objects()).collect(), |client, objects| {
         for object in objects {
             client.store(object).ok()?;

@@ -1,6 +1,7 @@
 //! Handshakes, and what tells one session from another.
 
 use cvmcache::Locator;
+use cvmcache::client::ClientMessage;
 
 use crate::suite::Case;
 use crate::suite::probe::Probe;
@@ -19,7 +20,11 @@ pub(super) const CASES: &[Case] = &[
         "A client may have any name, also one that is long or not UTF-8, or none.",
         names,
     ),
-    Case::new("session-quit", "The plugin closes the connection of a client that quits.", quit),
+    Case::new(
+        "session-quit",
+        "The plugin closes the connection of a client that quits, and says nothing to it.",
+        quit,
+    ),
     Case::new("session-many", "A hundred mounts can be connected at once.", many),
 ];
 
@@ -57,7 +62,13 @@ fn names(probe: &Probe<'_>) -> Checked<()> {
 }
 
 fn quit(probe: &Probe<'_>) -> Checked<()> {
-    probe.client()?.quit()
+    let mut client = probe.client()?;
+    client.lacks(&probe.id())?;
+    let quit = ClientMessage::Quit { session: client.raw.session() };
+    let mut connection = client.raw.into_connection();
+    let ended = connection.send(quit).and_then(|()| connection.receive());
+    probe.trace.step("Quit", ended).ok_and("the end of the connection", Option::is_none)?;
+    Ok(())
 }
 
 fn many(probe: &Probe<'_>) -> Checked<()> {

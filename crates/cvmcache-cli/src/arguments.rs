@@ -2,10 +2,11 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::{completions, info};
+use crate::{bench, completions, info};
 
 const EXAMPLES: &str = "\
 Examples:
+  cvmcache bench --spawn '/usr/libexec/cvmfs/cache/cvmfs_cache_ram {conf}' --limit
   cvmcache info unix=/var/lib/cvmfs/cvmcache-ram.socket
 
 LOCATOR is where the plugin listens, as in its configuration: unix=/path/to/socket
@@ -29,6 +30,7 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    Bench(bench::Bench),
     Completions(completions::Completions),
     Info(info::Info),
 }

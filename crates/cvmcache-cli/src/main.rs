@@ -7,6 +7,7 @@
 //! and `error` all that can go wrong.
 
 mod arguments;
+mod bench;
 mod completions;
 mod error;
 mod info;
@@ -55,6 +56,7 @@ fn main() -> ExitCode {
 
 fn run(command: Command, out: &mut dyn Write) -> Result<Verdict> {
     match command {
+        Command::Bench(command) => command.run(out),
         Command::Completions(command) => command.run(out),
         Command::Info(command) => command.run(out),
     }

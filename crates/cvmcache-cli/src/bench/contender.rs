@@ -13,6 +13,7 @@ use super::driver::{Loops, Measurable};
 use super::objects::{Family, Object, Sizes};
 use super::session::{self, Session};
 use super::tasks::{self, PluginTask};
+use super::usage;
 use super::workload::Workload;
 use crate::error::{Error, Result};
 use crate::target::Plugin;
@@ -84,12 +85,12 @@ impl Contender {
         let mut client = session::connect(&locator).map_err(failed)?;
         let size_bytes = info(&mut client).map_err(failed)?.map(|info| info.size_bytes);
         let pid = client.plugin_pid().and_then(|pid| pid.try_into().ok());
-        let facts = Facts {
-            name: client.plugin_name().escape_ascii().to_string(),
-            locator: locator.to_string(),
-            pid: pid.or(process.as_ref().map(PluginProcess::pid)),
-            size_bytes,
-        };
+        let pid = pid.or(process.as_ref().map(PluginProcess::pid));
+        let mut name = client.plugin_name().escape_ascii().to_string();
+        if name.is_empty() {
+            name = pid.and_then(usage::program).unwrap_or_else(|| locator.to_string());
+        }
+        let facts = Facts { name, locator: locator.to_string(), pid, size_bytes };
         let (capabilities, part_size) = (client.capabilities(), client.max_object_size());
         Ok(Self { facts, locator, capabilities, part_size, process })
     }

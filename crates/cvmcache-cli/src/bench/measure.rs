@@ -6,6 +6,9 @@ use hdrhistogram::Histogram;
 
 use super::driver::Done;
 
+/// Why a histogram takes any value: [`Histogram::new`] makes one that is resized.
+const GROWS: &str = "a histogram that grows takes all values";
+
 /// Latencies in nanoseconds, to three digits.
 pub(super) type Latencies = Histogram<u32>;
 
@@ -45,7 +48,7 @@ impl Samples {
         self.elapsed = elapsed;
         if !done.missed {
             let nanoseconds = latency.as_nanos().try_into().unwrap_or(u64::MAX);
-            self.latencies.saturating_record(nanoseconds);
+            self.latencies.record(nanoseconds).expect(GROWS);
         }
     }
 
@@ -113,12 +116,11 @@ pub(super) fn median(values: impl IntoIterator<Item = f64>) -> f64 {
 }
 
 fn latencies() -> Latencies {
-    // It grows with what it is given; three digits are always possible.
     Histogram::new(3).expect("three digits are possible")
 }
 
 fn add(all: &mut Latencies, some: &Latencies) {
-    all.add(some).expect("a histogram that grows takes all values");
+    all.add(some).expect(GROWS);
 }
 
 #[cfg(test)]

@@ -114,7 +114,7 @@ fn ratios(out: &mut dyn Write, report: &Report) -> Result<()> {
 /// What it costs, as far as it is known.
 fn costs(out: &mut dyn Write, report: &Report) -> Result<()> {
     let header =
-        ["workload", "on", "CPU per request", "memory", "at most", "of size", "hits", "evicted"];
+        ["workload", "on", "CPU per million", "memory", "at most", "of size", "hits", "evicted"];
     let unknown = || NOTHING.to_owned();
     let mut rows = Vec::new();
     for (workload, result) in all(report) {
@@ -123,8 +123,7 @@ fn costs(out: &mut dyn Write, report: &Report) -> Result<()> {
             continue;
         }
         let percent = |part: f64| format!("{:.1} %", part * 100.0);
-        // A second for a million is a microsecond for one.
-        let cpu = result.cpu_seconds_per_million_requests.map(|s| duration((s * 1e3) as u64));
+        let cpu = result.cpu_seconds_per_million_requests.map(|s| duration((s * 1e9) as u64));
         let memory = result.memory;
         rows.push(vec![
             workload,

@@ -28,6 +28,12 @@ pub(super) fn memory(pid: u32) -> Option<Memory> {
     parse(&fs::read_to_string(format!("/proc/{pid}/status")).ok()?)
 }
 
+/// The program that a process runs.
+pub(super) fn program(pid: u32) -> Option<String> {
+    let path = fs::read_link(format!("/proc/{pid}/exe")).ok()?;
+    Some(path.file_name()?.to_string_lossy().into_owned())
+}
+
 fn parse(status: &str) -> Option<Memory> {
     let kilobytes = |key: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix(key))?;

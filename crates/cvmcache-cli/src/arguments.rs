@@ -30,7 +30,7 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    Bench(bench::Bench),
+    Bench(Box<bench::Bench>),
     Completions(completions::Completions),
     Info(info::Info),
 }

@@ -54,7 +54,7 @@ pub(crate) enum Error {
     Bench { workload: &'static str, plugin: String, source: ClientError, log: String },
     #[error("cannot measure a bare socket: {0}")]
     Limit(io::Error),
-    #[error("cannot draw {}: {reason}", path.display())]
+    #[error("cannot write {}: {reason}", path.display())]
     Plot { path: PathBuf, reason: String },
     #[error("cannot write the output: {0}")]
     Output(#[from] io::Error),

@@ -12,7 +12,7 @@ use super::driver::{Loops, Measurable};
 use super::limit::{self, Actor, Echoed};
 use super::measure::Round;
 use super::progress::Progress;
-use super::results::{Ratio, Result as Measured, Results};
+use super::results::{Ratio, Result as Measured, Results, Spread};
 use super::usage;
 use super::workload::Workload;
 use crate::error::{Error, Result};
@@ -50,11 +50,8 @@ pub(super) fn measure(
     for contender in contenders {
         progress.say(&format!("{workload}: preparing {}", contender.facts.name));
         let fill = |part| {
-            progress.say(&format!(
-                "{workload}: filling {}, {:.0} %",
-                contender.facts.name,
-                100.0 * part
-            ))
+            let (name, percent) = (&contender.facts.name, 100.0 * part);
+            progress.say(&format!("{workload}: filling {name}, {percent:.0} %"));
         };
         let failed = |error| contender.failed(workload, error);
         let (mut prepared, material) = contender.prepare(workload, shape, &fill).map_err(failed)?;
@@ -75,7 +72,7 @@ pub(super) fn measure(
     }
     let results: Result<Vec<Measured>> = arms.iter_mut().map(|arm| arm.result(workload)).collect();
     let ratios = match &arms[..] {
-        [first, others @ ..] => others.iter().map(|other| first.ratio(other)).collect(),
+        [first, others @ ..] => others.iter().map(|other| first.ratio(other, workload)).collect(),
         [] => Vec::new(),
     };
     for arm in arms {
@@ -121,10 +118,13 @@ impl<'a> Arm<'a> {
     }
 
     fn result(&mut self, workload: Workload) -> Result<Measured> {
-        let mut result = Measured::of(self.name(), &self.rounds, workload);
+        let mut result = Measured::of(self.name(), &self.rounds);
         let Some((contender, prepared)) = self.contender.zip(self.prepared.as_mut()) else {
             return Ok(result);
         };
+        if workload == Workload::Churn {
+            result.hit_ratio = Some(result.latencies.len() as f64 / result.ops.max(1) as f64);
+        }
         let info = contender.info(prepared).map_err(|e| contender.failed(workload, e))?;
         if let (true, Some(before), Some(info)) = (workload.evicts(), self.used_before, info) {
             let stored: u64 = self.rounds.iter().map(|round| round.all_stored).sum();
@@ -144,8 +144,13 @@ impl<'a> Arm<'a> {
         Ok(result)
     }
 
-    fn ratio(&self, other: &Self) -> Ratio {
-        Ratio::of((self.name(), &self.rounds), (other.name(), &other.rounds))
+    fn ratio(&self, other: &Self, workload: Workload) -> Ratio {
+        let mut ratio = Ratio::of((self.name(), &self.rounds), (other.name(), &other.rounds));
+        // A bare socket misses nothing, so that only hits compare.
+        if workload == Workload::Churn && other.contender.is_none() {
+            ratio.ops_per_second = Spread::of(Vec::new());
+        }
+        ratio
     }
 }
 

@@ -290,7 +290,7 @@ mod tests {
     fn an_echo_answers_requests_of_any_length_in_order() {
         for like in ["unix=/x", "tcp=localhost:1"] {
             let mut link = Echoed::start(&like.parse().unwrap()).unwrap();
-            let lengths = [(8, 1), (9, 3 * BUFFER as u32), (2 * BUFFER as u32, 7), (8, 0)];
+            let lengths = [(8, 1), (2 * BUFFER as u32, 7), (9, 3 * BUFFER as u32), (8, 0)];
             for (task, (request, answer)) in lengths.into_iter().enumerate() {
                 link.queue(task, Exchange { request, answer }).unwrap();
             }

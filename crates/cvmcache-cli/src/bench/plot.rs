@@ -12,7 +12,7 @@ use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use super::measure::Latencies;
-use super::report::{duration, rate};
+use super::report::rate;
 use super::results::{Report, Result as Measured, Results};
 use crate::error::{Error, Result};
 
@@ -63,7 +63,7 @@ fn picture_of(report: &Report, picture: &mut String) -> Drawn {
 /// Says which colour is whose.
 fn legend(area: &Area<'_>, results: &Results) -> Drawn {
     let style = (FONT, 17).into_font().color(&BLACK);
-    area.draw(&Text::new("Latency by percentile", (20, 38), style.clone()))?;
+    area.draw(&Text::new("Latency at each percentile", (20, 38), style.clone()))?;
     area.draw(&Text::new("Throughput", (LATENCY_WIDTH + 20, 38), style))?;
     let style = (FONT, 14).into_font().color(&BLACK);
     let mut x = 20;
@@ -84,11 +84,7 @@ fn latencies(area: &Area<'_>, results: &Results) -> Drawn {
     let (low, high) = (decade(least).floor(), decade(most).ceil());
     let high = high.max(low + 1.0);
     let decades = (0..=20).map(f64::from).filter(|d| (low..=high).contains(d)).collect();
-    let latency = Axis {
-        range: low..high,
-        ticks: decades,
-        label: |decade| duration(10f64.powf(decade).round() as u64),
-    };
+    let latency = Axis { range: low..high, ticks: decades, label: power };
     // The median is at 0.3, as 90 % are at 1.
     let ticks = vec![2f64.log10(), 1.0, 2.0, 3.0, 4.0, NINES];
     let mut chart = ChartBuilder::on(area)
@@ -147,7 +143,9 @@ fn curve(latencies: &Latencies) -> impl Iterator<Item = (f64, u64)> + '_ {
     let steps = (end * 50.0).ceil() as u32;
     (0..=steps).map(move |step| {
         let nines = (f64::from(step) / 50.0).min(end);
-        (nines, latencies.value_at_quantile(1.0 - 10f64.powf(-nines)))
+        let is_largest = step == steps && end < NINES;
+        let quantile = if is_largest { 1.0 } else { 1.0 - 10f64.powf(-nines) };
+        (nines, latencies.value_at_quantile(quantile))
     })
 }
 
@@ -155,6 +153,13 @@ fn curve(latencies: &Latencies) -> impl Iterator<Item = (f64, u64)> + '_ {
 fn percent(nines: f64) -> String {
     let decimals = (nines.round() as usize).saturating_sub(2);
     format!("{:.decimals$} %", 100.0 * (1.0 - 10f64.powf(-nines)))
+}
+
+/// A power of ten in nanoseconds, by its exponent.
+fn power(exponent: f64) -> String {
+    let exponent = exponent.round() as usize;
+    let unit = ["ns", "µs", "ms", "s"][(exponent / 3).min(3)];
+    format!("{} {unit}", 10u64.pow((exponent - (exponent / 3).min(3) * 3) as u32))
 }
 
 fn throughput(area: &Area<'_>, results: &Results) -> Drawn {
@@ -177,8 +182,9 @@ fn throughput(area: &Area<'_>, results: &Results) -> Drawn {
         let (top, value) = (-(n as f64), figure(result));
         let bar = [(0.0, top - 0.2), (value, top - 0.8)];
         chart.draw_series([Rectangle::new(bar, color.filled())])?;
-        let text = format!("  {} {unit}", rate(value));
-        chart.draw_series([Text::new(text, (value, top - 0.5), style.clone())])?;
+        let text = format!("{} {unit}", rate(value));
+        let behind = (value + most / 40.0, top - 0.5);
+        chart.draw_series([Text::new(text, behind, style.clone())])?;
     }
     Ok(())
 }
@@ -191,6 +197,12 @@ mod tests {
     fn nines_are_percentiles() {
         assert_eq!(percent(2f64.log10()), "50 %");
         assert_eq!([1.0, 2.0, 3.0, 5.0].map(percent), ["90 %", "99 %", "99.9 %", "99.999 %"]);
+    }
+
+    #[test]
+    fn powers_of_ten_have_units() {
+        let labels = [0.0, 2.0, 3.0, 7.0, 9.0, 10.0].map(power);
+        assert_eq!(labels, ["1 ns", "100 ns", "1 µs", "10 ms", "1 s", "10 s"]);
     }
 
     #[test]

@@ -178,7 +178,7 @@ fn spread(spread: &Spread) -> String {
 }
 
 /// A time in nanoseconds, to three digits.
-pub(super) fn duration(nanoseconds: u64) -> String {
+fn duration(nanoseconds: u64) -> String {
     let (value, unit) = match nanoseconds as f64 {
         n if n < 999.5 => return format!("{n} ns"),
         n if n < 999.5e3 => (n / 1e3, "µs"),
@@ -203,7 +203,7 @@ fn count(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (n, digit) in digits.chars().enumerate() {
-        if n > 0 && (digits.len() - n) % 3 == 0 {
+        if n > 0 && (digits.len() - n).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);

@@ -94,11 +94,10 @@ pub(super) struct Spread {
 }
 
 impl Result {
-    pub(super) fn of(contender: &str, rounds: &[Round], workload: Workload) -> Self {
+    pub(super) fn of(contender: &str, rounds: &[Round]) -> Self {
         let latencies = measure::merged(rounds);
         let ops: u64 = rounds.iter().map(|round| round.ops).sum();
         let median = |figure: fn(&Round) -> f64| measure::median(rounds.iter().map(figure));
-        let hit_ratio = latencies.len() as f64 / ops.max(1) as f64;
         Self {
             contender: contender.to_owned(),
             ops,
@@ -106,7 +105,7 @@ impl Result {
             requests_per_second: median(|round| round.requests_per_second),
             bytes_per_second: median(|round| round.bytes_per_second),
             latency_ns: Percentiles::of(&latencies),
-            hit_ratio: (workload == Workload::Churn).then_some(hit_ratio),
+            hit_ratio: None,
             evicted_bytes: None,
             cpu_seconds_per_million_requests: None,
             memory: None,
@@ -148,7 +147,7 @@ impl Ratio {
 }
 
 impl Spread {
-    fn of(pairs: Vec<f64>) -> Self {
+    pub(super) fn of(pairs: Vec<f64>) -> Self {
         // Where nothing was done in a round, there is nothing to compare.
         let pairs: Vec<f64> = pairs.into_iter().filter(|ratio| ratio.is_finite()).collect();
         let median = measure::median(pairs.iter().copied());
@@ -195,9 +194,8 @@ mod tests {
     #[test]
     fn rates_are_medians_of_rounds_and_percentiles_those_of_all() {
         let rounds = [1, 2, 4].map(round);
-        let result = Result::of("a", &rounds, Workload::Ping);
+        let result = Result::of("a", &rounds);
         assert_eq!((result.ops, result.ops_per_second), (3, 500.0));
         assert_eq!(result.latency_ns.max / 1_000_000, 4);
-        assert_eq!(result.hit_ratio, None);
     }
 }

@@ -2,12 +2,14 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::{bench, completions, info};
+use crate::{bench, check, completions, doctor, info, soak};
 
 const EXAMPLES: &str = "\
 Examples:
-  cvmcache bench --spawn '/usr/libexec/cvmfs/cache/cvmfs_cache_ram {conf}' --limit
+  cvmcache doctor /etc/cvmfs/default.local
   cvmcache info unix=/var/lib/cvmfs/cvmcache-ram.socket
+  cvmcache check --spawn './my-plugin {conf}'
+  cvmcache bench --spawn './my-plugin {conf}' --limit
 
 LOCATOR is where the plugin listens, as in its configuration: unix=/path/to/socket
 or tcp=host:port. Commands that look into a plugin take it from CVMCACHE_LOCATOR
@@ -31,8 +33,12 @@ pub(crate) struct Arguments {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Bench(Box<bench::Bench>),
+    Check(check::Check),
     Completions(completions::Completions),
+    Doctor(doctor::Doctor),
     Info(info::Info),
+    Soak(soak::Soak),
+    SoakClient(soak::SoakClient),
 }
 
 #[cfg(test)]

@@ -221,11 +221,7 @@ impl Bench {
             }
             (Some(command), None) => start(command),
             (None, Some(locator)) => Plugin::Running(locator),
-            (None, None) => {
-                let text = "which plugin? Name where it listens, as in unix=/path/to/socket or \
-                            tcp=host:port, or how to start it, with --spawn CMD";
-                return Err(Error::Usage(text.to_owned()));
-            }
+            (None, None) => return Err(Error::NoTarget),
         };
         if self.start.spawn.is_none() && self.vs_spawn.is_none() {
             self.start.starts_nothing()?;

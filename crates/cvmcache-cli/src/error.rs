@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use cvmcache::Locator;
 use cvmcache::client::ClientError;
 use cvmcache::plugin::{Capabilities, Status};
-use cvmcache_testkit::StartError;
+use cvmcache_testkit::{StartError, SuiteError};
 use thiserror::Error;
 
 use crate::output;
@@ -22,10 +22,25 @@ pub(crate) enum Error {
          CVMCACHE_LOCATOR"
     )]
     NoLocator,
+    #[error(
+        "which plugin? Name the locator of one that runs, as in unix=/path/to/socket or \
+         tcp=host:port, or have one started with --spawn 'CMD {{conf}}'"
+    )]
+    NoTarget,
     #[error("--set and --tcp are for a plugin that is started: add --spawn CMD, or leave them out")]
     NothingToStart,
+    #[error("there is no user {0:?}: name the one that the client runs as, as in --user cvmfs")]
+    NoUser(String),
     #[error(transparent)]
     Start(#[from] StartError),
+    #[error("{0}; cvmcache check --list has them all")]
+    NoSuchCase(SuiteError),
+    #[error("{0}: add --hostile")]
+    OnlyHostile(SuiteError),
+    #[error(transparent)]
+    Suite(SuiteError),
+    #[error("cannot write {path:?}: {source}; name a file in a directory that you can write to")]
+    File { path: PathBuf, source: io::Error },
     /// The error names the locator.
     #[error(transparent)]
     Connect(ClientError),
@@ -52,10 +67,10 @@ pub(crate) enum Error {
     Descriptors { wanted: u64, allowed: u64 },
     #[error("{workload} on {plugin}: {source}{}{}", Remedy(source), Log(log))]
     Bench { workload: &'static str, plugin: String, source: ClientError, log: String },
-    #[error("cannot measure a bare socket: {0}")]
-    Limit(io::Error),
-    #[error("cannot write {}: {reason}", path.display())]
-    Plot { path: PathBuf, reason: String },
+    #[error("{0} would lose its objects: add --evict if nobody needs them")]
+    WouldEvict(Locator),
+    #[error("the system does not cooperate: {0}")]
+    System(#[source] io::Error),
     #[error("cannot write the output: {0}")]
     Output(#[from] io::Error),
     #[error("cannot write the output: {0}")]
@@ -67,10 +82,25 @@ impl Error {
     pub(crate) fn exit_status(&self) -> u8 {
         match self {
             Error::NoLocator
+            | Error::NoTarget
             | Error::NothingToStart
+            | Error::NoUser(_)
+            | Error::WouldEvict(_)
             | Error::Usage(_)
-            | Error::ObjectSize { .. } => 2,
+            | Error::ObjectSize { .. }
+            | Error::NoSuchCase(_)
+            | Error::OnlyHostile(_) => 2,
             _ => 1,
+        }
+    }
+}
+
+impl From<SuiteError> for Error {
+    fn from(error: SuiteError) -> Self {
+        match error {
+            SuiteError::NoSuchCase(_) => Error::NoSuchCase(error),
+            SuiteError::OnlyHostile(_) => Error::OnlyHostile(error),
+            error => Error::Suite(error),
         }
     }
 }

@@ -8,11 +8,14 @@
 
 mod arguments;
 mod bench;
+mod check;
 mod completions;
+mod doctor;
 mod error;
 mod info;
 mod output;
 mod remote;
+mod soak;
 mod target;
 
 use std::io::{self, Write};
@@ -57,7 +60,11 @@ fn main() -> ExitCode {
 fn run(command: Command, out: &mut dyn Write) -> Result<Verdict> {
     match command {
         Command::Bench(command) => command.run(out),
+        Command::Check(command) => command.run(out),
         Command::Completions(command) => command.run(out),
+        Command::Doctor(command) => command.run(out),
         Command::Info(command) => command.run(out),
+        Command::Soak(command) => command.run(out),
+        Command::SoakClient(command) => command.run(out),
     }
 }

@@ -7,17 +7,17 @@ use cvmcache_testkit::PluginCommand;
 use crate::error::{Error, Result};
 
 /// The arguments by which commands name such a plugin.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(crate) struct Target {
     /// Where a plugin listens that runs already: unix=/path/to/socket or tcp=host:port
-    #[arg(conflicts_with = "spawn", required_unless_present = "spawn")]
+    #[arg(conflicts_with = "spawn")]
     locator: Option<Locator>,
     #[command(flatten)]
     start: Start,
 }
 
 /// The arguments by which commands are told to start one.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(crate) struct Start {
     /// Start the plugin with this command, in which {conf} stands for its configuration file
     #[arg(long, value_name = "CMD")]
@@ -42,7 +42,7 @@ impl Target {
     pub(crate) fn plugin(self, defaults: &[(&str, &str)]) -> Result<Plugin> {
         let Some(command) = &self.start.spawn else {
             self.start.starts_nothing()?;
-            return self.locator.map(Plugin::Running).ok_or(Error::NoLocator);
+            return self.locator.map(Plugin::Running).ok_or(Error::NoTarget);
         };
         Ok(Plugin::ToStart(self.start.configured(command, defaults)))
     }

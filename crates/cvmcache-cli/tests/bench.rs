@@ -1,7 +1,5 @@
 //! `cvmcache bench`, as its users see it. How fast anything is, no test asks.
 
-#![allow(clippy::unwrap_used, reason = "it is for tests")]
-
 mod support;
 
 use std::fs;
@@ -34,7 +32,7 @@ fn bench_ram(arguments: &[&str]) -> Command {
 /// What it prints with `--json`.
 fn json(command: Command) -> Value {
     let output = command.arg("--json").assert().success().stderr_eq("").get_output().stdout.clone();
-    serde_json::from_slice(&output).unwrap()
+    serde_json::from_slice(&output).expect("it is JSON")
 }
 
 /// A plugin that holds nothing and takes nothing.
@@ -55,10 +53,10 @@ impl CachePlugin for Useless {
 }
 
 fn serve_useless() -> (Locator, Running, TempDir) {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().expect("there is room");
     let locator = Locator::Unix(directory.path().join("socket"));
-    let server = Server::builder(Useless).listen(&locator).unwrap();
-    (locator, server.spawn().unwrap(), directory)
+    let server = Server::builder(Useless).listen(&locator).expect("nobody else listens there");
+    (locator, server.spawn().expect("there are threads"), directory)
 }
 
 #[test]
@@ -184,7 +182,7 @@ fn a_picture_can_be_drawn() {
     }
     let nowhere = format!("{path}/nowhere.svg");
     bench_ram(&["--plot", &nowhere, "ping"]).assert().code(1).stderr_eq(str![[r#"
-cvmcache: cannot write [..]plot.svg/nowhere.svg: Not a directory (os error 20)
+cvmcache: cannot write "[..]/plot.svg/nowhere.svg": Not a directory (os error 20); name a file in a directory that you can write to
 
 "#]]);
 }
@@ -270,7 +268,7 @@ cvmcache: store on cvmcache ram: the plugin answered: [..]; what is open or bein
 #[test]
 fn arguments_that_make_no_sense_come_with_a_remedy() {
     let cases: [(&[&str], &str); 9] = [
-        (&[], "cvmcache: which plugin? Name where it listens, as in unix=/path/to/socket or [..]"),
+        (&[], "cvmcache: which plugin? [..] or have one started with --spawn 'CMD {conf}'"),
         (&["unix=/a", "unix=/b"], "[..]name the second with --vs LOCATOR"),
         (&["unix=/a", "--spawn", "x"], "[..]leave out the locator or --spawn[..]"),
         (&["unix=/a", "--tcp"], "[..]add --spawn CMD, or leave them out"),

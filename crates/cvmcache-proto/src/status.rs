@@ -64,6 +64,28 @@ impl Status {
         Status::Partial,
     ];
 
+    /// The name that the protocol gives it.
+    ///
+    /// ```
+    /// assert_eq!(cvmcache_proto::Status::NoEntry.name(), "NOENTRY");
+    /// ```
+    pub const fn name(self) -> &'static str {
+        match self {
+            Status::Unknown => "UNKNOWN",
+            Status::NoSupport => "NOSUPPORT",
+            Status::Forbidden => "FORBIDDEN",
+            Status::NoSpace => "NOSPACE",
+            Status::NoEntry => "NOENTRY",
+            Status::Malformed => "MALFORMED",
+            Status::IoErr => "IOERR",
+            Status::Corrupted => "CORRUPTED",
+            Status::Timeout => "TIMEOUT",
+            Status::BadCount => "BADCOUNT",
+            Status::OutOfBounds => "OUTOFBOUNDS",
+            Status::Partial => "PARTIAL",
+        }
+    }
+
     /// The number that stands for `result` on the wire.
     pub const fn to_wire(result: Result<(), Status>) -> i32 {
         match result {

@@ -121,6 +121,11 @@ impl PluginCommand {
         }
     }
 
+    /// The program that is started.
+    pub fn program(&self) -> &OsStr {
+        &self.program
+    }
+
     /// Adds a line to the configuration file, or replaces the one with this key.
     #[must_use]
     pub fn option(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {

@@ -60,7 +60,7 @@ pub(super) fn measure(
         arms.push(Arm { used_before, ..Arm::new(Some(contender), Some(prepared), None) });
     }
     if let (true, Some(material), [first, ..]) = (limit, script, contenders) {
-        let echo = echo(workload, &material, first, shape).map_err(Error::Limit)?;
+        let echo = echo(workload, &material, first, shape).map_err(Error::System)?;
         arms.push(Arm::new(None, None, Some(echo)));
     }
     for round in 1..=shape.rounds {
@@ -108,7 +108,7 @@ impl<'a> Arm<'a> {
         };
         let round = loops.round(warm_up, shape.round).map_err(|error| match self.contender {
             Some(contender) => contender.failed(workload, error),
-            None => Error::Limit(std::io::Error::other(error)),
+            None => Error::System(std::io::Error::other(error)),
         })?;
         self.rounds.push(round);
         if let (Some(before), Some(after)) = (before, pid.and_then(usage::cpu)) {

@@ -2,9 +2,9 @@
 //! the right, and for each contender a colour.
 
 use std::error::Error as StdError;
-use std::fs;
 use std::ops::Range;
 use std::path::Path;
+use std::{fs, io};
 
 use plotters::coord::Shift;
 use plotters::coord::ranged1d::{KeyPointHint, NoDefaultFormatting, Ranged, ValueFormatter};
@@ -36,10 +36,11 @@ type Drawn = std::result::Result<(), Box<dyn StdError>>;
 
 /// Writes the picture of a report to a file.
 pub(super) fn draw(path: &Path, report: &Report) -> Result<()> {
-    let failed = |reason: String| Error::Plot { path: path.to_owned(), reason };
+    let failed = |source| Error::File { path: path.to_owned(), source };
     let mut picture = String::new();
-    picture_of(report, &mut picture).map_err(|error| failed(error.to_string()))?;
-    fs::write(path, picture).map_err(|error| failed(error.to_string()))
+    picture_of(report, &mut picture)
+        .map_err(|error| failed(io::Error::other(error.to_string())))?;
+    fs::write(path, picture).map_err(failed)
 }
 
 fn picture_of(report: &Report, picture: &mut String) -> Drawn {

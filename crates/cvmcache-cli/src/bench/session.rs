@@ -87,7 +87,7 @@ pub(super) fn idle(locator: &Locator, count: u64) -> Result<Vec<Client>, ClientE
 /// Makes sure that there may be that many connections.
 pub(super) fn allow_descriptors(connections: u64) -> Result<()> {
     let wanted = connections.saturating_add(OTHER_DESCRIPTORS);
-    let failed = |error: nix::Error| Error::Output(error.into());
+    let failed = |error: nix::Error| Error::System(error.into());
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).map_err(failed)?;
     if wanted > hard {
         return Err(Error::Descriptors { wanted, allowed: hard });

@@ -8,35 +8,35 @@ use std::time::{Duration, Instant};
 use cvmcache::Locator;
 use cvmcache::client::Client;
 
-use crate::broken::{Broken, Expect, Kept};
-use crate::client::TIMEOUT;
-use crate::object::Object;
+use super::broken::{Broken, Expect, Kept};
+use super::client::TIMEOUT;
+use super::object::Object;
 
 const PAUSE: Duration = Duration::from_millis(1);
 
 /// A bystander at work.
 #[derive(Debug)]
-pub(crate) struct Bystander {
+pub(super) struct Bystander {
     stop: Arc<AtomicBool>,
     thread: JoinHandle<Kept<Latencies>>,
 }
 
 /// How long pings took, sorted.
 #[derive(Debug, Default)]
-pub(crate) struct Latencies(Vec<Duration>);
+pub(super) struct Latencies(Vec<Duration>);
 
 impl Bystander {
-    pub(crate) fn start(locator: Locator) -> Self {
+    pub(super) fn start(locator: Locator) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         Self { stop, thread: thread::spawn(move || ping(&locator, &stopped)) }
     }
 
-    pub(crate) fn is_finished(&self) -> bool {
+    pub(super) fn is_finished(&self) -> bool {
         self.thread.is_finished()
     }
 
-    pub(crate) fn finish(self) -> Kept<Latencies> {
+    pub(super) fn finish(self) -> Kept<Latencies> {
         self.stop.store(true, Ordering::Relaxed);
         let panicked = |_| Broken::new("the bystander to finish", "it panicked");
         self.thread.join().map_err(panicked)?
@@ -60,11 +60,11 @@ fn ping(locator: &Locator, stop: &AtomicBool) -> Kept<Latencies> {
 }
 
 impl Latencies {
-    pub(crate) fn count(&self) -> usize {
+    pub(super) fn count(&self) -> usize {
         self.0.len()
     }
 
-    pub(crate) fn percentile(&self, percent: usize) -> Duration {
+    pub(super) fn percentile(&self, percent: usize) -> Duration {
         let last = self.0.len().saturating_sub(1);
         self.0.get(last * percent / 100).copied().unwrap_or_default()
     }

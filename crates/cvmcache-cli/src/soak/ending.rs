@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 use cvmcache::Locator;
 use cvmcache::client::Client;
 
-use crate::broken::{Broken, Expect, Kept, ensure};
-use crate::client::TIMEOUT;
-use crate::object::Object;
-use crate::plugin::Plugin;
+use super::broken::{Broken, Expect, Kept, ensure};
+use super::client::TIMEOUT;
+use super::object::Object;
+use super::plugin::Plugin;
+use super::run::UNLIMITED;
 
 /// How long the plugin may take to notice that clients have gone.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -19,8 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const NEARLY_ALL: u64 = 97;
 
 /// That the plugin counts no reference, keeps no upload and no object that it need not keep.
-/// Returns whether the cache has a limit.
-pub(crate) fn check_nothing_left(locator: &Locator, size: u64) -> Kept<bool> {
+pub(super) fn check_nothing_left(locator: &Locator, size: Option<u64>) -> Kept {
     let builder = Client::builder().name("soak.cern.ch:last").timeout(TIMEOUT);
     let mut client = builder.connect(locator).or_broken("a session for the last client")?;
     wait_for("no pinned bytes once all clients have gone", || {
@@ -34,22 +34,18 @@ pub(crate) fn check_nothing_left(locator: &Locator, size: u64) -> Kept<bool> {
         "nothing in use after a shrink to 0",
         format_args!("{shrunk:?}"),
     )?;
-    let info = client.info().or_broken("figures of the cache")?;
-    // A cache without a limit is filled as far as it should have been.
-    let is_limited = info.size_bytes != u64::MAX;
-    let size = if is_limited { info.size_bytes } else { size };
+    let size = size.unwrap_or(UNLIMITED);
     let object = Object::numbered(0, 0).with_size(size / 100 * NEARLY_ALL);
     store(&mut client, &object)?;
     read(&mut client, &object)?;
     client.close(&object.id).or_broken("to close the last object")?;
     let shrunk = client.shrink(0).or_broken("the cache to be shrunk")?;
     ensure(shrunk.used_bytes == 0, "an empty cache in the end", format_args!("{shrunk:?}"))?;
-    client.quit().or_broken("the last client to be let go")?;
-    Ok(is_limited)
+    client.quit().or_broken("the last client to be let go")
 }
 
 /// That the plugin has no more descriptors open than before. Returns how many those are.
-pub(crate) fn check_descriptors(plugin: &Plugin, before: Option<usize>) -> Kept<Option<usize>> {
+pub(super) fn check_descriptors(plugin: &Plugin, before: Option<usize>) -> Kept<Option<usize>> {
     let Some(before) = before else { return Ok(None) };
     wait_for(&format!("{before} descriptors as in the beginning"), || {
         let now = plugin.descriptors();

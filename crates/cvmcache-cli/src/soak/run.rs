@@ -2,6 +2,7 @@
 
 use std::env;
 use std::io::{self, BufRead, BufReader, PipeReader, PipeWriter};
+use std::mem;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -10,15 +11,17 @@ use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 
-use crate::arguments::Soak;
-use crate::broken::{Kept, ensure};
-use crate::bystander::Bystander;
-use crate::client::TIMEOUT;
-use crate::ending::{check_descriptors, check_nothing_left};
-use crate::object::Object;
-use crate::plugin::Plugin;
-use crate::summary::Summary;
-use crate::tally::Line;
+use super::broken::{Kept, ensure};
+use super::bystander::Bystander;
+use super::client::TIMEOUT;
+use super::ending::{check_descriptors, check_nothing_left};
+use super::object::Object;
+use super::plugin::Plugin;
+use super::summary::Summary;
+use super::tally::Line;
+use super::{CLIENT, Soak};
+use crate::error::{Error, Result};
+use crate::target;
 
 /// How often the parent looks after its children.
 const TURN: Duration = Duration::from_millis(20);
@@ -32,6 +35,9 @@ const SPARED: usize = 4;
 /// All objects there are would fill the cache so many times.
 const WORLD: u64 = 3;
 
+/// A cache without a limit is used like one of this size, in bytes.
+pub(super) const UNLIMITED: u64 = 200 << 20;
+
 /// After so many broken promises, there is no point in going on.
 const ENOUGH: usize = 20;
 
@@ -41,8 +47,18 @@ const ENOUGH: usize = 20;
 ///
 /// If the plugin cannot be started or reached, or the system does not cooperate. What the plugin
 /// does wrong is in the summary.
-pub(crate) fn run(arguments: &Soak) -> io::Result<Summary> {
-    let mut plugin = Plugin::new(arguments)?;
+pub(super) fn run(mut arguments: Soak) -> Result<Summary> {
+    let size = [("CVMFS_CACHE_PLUGIN_SIZE", "200")];
+    let plugin = match mem::take(&mut arguments.target).plugin(&size)? {
+        target::Plugin::Running(locator) if !arguments.evict => {
+            return Err(Error::WouldEvict(locator));
+        }
+        plugin => Plugin::new(plugin)?,
+    };
+    watch(&arguments, plugin).map_err(Error::System)
+}
+
+fn watch(arguments: &Soak, mut plugin: Plugin) -> io::Result<Summary> {
     let before = plugin.descriptors();
     let mut crowd = Crowd::new(arguments, &plugin)?;
     let bystander = Bystander::start(plugin.locator.clone());
@@ -75,15 +91,15 @@ fn check_end(
     summary: &mut Summary,
 ) -> Kept {
     plugin.check_alive()?;
-    let is_limited = check_nothing_left(&plugin.locator, arguments.size())?;
+    check_nothing_left(&plugin.locator, plugin.size)?;
     let after = check_descriptors(plugin, before)?;
     summary.descriptors = before.zip(after);
     plugin.check_alive()?;
-    if let Some((most, _)) = plugin.memory() {
-        summary.memory = plugin.memory();
-        let limit = (arguments.size_mb + arguments.slack_mb) << 20;
+    if let (Some((most, now)), Some(size)) = (plugin.memory(), plugin.size) {
+        summary.memory = Some((most, now));
+        let limit = size + (arguments.slack_mb << 20);
         ensure(
-            most <= limit || !is_limited,
+            most <= limit,
             format_args!("at most {} MiB of memory: cache and slack", limit >> 20),
             format_args!("it has been {} MiB", most >> 20),
         )?;
@@ -97,6 +113,7 @@ struct Crowd<'a> {
     program: PathBuf,
     locator: String,
     rng: Rng,
+    size: u64,
     objects: u64,
     clients: Vec<Running>,
     writer: PipeWriter,
@@ -113,6 +130,7 @@ struct Running {
 
 impl<'a> Crowd<'a> {
     fn new(arguments: &'a Soak, plugin: &Plugin) -> io::Result<Self> {
+        let size = plugin.size.unwrap_or(UNLIMITED);
         let seed = arguments.seed.unwrap_or_else(|| fastrand::u64(..1 << 32));
         let (reader, writer) = io::pipe()?;
         let (sender, lines) = mpsc::channel();
@@ -122,7 +140,8 @@ impl<'a> Crowd<'a> {
             program: env::current_exe()?,
             locator: plugin.locator.to_string(),
             rng: Rng::with_seed(seed),
-            objects: count_objects(seed, arguments.size() * WORLD),
+            size,
+            objects: count_objects(seed, size * WORLD),
             clients: Vec::new(),
             writer,
             lines,
@@ -155,13 +174,13 @@ impl<'a> Crowd<'a> {
         let number = self.summary.clients;
         let left = deadline.saturating_duration_since(Instant::now());
         let mut command = Command::new(&self.program);
-        command.arg("client");
+        command.arg(CLIENT);
         for (name, value) in [
             ("--locator", self.locator.clone()),
             ("--number", number.to_string()),
             ("--seed", self.summary.seed.to_string()),
             ("--objects", self.objects.to_string()),
-            ("--size-mb", self.arguments.size_mb.to_string()),
+            ("--size", self.size.to_string()),
             ("--milliseconds", left.as_millis().to_string()),
         ] {
             command.args([name, &value]);
@@ -262,7 +281,7 @@ fn count_objects(world: u64, bytes: u64) -> u64 {
 
 /// Passes on what clients say until none is left.
 fn pass_on(reader: PipeReader, sender: &Sender<Line>) {
-    for line in BufReader::new(reader).lines().map_while(Result::ok) {
+    for line in BufReader::new(reader).lines().map_while(io::Result::ok) {
         if Line::parse(&line).is_some_and(|line| sender.send(line).is_err()) {
             return;
         }

@@ -12,16 +12,16 @@ const BLOCK: usize = 4096;
 
 /// An object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Object {
-    pub(crate) id: ObjectId,
-    pub(crate) object_type: ObjectType,
-    pub(crate) size: u64,
+pub(super) struct Object {
+    pub(super) id: ObjectId,
+    pub(super) object_type: ObjectType,
+    pub(super) size: u64,
     seed: u64,
 }
 
 impl Object {
     /// The object of this number, in a world of its own for each seed.
-    pub(crate) fn numbered(world: u64, number: u64) -> Self {
+    pub(super) fn numbered(world: u64, number: u64) -> Self {
         let mut rng = Rng::with_seed(world ^ number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let mut digest = [0; 20];
         rng.fill(&mut digest);
@@ -43,21 +43,21 @@ impl Object {
     }
 
     /// The same object, of another size.
-    pub(crate) fn with_size(self, size: u64) -> Self {
+    pub(super) fn with_size(self, size: u64) -> Self {
         Self { size, ..self }
     }
 
-    pub(crate) fn new_upload(&self) -> NewUpload {
+    pub(super) fn new_upload(&self) -> NewUpload {
         let upload = NewUpload::new(self.id).object_type(self.object_type);
         upload.description(self.description())
     }
 
-    pub(crate) fn description(&self) -> String {
+    pub(super) fn description(&self) -> String {
         format!("/soak/{}", self.id)
     }
 
     /// Up to `len` bytes of the content, from `offset` on.
-    pub(crate) fn content(&self, offset: u64, len: usize) -> Bytes {
+    pub(super) fn content(&self, offset: u64, len: usize) -> Bytes {
         let end = self.size.min(offset.saturating_add(len as u64));
         let len = end.saturating_sub(offset) as usize;
         let skip = (offset % BLOCK as u64) as usize;
@@ -70,7 +70,7 @@ impl Object {
         Bytes::from(content).slice(skip..skip + len)
     }
 
-    pub(crate) fn all_content(&self) -> Bytes {
+    pub(super) fn all_content(&self) -> Bytes {
         self.content(0, usize::try_from(self.size).unwrap_or(usize::MAX))
     }
 }

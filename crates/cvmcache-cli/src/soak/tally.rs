@@ -7,44 +7,44 @@ use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
-use crate::broken::Broken;
+use super::broken::Broken;
 
 /// What a pipe takes in one piece (`PIPE_BUF`).
 const LINE: usize = 4096;
 const INTERVAL: Duration = Duration::from_millis(200);
 
 /// How often something was done.
-pub(crate) type Counts = BTreeMap<String, u64>;
+pub(super) type Counts = BTreeMap<String, u64>;
 
 /// A client's side: counts, and says so from time to time.
 #[derive(Debug)]
-pub(crate) struct Tally {
+pub(super) struct Tally {
     counts: BTreeMap<&'static str, u64>,
     told: Instant,
 }
 
 /// A line, on the parent's side.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Line {
+pub(super) enum Line {
     Counts(Vec<(String, u64)>),
     Broken(String),
 }
 
 impl Tally {
-    pub(crate) fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { counts: BTreeMap::new(), told: Instant::now() }
     }
 
-    pub(crate) fn add(&mut self, what: &'static str, count: u64) {
+    pub(super) fn add(&mut self, what: &'static str, count: u64) {
         *self.counts.entry(what).or_default() += count;
     }
 
     /// Tells the counts if they have not been told for a while.
-    pub(crate) fn tell_sometimes(&mut self) -> io::Result<()> {
+    pub(super) fn tell_sometimes(&mut self) -> io::Result<()> {
         if self.told.elapsed() > INTERVAL { self.tell() } else { Ok(()) }
     }
 
-    pub(crate) fn tell(&mut self) -> io::Result<()> {
+    pub(super) fn tell(&mut self) -> io::Result<()> {
         let mut line = "did".to_owned();
         for (what, count) in std::mem::take(&mut self.counts) {
             let _ = write!(line, " {what}={count}");
@@ -54,7 +54,7 @@ impl Tally {
     }
 }
 
-pub(crate) fn tell_broken(broken: &Broken, number: u64) -> io::Result<()> {
+pub(super) fn tell_broken(broken: &Broken, number: u64) -> io::Result<()> {
     write_line(format!("broke client {number}: {}", broken.to_string().replace('\n', " ")))
 }
 
@@ -69,7 +69,7 @@ fn write_line(mut line: String) -> io::Result<()> {
 }
 
 impl Line {
-    pub(crate) fn parse(line: &str) -> Option<Self> {
+    pub(super) fn parse(line: &str) -> Option<Self> {
         if let Some(broken) = line.strip_prefix("broke ") {
             return Some(Line::Broken(broken.to_owned()));
         }

@@ -3,37 +3,37 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::bystander::Latencies;
-use crate::tally::{Counts, Line};
+use super::bystander::Latencies;
+use super::tally::{Counts, Line};
 
 /// More broken promises than these do not tell more.
 const SHOWN: usize = 10;
 
 /// What has come of a run.
 #[derive(Debug, Default)]
-pub(crate) struct Summary {
-    pub(crate) seed: u64,
-    pub(crate) time: Duration,
-    pub(crate) clients: u64,
-    pub(crate) killed: u64,
-    pub(crate) counts: Counts,
-    pub(crate) latencies: Latencies,
+pub(super) struct Summary {
+    pub(super) seed: u64,
+    pub(super) time: Duration,
+    pub(super) clients: u64,
+    pub(super) killed: u64,
+    pub(super) counts: Counts,
+    pub(super) latencies: Latencies,
     /// What the plugin took at most, and in the end, in bytes.
-    pub(crate) memory: Option<(u64, u64)>,
+    pub(super) memory: Option<(u64, u64)>,
     /// In the beginning and in the end.
-    pub(crate) descriptors: Option<(usize, usize)>,
-    pub(crate) broken: Vec<String>,
+    pub(super) descriptors: Option<(usize, usize)>,
+    pub(super) broken: Vec<String>,
     /// The end of the plugin's log, if a promise was broken.
-    pub(crate) log: String,
+    pub(super) log: String,
 }
 
 impl Summary {
-    pub(crate) fn is_good(&self) -> bool {
+    pub(super) fn is_good(&self) -> bool {
         self.broken.is_empty()
     }
 
     /// Adds what a client says.
-    pub(crate) fn note(&mut self, line: Line) {
+    pub(super) fn note(&mut self, line: Line) {
         match line {
             Line::Counts(counts) => {
                 for (what, count) in counts {

@@ -7,15 +7,15 @@ use cvmcache::plugin::Status;
 
 /// What was expected of the plugin, and what was seen instead.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Broken {
+pub(super) struct Broken {
     expected: String,
     seen: String,
 }
 
-pub(crate) type Kept<T = ()> = Result<T, Broken>;
+pub(super) type Kept<T = ()> = Result<T, Broken>;
 
 impl Broken {
-    pub(crate) fn new(expected: impl Display, seen: impl Display) -> Self {
+    pub(super) fn new(expected: impl Display, seen: impl Display) -> Self {
         Self { expected: expected.to_string(), seen: seen.to_string() }
     }
 }
@@ -27,7 +27,7 @@ impl Display for Broken {
 }
 
 /// What clients make of answers.
-pub(crate) trait Expect<T> {
+pub(super) trait Expect<T> {
     /// Nothing but success will do.
     fn or_broken(self, expected: impl Display) -> Kept<T>;
 
@@ -60,6 +60,6 @@ impl<T> Expect<T> for Result<T, ClientError> {
 }
 
 /// Breaks a promise unless a condition holds.
-pub(crate) fn ensure(holds: bool, expected: impl Display, seen: impl Display) -> Kept {
+pub(super) fn ensure(holds: bool, expected: impl Display, seen: impl Display) -> Kept {
     if holds { Ok(()) } else { Err(Broken::new(expected, seen)) }
 }

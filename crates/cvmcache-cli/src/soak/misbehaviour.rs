@@ -7,14 +7,14 @@ use cvmcache::client::{
 use cvmcache::plugin::{ObjectType, Status};
 use fastrand::Rng;
 
-use crate::broken::{Broken, Expect, Kept, ensure};
-use crate::client::{Actor, TIMEOUT};
+use super::broken::{Broken, Expect, Kept, ensure};
+use super::client::{Actor, TIMEOUT};
 
 /// How many requests a flood is.
 const FLOOD: u64 = 2000;
 
 /// Asks for something that cannot be, in the client's own session.
-pub(crate) fn ask_nonsense(actor: &mut Actor) -> Kept {
+pub(super) fn ask_nonsense(actor: &mut Actor) -> Kept {
     let nothing = actor.nothing();
     let id = nothing.id;
     actor.tally.add("nonsense", 1);
@@ -85,7 +85,7 @@ fn upload_badly(actor: &mut Actor) -> Kept {
 }
 
 /// Opens another connection and does with it what nobody should.
-pub(crate) fn connect_badly(actor: &mut Actor) -> Kept {
+pub(super) fn connect_badly(actor: &mut Actor) -> Kept {
     actor.tally.add("bad-connection", 1);
     let mut connection = Connection::connect(&actor.locator).or_broken("a connection")?;
     connection.set_read_timeout(Some(TIMEOUT)).or_broken("a timeout")?;
@@ -141,7 +141,7 @@ pub(crate) fn connect_badly(actor: &mut Actor) -> Kept {
 }
 
 /// Leaves in the midst of a frame, with requests under way.
-pub(crate) fn break_off(rng: &mut Rng, client: &mut Client) -> Kept {
+pub(super) fn break_off(rng: &mut Rng, client: &mut Client) -> Kept {
     for _ in 0..rng.u8(..50) {
         let ticket = client.queue(Operation::Info).or_broken("to send a request")?;
         client.forget(ticket);

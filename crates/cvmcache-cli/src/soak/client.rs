@@ -1,7 +1,6 @@
 //! A client: a process that does one thing after another, by chance, until its time is up or it is
 //! killed, and says what it has done.
 
-use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use cvmcache::Locator;
@@ -10,47 +9,43 @@ use fastrand::Rng;
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
 
-use crate::arguments::ClientArguments;
-use crate::broken::{Broken, Expect, Kept, ensure};
-use crate::misbehaviour;
-use crate::object::Object;
-use crate::tally::{Tally, tell_broken};
+use super::SoakClient;
+use super::broken::{Broken, Expect, Kept, ensure};
+use super::misbehaviour;
+use super::object::Object;
+use super::tally::{Tally, tell_broken};
 
 /// How long any answer may take.
-pub(crate) const TIMEOUT: Duration = Duration::from_secs(60);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How many objects a client holds open, so that all of them together do not fill the cache.
 const MAX_HELD: usize = 4;
 
 /// A client and what it knows.
-pub(crate) struct Actor {
-    pub(crate) client: Client,
-    pub(crate) locator: Locator,
-    pub(crate) name: String,
-    pub(crate) rng: Rng,
-    pub(crate) tally: Tally,
+pub(super) struct Actor {
+    pub(super) client: Client,
+    pub(super) locator: Locator,
+    pub(super) name: String,
+    pub(super) rng: Rng,
+    pub(super) tally: Tally,
     /// What the client holds open, once each.
-    pub(crate) held: Vec<Object>,
+    pub(super) held: Vec<Object>,
     /// All objects there are follow from this, and their number.
     world: u64,
     objects: u64,
-    pub(crate) cache_size: u64,
+    pub(super) cache_size: u64,
 }
 
-/// The main function of a client process.
-pub(crate) fn main(arguments: &ClientArguments) -> ExitCode {
+/// What a client process does; true if all promises were kept.
+pub(super) fn live_and_tell(arguments: &SoakClient) -> bool {
     // Whoever kills the parent does not want to be left with clients.
     let _ = set_pdeathsig(Signal::SIGKILL);
-    match live(arguments) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(broken) => {
-            let _ = tell_broken(&broken, arguments.number);
-            ExitCode::FAILURE
-        }
-    }
+    let Err(broken) = live(arguments) else { return true };
+    let _ = tell_broken(&broken, arguments.number);
+    false
 }
 
-fn live(arguments: &ClientArguments) -> Kept {
+fn live(arguments: &SoakClient) -> Kept {
     let deadline = Instant::now() + Duration::from_millis(arguments.milliseconds);
     let name = format!("soak{}.cern.ch:1", arguments.number);
     let mut actor = Actor {
@@ -62,7 +57,7 @@ fn live(arguments: &ClientArguments) -> Kept {
         held: Vec::new(),
         world: arguments.seed,
         objects: arguments.objects,
-        cache_size: arguments.size_mb << 20,
+        cache_size: arguments.size,
     };
     while Instant::now() < deadline {
         actor.act(arguments.spared)?;
@@ -102,18 +97,18 @@ impl Actor {
     }
 
     /// An object, small numbers being in demand more than large ones.
-    pub(crate) fn pick(&mut self) -> Object {
+    pub(super) fn pick(&mut self) -> Object {
         let place = self.rng.f64();
         Object::numbered(self.world, (place.powi(3) * self.objects as f64) as u64)
     }
 
     /// An object that nobody stores.
-    pub(crate) fn nothing(&mut self) -> Object {
+    pub(super) fn nothing(&mut self) -> Object {
         Object::numbered(!self.world, self.rng.u64(..))
     }
 
     /// Keeps an object that is open now, or closes it.
-    pub(crate) fn keep_or_close(&mut self, object: Object) -> Kept {
+    pub(super) fn keep_or_close(&mut self, object: Object) -> Kept {
         if self.held.len() < MAX_HELD && !self.held.contains(&object) && self.rng.bool() {
             self.held.push(object);
             return Ok(());
@@ -121,7 +116,7 @@ impl Actor {
         self.close(&object)
     }
 
-    pub(crate) fn close(&mut self, object: &Object) -> Kept {
+    pub(super) fn close(&mut self, object: &Object) -> Kept {
         self.client.close(&object.id).or_broken(format_args!("to close {}", object.id))
     }
 

@@ -3,9 +3,9 @@
 use cvmcache::client::{Operation, Shrunk};
 use cvmcache::plugin::{Breadcrumb, ObjectType, Status};
 
-use crate::broken::{Broken, Expect, Kept, ensure};
-use crate::client::Actor;
-use crate::object::Object;
+use super::broken::{Broken, Expect, Kept, ensure};
+use super::client::Actor;
+use super::object::Object;
 
 /// How much clients read at once.
 const STEP: u32 = 128 * 1024;
@@ -16,7 +16,7 @@ const PIPELINED: usize = 32;
 impl Actor {
     /// Opens an object or, if it is not in the cache, stores it; reads it; and closes it, or not
     /// yet.
-    pub(crate) fn use_object(&mut self) -> Kept {
+    pub(super) fn use_object(&mut self) -> Kept {
         let object = self.pick();
         let opened = self.client.open(&object.id).unless(Status::NoEntry, "to open an object")?;
         if opened.is_some() {
@@ -37,7 +37,7 @@ impl Actor {
     }
 
     /// Looks after an object that is open: it must be there, and as it was.
-    pub(crate) fn check_held(&mut self) -> Kept {
+    pub(super) fn check_held(&mut self) -> Kept {
         let Some(index) = self.rng.choice(0..self.held.len()) else { return self.use_object() };
         let object = self.held[index];
         self.verify(&object)?;
@@ -50,7 +50,7 @@ impl Actor {
     }
 
     /// Reads an open object from beginning to end, as clients do, and compares.
-    pub(crate) fn verify(&mut self, object: &Object) -> Kept {
+    pub(super) fn verify(&mut self, object: &Object) -> Kept {
         let id = object.id;
         let expected = |what: &str| format!("{what} of {id}, which is open");
         let info = self.client.object_info(&id).or_broken(expected("size and type"))?;
@@ -72,7 +72,7 @@ impl Actor {
     }
 
     /// Has many requests under way, and waits for them in any order.
-    pub(crate) fn pipeline(&mut self) -> Kept {
+    pub(super) fn pipeline(&mut self) -> Kept {
         let held = self.held.clone();
         let mut reads = Vec::new();
         let mut infos = Vec::new();
@@ -117,7 +117,7 @@ impl Actor {
     }
 
     /// Lists objects: what the client holds open must be there, and pinned.
-    pub(crate) fn list(&mut self) -> Kept {
+    pub(super) fn list(&mut self) -> Kept {
         for object_type in ObjectType::ALL {
             // Those that were not continued may be too many.
             let entries = self.client.list(object_type).unless(Status::NoSpace, "a listing")?;
@@ -145,7 +145,7 @@ impl Actor {
         Ok(())
     }
 
-    pub(crate) fn ask_info(&mut self) -> Kept {
+    pub(super) fn ask_info(&mut self) -> Kept {
         let info = self.client.info().or_broken("figures of the cache")?;
         self.tally.add("info", 1);
         ensure(
@@ -155,7 +155,7 @@ impl Actor {
         )
     }
 
-    pub(crate) fn shrink(&mut self) -> Kept {
+    pub(super) fn shrink(&mut self) -> Kept {
         // Mostly little: a cache that is always empty is no test.
         let part = self.rng.f64().powf(0.25);
         let target = (self.cache_size as f64 * part) as u64;
@@ -168,7 +168,7 @@ impl Actor {
         )
     }
 
-    pub(crate) fn leave_breadcrumb(&mut self) -> Kept {
+    pub(super) fn leave_breadcrumb(&mut self) -> Kept {
         let revision = self.rng.bool().then(|| self.rng.u64(..));
         let catalog = self.pick().id;
         let breadcrumb = Breadcrumb { catalog, timestamp: self.rng.u64(..), revision };
@@ -188,7 +188,7 @@ impl Actor {
     }
 
     /// Begins an upload and aborts it, or leaves it to end with the session.
-    pub(crate) fn abandon_upload(&mut self) -> Kept {
+    pub(super) fn abandon_upload(&mut self) -> Kept {
         let object = self.nothing();
         let part = self.client.max_object_size();
         let parts = self.rng.u64(1..=4);

@@ -1,0 +1,123 @@
+//! `cvmcache check`: whether a plugin does what clients rely on.
+
+mod document;
+mod junit;
+mod print;
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use cvmcache_testkit::{Suite, Target as SuiteTarget};
+
+use crate::Verdict;
+use crate::error::Result;
+use crate::output;
+use crate::target::{Plugin, Target};
+
+use junit::JunitFile;
+
+const EXAMPLES: &str = "\
+Examples:
+  cvmcache check --spawn './my-plugin {conf}'
+  cvmcache check --spawn ./my-plugin --set CVMFS_CACHE_PLUGIN_SIZE=200 --hostile
+  cvmcache check unix=/var/lib/cvmfs/cvmcache-ram.socket --filter read
+  cvmcache check --list
+
+A plugin that is started gets a directory and a configuration file of its own, with
+a size of 100 MB unless told otherwise, and is started anew after a case that it
+fails. In a plugin that runs already, objects of random names are left; cases that
+evict what others have in it are skipped without --evict.
+
+Exit status:
+  0  the plugin passed all cases that apply
+  1  it failed some, or cannot be reached
+  2  wrong usage";
+
+/// Check whether a plugin does what clients rely on
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Check {
+    #[command(flatten)]
+    target: Target,
+    /// Also do what no client should do, and see whether the plugin and others survive
+    #[arg(long)]
+    hostile: bool,
+    /// Only cases with this text in their name; may be repeated
+    #[arg(long, value_name = "TEXT")]
+    filter: Vec<String>,
+    /// List the cases instead of running them
+    #[arg(long)]
+    list: bool,
+    /// Run cases that evict what others have in the cache of a plugin that runs already
+    #[arg(long)]
+    evict: bool,
+    /// How long the plugin may be silent, in seconds
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..))]
+    timeout: u64,
+    /// What chance begins with, to repeat a run [default: random]
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// Also write the results to this file, as JUnit XML
+    #[arg(long, value_name = "FILE")]
+    junit: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Check {
+    pub(crate) fn run(self, out: &mut dyn Write) -> Result<Verdict> {
+        let mut suite = Suite::new()
+            .hostile(self.hostile)
+            .may_evict(self.evict)
+            .timeout(Duration::from_secs(self.timeout));
+        for text in &self.filter {
+            suite = suite.filter(text);
+        }
+        if let Some(seed) = self.seed {
+            suite = suite.seed(seed);
+        }
+        if self.list {
+            return self.list(out, &suite.hostile(true));
+        }
+        suite.check_filters()?;
+        // Better to learn now that it cannot be written than when there is something to write.
+        let junit = self.junit.as_deref().map(JunitFile::create).transpose()?;
+        let (name, target) = match self.target.plugin(&[("CVMFS_CACHE_PLUGIN_SIZE", "100")])? {
+            Plugin::Running(locator) => (locator.to_string(), SuiteTarget::from(locator)),
+            Plugin::ToStart(command) => {
+                (command.program().to_string_lossy().into_owned(), command.into())
+            }
+        };
+        let begun = Instant::now();
+        let mut printed = Ok(());
+        let report = suite.run_with(target, |result| {
+            if !self.json && printed.is_ok() {
+                printed = print::result(out, result);
+            }
+        })?;
+        printed?;
+        if let Some(file) = junit {
+            file.write(&name, &report)?;
+        }
+        if self.json {
+            output::json(out, &document::Document::of(&name, &report))?;
+        } else {
+            print::summary(out, &report, begun.elapsed())?;
+        }
+        Ok(if report.is_good() { Verdict::Good } else { Verdict::Bad })
+    }
+
+    fn list(&self, out: &mut dyn Write, suite: &Suite) -> Result<Verdict> {
+        suite.check_filters()?;
+        if self.json {
+            let cases: Vec<_> = suite.cases().map(document::Description::of).collect();
+            output::json(out, &cases)?;
+        } else {
+            print::list(out, suite)?;
+        }
+        Ok(Verdict::Good)
+    }
+}

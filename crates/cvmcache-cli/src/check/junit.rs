@@ -1,0 +1,68 @@
+//! The results of a check as JUnit XML, which continuous integration understands.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::Path;
+
+use cvmcache_testkit::{Kind, Outcome, Report};
+use quick_junit::{NonSuccessKind, Report as Junit, TestCase, TestCaseStatus, TestSuite};
+
+use crate::error::{Error, Result};
+
+/// A file for the results.
+#[derive(Debug)]
+pub(super) struct JunitFile<'a> {
+    path: &'a Path,
+    file: File,
+}
+
+impl<'a> JunitFile<'a> {
+    pub(super) fn create(path: &'a Path) -> Result<Self> {
+        match File::create(path) {
+            Ok(file) => Ok(Self { path, file }),
+            Err(source) => Err(Error::File { path: path.to_owned(), source }),
+        }
+    }
+
+    pub(super) fn write(mut self, plugin: &str, report: &Report) -> Result<()> {
+        let text = document(plugin, report)?;
+        let written = self.file.write_all(text.as_bytes());
+        written.map_err(|source| Error::File { path: self.path.to_owned(), source })
+    }
+}
+
+fn document(plugin: &str, report: &Report) -> Result<String> {
+    let mut suites = [TestSuite::new("conformance"), TestSuite::new("hostile")];
+    for result in report.results() {
+        let status = match &result.outcome {
+            Outcome::Passed => TestCaseStatus::success(),
+            Outcome::Skipped(why) => {
+                let mut status = TestCaseStatus::skipped();
+                status.set_message(why.as_str());
+                status
+            }
+            Outcome::Failed(failure) => {
+                let mut status = TestCaseStatus::non_success(NonSuccessKind::Failure);
+                status.set_message(format!(
+                    "expected {}, received {}",
+                    failure.expected, failure.received
+                ));
+                status.set_description(format!("{}\n{failure}", result.case.meaning()));
+                status
+            }
+            other => {
+                let mut status = TestCaseStatus::non_success(NonSuccessKind::Error);
+                status.set_message(format!("{other:?}"));
+                status
+            }
+        };
+        let hostile = result.case.kind() == Kind::Hostile;
+        let suite = &mut suites[usize::from(hostile)];
+        let mut case = TestCase::new(result.case.name(), status);
+        case.set_classname(format!("cvmcache.{}", suite.name.as_str())).set_time(result.took);
+        suite.add_test_case(case);
+    }
+    let mut junit = Junit::new(format!("cvmcache check {plugin}"));
+    junit.add_test_suites(suites.into_iter().filter(|suite| suite.tests > 0));
+    Ok(junit.to_string().map_err(io::Error::other)?)
+}

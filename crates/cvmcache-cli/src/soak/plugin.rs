@@ -1,0 +1,99 @@
+//! The plugin's process: started here or found, and what the system knows about it.
+
+use std::fs;
+use std::path::PathBuf;
+
+use cvmcache::Locator;
+use cvmcache::client::Client;
+use cvmcache_testkit::PluginProcess;
+
+use super::broken::{Broken, Kept, ensure};
+use super::client::TIMEOUT;
+use crate::error::{Error, Result};
+use crate::target;
+
+/// A plugin under test.
+#[derive(Debug)]
+pub(super) struct Plugin {
+    pub(super) locator: Locator,
+    /// The size of the cache in bytes, if it has a limit.
+    pub(super) size: Option<u64>,
+    /// Where the system tells about it; `None` if it runs on another machine, for all we know.
+    proc: Option<PathBuf>,
+    process: Option<PluginProcess>,
+}
+
+impl Plugin {
+    /// Starts the plugin, or finds it.
+    pub(super) fn new(plugin: target::Plugin) -> Result<Self> {
+        let (locator, process) = match plugin {
+            target::Plugin::Running(locator) => (locator, None),
+            target::Plugin::ToStart(command) => {
+                let process = command.start()?;
+                (process.locator().clone(), Some(process))
+            }
+        };
+        let about = |source| Error::Client { locator: locator.clone(), source };
+        let builder = Client::builder().name("soak.cern.ch:first").timeout(TIMEOUT);
+        let mut client = builder.connect(&locator).map_err(about)?;
+        let size = client.info().map_err(about)?.size_bytes;
+        let pid = client.plugin_pid();
+        client.quit().map_err(about)?;
+        Ok(Self {
+            size: (size != u64::MAX).then_some(size),
+            proc: match &process {
+                Some(process) => Some(process.proc()),
+                None => pid.map(|pid| PathBuf::from(format!("/proc/{pid}"))),
+            },
+            locator,
+            process,
+        })
+    }
+
+    /// That the process is still there, and no other in its place.
+    pub(super) fn check_alive(&mut self) -> Kept {
+        let expected = "the plugin to stay alive";
+        if let Some(process) = &mut self.process {
+            return match process.try_wait() {
+                Ok(None) => Ok(()),
+                Ok(Some(status)) => Err(Broken::new(expected, format_args!("it ended: {status}"))),
+                Err(error) => Err(Broken::new(expected, error)),
+            };
+        }
+        let gone = self.proc.as_ref().is_some_and(|proc| !proc.exists());
+        ensure(!gone, expected, "its process is gone")
+    }
+
+    /// How much memory it took at most, and takes now, in bytes.
+    pub(super) fn memory(&self) -> Option<(u64, u64)> {
+        let status = fs::read_to_string(self.proc.as_ref()?.join("status")).ok()?;
+        let field = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+            line.trim().strip_suffix(" kB")?.parse::<u64>().ok().map(|kib| kib * 1024)
+        };
+        Some((field("VmHWM:")?, field("VmRSS:")?))
+    }
+
+    /// How many descriptors it has open.
+    pub(super) fn descriptors(&self) -> Option<usize> {
+        fs::read_dir(self.proc.as_ref()?.join("fd")).ok().map(Iterator::count)
+    }
+
+    /// The end of its log.
+    pub(super) fn log(&self) -> String {
+        self.process.as_ref().map(PluginProcess::log).unwrap_or_default()
+    }
+
+    /// Asks the plugin to end, if it was started here.
+    pub(super) fn end(self) -> Kept {
+        let Some(process) = self.process else { return Ok(()) };
+        let expected = "the plugin to end with status 0 on SIGTERM";
+        match process.end() {
+            Ok(Some(status)) => {
+                ensure(status.success(), expected, format_args!("it ended: {status}"))
+            }
+            Ok(None) => Err(Broken::new(expected, "it did not")),
+            Err(error) => Err(Broken::new(expected, error)),
+        }
+    }
+}

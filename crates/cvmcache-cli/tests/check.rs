@@ -1,0 +1,133 @@
+//! `cvmcache check`, as its users see it.
+
+mod support;
+
+use std::fs;
+
+use snapbox::str;
+use support::{cvmcache, ram, start_ram};
+
+#[test]
+fn a_good_plugin_passes() {
+    let command = ram().display().to_string();
+    let check = ["check", "--spawn", &command, "--filter", "object-s", "--filter", "undeclared"];
+    cvmcache(&check).assert().success().stderr_eq("").stdout_eq(str![[r#"
+skipped  capability-undeclared: the plugin declares everything
+ok       object-stored
+ok       object-sizes
+ok       object-stored-again
+
+3 passed, 0 failed, 1 skipped in [..] s
+
+"#]]);
+}
+
+#[test]
+fn a_failure_says_what_was_sent_expected_and_received() {
+    // A plugin in this process, which denies what it has.
+    use cvmcache::plugin::*;
+    struct Denies;
+    impl cvmcache::CachePlugin for Denies {
+        fn capabilities(&self) -> Capabilities {
+            Capabilities::NONE
+        }
+        fn object_info(&self, _: &cvmcache::Session, _: &ObjectId) -> Result<ObjectInfo> {
+            Err(Status::IoErr)
+        }
+        fn read(&self, _: &cvmcache::Session, _: &ObjectId, _: u64, _: u32) -> Result<Data> {
+            Err(Status::IoErr)
+        }
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let locator = format!("unix={}", directory.path().join("socket").display());
+    let server = cvmcache::Server::builder(Denies);
+    let running = server.listen(&locator.parse().unwrap()).unwrap().spawn().unwrap();
+
+    let junit = directory.path().join("junit.xml");
+    let check = ["check", &locator, "--filter", "object-absent", "--seed", "7"];
+    let command = cvmcache(&check).arg("--junit").arg(&junit);
+    command.assert().code(1).stderr_eq("").stdout_eq(str![[r#"
+FAILED   object-absent
+    meaning:  An object that is not in the cache is answered NOENTRY, whatever is asked of it.
+    before:   handshake as "test.cern.ch:conformance" → OK
+    sent:     refcount +0 of [..]
+    expected: NOENTRY
+    received: IOERR
+
+0 passed, 1 failed, 0 skipped in [..] s
+The same objects again: --seed 7
+
+"#]]);
+    let junit = fs::read_to_string(junit).unwrap();
+    assert!(junit.contains(r#"<failure message="expected NOENTRY, received IOERR">"#), "{junit}");
+
+    let json = cvmcache(&check).arg("--json").assert().code(1);
+    let document: serde_json::Value = serde_json::from_slice(&json.get_output().stdout).unwrap();
+    assert_eq!(document["failed"], 1);
+    assert_eq!(document["cases"][0]["received"], "IOERR");
+
+    running.control().terminate();
+    running.wait().unwrap();
+}
+
+#[test]
+fn what_others_have_in_a_cache_is_spared() {
+    let plugin = start_ram();
+    let locator = plugin.locator().to_string();
+    let check = ["check", &locator, "--filter", "evict-all"];
+    cvmcache(&check).assert().code(1).stdout_eq(str![[r#"
+skipped  evict-all: it evicts what others have in the cache, and that is not allowed
+
+0 passed, 0 failed, 1 skipped in [..] s
+Nothing was tried: see why the cases were skipped.
+
+"#]]);
+    cvmcache(&check).arg("--evict").assert().success();
+}
+
+#[test]
+fn what_cannot_be_run_is_said_before_anything_runs() {
+    let cases: [(&[&str], _); 4] = [
+        (&["check"], "which plugin?[..]--spawn[..]"),
+        (&["check", "unix=/x", "--set", "A=B"], "--set and --tcp are for a plugin[..]--spawn[..]"),
+        (
+            &["check", "unix=/x", "--filter", "zzz"],
+            "no case has \"zzz\" in its name;[..]--list[..]",
+        ),
+        (&["check", "--list", "--filter", "zzz"], "no case has \"zzz\" in its name;[..]"),
+    ];
+    for (arguments, message) in cases {
+        let expected = format!("cvmcache: {message}\n");
+        cvmcache(arguments).assert().code(2).stdout_eq("").stderr_eq(expected);
+    }
+    let check = ["check", "unix=/x", "--junit", "/nowhere/x"];
+    cvmcache(&check).assert().code(1).stderr_eq(str![[r#"
+cvmcache: cannot write "/nowhere/x": No such file or directory (os error 2); name a file in a directory that you can write to
+
+"#]]);
+}
+
+#[test]
+fn a_plugin_that_does_not_start_is_shown_with_what_it_says() {
+    let command = ram().display().to_string();
+    let check = ["check", "--spawn", &command, "--set", "CVMFS_CACHE_PLUGIN_SIZE=much"];
+    cvmcache(&check).assert().code(1).stdout_eq("").stderr_eq(str![[r#"
+cvmcache: "[..]/ram" ended with status 1 before it served anybody; it has printed:
+[..]CVMFS_CACHE_PLUGIN_SIZE[..]
+...
+"#]]);
+}
+
+#[test]
+fn the_list_has_names_and_meanings() {
+    cvmcache(&["check", "--list", "--filter", "read-short"]).assert().success().stdout_eq(str![[
+        r#"
+What clients rely on
+
+read-short  needs write
+    A read over the end of an object gets what there is.
+
+
+"#
+    ]]);
+}

@@ -1,0 +1,250 @@
+//! The conformance suite: whether a plugin does what CernVM-FS clients rely on and, if wanted,
+//! whether it survives what they should not do.
+//!
+//! A [`Suite`] chooses cases and runs them against a [`Target`]; a [`Report`] says what came of it.
+//! The cases are in `cases/` and `hostile/`, by subject. Each is a function that gets a `Probe`
+//! and compares what comes back step by step (`step.rs`).
+
+mod case;
+mod cases;
+mod client;
+mod probe;
+mod report;
+mod step;
+mod target;
+
+use std::cell::RefCell;
+use std::time::{Duration, Instant};
+
+use cvmcache::CachePlugin;
+use cvmcache::client::Client;
+
+pub use case::{Case, Kind};
+pub use report::{CaseResult, Failure, Outcome, Report};
+pub use target::{SuiteError, Target};
+
+use probe::Probe;
+use step::{Checked, Stop, Trace};
+use target::Started;
+
+/// Runs the whole suite, the hostile cases included, against a plugin in this process.
+///
+/// ```no_run
+/// # use cvmcache::CachePlugin;
+/// fn conforms(plugin: impl CachePlugin) {
+///     cvmcache_testkit::check(plugin);
+/// }
+/// ```
+///
+/// # Panics
+///
+/// With the whole report if a case fails.
+#[track_caller]
+pub fn check(plugin: impl CachePlugin) {
+    match Suite::new().hostile(true).run(Target::plugin(plugin)) {
+        Ok(report) => report.assert_good(),
+        Err(error) => panic!("the suite cannot be run: {error}"),
+    }
+}
+
+/// A choice of cases, and how to run them.
+#[derive(Debug, Clone)]
+pub struct Suite {
+    hostile: bool,
+    filters: Vec<String>,
+    may_evict: bool,
+    max_fill: u64,
+    timeout: Duration,
+    seed: u64,
+}
+
+impl Default for Suite {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Suite {
+    /// All cases about what clients rely on.
+    pub fn new() -> Self {
+        Self {
+            hostile: false,
+            filters: Vec::new(),
+            may_evict: false,
+            max_fill: 1 << 30,
+            timeout: Duration::from_secs(20),
+            seed: fastrand::u64(..),
+        }
+    }
+
+    /// Adds the cases about what no client should do.
+    #[must_use]
+    pub fn hostile(mut self, hostile: bool) -> Self {
+        self.hostile = hostile;
+        self
+    }
+
+    /// Keeps only cases with `text` in their name; of several filters, one has to match.
+    #[must_use]
+    pub fn filter(mut self, text: impl Into<String>) -> Self {
+        self.filters.push(text.into());
+        self
+    }
+
+    /// Runs the cases that evict objects, or fill the cache, against a plugin that runs already,
+    /// too: others lose what they have in it. With a plugin that is started for the suite they
+    /// run in any case.
+    #[must_use]
+    pub fn may_evict(mut self, may_evict: bool) -> Self {
+        self.may_evict = may_evict;
+        self
+    }
+
+    /// How large a cache may be for the cases that fill it, in bytes; default 1 GiB.
+    #[must_use]
+    pub fn max_fill(mut self, bytes: u64) -> Self {
+        self.max_fill = bytes;
+        self
+    }
+
+    /// How long the plugin may be silent before a case fails; default 20 s.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// What chance begins with: the same seed gives the same objects to the same cases. By default,
+    /// others each time; the [report](Report::seed) tells.
+    #[must_use]
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self
+    }
+
+    /// The cases that are chosen.
+    pub fn cases(&self) -> impl Iterator<Item = &'static Case> {
+        let wanted = |case: &&Case| {
+            let matches = |filter: &String| case.name.contains(filter.as_str());
+            (self.hostile || case.kind != Kind::Hostile)
+                && (self.filters.is_empty() || self.filters.iter().any(matches))
+        };
+        all_cases().filter(wanted)
+    }
+
+    /// Runs the cases.
+    ///
+    /// # Errors
+    ///
+    /// [`SuiteError`] if the plugin cannot be reached to begin with. What it does from then on is
+    /// in the report.
+    pub fn run(&self, target: impl Into<Target>) -> Result<Report, SuiteError> {
+        self.run_with(target, |_| {})
+    }
+
+    /// Runs the cases, and tells of each as soon as it has ended.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`run`](Self::run).
+    pub fn run_with(
+        &self,
+        target: impl Into<Target>,
+        mut ended: impl FnMut(&CaseResult),
+    ) -> Result<Report, SuiteError> {
+        self.check_filters()?;
+        let mut started = Started::start(target.into())?;
+        let builder = Client::builder().name("test.cern.ch:offer").timeout(self.timeout);
+        let offer = builder.connect(started.locator())?;
+        let mut report = Report::new(self.seed);
+        let mut gone = None;
+        let mut rng = fastrand::Rng::with_seed(self.seed);
+        for case in self.cases() {
+            let begun = Instant::now();
+            let outcome = match (&gone, self.reason_to_skip(case, &offer, &started)) {
+                (Some(why), _) => Outcome::Skipped(format!("the plugin is gone: {why}")),
+                (None, Some(why)) => Outcome::Skipped(why),
+                (None, None) => self.try_case(case, rng.fork(), &offer, &mut started, &mut gone),
+            };
+            let result = CaseResult { case, outcome, took: begun.elapsed() };
+            ended(&result);
+            report.push(result);
+        }
+        Ok(report)
+    }
+
+    /// Checks that each filter leaves something to run.
+    ///
+    /// # Errors
+    ///
+    /// [`SuiteError::NoSuchCase`] and [`SuiteError::OnlyHostile`].
+    pub fn check_filters(&self) -> Result<(), SuiteError> {
+        for filter in &self.filters {
+            let mut matching = all_cases().filter(|case| case.name.contains(filter.as_str()));
+            match matching.next() {
+                None => return Err(SuiteError::NoSuchCase(filter.clone())),
+                Some(case) if self.hostile || case.kind != Kind::Hostile => {}
+                Some(_) if matching.any(|case| case.kind != Kind::Hostile) => {}
+                Some(_) => return Err(SuiteError::OnlyHostile(filter.clone())),
+            }
+        }
+        Ok(())
+    }
+
+    fn reason_to_skip(&self, case: &Case, offer: &Client, started: &Started) -> Option<String> {
+        let missing = case.needs.without(offer.capabilities());
+        if missing != cvmcache::plugin::Capabilities::NONE {
+            return Some(format!("the plugin does not declare {missing}"));
+        }
+        (case.evicts && !started.is_ours() && !self.may_evict)
+            .then(|| "it evicts what others have in the cache, and that is not allowed".to_owned())
+    }
+
+    /// Runs a case, and sees to it that the next finds a plugin that serves.
+    fn try_case(
+        &self,
+        case: &'static Case,
+        rng: fastrand::Rng,
+        offer: &Client,
+        started: &mut Started,
+        gone: &mut Option<String>,
+    ) -> Outcome {
+        let trace = Trace::default();
+        let outcome = (case.run)(&Probe {
+            locator: started.locator(),
+            capabilities: offer.capabilities(),
+            part: offer.max_object_size(),
+            timeout: self.timeout,
+            max_fill: self.max_fill,
+            trace: trace.clone(),
+            control: started.control(),
+            rng: RefCell::new(rng),
+        });
+        let alive = started.check_alive(self.timeout);
+        let outcome = match (outcome, &alive) {
+            (Ok(()), Err(why)) => still_served(&trace, why),
+            (outcome, _) => outcome,
+        };
+        if alive.is_err() || matches!(outcome, Err(Stop::Failed(_))) {
+            // What a case that failed has left behind is no concern of the next.
+            *gone = match (started.restart(), alive) {
+                (Ok(true), _) | (Ok(false), Ok(())) => None,
+                (Ok(false), Err(why)) => Some(why),
+                (Err(error), _) => Some(error.to_string()),
+            };
+        }
+        match outcome {
+            Ok(()) => Outcome::Passed,
+            Err(Stop::Failed(failure)) => Outcome::Failed(failure),
+            Err(Stop::Skipped(why)) => Outcome::Skipped(why),
+        }
+    }
+}
+
+fn still_served(trace: &Trace, why: &str) -> Checked<()> {
+    Err(trace.failure("a handshake, after the case", "a plugin that goes on serving", why))
+}
+
+fn all_cases() -> impl Iterator<Item = &'static Case> {
+    cases::ALL.iter().copied().flatten()
+}

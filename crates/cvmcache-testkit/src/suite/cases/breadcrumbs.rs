@@ -1,0 +1,86 @@
+//! Breadcrumbs: the last known catalog of a repository.
+
+use cvmcache::plugin::{Breadcrumb, Capabilities, HashAlgorithm, Status};
+
+use crate::suite::Case;
+use crate::suite::probe::Probe;
+use crate::suite::step::Checked;
+
+const KEEPS: &[Capabilities] = &[Capabilities::BREADCRUMB];
+
+pub(super) const CASES: &[Case] = &[
+    Case::new(
+        "breadcrumb-absent",
+        "A repository that has left no breadcrumb has none (NOENTRY).",
+        absent,
+    )
+    .needs_all(KEEPS),
+    Case::new(
+        "breadcrumb-kept",
+        "A breadcrumb comes back with its catalog, timestamp and revision, to any client.",
+        kept,
+    )
+    .needs_all(KEEPS),
+    Case::new("breadcrumb-replaced", "A breadcrumb takes the place of the one before.", replaced)
+        .needs_all(KEEPS),
+    Case::new(
+        "breadcrumb-names",
+        "Breadcrumbs belong to repositories, whose names may be long or not UTF-8.",
+        names,
+    )
+    .needs_all(KEEPS),
+];
+
+/// A repository that nobody else has.
+fn repository(probe: &Probe<'_>) -> Vec<u8> {
+    format!("{}.cern.ch", probe.id()).into_bytes()
+}
+
+fn absent(probe: &Probe<'_>) -> Checked<()> {
+    let mut client = probe.client()?;
+    client.load_breadcrumb(&repository(probe)).fails(Status::NoEntry)?;
+    client.quit()
+}
+
+fn kept(probe: &Probe<'_>) -> Checked<()> {
+    let (mut client, mut other) = (probe.client()?, probe.client()?);
+    let all = [HashAlgorithm::Sha1, HashAlgorithm::Ripemd160, HashAlgorithm::Shake128];
+    for (algorithm, number) in all.into_iter().zip([1, 1 << 32, u64::MAX]) {
+        let name = repository(probe);
+        let catalog = probe.id_by(algorithm);
+        let breadcrumb = Breadcrumb { catalog, timestamp: number, revision: Some(number - 1) };
+        client.store_breadcrumb(&name, breadcrumb).ok()?;
+        client.load_breadcrumb(&name).is(breadcrumb)?;
+        other.load_breadcrumb(&name).is(breadcrumb)?;
+    }
+    client.quit()?;
+    other.quit()
+}
+
+fn replaced(probe: &Probe<'_>) -> Checked<()> {
+    let mut client = probe.client()?;
+    let name = repository(probe);
+    for revision in [7, 8, 3] {
+        let breadcrumb =
+            Breadcrumb { catalog: probe.id(), timestamp: revision, revision: Some(revision) };
+        client.store_breadcrumb(&name, breadcrumb).ok()?;
+        client.load_breadcrumb(&name).is(breadcrumb)?;
+    }
+    client.quit()
+}
+
+fn names(probe: &Probe<'_>) -> Checked<()> {
+    let mut client = probe.client()?;
+    let base = repository(probe);
+    let names = [&b""[..], b"\xff\xfe", b"2", &[b'x'; 500]].map(|end| [&*base, end].concat());
+    let crumb =
+        |revision| Breadcrumb { catalog: probe.id(), timestamp: 1, revision: Some(revision) };
+    let breadcrumbs = [1, 2, 3, 4].map(crumb);
+    for (name, breadcrumb) in names.iter().zip(breadcrumbs) {
+        client.store_breadcrumb(name, breadcrumb).ok()?;
+    }
+    for (name, breadcrumb) in names.iter().zip(breadcrumbs) {
+        client.load_breadcrumb(name).is(breadcrumb)?;
+    }
+    client.quit()
+}

@@ -1,0 +1,239 @@
+//! Eviction: what goes, what stays, and that the size is kept to.
+
+use cvmcache::client::Shrunk;
+use cvmcache::plugin::{Capabilities, Status};
+
+use crate::suite::Case;
+use crate::suite::client::TestClient;
+use crate::suite::probe::{Probe, TestObject, skip};
+use crate::suite::step::Checked;
+
+const SHRINKS: &[Capabilities] = &[Capabilities::WRITE, Capabilities::SHRINK, Capabilities::INFO];
+const PINS: &[Capabilities] =
+    &[Capabilities::WRITE, Capabilities::SHRINK, Capabilities::INFO, Capabilities::REFCOUNT];
+const FILLS: &[Capabilities] = &[Capabilities::WRITE, Capabilities::INFO, Capabilities::REFCOUNT];
+
+/// The size of the objects that fill a cache, in bytes.
+const LARGE: usize = 1024 * 1024;
+
+pub(super) const CASES: &[Case] = &[
+    Case::new(
+        "evict-all",
+        "Asked to shrink to 0, a cache in which nothing is open is empty: nothing is used, and \
+         nothing is there.",
+        all,
+    )
+    .needs_all(SHRINKS)
+    .that_evicts(),
+    Case::new(
+        "evict-not-needed",
+        "Asked for a size that is not exceeded, the cache evicts nothing.",
+        not_needed,
+    )
+    .needs_all(SHRINKS)
+    .that_evicts(),
+    Case::new(
+        "evict-to-a-size",
+        "Asked for less than is used, the cache evicts until it fits.",
+        to_a_size,
+    )
+    .needs_all(SHRINKS)
+    .that_evicts(),
+    Case::new(
+        "evict-keeps-what-is-open",
+        "What is open stays and can be read; asked for less than that, the plugin says PARTIAL.",
+        keeps_what_is_open,
+    )
+    .needs_all(PINS)
+    .that_evicts(),
+    Case::new(
+        "evict-spares-uploads",
+        "An upload under way does not count as used, and survives a shrink to 0.",
+        spares_uploads,
+    )
+    .needs_all(SHRINKS)
+    .that_evicts(),
+    Case::new(
+        "quota-under-pressure",
+        "However much is stored, no more is used than the cache is large, what is open stays, and \
+         what was stored last is there.",
+        under_pressure,
+    )
+    .needs_all(FILLS)
+    .that_evicts(),
+    Case::new(
+        "quota-full-of-open-objects",
+        "When all of the cache is open, a store is refused with NOSPACE and nothing is lost; when \
+         something is closed, there is room again.",
+        full_of_open_objects,
+    )
+    .needs_all(FILLS)
+    .that_evicts(),
+];
+
+/// Empties the cache. What somebody else has open cannot be helped.
+fn emptied(probe: &Probe<'_>) -> Checked<TestClient> {
+    let mut client = probe.client()?;
+    let left = client.shrink(0).ok()?;
+    let pinned = client.info().ok()?.pinned_bytes;
+    if left.partial && pinned > 0 {
+        return Err(skip(format!("others have {pinned} bytes open")));
+    }
+    Ok(client)
+}
+
+/// Whether the cache was brought down to `target` bytes.
+fn down_to(target: u64) -> (String, impl FnOnce(&Shrunk) -> bool) {
+    let expected = format!("OK, with used <= {target}");
+    (expected, move |shrunk| !shrunk.partial && shrunk.used_bytes <= target)
+}
+
+fn all(probe: &Probe<'_>) -> Checked<()> {
+    let mut client = emptied(probe)?;
+    let objects = probe.objects(20, 10_000);
+    for object in &objects {
+        client.store_and_close(object)?;
+    }
+    let (expected, holds) = down_to(0);
+    client.shrink(0).ok_and(expected, holds)?;
+    client.info().ok_and("OK, with nothing used", |info| info.used_bytes == 0)?;
+    for object in &objects {
+        client.lacks(&object.id)?;
+        client.store_and_close(object)?;
+        client.has(object)?;
+    }
+    client.quit()
+}
+
+fn not_needed(probe: &Probe<'_>) -> Checked<()> {
+    let mut client = emptied(probe)?;
+    let objects = probe.objects(20, 10_000);
+    for object in &objects {
+        client.store_and_close(object)?;
+    }
+    let used = client.info().ok()?.used_bytes;
+    for target in [used, u64::MAX] {
+        let (expected, holds) = down_to(target);
+        client.shrink(target).ok_and(expected, holds)?;
+    }
+    objects.iter().try_for_each(|object| client.has(object))?;
+    client.quit()
+}
+
+fn to_a_size(probe: &Probe<'_>) -> Checked<()> {
+    let mut client = emptied(probe)?;
+    for object in probe.objects(40, 10_000) {
+        client.store_and_close(&object)?;
+    }
+    let target = client.info().ok()?.used_bytes / 2;
+    let (expected, holds) = down_to(target);
+    let shrunk = client.shrink(target).ok_and(expected, holds)?;
+    let same = format!("OK, with used = {}, as the shrink said", shrunk.used_bytes);
+    client.info().ok_and(same, |info| info.used_bytes == shrunk.used_bytes)?;
+    client.quit()
+}
+
+fn keeps_what_is_open(probe: &Probe<'_>) -> Checked<()> {
+    let mut client = emptied(probe)?;
+    let (open, closed) = (probe.objects(5, 10_000), probe.objects(20, 10_000));
+    for object in &open {
+        client.store(object).ok()?;
+    }
+    for object in &closed {
+        client.store_and_close(object)?;
+    }
+    client.shrink(0).ok_and("PARTIAL", |shrunk| shrunk.partial)?;
+    for object in &closed {
+        client.lacks(&object.id)?;
+    }
+    for object in &open {
+        client.read_all(&object.id).is_content(&object.content)?;
+        client.close(&object.id).ok()?;
+    }
+    let (expected, holds) = down_to(0);
+    client.shrink(0).ok_and(expected, holds)?;
+    open.iter().try_for_each(|object| client.lacks(&object.id))?;
+    client.quit()
+}
+
+fn spares_uploads(probe: &Probe<'_>) -> Checked<()> {
+    let mut client = emptied(probe)?;
+    let object = probe.object(probe.part + 5);
+    let mut upload = client.begin(object.id, object.id);
+    upload.write(&mut client, object.content.slice(..probe.part)).ok()?;
+    let (expected, holds) = down_to(0);
+    client.shrink(0).ok_and(expected, holds)?;
+    upload.commit(&mut client, object.content.slice(probe.part..)).ok()?;
+    client.has(&object)?;
+    client.close(&object.id).ok()?;
+    client.quit()
+}
+
+fn under_pressure(probe: &Probe<'_>) -> Checked<()> {
+    let mut client = probe.client()?;
+    let size = probe.fillable(&mut client)?.size_bytes;
+    let open = probe.objects(3, LARGE);
+    for object in &open {
+        client.store(object).ok()?;
+    }
+    let mut last = None;
+    for number in 0..size * 3 / 2 / LARGE as u64 {
+        let object = probe.object(LARGE);
+        client.store_and_close(&object)?;
+        if number % 16 == 0 {
+            let expected = format!("OK, with used <= {size}");
+            client.info().ok_and(expected, |info| info.used_bytes <= size)?;
+            for object in &open {
+                client.read(&object.id, 0, 1000).is_content(&object.content[..1000])?;
+            }
+        }
+        last = Some(object);
+    }
+    for object in open.iter().chain(&last) {
+        client.has(object)?;
+    }
+    for object in &open {
+        client.close(&object.id).ok()?;
+    }
+    client.quit()
+}
+
+fn full_of_open_objects(probe: &Probe<'_>) -> Checked<()> {
+    let mut client = probe.client()?;
+    let size = probe.fillable(&mut client)?.size_bytes;
+    let mut open: Vec<TestObject> = Vec::new();
+    loop {
+        let object = probe.object(LARGE);
+        let stored = client.store(&object);
+        if open.len() as u64 * LARGE as u64 > size {
+            return stored.fails(Status::NoSpace);
+        }
+        // The first that is refused ends the loop; whatever else goes wrong ends the case.
+        match stored.unless(Status::NoSpace)? {
+            Some(()) => open.push(object),
+            None => break,
+        }
+    }
+    probe.check(
+        open.len() as u64 * LARGE as u64 >= size / 2,
+        "objects of 1 MiB that are kept open, until one is refused",
+        format!("room for at least half of {size} bytes"),
+        format!("{} objects", open.len()),
+    )?;
+    for object in &open {
+        client.read(&object.id, 5, 1000).is_content(&object.content[5..1005])?;
+    }
+    // A plugin may want some room before it takes anything in again.
+    let closed = open.len() / 2;
+    for object in open.drain(..closed) {
+        client.close(&object.id).ok()?;
+    }
+    let object = probe.object(LARGE);
+    client.store_and_close(&object)?;
+    client.has(&object)?;
+    for object in &open {
+        client.read_all(&object.id).is_content(&object.content)?;
+        client.close(&object.id).ok()?;
+    }
+    client.quit()
+}

@@ -1,0 +1,84 @@
+//! How full the cache says it is.
+
+use cvmcache::plugin::Capabilities;
+
+use crate::suite::Case;
+use crate::suite::probe::Probe;
+use crate::suite::step::Checked;
+
+pub(super) const CASES: &[Case] = &[
+    Case::new(
+        "info-adds-up",
+        "No more is pinned than used, and no more used than the cache is large.",
+        adds_up,
+    )
+    .needs_all(&[Capabilities::INFO]),
+    Case::new("info-used", "An object that is stored, small as it may be, counts as used.", used)
+        .needs_all(&[Capabilities::INFO, Capabilities::WRITE])
+        .that_evicts(),
+    Case::new(
+        "info-pinned",
+        "An object is counted as pinned once, as long as somebody has it open.",
+        pinned,
+    )
+    .needs_all(&[Capabilities::INFO, Capabilities::WRITE, Capabilities::REFCOUNT])
+    .that_evicts(),
+    Case::new(
+        "info-clean-ups",
+        "A plugin that declares the shrink rate says how often it has cleaned up.",
+        clean_ups,
+    )
+    .needs_all(&[Capabilities::INFO, Capabilities::SHRINK_RATE]),
+];
+
+fn adds_up(probe: &Probe<'_>) -> Checked<()> {
+    let mut client = probe.client()?;
+    client.info().ok_and("OK, with a size and pinned <= used <= size", |info| {
+        info.size_bytes > 0
+            && info.pinned_bytes <= info.used_bytes
+            && info.used_bytes <= info.size_bytes
+    })?;
+    client.quit()
+}
+
+fn used(probe: &Probe<'_>) -> Checked<()> {
+    let mut client = probe.client()?;
+    for len in [7, 100_000] {
+        let before = client.info().ok()?.used_bytes;
+        let object = probe.object(len);
+        client.store(&object).ok()?;
+        let least = if len == 7 { before + 1 } else { before + len as u64 };
+        client.info().ok_and(format!("OK, with used >= {least}"), |i| i.used_bytes >= least)?;
+        client.close(&object.id).ok()?;
+    }
+    client.quit()
+}
+
+fn pinned(probe: &Probe<'_>) -> Checked<()> {
+    let mut client = probe.client()?;
+    let object = probe.object(100_000);
+    let before = client.info().ok()?.pinned_bytes;
+    client.store(&object).ok()?;
+    let with_one = client
+        .info()
+        .ok_and(format!("OK, with pinned >= {}", before + 100_000), |info| {
+            info.pinned_bytes >= before + 100_000
+        })?
+        .pinned_bytes;
+    client.open(&object.id).ok()?;
+    let is = |pinned| format!("OK, with pinned = {pinned}");
+    client.info().ok_and(is(with_one), |info| info.pinned_bytes == with_one)?;
+    client.close(&object.id).ok()?;
+    client.info().ok_and(is(with_one), |info| info.pinned_bytes == with_one)?;
+    client.close(&object.id).ok()?;
+    client.info().ok_and(is(before), |info| info.pinned_bytes == before)?;
+    client.quit()
+}
+
+fn clean_ups(probe: &Probe<'_>) -> Checked<()> {
+    let mut client = probe.client()?;
+    client.info().ok_and("OK, with a number of clean-ups that is not negative", |info| {
+        info.shrink_count.is_some()
+    })?;
+    client.quit()
+}

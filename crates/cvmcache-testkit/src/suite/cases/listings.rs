@@ -1,0 +1,207 @@
+//! Listings: what is in the cache, and what of it is open.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use cvmcache::client::NewUpload;
+use cvmcache::plugin::{Capabilities, ListEntry, ObjectId, ObjectType};
+
+use crate::suite::Case;
+use crate::suite::client::TestClient;
+use crate::suite::probe::{Probe, TestObject};
+use crate::suite::step::Checked;
+
+const LISTS: &[Capabilities] = &[Capabilities::WRITE, Capabilities::LIST];
+const PINS: &[Capabilities] = &[Capabilities::WRITE, Capabilities::LIST, Capabilities::REFCOUNT];
+
+const TYPES: [ObjectType; 3] = [ObjectType::Regular, ObjectType::Catalog, ObjectType::Volatile];
+
+pub(super) const CASES: &[Case] = &[
+    Case::new("list-types", "A listing has the objects of one type, each once.", types)
+        .needs_all(LISTS),
+    Case::new(
+        "list-pinned",
+        "Of a thousand objects, exactly those that are open are pinned.",
+        pinned,
+    )
+    .needs_all(PINS),
+    Case::new(
+        "list-descriptions",
+        "Descriptions come back as they were given, also those that are not UTF-8.",
+        descriptions,
+    )
+    .needs_all(LISTS),
+    Case::new(
+        "list-in-parts",
+        "A listing of more than 4 MiB comes in several parts, and is complete.",
+        in_parts,
+    )
+    .needs_all(LISTS),
+    Case::new("list-in-turns", "Listings can be under way at the same time.", in_turns)
+        .needs_all(LISTS),
+];
+
+fn store_as(
+    client: &mut TestClient,
+    object: &TestObject,
+    object_type: ObjectType,
+    description: &[u8],
+) -> Checked<()> {
+    let new = NewUpload::new(object.id).object_type(object_type);
+    client.store_as(new.description(description.to_vec()), object).ok()?;
+    client.close(&object.id).ok()
+}
+
+/// Those of `wanted` that are not listed exactly once.
+fn not_once(entries: &[ListEntry], wanted: impl IntoIterator<Item = ObjectId>) -> Vec<String> {
+    let mut counts = BTreeMap::new();
+    for entry in entries {
+        *counts.entry(entry.id).or_insert(0) += 1;
+    }
+    let count = |id| counts.get(&id).copied().unwrap_or(0);
+    let wrong = wanted.into_iter().filter(|id| count(*id) != 1);
+    wrong.map(|id| format!("{id}: {} times", count(id))).take(3).collect()
+}
+
+fn types(probe: &Probe<'_>) -> Checked<()> {
+    let mut client = probe.client()?;
+    let objects = TYPES.map(|_| probe.objects(10, 20));
+    for (object_type, objects) in TYPES.into_iter().zip(&objects) {
+        for object in objects {
+            store_as(&mut client, object, object_type, b"")?;
+        }
+    }
+    for (own, object_type) in TYPES.into_iter().enumerate() {
+        let entries = client.list(object_type).ok()?;
+        for (of, objects) in objects.iter().enumerate() {
+            let sent = format!("list {object_type:?} objects");
+            let ids = objects.iter().map(|object| object.id);
+            if of == own {
+                let wrong = not_once(&entries, ids);
+                let expected = "each of the ten objects of this type once";
+                probe.check(wrong.is_empty(), sent, expected, wrong.join(", "))?;
+            } else {
+                let ids: BTreeSet<_> = ids.collect();
+                let stray = entries.iter().find(|entry| ids.contains(&entry.id));
+                let expected = format!("no {:?} objects", TYPES[of]);
+                probe.check(stray.is_none(), sent, expected, format!("{stray:?}"))?;
+            }
+        }
+    }
+    client.quit()
+}
+
+fn pinned(probe: &Probe<'_>) -> Checked<()> {
+    let mut client = probe.client()?;
+    let objects = probe.objects(1000, 4);
+    for object in &objects {
+        client.store_and_close(object)?;
+    }
+    let open: Vec<_> = objects.iter().step_by(10).map(|object| object.id).collect();
+    for id in &open {
+        client.open(id).ok()?;
+    }
+    let ours: BTreeSet<_> = objects.iter().map(|object| object.id).collect();
+    let pinned = |entries: Vec<ListEntry>| -> BTreeSet<ObjectId> {
+        let is_ours = |entry: &ListEntry| entry.pinned && ours.contains(&entry.id);
+        entries.into_iter().filter(is_ours).map(|entry| entry.id).collect()
+    };
+    let entries = client.list(ObjectType::Regular).ok()?;
+    let wrong = not_once(&entries, ours.iter().copied());
+    let sent = "list Regular objects";
+    probe.check(wrong.is_empty(), sent, "each of a thousand objects once", wrong.join(", "))?;
+    let listed = pinned(entries);
+    probe.check(
+        listed == open.iter().copied().collect(),
+        sent,
+        "100 of them pinned, which are those that are open",
+        format!("{} pinned", listed.len()),
+    )?;
+    for id in &open {
+        client.close(id).ok()?;
+    }
+    let listed = pinned(client.list(ObjectType::Regular).ok()?);
+    let received = format!("{} pinned", listed.len());
+    probe.check(listed.is_empty(), sent, "none of them pinned, as all are closed", received)?;
+    client.quit()
+}
+
+fn descriptions(probe: &Probe<'_>) -> Checked<()> {
+    let mut client = probe.client()?;
+    let long = vec![b'x'; 1000];
+    let all = [&b"/a/path"[..], "/ä/💾".as_bytes(), b"caf\xe9 \xff\xfe", b"\n\x1b[2J\t", &long];
+    let objects = probe.objects(all.len(), 20);
+    for (object, description) in objects.iter().zip(all) {
+        store_as(&mut client, object, ObjectType::Regular, description)?;
+    }
+    let entries = client.list(ObjectType::Regular).ok()?;
+    for (object, description) in objects.iter().zip(all) {
+        let entry = entries.iter().find(|entry| entry.id == object.id);
+        let listed = entry.and_then(|entry| entry.description.as_deref());
+        let shown = |bytes: &[u8]| format!("{:?}", bytes.escape_ascii().to_string());
+        probe.check(
+            listed == Some(description),
+            format!("list Regular objects, of which {}", object.id),
+            format!("the description {}", shown(description)),
+            listed.map_or("none".to_owned(), shown),
+        )?;
+    }
+    client.quit()
+}
+
+fn in_parts(probe: &Probe<'_>) -> Checked<()> {
+    let mut client = probe.client()?;
+    // 1000 bytes are no more than a path may be long.
+    let description = [b'd'; 1000];
+    let objects = probe.objects(6000, 1);
+    for object in &objects {
+        store_as(&mut client, object, ObjectType::Volatile, &description)?;
+    }
+    let (mut listing, mut parts, mut entries) = (0, 0, Vec::new());
+    loop {
+        let part = client.list_part(listing, ObjectType::Volatile).ok()?;
+        parts += 1;
+        entries.extend(part.entries);
+        if part.last {
+            break;
+        }
+        listing = part.listing;
+        let sent = "list Volatile objects";
+        probe.check(
+            listing != 0,
+            sent,
+            "a number to go on with",
+            "listing 0, not the last part",
+        )?;
+        probe.check(parts < 100_000, sent, "an end", format!("{parts} parts"))?;
+    }
+    let sent = "list Volatile objects, of which there are 6 MB";
+    probe.check(parts > 1, sent, "several parts", format!("{parts} part"))?;
+    let wrong = not_once(&entries, objects.iter().map(|object| object.id));
+    probe.check(wrong.is_empty(), sent, "each of 6000 objects once", wrong.join(", "))?;
+    client.quit()
+}
+
+fn in_turns(probe: &Probe<'_>) -> Checked<()> {
+    let mut clients = [probe.client()?, probe.client()?];
+    let objects = probe.objects(6000, 1);
+    for object in &objects {
+        store_as(&mut clients[0], object, ObjectType::Catalog, &[b'd'; 1000])?;
+    }
+    // Two of the same client, and one of another.
+    let mut listings = [(0, 0, Vec::new()), (0, 0, Vec::new()), (1, 0, Vec::new())];
+    while listings.iter().any(|(_, listing, _)| *listing != u64::MAX) {
+        for (client, listing, entries) in &mut listings {
+            if *listing != u64::MAX {
+                let part = clients[*client].list_part(*listing, ObjectType::Catalog).ok()?;
+                entries.extend(part.entries);
+                *listing = if part.last { u64::MAX } else { part.listing };
+            }
+        }
+    }
+    for (_, _, entries) in &listings {
+        let wrong = not_once(entries, objects.iter().map(|object| object.id));
+        let (sent, expected) = ("three listings in turns", "each of 6000 objects once in each");
+        probe.check(wrong.is_empty(), sent, expected, wrong.join(", "))?;
+    }
+    clients.into_iter().try_for_each(|client| client.quit())
+}

@@ -1,0 +1,200 @@
+//! A client whose every request is a step that a case checks.
+
+use bytes::Bytes;
+use cvmcache::client::{Client, ListPart, NewUpload, Reload, Shrunk, Upload};
+use cvmcache::plugin::{
+    Breadcrumb, CacheInfo, ListEntry, ObjectId, ObjectInfo, ObjectType, Status,
+};
+
+use super::probe::TestObject;
+use super::step::{Checked, Step, Trace};
+
+/// A client, and what the case has done before.
+#[derive(Debug)]
+pub(super) struct TestClient {
+    /// For what is no step.
+    pub(super) raw: Client,
+    trace: Trace,
+}
+
+/// An upload of which every part is a step.
+#[derive(Debug)]
+pub(super) struct TestUpload {
+    pub(super) raw: Upload,
+    id: ObjectId,
+}
+
+/// A client that reloads.
+#[derive(Debug)]
+pub(super) struct Away {
+    reload: Reload,
+    trace: Trace,
+}
+
+impl TestClient {
+    pub(super) fn new(raw: Client, trace: Trace) -> Self {
+        Self { raw, trace }
+    }
+
+    pub(super) fn change_refcount(&mut self, id: &ObjectId, by: i32) -> Step<()> {
+        self.trace.step(format!("refcount {by:+} of {id}"), self.raw.change_refcount(id, by))
+    }
+
+    pub(super) fn open(&mut self, id: &ObjectId) -> Step<()> {
+        self.change_refcount(id, 1)
+    }
+
+    pub(super) fn close(&mut self, id: &ObjectId) -> Step<()> {
+        self.change_refcount(id, -1)
+    }
+
+    /// Whether an object is there, as clients ask.
+    pub(super) fn look(&mut self, id: &ObjectId) -> Step<()> {
+        self.change_refcount(id, 0)
+    }
+
+    pub(super) fn object_info(&mut self, id: &ObjectId) -> Step<ObjectInfo> {
+        self.trace.step(format!("object info of {id}"), self.raw.object_info(id))
+    }
+
+    pub(super) fn read(&mut self, id: &ObjectId, offset: u64, size: u32) -> Step<Bytes> {
+        let sent = format!("read {size} bytes of {id} from {offset} on");
+        self.trace.step(sent, self.raw.read(id, offset, size))
+    }
+
+    /// Reads the whole, with several requests under way.
+    pub(super) fn read_all(&mut self, id: &ObjectId) -> Step<Bytes> {
+        self.trace.step(format!("read all of {id}"), self.raw.read_all(id))
+    }
+
+    /// Stores an object as clients do. It has a reference then.
+    pub(super) fn store(&mut self, object: &TestObject) -> Step<()> {
+        self.store_as(NewUpload::new(object.id), object)
+    }
+
+    /// Stores an object with more said of it.
+    pub(super) fn store_as(&mut self, new: NewUpload, object: &TestObject) -> Step<()> {
+        let sent = format!("store {} ({} bytes)", object.id, object.content.len());
+        self.trace.step(sent, self.raw.store(new, object.content.clone()))
+    }
+
+    /// Stores an object and gives the reference back.
+    pub(super) fn store_and_close(&mut self, object: &TestObject) -> Checked<()> {
+        self.store(object).ok()?;
+        self.close(&object.id).ok()
+    }
+
+    pub(super) fn begin(&mut self, new: impl Into<NewUpload>, id: ObjectId) -> TestUpload {
+        TestUpload { raw: self.raw.begin_upload(new), id }
+    }
+
+    pub(super) fn info(&mut self) -> Step<CacheInfo> {
+        self.trace.step("info", self.raw.info())
+    }
+
+    pub(super) fn shrink(&mut self, target: u64) -> Step<Shrunk> {
+        self.trace.step(format!("shrink to {target} bytes"), self.raw.shrink(target))
+    }
+
+    pub(super) fn list(&mut self, object_type: ObjectType) -> Step<Vec<ListEntry>> {
+        self.trace.step(format!("list {object_type:?} objects"), self.raw.list(object_type))
+    }
+
+    pub(super) fn list_part(&mut self, listing: u64, object_type: ObjectType) -> Step<ListPart> {
+        let sent = format!("list {object_type:?} objects, listing {listing}");
+        self.trace.step(sent, self.raw.list_part(listing, object_type))
+    }
+
+    pub(super) fn store_breadcrumb(&mut self, name: &[u8], breadcrumb: Breadcrumb) -> Step<()> {
+        let sent = format!("store a breadcrumb for {:?}", name.escape_ascii().to_string());
+        self.trace.step(sent, self.raw.store_breadcrumb(name.to_vec(), breadcrumb))
+    }
+
+    pub(super) fn load_breadcrumb(&mut self, name: &[u8]) -> Step<Breadcrumb> {
+        let sent = format!("load the breadcrumb of {:?}", name.escape_ascii().to_string());
+        self.trace.step(sent, self.raw.load_breadcrumb(name.to_vec()))
+    }
+
+    /// Leaves and comes back.
+    pub(super) fn reload(self) -> Checked<Self> {
+        let Self { raw, trace } = self;
+        let raw = trace.step("Ioctl +1, Quit, handshake, Ioctl -1", raw.reload()).ok()?;
+        Ok(Self { raw, trace })
+    }
+
+    /// Leaves, to come back.
+    pub(super) fn announce_reload(self) -> Checked<Away> {
+        let Self { raw, trace } = self;
+        let reload = trace.step("Ioctl +1, Quit", raw.announce_reload()).ok()?;
+        Ok(Away { reload, trace })
+    }
+
+    /// Leaves, after having made sure that each request got one answer.
+    pub(super) fn quit(self) -> Checked<()> {
+        self.one_answer_each()?;
+        let Self { raw, trace } = self;
+        trace.step("Quit, and wait until the connection is closed", raw.quit()).ok()
+    }
+
+    /// That no answer came that nobody waits for.
+    pub(super) fn one_answer_each(&self) -> Checked<()> {
+        match self.raw.unclaimed_replies() {
+            0 => Ok(()),
+            more => Err(self.trace.failure(
+                "all the requests above",
+                "one answer to each request",
+                format!("{more} more answers than requests"),
+            )),
+        }
+    }
+
+    /// That an object is there, and as it was stored.
+    pub(super) fn has(&mut self, object: &TestObject) -> Checked<()> {
+        self.open(&object.id).ok()?;
+        let size = object.content.len() as u64;
+        let info = self.object_info(&object.id);
+        info.ok_and(format!("OK, with a size of {size}"), |info| info.size == size)?;
+        self.read_all(&object.id).is_content(&object.content)?;
+        self.close(&object.id).ok()
+    }
+
+    /// That an object is not there.
+    pub(super) fn lacks(&mut self, id: &ObjectId) -> Checked<()> {
+        self.look(id).fails(Status::NoEntry)
+    }
+}
+
+impl Away {
+    /// Comes back.
+    pub(super) fn finish(self) -> Checked<TestClient> {
+        let Self { reload, trace } = self;
+        let raw = trace.step("handshake, Ioctl -1", Client::finish_reload(reload)).ok()?;
+        Ok(TestClient { raw, trace })
+    }
+}
+
+impl TestUpload {
+    pub(super) fn write(&mut self, client: &mut TestClient, data: impl Into<Bytes>) -> Step<()> {
+        self.part(client, data, false)
+    }
+
+    pub(super) fn commit(&mut self, client: &mut TestClient, data: impl Into<Bytes>) -> Step<()> {
+        self.part(client, data, true)
+    }
+
+    pub(super) fn abort(self, client: &mut TestClient) -> Step<()> {
+        let sent = format!("abort the upload of {}", self.id);
+        client.trace.step(sent, self.raw.abort(&mut client.raw))
+    }
+
+    fn part(&mut self, client: &mut TestClient, data: impl Into<Bytes>, last: bool) -> Step<()> {
+        let data = data.into();
+        let (number, which) = (self.raw.next_part(), if last { ", the last" } else { "" });
+        let sent = format!("part {number} of {} ({} bytes{which})", self.id, data.len());
+        let got = match last {
+            true => self.raw.commit(&mut client.raw, data),
+            false => self.raw.write(&mut client.raw, data),
+        };
+        client.trace.step(sent, got)
+    }
+}

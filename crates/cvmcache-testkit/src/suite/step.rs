@@ -1,0 +1,226 @@
+//! A request of a case and what came of it, which the case compares with what should have.
+
+use std::collections::VecDeque;
+use std::fmt::{Debug, Display};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use cvmcache::client::ClientError;
+use cvmcache::plugin::Status;
+
+use super::report::Failure;
+
+/// What a check says: the value to go on with, or why the case ends here.
+pub(super) type Checked<T> = Result<T, Stop>;
+
+/// Why a case ends before its end.
+#[derive(Debug)]
+pub(super) enum Stop {
+    Failed(Failure),
+    Skipped(String),
+}
+
+/// How much of a value is shown, in characters.
+const SHOWN: usize = 200;
+
+/// How many steps are shown that went before.
+const REMEMBERED: usize = 6;
+
+/// What a case has done so far.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Trace(Arc<Mutex<VecDeque<String>>>);
+
+impl Trace {
+    fn push(&self, line: String) {
+        let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if lines.len() == REMEMBERED {
+            lines.pop_front();
+        }
+        lines.push_back(line);
+    }
+
+    /// A failure after all that was done.
+    pub(super) fn failure(
+        &self,
+        sent: impl Into<String>,
+        expected: impl Display,
+        received: impl Display,
+    ) -> Stop {
+        let lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        Stop::Failed(Failure {
+            before: lines.iter().cloned().collect(),
+            sent: sent.into(),
+            expected: expected.to_string(),
+            received: received.to_string(),
+        })
+    }
+
+    /// What was done, and what came of it.
+    pub(super) fn step<T>(&self, sent: impl Into<String>, got: Result<T, ClientError>) -> Step<T> {
+        Step { trace: self.clone(), sent: sent.into(), got }
+    }
+}
+
+/// A request and what came of it.
+#[derive(Debug)]
+#[must_use = "what came of a step is to be checked"]
+pub(super) struct Step<T> {
+    trace: Trace,
+    sent: String,
+    got: Result<T, ClientError>,
+}
+
+impl<T: Debug> Step<T> {
+    /// It succeeds.
+    pub(super) fn ok(self) -> Checked<T> {
+        self.ok_and("OK", |_| true)
+    }
+
+    /// It succeeds, and what came satisfies `holds`, which is what `expected` says.
+    pub(super) fn ok_and(
+        self,
+        expected: impl Display,
+        holds: impl FnOnce(&T) -> bool,
+    ) -> Checked<T> {
+        match self.got {
+            Ok(value) if holds(&value) => {
+                self.trace.push(format!("{} → OK", self.sent));
+                Ok(value)
+            }
+            got => Err(self.trace.failure(self.sent, expected, received(&got))),
+        }
+    }
+
+    /// It succeeds with this value.
+    pub(super) fn is(self, value: T) -> Checked<T>
+    where
+        T: PartialEq,
+    {
+        let expected = shortened(format!("OK: {value:?}"));
+        self.ok_and(expected, |got| *got == value)
+    }
+
+    /// The plugin answers that it failed, with this status.
+    pub(super) fn fails(self, status: Status) -> Checked<()> {
+        self.fails_with(&[status])
+    }
+
+    /// The plugin answers that it failed, with one of these statuses.
+    pub(super) fn fails_with(self, statuses: &[Status]) -> Checked<()> {
+        let names: Vec<_> = statuses.iter().map(|status| status.name()).collect();
+        self.fails_as(names.join(" or "), |status| statuses.contains(&status))
+    }
+
+    /// The plugin answers that it failed, with whatever status.
+    pub(super) fn fails_somehow(self) -> Checked<()> {
+        self.fails_as("any status but OK".to_owned(), |_| true)
+    }
+
+    /// The plugin answers, with whatever status: the value if it is OK.
+    pub(super) fn answered(self) -> Checked<Option<T>> {
+        match self.got {
+            Ok(value) => {
+                self.trace.push(format!("{} → OK", self.sent));
+                Ok(Some(value))
+            }
+            Err(ClientError::Status(status)) => {
+                self.trace.push(format!("{} → {}", self.sent, status.name()));
+                Ok(None)
+            }
+            got => Err(self.trace.failure(self.sent, "an answer", received(&got))),
+        }
+    }
+
+    /// It succeeds, or the plugin answers with this status: then, `None`.
+    pub(super) fn unless(self, status: Status) -> Checked<Option<T>> {
+        match &self.got {
+            Err(ClientError::Status(got)) if *got == status => self.answered(),
+            _ => self.ok().map(Some),
+        }
+    }
+
+    fn fails_as(self, expected: String, holds: impl FnOnce(Status) -> bool) -> Checked<()> {
+        match self.got {
+            Err(ClientError::Status(status)) if holds(status) => {
+                self.trace.push(format!("{} → {}", self.sent, status.name()));
+                Ok(())
+            }
+            got => Err(self.trace.failure(self.sent, expected, received(&got))),
+        }
+    }
+}
+
+impl Step<Bytes> {
+    /// It succeeds with these bytes; if others came, where they begin to differ.
+    pub(super) fn is_content(self, content: &[u8]) -> Checked<()> {
+        let expected = format!("OK: {} bytes, as they were stored", content.len());
+        match &self.got {
+            Ok(data) if *data != content => {
+                let same = data.iter().zip(content).take_while(|(a, b)| a == b).count();
+                let received = format!("OK: {} bytes, wrong from byte {same} on", data.len());
+                Err(self.trace.failure(self.sent, expected, received))
+            }
+            _ => self.ok_and(expected, |_| true).map(|_| ()),
+        }
+    }
+}
+
+fn received<T: Debug>(got: &Result<T, ClientError>) -> String {
+    match got {
+        Ok(value) => shortened(format!("OK: {value:?}")),
+        Err(ClientError::Status(status)) => status.name().to_owned(),
+        Err(error) => error.to_string(),
+    }
+}
+
+fn shortened(mut text: String) -> String {
+    if let Some((end, _)) = text.char_indices().nth(SHOWN) {
+        text.truncate(end);
+        text.push('…');
+    }
+    text.replace("OK: ()", "OK")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failure<T>(checked: Checked<T>) -> Failure {
+        match checked {
+            Err(Stop::Failed(failure)) => failure,
+            _ => panic!("it should have failed"),
+        }
+    }
+
+    #[test]
+    fn a_failure_says_what_was_sent_expected_and_received_and_what_went_before() {
+        let trace = Trace::default();
+        trace.step("open", Ok(())).ok().unwrap();
+        let step: Step<()> = trace.step("close", Err(Status::NoEntry.into()));
+        let failure = failure(step.fails(Status::BadCount));
+        assert_eq!(failure.before, ["open → OK"]);
+        assert_eq!((&*failure.sent, &*failure.expected), ("close", "BADCOUNT"));
+        assert_eq!(failure.received, "NOENTRY");
+    }
+
+    #[test]
+    fn wrong_bytes_are_shown_by_where_they_begin() {
+        let step = Trace::default().step("read", Ok(Bytes::from_static(b"abX")));
+        assert_eq!(failure(step.is_content(b"abc")).received, "OK: 3 bytes, wrong from byte 2 on");
+    }
+
+    #[test]
+    fn a_value_is_not_shown_at_any_length() {
+        let step = Trace::default().step("list", Ok(vec![7; 10_000]));
+        assert!(failure(step.is(Vec::new())).received.chars().count() <= SHOWN + 1);
+    }
+
+    #[test]
+    fn a_status_is_an_answer_and_silence_is_none() {
+        let trace = Trace::default();
+        let refused: Step<()> = trace.step("x", Err(Status::IoErr.into()));
+        assert!(refused.answered().unwrap().is_none());
+        let silent: Step<()> = trace.step("x", Err(ClientError::Timeout));
+        assert!(failure(silent.answered()).received.contains("silent"));
+    }
+}

@@ -1,0 +1,156 @@
+//! The plugin under test: where it comes from, and whether it is still there.
+
+use std::time::Duration;
+
+use cvmcache::client::{Client, ClientError};
+use cvmcache::{Builder, CachePlugin, Control, Locator, Running, Server, ServerError};
+use tempfile::TempDir;
+use thiserror::Error;
+
+use crate::process::Ended;
+use crate::{PluginCommand, PluginProcess, StartError};
+
+/// What a [`Suite`](super::Suite) is run against.
+#[derive(Debug)]
+pub struct Target(Source);
+
+#[derive(Debug)]
+enum Source {
+    Running(Locator),
+    Command(PluginCommand),
+    Server(Box<Builder>),
+}
+
+/// Why a suite cannot be run.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum SuiteError {
+    /// The plugin cannot be started.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The plugin cannot be served.
+    #[error(transparent)]
+    Server(#[from] ServerError),
+    /// The plugin does not let a client in.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// No case has such a name.
+    #[error("no case has {0:?} in its name")]
+    NoSuchCase(String),
+    /// Only cases that were not asked for have such a name.
+    #[error("only hostile cases have {0:?} in their name, and they have to be asked for")]
+    OnlyHostile(String),
+}
+
+impl Target {
+    /// A plugin in this process, served without workers on a unix socket.
+    pub fn plugin(plugin: impl CachePlugin) -> Self {
+        Self::server(Server::builder(plugin))
+    }
+
+    /// A plugin in this process, served as the builder says on a unix socket.
+    pub fn server(builder: Builder) -> Self {
+        Self(Source::Server(Box::new(builder)))
+    }
+}
+
+/// A plugin that runs already, and may have other clients.
+impl From<Locator> for Target {
+    fn from(locator: Locator) -> Self {
+        Self(Source::Running(locator))
+    }
+}
+
+/// A plugin that is started, and started anew after a case that failed.
+impl From<PluginCommand> for Target {
+    fn from(command: PluginCommand) -> Self {
+        Self(Source::Command(command))
+    }
+}
+
+/// A target that serves.
+#[derive(Debug)]
+pub(super) struct Started {
+    locator: Locator,
+    served: Served,
+}
+
+#[derive(Debug)]
+enum Served {
+    Elsewhere,
+    Process { command: PluginCommand, process: PluginProcess },
+    Here { running: Option<Running>, _directory: TempDir },
+}
+
+impl Started {
+    pub(super) fn start(target: Target) -> Result<Self, SuiteError> {
+        match target.0 {
+            Source::Running(locator) => Ok(Self { locator, served: Served::Elsewhere }),
+            Source::Command(command) => {
+                let process = command.start()?;
+                let locator = process.locator().clone();
+                Ok(Self { locator, served: Served::Process { command, process } })
+            }
+            Source::Server(builder) => {
+                let directory = tempfile::tempdir().map_err(ServerError::Io)?;
+                let locator = Locator::Unix(directory.path().join("socket"));
+                let running = builder.listen(&locator)?.spawn()?;
+                let served = Served::Here { running: Some(running), _directory: directory };
+                Ok(Self { locator, served })
+            }
+        }
+    }
+
+    pub(super) fn locator(&self) -> &Locator {
+        &self.locator
+    }
+
+    /// True if nobody else has anything in the cache.
+    pub(super) fn is_ours(&self) -> bool {
+        !matches!(self.served, Served::Elsewhere)
+    }
+
+    /// A handle to steer the server by, if it runs in this process.
+    pub(super) fn control(&self) -> Option<&Control> {
+        match &self.served {
+            Served::Here { running, .. } => running.as_ref().map(Running::control),
+            _ => None,
+        }
+    }
+
+    /// Whether it lets clients in; if not, what there is to say about it.
+    pub(super) fn check_alive(&mut self, timeout: Duration) -> Result<(), String> {
+        let builder = Client::builder().name("test.cern.ch:alive").timeout(timeout);
+        let error = match builder.connect(&self.locator).and_then(Client::quit) {
+            Ok(()) => return Ok(()),
+            Err(error) => error,
+        };
+        if let Served::Process { process, .. } = &mut self.served
+            && let Ok(Some(status)) = process.wait_for(Duration::from_secs(1))
+        {
+            let log = process.log();
+            return Err(format!("the plugin {}; it has printed:\n{log}", Ended(status)));
+        }
+        Err(error.to_string())
+    }
+
+    /// Starts it anew, if it was started; true if it serves as a new one does.
+    pub(super) fn restart(&mut self) -> Result<bool, StartError> {
+        let Served::Process { command, process } = &mut self.served else { return Ok(false) };
+        *process = command.start()?;
+        self.locator = process.locator().clone();
+        Ok(true)
+    }
+}
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        if let Served::Here { running, .. } = &mut self.served
+            && let Some(running) = running.take()
+        {
+            running.control().terminate();
+            // How it ends is not what the suite is about.
+            let _ = running.wait();
+        }
+    }
+}

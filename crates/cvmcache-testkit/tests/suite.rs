@@ -1,0 +1,32 @@
+//! The conformance suite against the plugins that have to pass it.
+
+use std::path::PathBuf;
+
+use cvmcache_testkit::{Outcome, PluginCommand, Report, Suite};
+
+fn program(name: &str) -> PathBuf {
+    let build = escargot::CargoBuild::new().package("cvmcache").example(name).current_target();
+    build.run().expect("cargo builds it").path().to_owned()
+}
+
+fn check(name: &str, workers: &str, tcp: bool) -> Report {
+    let command = PluginCommand::new(program(name))
+        .option("CVMFS_CACHE_PLUGIN_SIZE", "100")
+        .option("CVMFS_CACHE_PLUGIN_WORKERS", workers);
+    let command = if tcp { command.tcp() } else { command };
+    let report = Suite::new().hostile(true).run(command).expect("it starts");
+    report.assert_good();
+    report
+}
+
+fn skipped(report: &Report) -> Vec<&'static str> {
+    let is_skipped =
+        |result: &&cvmcache_testkit::CaseResult| matches!(result.outcome, Outcome::Skipped(_));
+    report.results().iter().filter(is_skipped).map(|result| result.case.name()).collect()
+}
+
+#[test]
+fn the_ram_cache_passes_all_that_applies() {
+    let report = check("ram", "0", false);
+    assert_eq!(skipped(&report), ["capability-undeclared"]);
+}

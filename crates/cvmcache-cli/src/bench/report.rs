@@ -83,7 +83,10 @@ fn throughput_and_latency(out: &mut dyn Write, report: &Report) -> Result<()> {
             0.0 => NOTHING.to_owned(),
             mebibytes => rate(mebibytes),
         });
-        row.extend([latency.p50, latency.p99, latency.p999, latency.max].map(duration));
+        // Where nothing was hit, there is nothing that took time.
+        let shown =
+            |time| if result.latencies.is_empty() { NOTHING.into() } else { duration(time) };
+        row.extend([latency.p50, latency.p99, latency.p999, latency.max].map(shown));
         rows.push(row);
     }
     table(out, &header, rows)

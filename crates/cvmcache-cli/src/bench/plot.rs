@@ -11,14 +11,17 @@ use plotters::coord::ranged1d::{KeyPointHint, NoDefaultFormatting, Ranged, Value
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
+use super::compare::LIMIT;
 use super::measure::Latencies;
 use super::report::rate;
 use super::results::{Report, Result as Measured, Results};
 use crate::error::{Error, Result};
 
 /// Told apart by whoever sees no red or no green, too.
-const COLORS: [RGBColor; 3] =
-    [RGBColor(0, 114, 178), RGBColor(213, 94, 0), RGBColor(120, 120, 120)];
+const COLORS: [RGBColor; 2] = [RGBColor(0, 114, 178), RGBColor(213, 94, 0)];
+
+/// The bare socket is no plugin.
+const LIMIT_COLOR: RGBColor = RGBColor(120, 120, 120);
 
 /// All in pixels.
 const WIDTH: u32 = 900;
@@ -61,6 +64,15 @@ fn picture_of(report: &Report, picture: &mut String) -> Drawn {
     Ok(())
 }
 
+/// Each contender with its colour.
+fn colored(results: &Results) -> impl Iterator<Item = (&Measured, RGBColor)> {
+    let color = |result: &Measured, n: usize| match result.contender == LIMIT {
+        true => LIMIT_COLOR,
+        false => COLORS[n % COLORS.len()],
+    };
+    results.results.iter().enumerate().map(move |(n, result)| (result, color(result, n)))
+}
+
 /// Says which colour is whose.
 fn legend(area: &Area<'_>, results: &Results) -> Drawn {
     let style = (FONT, 17).into_font().color(&BLACK);
@@ -68,7 +80,7 @@ fn legend(area: &Area<'_>, results: &Results) -> Drawn {
     area.draw(&Text::new("Throughput", (LATENCY_WIDTH + 20, 38), style))?;
     let style = (FONT, 14).into_font().color(&BLACK);
     let mut x = 20;
-    for (result, color) in results.results.iter().zip(COLORS) {
+    for (result, color) in colored(results) {
         area.draw(&Rectangle::new([(x, 10), (x + 14, 24)], color.filled()))?;
         area.draw(&Text::new(result.contender.clone(), (x + 20, 10), style.clone()))?;
         // There are no metrics of the font that will be used; this is wide enough for most.
@@ -96,7 +108,7 @@ fn latencies(area: &Area<'_>, results: &Results) -> Drawn {
         .build_cartesian_2d(Axis { range: 0.0..NINES, ticks, label: percent }, latency)?;
     let mut mesh = chart.configure_mesh();
     mesh.light_line_style(TRANSPARENT).label_style((FONT, 12)).draw()?;
-    for (result, color) in results.results.iter().zip(COLORS).filter(|(r, _)| drawn(r)) {
+    for (result, color) in colored(results).filter(|(result, _)| drawn(result)) {
         let line = curve(&result.latencies).map(|(x, latency)| (x, decade(Some(latency))));
         chart.draw_series(LineSeries::new(line, color.stroke_width(2)))?;
     }
@@ -179,7 +191,7 @@ fn throughput(area: &Area<'_>, results: &Results) -> Drawn {
         // The figures are written behind the bars.
         .build_cartesian_2d(0.0..most * 1.5, -count..0.0)?;
     let style = (FONT, 13).into_font().color(&BLACK).pos(Pos::new(HPos::Left, VPos::Center));
-    for (n, (result, color)) in results.results.iter().zip(COLORS).enumerate() {
+    for (n, (result, color)) in colored(results).enumerate() {
         let (top, value) = (-(n as f64), figure(result));
         let bar = [(0.0, top - 0.2), (value, top - 0.8)];
         chart.draw_series([Rectangle::new(bar, color.filled())])?;

@@ -127,7 +127,9 @@ where
         if is_measured {
             samples.add(done, now - begun[number], now - window.from);
         }
-        if now < window.until {
+        // Something is measured in each round, however short it is.
+        let is_empty = samples.ops == 0 && now >= window.from;
+        if now < window.until || is_empty {
             begun[number] = now;
             link.queue(number, tasks[number].begin())?;
         } else {
@@ -179,6 +181,20 @@ mod tests {
         }
     }
 
+    /// Is not done before a certain time.
+    struct Patient(Instant);
+
+    impl Task<u32, u32> for Patient {
+        fn begin(&mut self) -> u32 {
+            1
+        }
+
+        fn proceed(&mut self, _: u32) -> Result<Next<u32>, ClientError> {
+            while Instant::now() < self.0 {}
+            Ok(Next::Done(Done::default()))
+        }
+    }
+
     #[test]
     fn each_task_has_one_request_under_way_and_ends_what_it_began() {
         let now = Instant::now();
@@ -187,6 +203,14 @@ mod tests {
         let samples = run(&mut stack, &mut [ToThree, ToThree], window).unwrap();
         assert_eq!((stack.most, stack.waiting.len()), (2, 0));
         assert_eq!((samples.ops, samples.requests, samples.bytes), (2, 6, 6));
+    }
+
+    #[test]
+    fn something_is_measured_however_short_the_round_is() {
+        let soon = Instant::now() + Duration::from_millis(1);
+        let window = Window { from: soon, until: soon };
+        let samples = run(&mut Stack::default(), &mut [Patient(soon)], window).unwrap();
+        assert_eq!(samples.ops, 1);
     }
 
     #[test]

@@ -4,13 +4,16 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand};
 use cvmcache::plugin::ObjectType;
 
-use crate::{check, completions, doctor, get, info, ls, output, put, shrink, soak, stat, top};
+use crate::{
+    bench, check, completions, doctor, get, info, ls, output, put, shrink, soak, stat, top,
+};
 
 const EXAMPLES: &str = "\
 Examples:
   cvmcache doctor /etc/cvmfs/default.local
   cvmcache info unix=/var/lib/cvmfs/cvmcache-ram.socket
   cvmcache check --spawn './my-plugin {conf}'
+  cvmcache bench --spawn './my-plugin {conf}' --limit
 
 LOCATOR is where the plugin listens, as in its configuration: unix=/path/to/socket
 or tcp=host:port. Commands that look into a plugin take it from CVMCACHE_LOCATOR
@@ -33,6 +36,7 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    Bench(Box<bench::Bench>),
     Check(check::Check),
     Completions(completions::Completions),
     Doctor(doctor::Doctor),

@@ -1,15 +1,18 @@
 //! Why a command could not do its work.
 
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
 use cvmcache::client::ClientError;
-use cvmcache::plugin::{Capabilities, ObjectId, ParseObjectIdError};
+use cvmcache::plugin::{Capabilities, ObjectId, ParseObjectIdError, Status};
 use cvmcache::{Locator, LocatorError};
 use cvmcache_testkit::{StartError, SuiteError};
 use thiserror::Error;
 
-pub(crate) type Result<T> = std::result::Result<T, Error>;
+use crate::output;
+
+pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Why a command could not do its work.
 #[derive(Debug, Error)]
@@ -59,6 +62,27 @@ pub(crate) enum Error {
     Connect(ClientError),
     #[error("{locator}: {source}")]
     Client { locator: Locator, source: ClientError },
+    #[error("{0}")]
+    Usage(String),
+    #[error(
+        "{workload} needs what {plugin} cannot do ({lacking}): leave it out; ping works with every \
+         plugin"
+    )]
+    Incapable { workload: &'static str, plugin: String, lacking: Capabilities },
+    #[error(
+        "objects of {} are too large for {plugin}, which has room for {}: a cache has to have room \
+         for two of them; take a smaller --object-size, or a larger cache",
+        output::bytes(*object_size),
+        output::bytes(*size)
+    )]
+    ObjectSize { plugin: String, object_size: u64, size: u64 },
+    #[error(
+        "{wanted} descriptors are needed for that many connections, and the system allows \
+         {allowed}: raise the limit (ulimit -Hn), or take fewer --connections and --idle"
+    )]
+    Descriptors { wanted: u64, allowed: u64 },
+    #[error("{workload} on {plugin}: {source}{}{}", Remedy(source), Log(log))]
+    Bench { workload: &'static str, plugin: String, source: ClientError, log: String },
     #[error("{0} would lose its objects: add --evict if nobody needs them")]
     WouldEvict(Locator),
     #[error("the system does not cooperate: {0}")]
@@ -103,7 +127,9 @@ impl Error {
             | Error::NoTerminal
             | Error::NoUser(_)
             | Error::NothingToStart
+            | Error::ObjectSize { .. }
             | Error::OnlyHostile(_)
+            | Error::Usage(_)
             | Error::WouldEvict(_) => 2,
             _ => 1,
         }
@@ -128,5 +154,30 @@ fn meaning(needed: Capabilities) -> &'static str {
         Capabilities::INFO => "it does not tell how large and how full it is",
         Capabilities::LIST => "it does not tell which objects it holds",
         _ => "it does not do this",
+    }
+}
+
+/// What can be done about the plugin's answer.
+struct Remedy<'a>(&'a ClientError);
+
+impl fmt::Display for Remedy<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.0.status() {
+            Some(Status::NoSpace) => {
+                "; what is open or being stored does not fit: take a larger cache, a smaller \
+                 --object-size, or fewer --connections and --in-flight"
+            }
+            Some(Status::NoSupport) => "; leave the workload out, ping works with every plugin",
+            _ => "",
+        })
+    }
+}
+
+/// What the plugin has printed, if anything.
+struct Log<'a>(&'a str);
+
+impl fmt::Display for Log<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() { Ok(()) } else { write!(f, "; it has printed:\n{}", self.0) }
     }
 }

@@ -7,6 +7,7 @@
 //! and `error` all that can go wrong.
 
 mod arguments;
+mod bench;
 mod check;
 mod completions;
 mod doctor;
@@ -65,6 +66,7 @@ fn main() -> ExitCode {
 
 fn run(command: Command, out: &mut dyn Write) -> Result<Verdict> {
     match command {
+        Command::Bench(command) => command.run(out),
         Command::Check(command) => command.run(out),
         Command::Completions(command) => command.run(out),
         Command::Doctor(command) => command.run(out),

@@ -12,9 +12,16 @@ pub(crate) struct Target {
     /// Where a plugin listens that runs already: unix=/path/to/socket or tcp=host:port
     #[arg(conflicts_with = "spawn")]
     locator: Option<Locator>,
+    #[command(flatten)]
+    start: Start,
+}
+
+/// The arguments by which commands are told to start one.
+#[derive(Debug, Default, Args)]
+pub(crate) struct Start {
     /// Start the plugin with this command, in which {conf} stands for its configuration file
     #[arg(long, value_name = "CMD")]
-    spawn: Option<PluginCommand>,
+    pub(crate) spawn: Option<PluginCommand>,
     /// A line of that configuration file; may be repeated
     #[arg(long, value_name = "KEY=VALUE", value_parser = option)]
     set: Vec<(String, String)>,
@@ -33,23 +40,38 @@ pub(crate) enum Plugin {
 impl Target {
     /// The plugin, started with the options in `defaults` unless the command line sets them.
     pub(crate) fn plugin(self, defaults: &[(&str, &str)]) -> Result<Plugin> {
-        let Some(mut command) = self.spawn else {
-            if self.tcp || !self.set.is_empty() {
-                return Err(Error::NothingToStart);
-            }
+        let Some(command) = &self.start.spawn else {
+            self.start.starts_nothing()?;
             return self.locator.map(Plugin::Running).ok_or(Error::NoTarget);
         };
-        for (key, value) in defaults {
-            command = command.option(*key, *value);
-        }
-        for (key, value) in self.set {
-            command = command.option(key, value);
-        }
-        Ok(Plugin::ToStart(if self.tcp { command.tcp() } else { command }))
+        Ok(Plugin::ToStart(self.start.configured(command, defaults)))
     }
 }
 
-fn option(text: &str) -> std::result::Result<(String, String), &'static str> {
+impl Start {
+    /// The command with the options in `defaults`, and those of the command line.
+    pub(crate) fn configured(
+        &self,
+        command: &PluginCommand,
+        defaults: &[(&str, &str)],
+    ) -> PluginCommand {
+        let mut command = command.clone();
+        for (key, value) in defaults {
+            command = command.option(*key, *value);
+        }
+        for (key, value) in &self.set {
+            command = command.option(key, value);
+        }
+        if self.tcp { command.tcp() } else { command }
+    }
+
+    /// Refuses arguments that are for a plugin to be started.
+    pub(crate) fn starts_nothing(&self) -> Result<()> {
+        if self.tcp || !self.set.is_empty() { Err(Error::NothingToStart) } else { Ok(()) }
+    }
+}
+
+fn option(text: &str) -> Result<(String, String), &'static str> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
         _ => Err("not a line of a configuration file: write KEY=VALUE"),

@@ -1,0 +1,329 @@
+//! `cvmcache bench`: how fast plugins are, how they compare, and what they cost.
+//!
+//! `workload` names what there is to measure, `tasks` do it, `driver` keeps them busy, `contender`
+//! is a plugin made ready, `limit` a bare socket in its place; `compare` lets them take turns, and
+//! `results` are what `report` prints and `plot` draws.
+
+mod compare;
+mod contender;
+mod driver;
+mod limit;
+mod measure;
+mod objects;
+mod plot;
+mod progress;
+mod report;
+mod results;
+mod session;
+mod sizes;
+mod tasks;
+mod usage;
+mod workload;
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use cvmcache::Locator;
+use cvmcache_testkit::PluginCommand;
+
+use crate::error::{Error, Result};
+use crate::target::{Plugin, Start};
+use crate::{Verdict, output};
+use contender::Contender;
+use progress::Progress;
+use results::{Report, Settings};
+use workload::Workload;
+
+const USAGE: &str = "cvmcache bench [OPTIONS] <LOCATOR|--spawn <CMD>> [WORKLOAD]...";
+
+const EXAMPLES: &str = "\
+Examples:
+  cvmcache bench unix=/var/lib/cvmfs/cvmcache-ram.socket
+  cvmcache bench --spawn '/usr/libexec/cvmfs/cache/cvmcache_ram {conf}' --limit ping read
+  cvmcache bench --spawn './mine {conf}' --vs-spawn './other {conf}' --plot compared.svg
+  cvmcache bench --spawn './mine {conf}' --set CVMFS_CACHE_PLUGIN_SIZE=4000 \\
+      --connections 3 --duration 30 churn
+  cvmcache bench --list
+
+A plugin that runs already may be used by others meanwhile. stat, read and mixed store objects of
+their own, up to an eighth of the cache, and leave them to be evicted; store and churn fill the
+cache, and are refused without --evict. A plugin that is started has a cache of 1000 MB, unless
+--set CVMFS_CACHE_PLUGIN_SIZE=MB says otherwise.";
+
+/// What a plugin is started with.
+const DEFAULTS: [(&str, &str); 1] = [("CVMFS_CACHE_PLUGIN_SIZE", "1000")];
+
+/// Measure throughput, latency, CPU time and memory of plugins, and compare them
+#[derive(Debug, Args)]
+#[command(override_usage = USAGE, after_help = EXAMPLES)]
+pub(crate) struct Bench {
+    /// Where the plugin listens, unless it is to be started, and the workloads
+    ///
+    /// As workloads, ping, stat, read, store and mixed are measured if none is named; store only
+    /// where evicting is allowed.
+    #[arg(value_name = "LOCATOR|WORKLOAD")]
+    what: Vec<Word>,
+    #[command(flatten)]
+    start: Start,
+    /// Compare with the plugin that listens there
+    #[arg(long, value_name = "LOCATOR", conflicts_with = "vs_spawn")]
+    vs: Option<Locator>,
+    /// Compare with a plugin that is started with this command, and configured alike
+    #[arg(long, value_name = "CMD")]
+    vs_spawn: Option<PluginCommand>,
+    /// Compare with a bare socket that carries the same bytes
+    #[arg(long)]
+    limit: bool,
+    /// Sessions that work at the same time
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = positive)]
+    connections: usize,
+    /// Requests under way on each of them
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = positive)]
+    in_flight: usize,
+    /// Sessions that do nothing besides
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    idle: u64,
+    /// How large objects are, as in 128K or 4MiB; for stat, read, store and churn
+    #[arg(long, value_name = "SIZE", value_parser = sizes::parse)]
+    object_size: Option<u64>,
+    /// How many times as large as the cache the working set of churn is
+    #[arg(long, value_name = "FACTOR", default_value_t = 2.0, value_parser = factor)]
+    working_set: f64,
+    /// How long to measure each workload on each plugin, in all rounds
+    #[arg(long, value_name = "SECONDS", default_value = "2", value_parser = seconds)]
+    duration: Duration,
+    /// How often plugins take turns
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+    /// Let store and churn evict what others have stored in a plugin that runs already
+    #[arg(long)]
+    evict: bool,
+    /// Draw latencies and throughput
+    #[arg(long, value_name = "FILE.svg")]
+    plot: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    /// List the workloads
+    #[arg(long)]
+    list: bool,
+}
+
+/// How the plugins are used.
+#[derive(Debug)]
+struct Shape {
+    connections: usize,
+    in_flight: usize,
+    idle: u64,
+    object_size: Option<u64>,
+    working_set: f64,
+    rounds: u32,
+    round: Duration,
+}
+
+/// A plugin or a workload; names of workloads have no `=`.
+#[derive(Debug, Clone)]
+enum Word {
+    Locator(Locator),
+    Workload(Workload),
+}
+
+impl Bench {
+    pub(crate) fn run(self, out: &mut dyn Write) -> Result<Verdict> {
+        if self.list {
+            report::list(out, self.json)?;
+            return Ok(Verdict::Good);
+        }
+        let shape = self.shape();
+        let (locator, named) = self.words()?;
+        let plugins = self.plugins(locator)?;
+        let all_ours = plugins.iter().all(|plugin| matches!(plugin, Plugin::ToStart(_)));
+        if let Some(workload) = named.iter().find(|w| w.evicts() && !all_ours && !self.evict) {
+            return Err(Error::Usage(format!(
+                "{workload} fills the cache, and so evicts what others have stored in it: add \
+                 --evict if they can bear it, or measure a plugin of your own with --spawn CMD"
+            )));
+        }
+        let connections = shape.connections as u64 * if self.limit { 3 } else { 1 };
+        session::allow_descriptors((connections + shape.idle) * plugins.len() as u64)?;
+        let contenders: Result<Vec<Contender>> =
+            plugins.into_iter().map(Contender::start).collect();
+        let mut contenders = contenders?;
+        tell_apart(&mut contenders);
+        let (workloads, skipped) = choose(named, self.evict, &contenders);
+        for workload in &workloads {
+            contenders.iter().try_for_each(|contender| contender.check(*workload, &shape))?;
+        }
+        let arms = contenders.len() + usize::from(self.limit);
+        let progress =
+            Progress::new(workloads.len() as u64 * arms as u64 * u64::from(shape.rounds));
+        let measure = |workload: &Workload| {
+            compare::measure(*workload, &contenders, self.limit, &shape, &progress)
+        };
+        let measured: Result<Vec<_>> = workloads.iter().map(measure).collect();
+        drop(progress);
+        let report = Report {
+            version: env!("CARGO_PKG_VERSION"),
+            settings: shape.settings(),
+            plugins: contenders.iter().map(|contender| contender.facts.clone()).collect(),
+            workloads: measured?,
+        };
+        if let Some(path) = &self.plot {
+            plot::draw(path, &report)?;
+        }
+        if self.json {
+            output::json(out, &report)?;
+        } else {
+            report::print(out, &report, &skipped)?;
+        }
+        Ok(Verdict::Good)
+    }
+
+    fn shape(&self) -> Shape {
+        Shape {
+            connections: self.connections,
+            in_flight: self.in_flight,
+            idle: self.idle,
+            object_size: self.object_size,
+            working_set: self.working_set,
+            rounds: self.rounds,
+            round: self.duration / self.rounds,
+        }
+    }
+
+    fn words(&self) -> Result<(Option<Locator>, Vec<Workload>)> {
+        let (mut locator, mut workloads) = (None, Vec::new());
+        for word in &self.what {
+            match word {
+                Word::Locator(new) if locator.is_none() => locator = Some(new.clone()),
+                Word::Locator(_) => {
+                    let text = "one plugin is measured: name the second with --vs LOCATOR";
+                    return Err(Error::Usage(text.to_owned()));
+                }
+                Word::Workload(workload) if workloads.contains(workload) => {}
+                Word::Workload(workload) => workloads.push(*workload),
+            }
+        }
+        Ok((locator, workloads))
+    }
+
+    /// The plugin, and the one to compare with.
+    fn plugins(&self, locator: Option<Locator>) -> Result<Vec<Plugin>> {
+        let start = |command| Plugin::ToStart(self.start.configured(command, &DEFAULTS));
+        let first = match (&self.start.spawn, locator) {
+            (Some(_), Some(_)) => {
+                let text = "a plugin is measured that runs already, or one that is started: leave \
+                            out the locator or --spawn, or compare with --vs LOCATOR";
+                return Err(Error::Usage(text.to_owned()));
+            }
+            (Some(command), None) => start(command),
+            (None, Some(locator)) => Plugin::Running(locator),
+            (None, None) => return Err(Error::NoTarget),
+        };
+        if self.start.spawn.is_none() && self.vs_spawn.is_none() {
+            self.start.starts_nothing()?;
+        }
+        let second = self.vs.clone().map(Plugin::Running).or(self.vs_spawn.as_ref().map(start));
+        Ok([Some(first), second].into_iter().flatten().collect())
+    }
+}
+
+impl Shape {
+    /// How large the objects of a workload are; those of `None` are as in a repository.
+    fn object_size(&self, workload: Workload) -> Option<u64> {
+        match workload {
+            Workload::Mixed => None,
+            Workload::Churn => self.object_size,
+            Workload::Store => Some(self.object_size.unwrap_or(4 << 20)),
+            _ => Some(self.object_size.unwrap_or(tasks::READ)),
+        }
+    }
+
+    fn settings(&self) -> Settings {
+        Settings {
+            connections: self.connections,
+            in_flight: self.in_flight,
+            idle_connections: self.idle,
+            rounds: self.rounds,
+            seconds_per_round: self.round.as_secs_f64(),
+        }
+    }
+}
+
+/// The workloads to measure: those that were named, or those among the usual ones that all plugins
+/// can do; and what the others lack.
+fn choose(
+    named: Vec<Workload>,
+    evict: bool,
+    contenders: &[Contender],
+) -> (Vec<Workload>, Vec<String>) {
+    if !named.is_empty() {
+        return (named, Vec::new());
+    }
+    let may_evict = evict || contenders.iter().all(Contender::is_ours);
+    let (mut workloads, mut skipped) = (Vec::new(), Vec::new());
+    for workload in Workload::usual(may_evict) {
+        let lacking = |c: &Contender| Some((c.facts.name.clone(), c.lacks(workload)?));
+        match contenders.iter().find_map(lacking) {
+            Some((plugin, lacking)) => {
+                skipped.push(format!("{workload} was left out: {plugin} cannot do {lacking}"));
+            }
+            None => workloads.push(workload),
+        }
+    }
+    (workloads, skipped)
+}
+
+/// Two plugins may call themselves alike.
+fn tell_apart(contenders: &mut [Contender]) {
+    if let [first, second] = contenders
+        && first.facts.name == second.facts.name
+    {
+        second.facts.name += " (2)";
+    }
+}
+
+impl FromStr for Word {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.contains('=') {
+            return text
+                .parse()
+                .map(Self::Locator)
+                .map_err(|error: cvmcache::LocatorError| error.to_string());
+        }
+        Workload::from_str(text, true).map(Self::Workload).map_err(|_| {
+            let names: Vec<_> = Workload::value_variants().iter().map(|w| w.name()).collect();
+            format!(
+                "neither a locator, as in unix=/path/to/socket, nor a workload: {}",
+                names.join(", ")
+            )
+        })
+    }
+}
+
+fn positive(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("nothing would be done: write 1 or more".to_owned()),
+        Ok(number) if number <= 1_000_000 => Ok(number),
+        _ => Err("not a number from 1 to 1000000".to_owned()),
+    }
+}
+
+fn factor(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(factor) if (0.1..=1000.0).contains(&factor) => Ok(factor),
+        _ => Err("write a number from 0.1 to 1000".to_owned()),
+    }
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    match text.parse() {
+        Ok(seconds) if (0.01..=86_400.0).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
+        _ => Err("write seconds, from 0.01 to 86400".to_owned()),
+    }
+}

@@ -1,0 +1,285 @@
+//! The plugins that are measured: started or found, and made ready for a workload.
+
+use std::sync::Arc;
+
+use cvmcache::Locator;
+use cvmcache::client::{Client, ClientError};
+use cvmcache::plugin::{CacheInfo, Capabilities, Status};
+use cvmcache_testkit::PluginProcess;
+use serde::Serialize;
+
+use super::Shape;
+use super::driver::{Loops, Measurable};
+use super::objects::{Family, Object, Sizes};
+use super::session::{self, Session};
+use super::tasks::{self, PluginTask};
+use super::usage;
+use super::workload::Workload;
+use crate::error::{Error, Result};
+use crate::target::Plugin;
+
+/// How many objects `stat` and `read` use.
+const HOT_OBJECTS: usize = 16;
+
+/// How many files `mixed` uses, if there is room.
+const FILES: usize = 1000;
+
+/// The part of the cache that objects may take up which are not to be evicted.
+const OPEN_PART: u64 = 8;
+
+/// A plugin to be measured.
+#[derive(Debug)]
+pub(super) struct Contender {
+    pub(super) facts: Facts,
+    pub(super) locator: Locator,
+    capabilities: Capabilities,
+    part_size: usize,
+    /// Dropped last: the plugin ends then.
+    process: Option<PluginProcess>,
+}
+
+/// What is told of a plugin.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct Facts {
+    pub(super) name: String,
+    pub(super) locator: String,
+    /// Known only if it is on this machine.
+    pub(super) pid: Option<u32>,
+    /// Unknown if the plugin does not tell.
+    pub(super) size_bytes: Option<u64>,
+}
+
+/// A plugin that has what a workload needs, and the sessions to measure it with.
+pub(super) struct Prepared {
+    pub(super) loops: Box<dyn Measurable>,
+    /// Of the objects that it keeps open.
+    keeper: Client,
+    open: Arc<[Object]>,
+    _idle: Vec<Client>,
+}
+
+/// What the tasks of a workload work on.
+pub(super) struct Material {
+    workload: Workload,
+    family: Family,
+    objects: Arc<[Object]>,
+    begun: Arc<std::sync::atomic::AtomicU64>,
+    /// How many objects the working set of `churn` has.
+    working_set: u64,
+    part_size: usize,
+}
+
+impl Contender {
+    pub(super) fn start(plugin: Plugin) -> Result<Self> {
+        let (locator, process) = match plugin {
+            Plugin::Running(locator) => (locator, None),
+            Plugin::ToStart(command) => {
+                let process = command.start()?;
+                (process.locator().clone(), Some(process))
+            }
+        };
+        let failed = |source| match source {
+            ClientError::Connect { .. } => Error::Connect(source),
+            source => Error::Client { locator: locator.clone(), source },
+        };
+        let mut client = session::connect(&locator).map_err(failed)?;
+        let size_bytes = info(&mut client).map_err(failed)?.map(|info| info.size_bytes);
+        let pid = client.plugin_pid().and_then(|pid| pid.try_into().ok());
+        let pid = pid.or(process.as_ref().map(PluginProcess::pid));
+        let mut name = client.plugin_name().escape_ascii().to_string();
+        if name.is_empty() {
+            name = pid.and_then(usage::program).unwrap_or_else(|| locator.to_string());
+        }
+        let facts = Facts { name, locator: locator.to_string(), pid, size_bytes };
+        let (capabilities, part_size) = (client.capabilities(), client.max_object_size());
+        Ok(Self { facts, locator, capabilities, part_size, process })
+    }
+
+    /// Whether it was started for the purpose, so that nobody else has anything in it.
+    pub(super) fn is_ours(&self) -> bool {
+        self.process.is_some()
+    }
+
+    /// What it lacks for a workload.
+    pub(super) fn lacks(&self, workload: Workload) -> Option<Capabilities> {
+        let lacking = workload.needs().without(self.capabilities);
+        (lacking != Capabilities::NONE).then_some(lacking)
+    }
+
+    /// Refuses what cannot work.
+    pub(super) fn check(&self, workload: Workload, shape: &Shape) -> Result<()> {
+        if let Some(lacking) = self.lacks(workload) {
+            let plugin = self.facts.name.clone();
+            return Err(Error::Incapable { workload: workload.name(), plugin, lacking });
+        }
+        let object_size = match workload {
+            Workload::Ping | Workload::Mixed => return Ok(()),
+            _ => shape.object_size(workload).unwrap_or_default(),
+        };
+        match self.facts.size_bytes {
+            Some(size) if object_size > size / 2 => {
+                Err(Error::ObjectSize { plugin: self.facts.name.clone(), object_size, size })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Opens sessions, and stores what the workload needs. `note` is told how far that is, from
+    /// 0 to 1.
+    pub(super) fn prepare(
+        &self,
+        workload: Workload,
+        shape: &Shape,
+        note: &dyn Fn(f64),
+    ) -> Result<(Prepared, Material), ClientError> {
+        let idle = session::idle(&self.locator, shape.idle)?;
+        let mut keeper = session::connect(&self.locator)?;
+        let material = self.material(workload, shape);
+        for object in material.objects.iter() {
+            material.family.store(&mut keeper, object)?;
+        }
+        if workload == Workload::Churn {
+            self.fill(&mut keeper, &material, note)?;
+        }
+        let link = |_| -> Result<_, ClientError> {
+            let link = Session::open(&self.locator, shape.in_flight)?;
+            Ok((link, (0..shape.in_flight).map(|_| material.task()).collect::<Vec<_>>()))
+        };
+        let loops: Result<Vec<_>, _> = (0..shape.connections).map(link).collect();
+        let open = Arc::clone(&material.objects);
+        let loops = Box::new(Loops(loops?));
+        Ok((Prepared { loops, keeper, open, _idle: idle }, material))
+    }
+
+    /// How full it is; `None` if it does not tell.
+    pub(super) fn info(&self, prepared: &mut Prepared) -> Result<Option<CacheInfo>, ClientError> {
+        info(&mut prepared.keeper)
+    }
+
+    /// Says how a measurement failed, and what the plugin printed if it is no more.
+    pub(super) fn failed(&self, workload: Workload, source: ClientError) -> Error {
+        let log = match (&source, &self.process) {
+            (
+                ClientError::Closed | ClientError::Io(_) | ClientError::Connect { .. },
+                Some(process),
+            ) => process.log(),
+            _ => String::new(),
+        };
+        let plugin = self.facts.name.clone();
+        Error::Bench { workload: workload.name(), plugin, source, log }
+    }
+
+    fn material(&self, workload: Workload, shape: &Shape) -> Material {
+        let sizes = shape.object_size(workload).map_or(Sizes::Repository, Sizes::All);
+        let family = Family::new(sizes);
+        let size = self.facts.size_bytes.unwrap_or(u64::MAX);
+        let may_be_open = size / OPEN_PART;
+        let objects = match workload {
+            Workload::Stat | Workload::Read => within(may_be_open, family.sample(HOT_OBJECTS)),
+            Workload::Mixed => {
+                let fit = (may_be_open as f64 / family.mean_size()) as usize;
+                within(may_be_open, family.sample(fit.clamp(1, FILES)))
+            }
+            _ => Vec::new(),
+        };
+        let working_set = size as f64 * shape.working_set / family.mean_size();
+        Material {
+            workload,
+            family,
+            objects: objects.into(),
+            begun: Arc::default(),
+            working_set: (working_set as u64).max(1),
+            part_size: self.part_size,
+        }
+    }
+
+    /// Stores as much of the working set as the cache has room for.
+    fn fill(
+        &self,
+        client: &mut Client,
+        material: &Material,
+        note: &dyn Fn(f64),
+    ) -> Result<(), ClientError> {
+        let size = self.facts.size_bytes.unwrap_or_default();
+        let mut stored = 0;
+        for number in 0..material.working_set {
+            if stored >= size {
+                break;
+            }
+            let object = material.family.object(number);
+            material.family.store(client, &object)?;
+            client.close(&object.id)?;
+            stored += object.size;
+            note(stored as f64 / size as f64);
+        }
+        Ok(())
+    }
+}
+
+impl Prepared {
+    /// Closes what is open, so that it can be evicted, and says goodbye.
+    pub(super) fn finish(mut self) -> Result<(), ClientError> {
+        for object in self.open.iter() {
+            self.keeper.close(&object.id)?;
+        }
+        self.keeper.quit()
+    }
+}
+
+impl Material {
+    pub(super) fn task(&self) -> PluginTask {
+        let (family, part_size) = (self.family.clone(), self.part_size);
+        let objects = Arc::clone(&self.objects);
+        let step = tasks::READ.min(part_size as u64);
+        match self.workload {
+            Workload::Ping => Box::new(tasks::Ping(family.object(0).id)),
+            Workload::Stat => Box::new(tasks::Stat(objects)),
+            Workload::Read => Box::new(tasks::Read { objects, step }),
+            Workload::Store => {
+                let begun = Arc::clone(&self.begun);
+                Box::new(tasks::Store { family, begun, part_size, upload: None })
+            }
+            Workload::Mixed => Box::new(tasks::Mixed { objects, step, file: None }),
+            Workload::Churn => Box::new(tasks::Churn {
+                family,
+                count: self.working_set,
+                part_size,
+                step,
+                object: None,
+                upload: None,
+                read: None,
+            }),
+        }
+    }
+}
+
+fn info(client: &mut Client) -> Result<Option<CacheInfo>, ClientError> {
+    match client.info() {
+        Err(ClientError::Status(Status::NoSupport)) => Ok(None),
+        info => info.map(Some),
+    }
+}
+
+/// As many of the objects as fit, from the smallest; at least one.
+fn within(bytes: u64, mut objects: Vec<Object>) -> Vec<Object> {
+    let mut sum = 0;
+    let fits = |object: &&Object| {
+        sum += object.size;
+        sum <= bytes
+    };
+    let count = objects.iter().take_while(fits).count();
+    objects.truncate(count.max(1));
+    objects
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_is_kept_open_than_may_be_but_something_is() {
+        let objects = Family::new(Sizes::All(100)).sample(10);
+        assert_eq!(within(350, objects.clone()).len(), 3);
+        assert_eq!(within(99, objects).len(), 1);
+    }
+}

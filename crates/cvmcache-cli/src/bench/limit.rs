@@ -1,0 +1,301 @@
+//! What the machine allows: the same bytes through a bare socket, with nothing in between.
+//!
+//! A workload is played through once with an imaginary plugin that has everything, and the length
+//! of each message noted. Then an echo of those lengths is measured by the same loop as plugins.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::thread;
+
+use cvmcache::Locator;
+use cvmcache::client::{
+    ClientError, ClientMessage, Operation, Reply, ReplyBody, Request, ServerMessage,
+};
+use cvmcache::plugin::{Data, ObjectInfo, ObjectType};
+use cvmcache_proto::frame;
+
+use super::driver::{Done, Link, Next, Task};
+use super::tasks::PluginTask;
+
+/// A number as most sessions and requests have, by its length.
+const SOME_NUMBER: u64 = 1 << 20;
+
+/// Both ends move bytes in pieces of this size.
+const BUFFER: usize = 256 * 1024;
+
+/// What each request begins with: its own length, and that of the answer.
+const HEAD: usize = 8;
+
+/// Where the bytes come from; nobody looks at them.
+static ZEROS: [u8; BUFFER] = [0; BUFFER];
+
+/// A request and its answer, as long as they are on the wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Exchange {
+    request: u32,
+    answer: u32,
+}
+
+/// What is exchanged to do something once, and what has been done then.
+type Script = (Vec<Exchange>, Done);
+
+/// Plays a task through a number of times.
+pub(super) fn rehearse(mut task: PluginTask, times: usize) -> Result<Vec<Script>, ClientError> {
+    let once = |_| {
+        let mut exchanges = Vec::new();
+        let mut operation = task.begin();
+        loop {
+            let answer = perfect(&operation);
+            exchanges.push(Exchange::new(operation, answer.clone())?);
+            match task.proceed(answer)? {
+                Next::Request(next) => operation = next,
+                Next::Done(done) => return Ok((exchanges, done)),
+            }
+        }
+    };
+    (0..times).map(once).collect()
+}
+
+/// The answer of a plugin that has everything.
+fn perfect(operation: &Operation) -> ReplyBody {
+    match operation {
+        Operation::Read { size, .. } => {
+            let result = Ok(Data::from(vec![0; *size as usize]));
+            ReplyBody::Read { result, data_crc32: None }
+        }
+        Operation::ObjectInfo { .. } => {
+            let info = ObjectInfo { size: SOME_NUMBER, object_type: ObjectType::Regular };
+            ReplyBody::ObjectInfo(Ok(info))
+        }
+        Operation::Store(part) => ReplyBody::Store { result: Ok(()), part: part.number },
+        _ => ReplyBody::Refcount(Ok(())),
+    }
+}
+
+impl Exchange {
+    fn new(operation: Operation, body: ReplyBody) -> Result<Self, ClientError> {
+        let request = Request { session: SOME_NUMBER, id: SOME_NUMBER, operation };
+        let (message, attachment) = ClientMessage::Request(request).into_wire();
+        let mut bytes = Vec::new();
+        frame::encode(message, attachment.len(), &mut bytes)?;
+        let request = bytes.len() + attachment.len();
+        bytes.clear();
+        let reply = Reply { id: SOME_NUMBER, body };
+        let (message, attachment) = ServerMessage::Reply(reply).into_wire();
+        frame::encode(message, attachment.len(), &mut bytes)?;
+        let answer = bytes.len() + attachment.len();
+        // Frames are smaller than 16 MiB.
+        Ok(Self { request: request.max(HEAD) as u32, answer: answer as u32 })
+    }
+
+    fn head(self) -> [u8; HEAD] {
+        (u64::from(self.request) << 32 | u64::from(self.answer)).to_le_bytes()
+    }
+
+    fn from_head(head: [u8; HEAD]) -> Self {
+        let both = u64::from_le_bytes(head);
+        Self { request: (both >> 32) as u32, answer: both as u32 }
+    }
+}
+
+/// One of the scripts after the other, as chance has it.
+#[derive(Debug)]
+pub(super) struct Actor {
+    pub(super) scripts: std::sync::Arc<[Script]>,
+    pub(super) script: usize,
+    pub(super) next: usize,
+}
+
+impl Task<Exchange, ()> for Actor {
+    fn begin(&mut self) -> Exchange {
+        (self.script, self.next) = (fastrand::usize(..self.scripts.len()), 1);
+        self.scripts[self.script].0[0]
+    }
+
+    fn proceed(&mut self, (): ()) -> Result<Next<Exchange>, ClientError> {
+        let (exchanges, done) = &self.scripts[self.script];
+        self.next += 1;
+        Ok(match exchanges.get(self.next - 1) {
+            Some(exchange) => Next::Request(*exchange),
+            None => Next::Done(*done),
+        })
+    }
+}
+
+/// A bare socket, with an echo at its other end.
+pub(super) struct Echoed {
+    stream: Box<dyn Stream>,
+    /// What waits to be sent.
+    outgoing: Vec<u8>,
+    /// Whose answers are to come, and how long they are.
+    waiting: VecDeque<(usize, usize)>,
+    arrived: usize,
+    buffer: Vec<u8>,
+}
+
+trait Stream: Read + Write + Send {}
+
+impl<T: Read + Write + Send> Stream for T {}
+
+impl Echoed {
+    /// Connects to an echo on a thread of its own, by the same means as a plugin is reached.
+    pub(super) fn start(like: &Locator) -> io::Result<Self> {
+        let (near, far): (Box<dyn Stream>, Box<dyn Stream>) = match like {
+            Locator::Tcp { .. } => {
+                let listener = TcpListener::bind(("127.0.0.1", 0))?;
+                let near = TcpStream::connect(listener.local_addr()?)?;
+                let (far, _) = listener.accept()?;
+                near.set_nodelay(true)?;
+                far.set_nodelay(true)?;
+                (Box::new(near), Box::new(far))
+            }
+            _ => {
+                let (near, far) = UnixStream::pair()?;
+                (Box::new(near), Box::new(far))
+            }
+        };
+        // The other end tells of a failure by closing, and this end notices.
+        thread::spawn(move || echo(far));
+        Ok(Self {
+            stream: near,
+            outgoing: Vec::new(),
+            waiting: VecDeque::new(),
+            arrived: 0,
+            buffer: vec![0; BUFFER],
+        })
+    }
+
+    /// Sends what waits, and `more` bytes.
+    fn flush(&mut self, more: usize) -> io::Result<()> {
+        write_with(&mut *self.stream, &self.outgoing, more)?;
+        self.outgoing.clear();
+        Ok(())
+    }
+}
+
+impl Link for Echoed {
+    type Request = Exchange;
+    type Answer = ();
+
+    fn queue(&mut self, task: usize, exchange: Exchange) -> Result<(), ClientError> {
+        self.waiting.push_back((task, exchange.answer as usize));
+        self.outgoing.extend_from_slice(&exchange.head());
+        let rest = exchange.request as usize - HEAD;
+        // As the client of a plugin does: what is large is sent at once, without a copy.
+        if rest > 4096 {
+            return Ok(self.flush(rest)?);
+        }
+        self.outgoing.resize(self.outgoing.len() + rest, 0);
+        Ok(())
+    }
+
+    fn receive(&mut self) -> Result<(usize, ()), ClientError> {
+        let (task, len) = self.waiting.pop_front().ok_or(ClientError::Closed)?;
+        while self.arrived < len {
+            self.flush(0)?;
+            match self.stream.read(&mut self.buffer)? {
+                0 => return Err(ClientError::Closed),
+                n => self.arrived += n,
+            }
+        }
+        self.arrived -= len;
+        Ok((task, ()))
+    }
+}
+
+/// Reads requests, and answers all that have come in together, until the other end closes.
+fn echo(mut stream: Box<dyn Stream>) -> io::Result<()> {
+    let mut buffer = vec![0; BUFFER];
+    let (mut head, mut head_len) = ([0; HEAD], 0);
+    // Of the request that is being read: what is missing, and what is to be answered then.
+    let (mut missing, mut answer) = (0, 0);
+    loop {
+        let len = stream.read(&mut buffer)?;
+        if len == 0 {
+            return Ok(());
+        }
+        let mut bytes = &buffer[..len];
+        let mut answers = 0;
+        while !bytes.is_empty() {
+            if missing == 0 {
+                let part = bytes.len().min(HEAD - head_len);
+                head[head_len..head_len + part].copy_from_slice(&bytes[..part]);
+                head_len += part;
+                bytes = &bytes[part..];
+                if head_len < HEAD {
+                    break;
+                }
+                let exchange = Exchange::from_head(head);
+                (missing, answer) = (exchange.request as usize - HEAD, exchange.answer as usize);
+                head_len = 0;
+            }
+            let part = bytes.len().min(missing);
+            missing -= part;
+            bytes = &bytes[part..];
+            if missing == 0 {
+                answers += answer;
+            }
+        }
+        write_with(&mut *stream, &[], answers)?;
+    }
+}
+
+/// Writes bytes, and some more that do not matter.
+fn write_with(stream: &mut dyn Stream, mut bytes: &[u8], mut more: usize) -> io::Result<()> {
+    while !bytes.is_empty() || more > 0 {
+        let slices = [IoSlice::new(bytes), IoSlice::new(&ZEROS[..more.min(BUFFER)])];
+        let written = match stream.write_vectored(&slices) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            written => written?,
+        };
+        if written == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        let of_bytes = written.min(bytes.len());
+        bytes = &bytes[of_bytes..];
+        more -= written - of_bytes;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::super::objects::{Family, Sizes};
+    use super::super::tasks;
+    use super::*;
+
+    #[test]
+    fn lengths_are_those_of_real_messages() {
+        let objects: Arc<[_]> = Family::new(Sizes::All(300_000)).sample(1).into();
+        let mixed = tasks::Mixed { objects, step: tasks::READ, file: None };
+        let scripts = rehearse(Box::new(mixed), 2).unwrap();
+        let (exchanges, done) = &scripts[0];
+        assert_eq!((exchanges.len(), done.bytes), (6, 300_000));
+        let answers: u32 = exchanges.iter().map(|exchange| exchange.answer).sum();
+        assert!((300_030..300_200).contains(&answers), "{answers}");
+        assert!(exchanges.iter().all(|exchange| (40..80).contains(&exchange.request)));
+    }
+
+    #[test]
+    fn a_head_tells_both_lengths() {
+        let exchange = Exchange { request: 9, answer: 1 << 24 };
+        assert_eq!(Exchange::from_head(exchange.head()), exchange);
+    }
+
+    #[test]
+    fn an_echo_answers_requests_of_any_length_in_order() {
+        for like in ["unix=/x", "tcp=localhost:1"] {
+            let mut link = Echoed::start(&like.parse().unwrap()).unwrap();
+            let lengths = [(8, 1), (2 * BUFFER as u32, 7), (9, 3 * BUFFER as u32), (8, 0)];
+            for (task, (request, answer)) in lengths.into_iter().enumerate() {
+                link.queue(task, Exchange { request, answer }).unwrap();
+            }
+            let order = [(); 4].map(|()| link.receive().unwrap().0);
+            assert_eq!((order, link.arrived), ([0, 1, 2, 3], 0));
+        }
+    }
+}

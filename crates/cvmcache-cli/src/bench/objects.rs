@@ -1,0 +1,173 @@
+//! Objects that are nobody's: their names and their content, made from chance.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use cvmcache::client::{Client, ClientError, NewUpload, StorePart};
+use cvmcache::plugin::{HashAlgorithm, ObjectId, ObjectType};
+
+use super::sizes;
+
+/// What listings show next to the objects.
+pub(super) const DESCRIPTION: &[u8] = b"cvmcache bench";
+
+/// All content is cut from this many bytes.
+const CONTENT: usize = 4 * 1024 * 1024;
+
+/// An object that is stored, or could be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Object {
+    pub(super) id: ObjectId,
+    pub(super) size: u64,
+}
+
+/// How large objects are.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Sizes {
+    All(u64),
+    /// As in a software repository, see `sizes`.
+    Repository,
+}
+
+/// A family of objects, of which any number can be named without remembering them.
+///
+/// The names are digests that chance has made, anew in each run, so they are those of no files.
+#[derive(Debug, Clone)]
+pub(super) struct Family {
+    seed: u64,
+    sizes: Sizes,
+    content: Bytes,
+}
+
+impl Family {
+    pub(super) fn new(sizes: Sizes) -> Self {
+        let mut bytes = vec![0; CONTENT];
+        fastrand::fill(&mut bytes);
+        Self { seed: fastrand::u64(..), sizes, content: bytes.into() }
+    }
+
+    /// An object by its number.
+    pub(super) fn object(&self, number: u64) -> Object {
+        let mut chance = self.chance(number);
+        let size = match self.sizes {
+            Sizes::All(size) => size,
+            Sizes::Repository => sizes::at(chance.f64()),
+        };
+        self.named(&mut chance, size)
+    }
+
+    /// `count` objects whose sizes are spread as evenly as they can be.
+    pub(super) fn sample(&self, count: usize) -> Vec<Object> {
+        let spread = |n: usize| (n as f64 + 0.5) / count as f64;
+        let size = |n| match self.sizes {
+            Sizes::All(size) => size,
+            Sizes::Repository => sizes::at(spread(n)),
+        };
+        (0..count).map(|n| self.named(&mut self.chance(n as u64), size(n))).collect()
+    }
+
+    /// How large they are on average, in bytes.
+    pub(super) fn mean_size(&self) -> f64 {
+        match self.sizes {
+            Sizes::All(size) => size as f64,
+            Sizes::Repository => sizes::mean(),
+        }
+    }
+
+    /// A part of an upload of `object`, from 1, of at most `part_size` bytes. Parts up to that
+    /// size are cut from the content without copying it.
+    pub(super) fn part(&self, object: &Object, number: u64, part_size: usize) -> StorePart {
+        let first = (number - 1) * part_size as u64;
+        let left = object.size.saturating_sub(first);
+        let len = left.min(part_size as u64) as usize;
+        let is_first = number == 1;
+        StorePart {
+            object: object.id,
+            number,
+            last: left <= part_size as u64,
+            expected_size: Some(object.size),
+            object_type: ObjectType::Regular,
+            description: is_first.then(|| Bytes::from_static(DESCRIPTION)),
+            data_crc32: None,
+            data: self.content.slice(range(object, number, len)),
+        }
+    }
+
+    /// Stores an object and leaves it open.
+    pub(super) fn store(&self, client: &mut Client, object: &Object) -> Result<(), ClientError> {
+        let new = NewUpload::new(object.id).expected_size(object.size).description(DESCRIPTION);
+        let mut upload = client.begin_upload(new);
+        loop {
+            let part = self.part(object, upload.next_part(), client.max_object_size());
+            if part.last {
+                return upload.commit(client, part.data);
+            }
+            upload.write(client, part.data)?;
+        }
+    }
+
+    fn chance(&self, number: u64) -> fastrand::Rng {
+        // Neighbouring seeds have little in common once the first numbers are drawn.
+        let mut chance = fastrand::Rng::with_seed(self.seed.wrapping_add(number));
+        chance.u64(..);
+        chance
+    }
+
+    fn named(&self, chance: &mut fastrand::Rng, size: u64) -> Object {
+        let mut digest = [0; ObjectId::DIGEST_LEN];
+        chance.fill(&mut digest);
+        Object { id: ObjectId::new(HashAlgorithm::Sha1, digest), size }
+    }
+}
+
+/// Which bytes of the content a part consists of: others for other objects and parts.
+fn range(object: &Object, number: u64, len: usize) -> Range<usize> {
+    let digest = object.id.digest();
+    let spread = u64::from_le_bytes([
+        digest[0], digest[1], digest[2], digest[3], digest[4], digest[5], digest[6], digest[7],
+    ]);
+    let first = spread.wrapping_add(number.wrapping_mul(4099)) % (CONTENT - len + 1) as u64;
+    first as usize..first as usize + len
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_object_is_the_same_whenever_it_is_named() {
+        let family = Family::new(Sizes::Repository);
+        assert_eq!(family.object(7), family.object(7));
+        assert_ne!(family.object(7).id, family.object(8).id);
+        assert_ne!(family.object(7).id, Family::new(Sizes::Repository).object(7).id);
+    }
+
+    #[test]
+    fn parts_make_up_the_object() {
+        let part_size = 4096;
+        for size in [0, 1, 4096, 4097, 3 * 4096] {
+            let family = Family::new(Sizes::All(size));
+            let object = family.object(1);
+            let (mut sum, mut number) = (0, 0);
+            loop {
+                number += 1;
+                let part = family.part(&object, number, part_size);
+                assert_eq!((part.number, part.object), (number, object.id));
+                sum += part.data.len() as u64;
+                if part.last {
+                    break;
+                }
+                assert_eq!(part.data.len(), part_size);
+            }
+            assert_eq!((sum, number), (size, size.div_ceil(4096).max(1)));
+        }
+    }
+
+    #[test]
+    fn a_sample_has_the_mean_of_its_family() {
+        let family = Family::new(Sizes::Repository);
+        let sample = family.sample(1000);
+        let mean = sample.iter().map(|object| object.size as f64).sum::<f64>() / 1000.0;
+        assert!((mean / family.mean_size() - 1.0).abs() < 0.2, "{mean}");
+    }
+}

@@ -1,0 +1,201 @@
+//! What came of a run: the figures, as they are printed, drawn and written as JSON.
+
+use serde::Serialize;
+
+use super::contender::Facts;
+use super::measure::{self, Latencies, Round};
+use super::usage::Memory;
+use super::workload::Workload;
+
+/// All of it.
+#[derive(Debug, Serialize)]
+pub(super) struct Report {
+    pub(super) version: &'static str,
+    pub(super) settings: Settings,
+    pub(super) plugins: Vec<Facts>,
+    pub(super) workloads: Vec<Results>,
+}
+
+/// How it was measured.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct Settings {
+    pub(super) connections: usize,
+    pub(super) in_flight: usize,
+    pub(super) idle_connections: u64,
+    pub(super) rounds: u32,
+    pub(super) seconds_per_round: f64,
+}
+
+/// Of one workload: the results of all contenders, and how the first compares to the others.
+#[derive(Debug, Serialize)]
+pub(super) struct Results {
+    pub(super) workload: Workload,
+    pub(super) results: Vec<Result>,
+    pub(super) ratios: Vec<Ratio>,
+}
+
+/// Of one workload and one contender.
+#[derive(Debug, Serialize)]
+pub(super) struct Result {
+    pub(super) contender: String,
+    pub(super) ops: u64,
+    /// These three are medians of the rounds.
+    pub(super) ops_per_second: f64,
+    pub(super) requests_per_second: f64,
+    pub(super) bytes_per_second: f64,
+    /// Of all rounds.
+    pub(super) latency_ns: Percentiles,
+    /// What part of the objects was there, if that is the question.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) hit_ratio: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) evicted_bytes: Option<u64>,
+    pub(super) cpu_seconds_per_million_requests: Option<f64>,
+    pub(super) memory: Option<Memory>,
+    /// The most memory it ever had, as a part of the size of the cache.
+    pub(super) peak_per_size: Option<f64>,
+    pub(super) rounds: Vec<RoundFigures>,
+    #[serde(skip)]
+    pub(super) latencies: Latencies,
+}
+
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(super) struct RoundFigures {
+    ops_per_second: f64,
+    latency_ns: Percentiles,
+}
+
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(super) struct Percentiles {
+    pub(super) p50: u64,
+    pub(super) p99: u64,
+    #[serde(rename = "p99.9")]
+    pub(super) p999: u64,
+    pub(super) max: u64,
+}
+
+/// How the first contender compares to another.
+#[derive(Debug, Serialize)]
+pub(super) struct Ratio {
+    pub(super) of: String,
+    pub(super) to: String,
+    pub(super) ops_per_second: Spread,
+    pub(super) p50: Spread,
+    pub(super) p99: Spread,
+}
+
+/// A ratio, pair by pair of neighbouring rounds.
+#[derive(Debug, Serialize)]
+pub(super) struct Spread {
+    pub(super) median: f64,
+    pub(super) min: f64,
+    pub(super) max: f64,
+    pub(super) pairs: Vec<f64>,
+}
+
+impl Result {
+    pub(super) fn of(contender: &str, rounds: &[Round]) -> Self {
+        let latencies = measure::merged(rounds);
+        let ops: u64 = rounds.iter().map(|round| round.ops).sum();
+        let median = |figure: fn(&Round) -> f64| measure::median(rounds.iter().map(figure));
+        Self {
+            contender: contender.to_owned(),
+            ops,
+            ops_per_second: median(|round| round.ops_per_second),
+            requests_per_second: median(|round| round.requests_per_second),
+            bytes_per_second: median(|round| round.bytes_per_second),
+            latency_ns: Percentiles::of(&latencies),
+            hit_ratio: None,
+            evicted_bytes: None,
+            cpu_seconds_per_million_requests: None,
+            memory: None,
+            peak_per_size: None,
+            rounds: rounds.iter().map(RoundFigures::of).collect(),
+            latencies,
+        }
+    }
+}
+
+impl RoundFigures {
+    fn of(round: &Round) -> Self {
+        let ops_per_second = round.ops_per_second;
+        Self { ops_per_second, latency_ns: Percentiles::of(&round.latencies) }
+    }
+}
+
+impl Percentiles {
+    fn of(latencies: &Latencies) -> Self {
+        let [p50, p99, p999] = [0.5, 0.99, 0.999].map(|p| latencies.value_at_quantile(p));
+        Self { p50, p99, p999, max: latencies.max() }
+    }
+}
+
+impl Ratio {
+    pub(super) fn of((of, a): (&str, &[Round]), (to, b): (&str, &[Round])) -> Self {
+        let spread = |figure: &dyn Fn(&Round) -> f64| {
+            Spread::of(a.iter().zip(b).map(|(a, b)| figure(a) / figure(b)).collect())
+        };
+        let latency = |p| spread(&|round: &Round| round.latencies.value_at_quantile(p) as f64);
+        Self {
+            of: of.to_owned(),
+            to: to.to_owned(),
+            ops_per_second: spread(&|round| round.ops_per_second),
+            p50: latency(0.5),
+            p99: latency(0.99),
+        }
+    }
+}
+
+impl Spread {
+    pub(super) fn of(pairs: Vec<f64>) -> Self {
+        // Where nothing was done in a round, there is nothing to compare.
+        let pairs: Vec<f64> = pairs.into_iter().filter(|ratio| ratio.is_finite()).collect();
+        let median = measure::median(pairs.iter().copied());
+        let min = pairs.iter().copied().reduce(f64::min).unwrap_or_default();
+        let max = pairs.iter().copied().reduce(f64::max).unwrap_or_default();
+        Self { median, min, max, pairs }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::driver::Done;
+    use super::super::measure::Samples;
+    use super::*;
+
+    /// A round in which something took so many milliseconds, and nothing else was done.
+    fn round(latency: u64) -> Round {
+        let mut samples = Samples::default();
+        let latency = Duration::from_millis(latency);
+        samples.add(Done { bytes: 1, ..Done::default() }, latency, latency);
+        Round::of(vec![samples])
+    }
+
+    #[test]
+    fn neighbouring_rounds_are_compared() {
+        let (a, b) = ([1, 2, 9].map(round), [2, 4, 6].map(round));
+        let ratio = Ratio::of(("a", &a), ("b", &b));
+        let near = |x: f64, y: f64| assert!((x - y).abs() < 0.01, "{x} {y}");
+        near(ratio.p50.median, 0.5);
+        near(ratio.p50.max, 1.5);
+        near(ratio.ops_per_second.median, 2.0);
+        near(ratio.ops_per_second.min, 6.0 / 9.0);
+    }
+
+    #[test]
+    fn a_round_in_which_nothing_was_done_is_not_compared() {
+        let nothing = Round::of(Vec::new());
+        let ratio = Ratio::of(("a", &[round(1), round(1)]), ("b", &[nothing, round(1)]));
+        assert_eq!(ratio.ops_per_second.pairs, [1.0]);
+    }
+
+    #[test]
+    fn rates_are_medians_of_rounds_and_percentiles_those_of_all() {
+        let rounds = [1, 2, 4].map(round);
+        let result = Result::of("a", &rounds);
+        assert_eq!((result.ops, result.ops_per_second), (3, 500.0));
+        assert_eq!(result.latency_ns.max / 1_000_000, 4);
+    }
+}

@@ -1,0 +1,100 @@
+//! A session with a plugin as a link of the closed loop, and sessions that do nothing.
+
+use std::time::Duration;
+
+use cvmcache::Locator;
+use cvmcache::client::{
+    Client, ClientError, ClientMessage, Connection, Operation, ReplyBody, Request, ServerMessage,
+};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+use super::driver::Link;
+use crate::error::{Error, Result};
+
+/// How long a plugin may take for an answer.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Descriptors that are needed for anything but connections.
+const OTHER_DESCRIPTORS: u64 = 64;
+
+/// Opens a session.
+pub(super) fn connect(locator: &Locator) -> Result<Client, ClientError> {
+    Client::builder().name("cvmcache:bench").timeout(PATIENCE).connect(locator)
+}
+
+/// A session whose requests are numbered such that an answer tells whose it is.
+#[derive(Debug)]
+pub(super) struct Session {
+    connection: Connection,
+    session: u64,
+    /// How many requests each task has sent, but for further parts of an upload.
+    sent: Vec<u64>,
+}
+
+impl Session {
+    pub(super) fn open(locator: &Locator, tasks: usize) -> Result<Self, ClientError> {
+        let client = connect(locator)?;
+        let session = client.session();
+        Ok(Self { connection: client.into_connection(), session, sent: vec![0; tasks] })
+    }
+
+    fn id(&self, task: usize) -> u64 {
+        self.sent[task] * self.sent.len() as u64 + task as u64
+    }
+}
+
+impl Link for Session {
+    type Request = Operation;
+    type Answer = ReplyBody;
+
+    fn queue(&mut self, task: usize, operation: Operation) -> Result<(), ClientError> {
+        // All parts of an upload have the number of the first.
+        let goes_on = matches!(&operation, Operation::Store(part) if part.number > 1);
+        self.sent[task] += u64::from(!goes_on);
+        let request = Request { session: self.session, id: self.id(task), operation };
+        self.connection.queue(ClientMessage::Request(request))
+    }
+
+    fn receive(&mut self) -> Result<(usize, ReplyBody), ClientError> {
+        loop {
+            match self.connection.receive()?.ok_or(ClientError::Closed)? {
+                ServerMessage::Reply(reply) => {
+                    let task = (reply.id % self.sent.len() as u64) as usize;
+                    if reply.id == self.id(task) {
+                        return Ok((task, reply.body));
+                    }
+                }
+                // Nothing is open that could be closed for it.
+                ServerMessage::Detach => {}
+                _ => return Err(ClientError::BadMessage),
+            }
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        // If it cannot be said, the connection has ended anyway.
+        let _ = self.connection.send(ClientMessage::Quit { session: self.session });
+    }
+}
+
+/// Opens sessions that are to do nothing.
+pub(super) fn idle(locator: &Locator, count: u64) -> Result<Vec<Client>, ClientError> {
+    (0..count).map(|_| connect(locator)).collect()
+}
+
+/// Makes sure that there may be that many connections.
+pub(super) fn allow_descriptors(connections: u64) -> Result<()> {
+    let wanted = connections.saturating_add(OTHER_DESCRIPTORS);
+    let failed = |error: nix::Error| Error::System(error.into());
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).map_err(failed)?;
+    if wanted > hard {
+        return Err(Error::Descriptors { wanted, allowed: hard });
+    }
+    // What is started inherits it, and needs as many at its end.
+    if soft < hard && wanted > soft {
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map_err(failed)?;
+    }
+    Ok(())
+}

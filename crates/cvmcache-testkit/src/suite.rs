@@ -8,6 +8,7 @@
 mod case;
 mod cases;
 mod client;
+mod hostile;
 mod probe;
 mod report;
 mod step;
@@ -246,5 +247,5 @@ fn still_served(trace: &Trace, why: &str) -> Checked<()> {
 }
 
 fn all_cases() -> impl Iterator<Item = &'static Case> {
-    cases::ALL.iter().copied().flatten()
+    cases::ALL.iter().chain(hostile::ALL).copied().flatten()
 }

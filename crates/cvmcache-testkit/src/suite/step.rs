@@ -152,6 +152,7 @@ impl<T: Debug> Step<T> {
 
 impl Step<Bytes> {
     /// It succeeds with these bytes; if others came, where they begin to differ.
+    #[allow(clippy::wrong_self_convention, reason = "a step is checked once")]
     pub(super) fn is_content(self, content: &[u8]) -> Checked<()> {
         let expected = format!("OK: {} bytes, as they were stored", content.len());
         match &self.got {

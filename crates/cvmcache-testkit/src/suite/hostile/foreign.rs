@@ -11,6 +11,9 @@ use crate::suite::step::Checked;
 const STORES: &[Capabilities] = &[Capabilities::WRITE];
 const COUNTS: &[Capabilities] = &[Capabilities::WRITE, Capabilities::REFCOUNT];
 
+/// The name of the client that others speak for.
+const VICTIM: &[u8] = b"test.cern.ch:victim";
+
 pub(super) const CASES: &[Case] = &[
     Case::hostile(
         "foreign-session",
@@ -44,17 +47,24 @@ pub(super) const CASES: &[Case] = &[
     .needs_all(STORES),
     Case::hostile("foreign-quit", "A client cannot end the session of another.", quit),
     Case::hostile(
-        "foreign-reload",
+        "foreign-ioctl",
         "An Ioctl that ends a reload nobody announced, or a very large one, changes nothing for \
          others.",
-        reload,
+        ioctl,
     )
     .needs_all(COUNTS),
+    Case::hostile(
+        "foreign-reload",
+        "Nobody ends the reload of another: what it has open stays while it is away.",
+        reload,
+    )
+    .needs_all(&[Capabilities::WRITE, Capabilities::REFCOUNT, Capabilities::SHRINK])
+    .that_evicts(),
 ];
 
 /// An object that a client has open once.
 fn opened(probe: &Probe<'_>) -> Checked<(TestClient, TestObject)> {
-    let mut client = probe.client_named(&b"test.cern.ch:victim"[..])?;
+    let mut client = probe.client_named(VICTIM)?;
     let object = probe.object(1000);
     client.store(&object).ok()?;
     Ok((client, object))
@@ -72,7 +82,8 @@ fn session(probe: &Probe<'_>) -> Checked<()> {
     let (victim, object) = opened(probe)?;
     let mut client = probe.client()?;
     let sessions = [victim.raw.session(), probe.below(u64::MAX), 0, u64::MAX];
-    for session in sessions {
+    let own = client.raw.session();
+    for session in sessions.into_iter().filter(|session| *session != own) {
         for change_by in [-1, 1] {
             let operation = Operation::Refcount { object: object.id, change_by };
             client.ask_as(session, 1 << 40, operation).fails_somehow()?;
@@ -92,13 +103,18 @@ fn references(probe: &Probe<'_>) -> Checked<()> {
     client.close(&object.id).ok()?;
     client.close(&object.id).fails_somehow()?;
     client.quit()?;
+    // One that claims to be the victim, back from a reload.
+    let mut client = probe.client_named(VICTIM)?;
+    probe.did("Ioctl -1", client.raw.ioctl(-1))?;
+    client.close(&object.id).fails_somehow()?;
+    client.quit()?;
     closes_once(victim, &object)?;
     probe.others_are_served()
 }
 
 /// Begins an upload in one session, lets another client ask for something, and goes on with it.
 fn interfere(probe: &Probe<'_>, with: impl Fn(&Probe<'_>, ObjectId) -> Operation) -> Checked<()> {
-    let mut victim = probe.client_named(&b"test.cern.ch:victim"[..])?;
+    let mut victim = probe.client_named(VICTIM)?;
     let mut client = probe.client()?;
     let object = probe.object(probe.part + 5);
     let mut upload = victim.begin(object.id, object.id);
@@ -122,7 +138,7 @@ fn upload_finished(probe: &Probe<'_>) -> Checked<()> {
 }
 
 fn upload_aborted(probe: &Probe<'_>) -> Checked<()> {
-    let mut victim = probe.client_named(&b"test.cern.ch:victim"[..])?;
+    let mut victim = probe.client_named(VICTIM)?;
     let mut client = probe.client()?;
     let object = probe.object(probe.part + 5);
     let mut upload = victim.begin(object.id, object.id);
@@ -142,7 +158,7 @@ fn upload_aborted(probe: &Probe<'_>) -> Checked<()> {
 }
 
 fn upload_begun(probe: &Probe<'_>) -> Checked<()> {
-    let mut victim = probe.client_named(&b"test.cern.ch:victim"[..])?;
+    let mut victim = probe.client_named(VICTIM)?;
     let mut client = probe.client()?;
     let id = probe.id();
     for session in [victim.raw.session(), u64::MAX] {
@@ -156,7 +172,7 @@ fn upload_begun(probe: &Probe<'_>) -> Checked<()> {
 }
 
 fn quit(probe: &Probe<'_>) -> Checked<()> {
-    let mut victim = probe.client_named(&b"test.cern.ch:victim"[..])?;
+    let mut victim = probe.client_named(VICTIM)?;
     let mut client = probe.client()?;
     let session = victim.raw.session();
     let message = ClientMessage::Quit { session };
@@ -170,15 +186,31 @@ fn quit(probe: &Probe<'_>) -> Checked<()> {
 }
 
 fn reload(probe: &Probe<'_>) -> Checked<()> {
+    let mut victim = probe.client_named(probe.id().to_string())?;
+    let object = probe.object(1000);
+    victim.store(&object).ok()?;
+    let away = victim.announce_reload()?;
+    let mut client = probe.client()?;
+    for change in [-1, i32::MIN] {
+        probe.did(format!("Ioctl {change:+}"), client.raw.ioctl(change))?;
+    }
+    client.close(&object.id).fails_somehow()?;
+    client.shrink(0).ok_and("PARTIAL", |shrunk| shrunk.partial)?;
+    client.quit()?;
+    closes_once(away.finish()?, &object)?;
+    probe.others_are_served()
+}
+
+fn ioctl(probe: &Probe<'_>) -> Checked<()> {
     let (victim, object) = opened(probe)?;
     // Of the victim's name, and of one that nobody else has.
     let own = probe.id().to_string();
-    for name in [&b"test.cern.ch:victim"[..], own.as_bytes()] {
+    for name in [VICTIM, own.as_bytes()] {
         let mut client = probe.client_named(name.to_vec())?;
         for change in [-1, i32::MIN, -i32::MAX, 0, i32::MAX, i32::MAX, -i32::MAX, -i32::MAX] {
             probe.did(format!("Ioctl {change:+}"), client.raw.ioctl(change))?;
         }
-        client.close(&object.id).fails_somehow()?;
+        client.lacks(&probe.id())?;
         client.quit()?;
     }
     closes_once(victim, &object)?;

@@ -1,6 +1,6 @@
 //! Frames: broken, late, or with nothing in them that a plugin knows.
 
-use cvmcache::client::{ClientError, ClientMessage, Connection, Operation, Request, RequestKind};
+use cvmcache::client::{ClientError, Connection, Operation, RequestKind};
 use cvmcache_proto::wire::{self, Msg};
 
 use super::raw::{self, framed};
@@ -77,11 +77,10 @@ pub(super) const CASES: &[Case] = &[
 ];
 
 /// That a client goes on after it has sent this.
-fn is_ignored(probe: &Probe<'_>, what: &str, bytes: Result<Vec<u8>, ClientError>) -> Checked<()> {
+fn is_ignored(probe: &Probe<'_>, what: &str, bytes: &[u8]) -> Checked<()> {
     let mut client = probe.client()?;
-    let bytes = probe.did("make a frame", bytes)?;
     for _ in 0..3 {
-        probe.did(what, client.raw.connection_mut().send_raw(&bytes))?;
+        probe.did(what, client.raw.connection_mut().send_raw(bytes))?;
         client.lacks(&probe.id())?;
     }
     client.quit()?;
@@ -102,28 +101,28 @@ fn is_refused(probe: &Probe<'_>, what: &str, bytes: &[u8]) -> Checked<()> {
 }
 
 fn empty_message(probe: &Probe<'_>) -> Checked<()> {
-    let frame = vec![0x81, 3, 0, 0, 0, 0, 7];
-    is_ignored(probe, "a frame with an empty message and an attachment", Ok(frame))
+    let frame = [0x81, 3, 0, 0, 0, 0, 7];
+    is_ignored(probe, "a frame with an empty message and an attachment", &frame)
 }
 
 fn unknown_message(probe: &Probe<'_>) -> Checked<()> {
     // Field 99 of the envelope, and a message without fields.
-    is_ignored(probe, "message 99", Ok(vec![0x01, 3, 0, 0, 0x9a, 0x06, 0]))
+    is_ignored(probe, "message 99", &[0x01, 3, 0, 0, 0x9a, 0x06, 0])
 }
 
 fn message_of_a_plugin(probe: &Probe<'_>) -> Checked<()> {
     let reply = wire::MsgRefcountReply { req_id: Some(1), status: Some(1) };
-    is_ignored(probe, "a detach message", framed(Msg::Detach(wire::MsgDetach {})))?;
-    is_ignored(probe, "the answer to a refcount", framed(Msg::RefcountReply(reply)))
+    let reply = framed(probe, Msg::RefcountReply(reply))?;
+    is_ignored(probe, "the answer to a refcount", &reply)?;
+    let detach = framed(probe, Msg::Detach(wire::MsgDetach {}))?;
+    is_ignored(probe, "a detach message", &detach)
 }
 
 fn stray_attachment(probe: &Probe<'_>) -> Checked<()> {
     let mut client = probe.client()?;
     let session = client.raw.session();
     let operation = Operation::ObjectInfo { object: probe.id() };
-    let request = Request { session, id: 1 << 40, operation };
-    let framed = framed(ClientMessage::Request(request).into_wire().0);
-    let plain = probe.did("make a frame", framed)?;
+    let plain = raw::request(probe, session, 1 << 40, operation)?;
     let (message, attachment) = (&plain[4..], [7; 100]);
     let len = 2 + message.len() + attachment.len();
     let header = [0x81, len as u8, 0, 0, message.len() as u8, 0];
@@ -138,12 +137,11 @@ fn stray_attachment(probe: &Probe<'_>) -> Checked<()> {
 
 fn byte_by_byte(probe: &Probe<'_>) -> Checked<()> {
     let mut connection = probe.connection()?;
-    let hello = probe.did("make a frame", raw::handshake(b"slow.cern.ch:1"))?;
+    let hello = raw::handshake(probe)?;
     probe.did("a handshake, byte by byte", send_bytes(&mut connection, &hello))?;
     let session = raw::session(probe, &mut connection).ok()?.session;
     let operation = Operation::ObjectInfo { object: probe.id() };
-    let request = ClientMessage::Request(Request { session, id: 1, operation });
-    let bytes = probe.did("make a frame", framed(request.into_wire().0))?;
+    let bytes = raw::request(probe, session, 1, operation)?;
     for _ in 0..3 {
         probe.did("object info, byte by byte", send_bytes(&mut connection, &bytes))?;
         probe.did("wait for the answer", raw::next(&mut connection))?;
@@ -156,7 +154,7 @@ fn send_bytes(connection: &mut Connection, bytes: &[u8]) -> Result<(), ClientErr
 }
 
 fn in_two(probe: &Probe<'_>) -> Checked<()> {
-    let hello = probe.did("make a frame", raw::handshake(b"slow.cern.ch:1"))?;
+    let hello = raw::handshake(probe)?;
     for end in [1, 4, 5, hello.len() - 1] {
         let mut connection = probe.connection()?;
         let what = format!("the first {end} bytes of a handshake");
@@ -169,7 +167,7 @@ fn in_two(probe: &Probe<'_>) -> Checked<()> {
 }
 
 fn half(probe: &Probe<'_>) -> Checked<()> {
-    let hello = probe.did("make a frame", raw::handshake(b"slow.cern.ch:1"))?;
+    let hello = raw::handshake(probe)?;
     let mut halves = Vec::new();
     for _ in 0..200 {
         let end = 1 + probe.below(hello.len() as u64 - 1) as usize;
@@ -205,7 +203,7 @@ fn garbage(probe: &Probe<'_>) -> Checked<()> {
 }
 
 fn version(probe: &Probe<'_>) -> Checked<()> {
-    let mut hello = probe.did("make a frame", raw::handshake(b"test.cern.ch:1"))?;
+    let mut hello = raw::handshake(probe)?;
     for version in [0, 2, 0x7f] {
         hello[0] = version;
         is_refused(probe, &format!("a handshake in a frame of version {version}"), &hello)?;

@@ -3,13 +3,13 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use cvmcache::client::{ClientMessage, Operation, Request};
-use cvmcache::plugin::Capabilities;
+use cvmcache::client::{ClientError, ClientMessage, Operation, Request};
+use cvmcache::plugin::{Capabilities, Status};
 
 use crate::suite::Case;
 use crate::suite::client::TestClient;
 use crate::suite::probe::Probe;
-use crate::suite::step::{Checked, Stop};
+use crate::suite::step::Checked;
 
 const TELLS: &[Capabilities] = &[Capabilities::WRITE, Capabilities::REFCOUNT, Capabilities::INFO];
 
@@ -72,8 +72,11 @@ fn leaves_nothing_open(
     }
     let expected = format!("pinned = {before}, as before");
     eventually(probe, &format!("info, after clients that {how}"), expected, || {
-        let pinned = probe.did("info", bystander.raw.info())?.pinned_bytes;
-        Ok(if pinned <= before { Ok(()) } else { Err(format!("pinned = {pinned}")) })
+        match bystander.raw.info() {
+            Ok(info) if info.pinned_bytes <= before => Ok(Ok(())),
+            Ok(info) => Ok(Err(format!("pinned = {}", info.pinned_bytes))),
+            Err(error) => probe.did("info", Err(error)),
+        }
     })?;
     bystander.quit()
 }
@@ -115,8 +118,8 @@ fn references_in_requests(probe: &Probe<'_>) -> Checked<()> {
         client.store(&object).ok()?;
         for _ in 0..50 {
             let open = Operation::Refcount { object: object.id, change_by: 1 };
-            let ticket = probe.did("open", client.raw.queue(open))?;
-            client.raw.forget(ticket);
+            let queued = client.raw.queue(open).map(|ticket| client.raw.forget(ticket));
+            probe.did("refcount +1, without waiting", queued)?;
         }
         let half = [0x81, 0x10, 0x27, 0, 0x40, 0, 1, 2, 3];
         probe.did("half of a part", client.raw.connection_mut().send_raw(&half))
@@ -149,16 +152,17 @@ fn uploads(probe: &Probe<'_>) -> Checked<()> {
         let mut open = Vec::new();
         let mut refused = Ok(());
         for object in probe.objects((size / 2) as usize / LARGE, LARGE) {
-            match client.store(&object).answered()? {
-                Some(()) => open.push(object.id),
-                None => {
+            match client.raw.store(object.id, object.content) {
+                Ok(()) => open.push(object.id),
+                Err(ClientError::Status(Status::NoSpace)) => {
                     refused = Err(format!("room for {} objects of 1 MiB", open.len()));
                     break;
                 }
+                Err(error) => return probe.did("store an object of 1 MiB", Err(error)),
             }
         }
-        open.iter().try_for_each(|id| client.close(id).ok())?;
-        Ok::<_, Stop>(refused)
+        let closed = open.iter().try_for_each(|id| client.raw.close(id));
+        probe.did("close what could be stored", closed).map(|()| refused)
     })?;
     client.quit()
 }
@@ -169,16 +173,16 @@ fn in_requests(probe: &Probe<'_>) -> Checked<()> {
             let client = probe.client_named(&b"test.cern.ch:gone"[..])?;
             let session = client.raw.session();
             let mut connection = client.raw.into_connection();
-            for id in 0..1000 {
-                let operation = Operation::ObjectInfo { object: probe.id() };
-                let request = ClientMessage::Request(Request { session, id, operation });
-                probe.did("object info", connection.queue(request))?;
-            }
+            let object = probe.id();
+            let queued = (0..1000).try_for_each(|id| {
+                let operation = Operation::ObjectInfo { object };
+                connection.queue(ClientMessage::Request(Request { session, id, operation }))
+            });
+            probe.did("a thousand requests", queued)?;
             if quits {
-                let sent = "Quit, behind a thousand requests";
-                probe.did(sent, connection.send(ClientMessage::Quit { session }))?;
+                probe.did("Quit", connection.send(ClientMessage::Quit { session }))?;
             } else {
-                probe.did("a thousand requests, and no more", connection.flush())?;
+                probe.did("no more", connection.flush())?;
             }
         }
         probe.others_are_served()?;

@@ -66,8 +66,7 @@ fn reads(probe: &Probe<'_>, session: u64, object: &TestObject, count: u64) -> Ch
     for id in 0..count {
         let operation =
             Operation::Read { object: object.id, offset: 0, size: object.content.len() as u32 };
-        let request = ClientMessage::Request(Request { session, id, operation });
-        frames.extend(probe.did("make a frame", raw::framed(request.into_wire().0))?);
+        frames.extend(raw::request(probe, session, id, operation)?);
     }
     Ok(frames)
 }
@@ -83,11 +82,10 @@ fn answers_unread(probe: &Probe<'_>) -> Checked<()> {
         client.read_all(&object.id).is_content(&object.content)?;
         probe.others_are_served()?;
     }
-    for _ in 0..READS {
-        let sent = "2000 reads of a part, then listen";
-        let step = probe.trace.step(sent, raw::next(connection).map(|answer| is_ok(&answer)));
-        step.ok_and("an answer to each that is OK", |good| *good)?;
-    }
+    let answers: Result<Vec<_>, _> =
+        (0..READS).map(|_| raw::next(connection).map(|answer| is_ok(&answer))).collect();
+    let step = probe.trace.step("2000 reads of a part, then listen", answers);
+    step.ok_and("an answer to each that is OK", |answers| answers.iter().all(|good| *good))?;
     hostile.quit()?;
     client.close(&object.id).ok()?;
     client.quit()
@@ -166,16 +164,15 @@ fn half_closed(probe: &Probe<'_>) -> Checked<()> {
     let client = probe.client()?;
     let session = client.raw.session();
     let mut connection = client.raw.into_connection();
-    for id in 0..REQUESTS {
-        let operation = Operation::ObjectInfo { object: probe.id() };
-        let request = ClientMessage::Request(Request { session, id, operation });
-        probe.did("object info", connection.queue(request))?;
-    }
+    let object = probe.id();
+    let sending = (0..REQUESTS).try_for_each(|id| {
+        let operation = Operation::ObjectInfo { object };
+        connection.queue(ClientMessage::Request(Request { session, id, operation }))
+    });
     let sent = "500 requests, then no more (shutdown of one half of the connection)";
-    probe.did(sent, connection.shutdown_write())?;
-    for _ in 0..REQUESTS {
-        probe.did("wait for the answer", raw::next(&mut connection))?;
-    }
+    probe.did(sent, sending.and_then(|()| connection.shutdown_write()))?;
+    let answers: Result<Vec<_>, _> = (0..REQUESTS).map(|_| raw::next(&mut connection)).collect();
+    probe.did("wait for the answers", answers.map(drop))?;
     raw::ends(probe, connection, sent)?;
     probe.others_are_served()
 }

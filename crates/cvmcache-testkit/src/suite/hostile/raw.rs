@@ -1,6 +1,8 @@
 //! Messages that no client would build, sent as they are.
 
-use cvmcache::client::{ClientError, Connection, HandshakeAck, ServerMessage};
+use cvmcache::client::{
+    ClientError, ClientMessage, Connection, HandshakeAck, Operation, Request, ServerMessage,
+};
 use cvmcache::plugin::ObjectId;
 use cvmcache_proto::wire::{Msg, MsgHandshake, MsgHash};
 use cvmcache_proto::{Envelope, RequestKind, frame};
@@ -13,19 +15,29 @@ use crate::suite::step::{Checked, Step};
 pub(super) const NUMBER: Option<u64> = Some(1 << 40);
 
 /// The bytes of a message without attachment.
-pub(super) fn framed(msg: Msg) -> Result<Vec<u8>, ClientError> {
+pub(super) fn framed(probe: &Probe<'_>, msg: Msg) -> Checked<Vec<u8>> {
     let mut bytes = Vec::new();
-    frame::encode(msg, 0, &mut bytes)?;
-    Ok(bytes)
+    let encoded = frame::encode(msg, 0, &mut bytes);
+    let bug = |error| probe.trace.failure("a message", "one that fits into a frame", error);
+    encoded.map(|()| bytes).map_err(bug)
+}
+
+/// The bytes of a request.
+pub(super) fn request(
+    probe: &Probe<'_>,
+    session: u64,
+    id: u64,
+    operation: Operation,
+) -> Checked<Vec<u8>> {
+    let request = ClientMessage::Request(Request { session, id, operation });
+    framed(probe, request.into_wire().0)
 }
 
 /// The bytes of a handshake.
-pub(super) fn handshake(name: &[u8]) -> Result<Vec<u8>, ClientError> {
-    framed(Msg::Handshake(MsgHandshake {
-        protocol_version: Some(1),
-        name: Some(name.to_vec()),
-        flags: None,
-    }))
+pub(super) fn handshake(probe: &Probe<'_>) -> Checked<Vec<u8>> {
+    let name = Some(b"slow.cern.ch:1".to_vec());
+    let handshake = MsgHandshake { protocol_version: Some(1), name, flags: None };
+    framed(probe, Msg::Handshake(handshake))
 }
 
 /// The name of an object, as it is sent.
@@ -37,7 +49,9 @@ pub(super) fn hash(id: ObjectId) -> Option<MsgHash> {
 pub(super) fn ask(probe: &Probe<'_>, client: &mut TestClient, sent: &str, msg: Msg) -> Step<()> {
     let kind = Envelope::of(&msg).map_or(RequestKind::Handshake, |envelope| envelope.kind);
     let connection = client.raw.connection_mut();
-    let sending = framed(msg).and_then(|bytes| connection.send_raw(&bytes));
+    let mut bytes = Vec::new();
+    let encoded = frame::encode(msg, 0, &mut bytes).map_err(ClientError::from);
+    let sending = encoded.and_then(|()| connection.send_raw(&bytes));
     probe.trace.step(sent, sending.and_then(|()| answer(connection, kind)))
 }
 

@@ -61,6 +61,11 @@ pub(super) const CASES: &[Case] = &[
     )
     .needs_all(&[Capabilities::LIST]),
     Case::hostile(
+        "request-read-absent",
+        "A read of an object that is not there is refused, whatever its size and offset are.",
+        read_absent,
+    ),
+    Case::hostile(
         "request-read-too-much",
         "A read of more than the largest part is refused or gets no more than there is.",
         read_too_much,
@@ -254,6 +259,19 @@ fn unknown_type(probe: &Probe<'_>) -> Checked<()> {
         };
         let sent = format!("list objects of type {object_type}");
         raw::ask(probe, &mut client, &sent, Msg::ListReq(list)).fails(Status::Malformed)?;
+    }
+    goes_on(probe, client)
+}
+
+fn read_absent(probe: &Probe<'_>) -> Checked<()> {
+    let mut client = probe.client()?;
+    for offset in [0, 1 << 32, u64::MAX] {
+        for size in [0, 1, probe.part as u32] {
+            client.read(&probe.id(), offset, size).fails(Status::NoEntry)?;
+        }
+        for size in [probe.part as u32 + 1, 1 << 31, u32::MAX] {
+            client.read(&probe.id(), offset, size).fails_somehow()?;
+        }
     }
     goes_on(probe, client)
 }

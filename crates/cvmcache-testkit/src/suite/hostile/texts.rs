@@ -1,7 +1,7 @@
 //! Texts that are far too long: descriptions, and names of clients and repositories.
 
 use cvmcache::client::{ClientMessage, NewUpload};
-use cvmcache::plugin::{Breadcrumb, Capabilities};
+use cvmcache::plugin::{Breadcrumb, Capabilities, ObjectType};
 
 use super::raw;
 use crate::suite::Case;
@@ -11,7 +11,7 @@ use crate::suite::step::Checked;
 pub(super) const CASES: &[Case] = &[
     Case::hostile(
         "text-long-description",
-        "A description of 9 MB is refused or kept, and the connection stays.",
+        "Descriptions of 9 MB are refused or kept, and objects can be listed afterwards.",
         long_description,
     )
     .needs_all(&[Capabilities::WRITE]),
@@ -34,15 +34,20 @@ const LONG: usize = 1_000_000;
 
 fn long_description(probe: &Probe<'_>) -> Checked<()> {
     let mut client = probe.client()?;
-    let object = probe.object(0);
-    let described = NewUpload::new(object.id).description(vec![b'd'; 9 * LONG]);
-    let mut upload = client.begin(described, object.id);
-    match upload.commit(&mut client, "").answered()? {
-        Some(()) => client.close(&object.id).ok()?,
-        None => client.lacks(&object.id)?,
+    for object in probe.objects(3, 0) {
+        let described = NewUpload::new(object.id).description(vec![b'd'; 9 * LONG]);
+        let mut upload = client.begin(described, object.id);
+        match upload.commit(&mut client, "").answered()? {
+            Some(()) => client.close(&object.id).ok()?,
+            None => client.lacks(&object.id)?,
+        }
+        client.store_and_close(&object)?;
+        client.has(&object)?;
     }
-    client.store_and_close(&object)?;
-    client.has(&object)?;
+    if probe.capabilities.contains(Capabilities::LIST) {
+        // Together they fit into no frame.
+        client.list(ObjectType::Regular).ok()?;
+    }
     client.quit()?;
     probe.others_are_served()
 }

@@ -2,7 +2,9 @@
 
 use cvmcache::client::NewUpload;
 use cvmcache::plugin::{Capabilities, Status};
+use cvmcache_proto::wire::{Msg, MsgStoreReq};
 
+use super::raw;
 use crate::suite::Case;
 use crate::suite::client::{TestClient, TestUpload, part};
 use crate::suite::probe::{Probe, TestObject};
@@ -51,6 +53,12 @@ pub(super) const CASES: &[Case] = &[
         "upload-wrong-size",
         "An upload that is not as large as it said makes a sound object or none.",
         wrong_size,
+    )
+    .needs_all(STORES),
+    Case::hostile(
+        "upload-unknown-type",
+        "An object of an unknown type is refused or kept, and the connection stays.",
+        unknown_type,
     )
     .needs_all(STORES),
     Case::hostile(
@@ -223,6 +231,32 @@ fn wrong_size(probe: &Probe<'_>) -> Checked<()> {
     let object = probe.object(1000);
     client.store_and_close(&object)?;
     client.has(&object)?;
+    client.quit()?;
+    probe.others_are_served()
+}
+
+fn unknown_type(probe: &Probe<'_>) -> Checked<()> {
+    let mut client = probe.client()?;
+    for object_type in [3, 77, -1] {
+        let object = probe.object(0);
+        let store = MsgStoreReq {
+            session_id: Some(client.raw.session()),
+            req_id: raw::NUMBER,
+            object_id: raw::hash(object.id),
+            part_nr: Some(1),
+            last_part: Some(true),
+            object_type: Some(object_type),
+            ..Default::default()
+        };
+        let sent = format!("store an empty object of type {object_type}");
+        match raw::ask(probe, &mut client, &sent, Msg::StoreReq(store)).answered()? {
+            Some(()) => {
+                client.has(&object)?;
+                client.close(&object.id).ok()?;
+            }
+            None => client.lacks(&object.id)?,
+        }
+    }
     client.quit()?;
     probe.others_are_served()
 }

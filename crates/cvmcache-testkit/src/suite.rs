@@ -224,6 +224,10 @@ impl Suite {
         let alive = started.check_alive(self.timeout);
         let outcome = match (outcome, &alive) {
             (Ok(()), Err(why)) => still_served(&trace, why),
+            (Err(Stop::Failed(mut failure)), Err(why)) => {
+                failure.received += &format!("\nafterwards: {why}");
+                Err(Stop::Failed(failure))
+            }
             (outcome, _) => outcome,
         };
         if alive.is_err() || matches!(outcome, Err(Stop::Failed(_))) {

@@ -162,7 +162,10 @@ fn uploads(probe: &Probe<'_>) -> Checked<()> {
             }
         }
         let closed = open.iter().try_for_each(|id| client.raw.close(id));
-        probe.did("close what could be stored", closed).map(|()| refused)
+        match closed {
+            Ok(()) => Ok(refused),
+            Err(error) => probe.did("close what could be stored", Err(error)),
+        }
     })?;
     client.quit()
 }

@@ -8,6 +8,7 @@
 mod case;
 mod cases;
 mod client;
+mod hostile;
 mod probe;
 mod report;
 mod step;
@@ -222,7 +223,7 @@ impl Suite {
         let outcome = match (outcome, &alive) {
             (Ok(()), Err(why)) => still_served(&trace, why),
             (Err(Stop::Failed(mut failure)), Err(why)) => {
-                failure.received += &format!("\nafter the case, {why}");
+                failure.received += &format!("\nafterwards: {why}");
                 Err(Stop::Failed(failure))
             }
             (outcome, _) => outcome,
@@ -254,5 +255,5 @@ fn still_served(trace: &Trace, why: &str) -> Checked<()> {
 }
 
 fn all_cases() -> impl Iterator<Item = &'static Case> {
-    cases::ALL.iter().copied().flatten()
+    cases::ALL.iter().chain(hostile::ALL).copied().flatten()
 }

@@ -30,3 +30,34 @@ fn the_ram_cache_passes_all_that_applies() {
     let report = check("ram", "0", false);
     assert_eq!(skipped(&report), ["capability-undeclared"]);
 }
+
+#[test]
+fn the_ram_cache_passes_with_workers() {
+    let report = check("ram", "2", false);
+    assert_eq!(skipped(&report), ["capability-undeclared"]);
+}
+
+#[test]
+fn the_ram_cache_passes_on_tcp() {
+    let report = check("ram", "0", true);
+    assert_eq!(skipped(&report), ["capability-undeclared"]);
+}
+
+#[test]
+fn the_ram_cache_passes_on_tcp_with_workers() {
+    let report = check("ram", "2", true);
+    assert_eq!(skipped(&report), ["capability-undeclared"]);
+}
+
+#[test]
+fn a_cache_without_a_limit_passes_what_does_not_fill_it() {
+    let report = check("null", "0", false);
+    let fill = [
+        "capability-undeclared",
+        "quota-under-pressure",
+        "quota-full-of-open-objects",
+        "detach-reaches-all",
+        "gone-uploads",
+    ];
+    assert_eq!(skipped(&report), fill);
+}

@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use cvmcache::client::{Client, ListPart, NewUpload, Reload, Shrunk, Upload};
+use cvmcache::client::{
+    Client, ListPart, NewUpload, Operation, Reload, ReplyBody, Request, Shrunk, StorePart, Upload,
+};
 use cvmcache::plugin::{
     Breadcrumb, CacheInfo, ListEntry, ObjectId, ObjectInfo, ObjectType, Status,
 };
@@ -162,6 +164,20 @@ impl TestClient {
         self.trace.step(sent, self.raw.load_breadcrumb(name.to_vec()))
     }
 
+    /// Asks for something in whatever session, under whatever number.
+    pub(super) fn ask_as(&mut self, session: u64, id: u64, operation: Operation) -> Step<()> {
+        let sent = format!("{}, number {id} of session {session}", name(&operation));
+        let submitted = self.raw.submit_request(Request { session, id, operation });
+        let body = submitted.and_then(|ticket| self.raw.wait(ticket));
+        self.trace.step(sent, body.and_then(|body| Ok(status(body)?)))
+    }
+
+    /// Aborts an upload that may not be one.
+    pub(super) fn abort(&mut self, id: u64, object: ObjectId) -> Step<()> {
+        let session = self.raw.session();
+        self.ask_as(session, id, Operation::StoreAbort { object })
+    }
+
     /// Leaves and comes back.
     pub(super) fn reload(self) -> Checked<Self> {
         let Self { raw, trace } = self;
@@ -201,7 +217,7 @@ impl TestClient {
         let size = object.content.len() as u64;
         let info = self.object_info(&object.id);
         info.ok_and(format!("OK, with a size of {size}"), |info| info.size == size)?;
-        self.read_all(&object.id).is_content(&object.content)?;
+        self.read_all(&object.id).has_content(&object.content)?;
         self.close(&object.id).ok()
     }
 
@@ -243,5 +259,48 @@ impl TestUpload {
             false => self.raw.write(&mut client.raw, data),
         };
         client.trace.step(sent, got)
+    }
+}
+
+/// A part of somebody's upload, of unknown size.
+pub(super) fn part(object: ObjectId, number: u64, last: bool, data: Bytes) -> Operation {
+    Operation::Store(StorePart {
+        object,
+        number,
+        last,
+        expected_size: None,
+        object_type: ObjectType::Regular,
+        description: None,
+        data_crc32: None,
+        data,
+    })
+}
+
+/// How a request went, whatever it asked for.
+pub(super) fn status(body: ReplyBody) -> Result<(), Status> {
+    match body {
+        ReplyBody::Refcount(result)
+        | ReplyBody::Store { result, .. }
+        | ReplyBody::Shrink { result, .. }
+        | ReplyBody::List { result, .. } => result,
+        ReplyBody::Read { result, .. } => result.map(drop),
+        ReplyBody::ObjectInfo(result) => result.map(drop),
+        ReplyBody::Info(result) => result.map(drop),
+        ReplyBody::Breadcrumb(result) => result.map(drop),
+        _ => Err(Status::Unknown),
+    }
+}
+
+/// A request in words.
+fn name(operation: &Operation) -> String {
+    match operation {
+        Operation::Refcount { object, change_by } => format!("refcount {change_by:+} of {object}"),
+        Operation::Store(part) => {
+            let which = if part.last { ", the last" } else { "" };
+            let (number, object, len) = (part.number, part.object, part.data.len());
+            format!("part {number} of {object} ({len} bytes{which})")
+        }
+        Operation::StoreAbort { object } => format!("abort the upload of {object}"),
+        other => format!("{other:?}"),
     }
 }

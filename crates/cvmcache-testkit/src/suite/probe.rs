@@ -55,10 +55,7 @@ impl Probe<'_> {
 
     /// A connection without a session.
     pub(super) fn connection(&self) -> Checked<Connection> {
-        let connected = Connection::connect(self.locator).and_then(|mut connection| {
-            connection.set_read_timeout(Some(self.timeout))?;
-            Ok(connection)
-        });
+        let connected = Connection::connect_within(self.locator, Some(self.timeout));
         self.trace.step("connect", connected).ok()
     }
 

@@ -152,8 +152,7 @@ impl<T: Debug> Step<T> {
 
 impl Step<Bytes> {
     /// It succeeds with these bytes; if others came, where they begin to differ.
-    #[expect(clippy::wrong_self_convention, reason = "a check takes the step that it is about")]
-    pub(super) fn is_content(self, content: &[u8]) -> Checked<()> {
+    pub(super) fn has_content(self, content: &[u8]) -> Checked<()> {
         let expected = format!("OK: {} bytes, as they were stored", content.len());
         match &self.got {
             Ok(data) if *data != content => {
@@ -207,7 +206,7 @@ mod tests {
     #[test]
     fn wrong_bytes_are_shown_by_where_they_begin() {
         let step = Trace::default().step("read", Ok(Bytes::from_static(b"abX")));
-        assert_eq!(failure(step.is_content(b"abc")).received, "OK: 3 bytes, wrong from byte 2 on");
+        assert_eq!(failure(step.has_content(b"abc")).received, "OK: 3 bytes, wrong from byte 2 on");
     }
 
     #[test]

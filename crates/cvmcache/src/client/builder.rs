@@ -37,7 +37,7 @@ impl ClientBuilder {
         self
     }
 
-    /// Sets how long the plugin may be silent, from the handshake on, while it is waited for.
+    /// Sets how long the plugin may be silent while it is waited for, from the connection on.
     /// After that, waiting fails with [`ClientError::Timeout`].
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
@@ -53,8 +53,7 @@ impl ClientBuilder {
     /// [`ClientError::MaxObjectSize`] if a CernVM-FS client would get no session; any other if
     /// what listens there is no plugin.
     pub fn connect(self, locator: &Locator) -> Result<Client, ClientError> {
-        let mut connection = Connection::connect(locator)?;
-        connection.set_read_timeout(self.timeout)?;
+        let mut connection = Connection::connect_within(locator, self.timeout)?;
         connection.send(ClientMessage::Handshake {
             protocol_version: PROTOCOL_VERSION,
             name: self.name.clone(),

@@ -51,8 +51,28 @@ impl Connection {
     ///
     /// [`ClientError::Connect`].
     pub fn connect(locator: &Locator) -> Result<Self, ClientError> {
-        let socket = Socket::connect(locator)
-            .map_err(|source| ClientError::Connect { locator: locator.clone(), source })?;
+        Self::connect_within(locator, None)
+    }
+
+    /// The same, with a bound on how long the plugin may keep this side waiting, from now on: see
+    /// [`set_read_timeout`](Self::set_read_timeout).
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::Connect`]; [`ClientError::Timeout`] if there is a plugin, but it lets nobody
+    /// in for so long.
+    pub fn connect_within(
+        locator: &Locator,
+        timeout: Option<Duration>,
+    ) -> Result<Self, ClientError> {
+        let mut socket =
+            Socket::connect(locator, timeout).map_err(|source| match source.kind() {
+                io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut if timeout.is_some() => {
+                    ClientError::Timeout
+                }
+                _ => ClientError::Connect { locator: locator.clone(), source },
+            })?;
+        socket.set_timeout(timeout)?;
         let mut limits = DecoderLimits::default();
         // Plugins may list as much at once as fits into a frame.
         limits.max_message = frame::MAX_LEN;

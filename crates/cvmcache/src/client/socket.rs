@@ -2,10 +2,9 @@
 
 use std::fs::OpenOptions;
 use std::io::{self, IoSlice};
-use std::net::TcpStream;
+use std::net::{TcpStream, ToSocketAddrs};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
-use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
@@ -15,7 +14,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{
-    RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, recv, send, sendmsg, shutdown,
+    AddressFamily, RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, SocketAddrUnix,
+    SocketFlags, SocketType, connect, recv, send, sendmsg, shutdown, socket_with,
 };
 
 use crate::Locator;
@@ -31,13 +31,16 @@ pub(super) struct Socket {
 }
 
 impl Socket {
-    pub(super) fn connect(locator: &Locator) -> io::Result<Self> {
+    /// Connects. A peer that is there, but lets nobody in for longer than the timeout, is an error
+    /// of the kind `WouldBlock` or `TimedOut`.
+    pub(super) fn connect(locator: &Locator, timeout: Option<Duration>) -> io::Result<Self> {
+        let timeout = timeout.map(at_least_some);
         let fd = match locator {
-            Locator::Unix(path) => connect_unix(path)?.into(),
+            Locator::Unix(path) => connect_unix(path, timeout)?,
             Locator::Tcp { host, port } => {
                 // A plugin that listens on every address is found on the nearest.
                 let host = if host.is_empty() { "localhost" } else { host };
-                let stream = TcpStream::connect((host, *port))?;
+                let stream = connect_tcp(host, *port, timeout)?;
                 stream.set_nodelay(true)?;
                 stream.into()
             }
@@ -47,8 +50,7 @@ impl Socket {
 
     /// Bounds each wait from now on; it fails with `WouldBlock` then.
     pub(super) fn set_timeout(&mut self, timeout: Option<Duration>) -> io::Result<()> {
-        // For the system, no time at all means no bound.
-        let timeout = timeout.map(|timeout| timeout.max(Duration::from_micros(1)));
+        let timeout = timeout.map(at_least_some);
         set_socket_timeout(&self.fd, Timeout::Recv, timeout)?;
         set_socket_timeout(&self.fd, Timeout::Send, timeout)?;
         self.timeout = timeout;
@@ -121,14 +123,38 @@ fn unless_it_would_block(result: rustix::io::Result<usize>) -> io::Result<Option
     }
 }
 
-fn connect_unix(path: &Path) -> io::Result<UnixStream> {
-    if path.as_os_str().len() <= MAX_SOCKET_PATH {
-        return UnixStream::connect(path);
+/// For the system, no time at all means no bound.
+fn at_least_some(timeout: Duration) -> Duration {
+    timeout.max(Duration::from_micros(1))
+}
+
+fn connect_tcp(host: &str, port: u16, timeout: Option<Duration>) -> io::Result<TcpStream> {
+    let Some(timeout) = timeout else { return TcpStream::connect((host, port)) };
+    let mut result = Err(io::ErrorKind::NotFound.into());
+    for address in (host, port).to_socket_addrs()? {
+        result = TcpStream::connect_timeout(&address, timeout);
+        if result.is_ok() {
+            break;
+        }
     }
-    // A longer path is opened first, without access to what is behind it, and has a short name
-    // for as long as it is open.
-    let file = OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(path)?;
-    UnixStream::connect(format!("/proc/self/fd/{}", file.as_raw_fd()))
+    result
+}
+
+fn connect_unix(path: &Path, timeout: Option<Duration>) -> io::Result<OwnedFd> {
+    if path.as_os_str().len() > MAX_SOCKET_PATH {
+        // It is opened first, without access to what is behind it, and has a short name for as
+        // long as it is open.
+        let file = OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(path)?;
+        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+        return connect_unix(path.as_ref(), timeout);
+    }
+    let flags = SocketFlags::CLOEXEC;
+    let fd = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    // It bounds the wait for a place in the queue, too.
+    set_socket_timeout(&fd, Timeout::Send, timeout)?;
+    let address = SocketAddrUnix::new(path)?;
+    retry_on_intr(|| connect(&fd, &address))?;
+    Ok(fd)
 }
 
 #[cfg(test)]
@@ -147,7 +173,7 @@ mod tests {
             let listener = UnixListener::bind(&short).unwrap();
             let path = directory.path().join("x".repeat(len));
             fs::rename(&short, &path).unwrap();
-            let socket = Socket::connect(&Locator::Unix(path)).unwrap();
+            let socket = Socket::connect(&Locator::Unix(path), None).unwrap();
             let (_peer, _) = listener.accept().unwrap();
             socket.send_all(b"hello").unwrap();
         }
@@ -157,10 +183,10 @@ mod tests {
     fn a_long_path_without_a_plugin_is_an_error() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("x".repeat(200));
-        let error = Socket::connect(&Locator::Unix(path.clone())).unwrap_err();
+        let error = Socket::connect(&Locator::Unix(path.clone()), None).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
         fs::write(&path, "no socket").unwrap();
-        let error = Socket::connect(&Locator::Unix(path)).unwrap_err();
+        let error = Socket::connect(&Locator::Unix(path), None).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
     }
 
@@ -168,7 +194,27 @@ mod tests {
     fn tcp_requests_leave_at_once() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        let socket = Socket::connect(&Locator::Tcp { host: "127.0.0.1".into(), port }).unwrap();
-        assert!(rustix::net::sockopt::tcp_nodelay(&socket).unwrap());
+        let locator = Locator::Tcp { host: "127.0.0.1".into(), port };
+        for timeout in [None, Some(Duration::from_secs(20))] {
+            let socket = Socket::connect(&locator, timeout).unwrap();
+            assert!(rustix::net::sockopt::tcp_nodelay(&socket).unwrap());
+        }
+    }
+
+    #[test]
+    fn nobody_waits_for_ever_for_a_plugin_that_lets_nobody_in() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("socket");
+        let listener =
+            socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
+                .unwrap();
+        rustix::net::bind(&listener, &SocketAddrUnix::new(&path).unwrap()).unwrap();
+        rustix::net::listen(&listener, 1).unwrap();
+        let locator = Locator::Unix(path);
+        let connect = || Socket::connect(&locator, Some(Duration::from_millis(10)));
+        let connected: Vec<_> = (0..10).map(|_| connect()).collect();
+        assert!(connected[0].is_ok());
+        let error = connected[9].as_ref().unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
     }
 }

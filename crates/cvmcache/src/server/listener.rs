@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, ErrorKind};
-use std::net::ToSocketAddrs;
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
@@ -260,7 +260,7 @@ fn bind_tcp(locator: &Locator, host: &str, port: u16) -> Result<Listener, Listen
         addresses.map_err(|source| ListenError::Resolve { locator: locator.clone(), source })?;
     let mut failure = io::Error::from(ErrorKind::AddrNotAvailable);
     for address in addresses {
-        match TcpListener::bind(address) {
+        match open_tcp(address) {
             Ok(socket) => return Ok(Listener::Tcp(socket)),
             Err(error) => failure = error,
         }
@@ -271,8 +271,16 @@ fn bind_tcp(locator: &Locator, host: &str, port: u16) -> Result<Listener, Listen
     Err(ListenError::System { locator: locator.clone(), source: failure })
 }
 
+fn open_tcp(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = TcpListener::bind(address)?;
+    // Who finds the queue full tries again only after a second, and the queue is short so far.
+    socket::listen(&socket, Backlog::MAXCONN)?;
+    Ok(socket)
+}
+
 #[cfg(test)]
 mod tests {
+    use std::net::TcpStream;
     use std::os::unix::net::UnixStream;
 
     use mio::Poll;
@@ -295,5 +303,14 @@ mod tests {
         listener.reopen(poll.registry(), Token(1)).unwrap();
         let _again = UnixStream::connect(&path).unwrap();
         listener.accept().unwrap();
+    }
+    #[test]
+    fn on_tcp_a_burst_of_clients_finds_room() {
+        let listener = open_tcp(([127, 0, 0, 1], 0).into()).unwrap();
+        let address = listener.local_addr().unwrap();
+        let at_once = Duration::from_millis(500);
+        let connect = |_| TcpStream::connect_timeout(&address, at_once);
+        let burst: io::Result<Vec<_>> = (0..400).map(connect).collect();
+        assert!(burst.is_ok(), "{burst:?}");
     }
 }

@@ -147,7 +147,7 @@ fn keeps_what_is_open(probe: &Probe<'_>) -> Checked<()> {
         client.lacks(&object.id)?;
     }
     for object in &open {
-        client.read_all(&object.id).is_content(&object.content)?;
+        client.read_all(&object.id).has_content(&object.content)?;
         client.close(&object.id).ok()?;
     }
     let (expected, holds) = down_to(0);
@@ -184,7 +184,7 @@ fn under_pressure(probe: &Probe<'_>) -> Checked<()> {
             let expected = format!("OK, with used <= {size}");
             client.info().ok_and(expected, |info| info.used_bytes <= size)?;
             // The others are open all the same, though nobody uses them.
-            client.read(&open[0].id, 0, 1000).is_content(&open[0].content[..1000])?;
+            client.read(&open[0].id, 0, 1000).has_content(&open[0].content[..1000])?;
         }
         last = Some(object);
     }
@@ -222,7 +222,7 @@ fn full_of_open_objects(probe: &Probe<'_>) -> Checked<()> {
         format!("{} objects", open.len()),
     )?;
     for object in &open {
-        client.read(&object.id, 5, 1000).is_content(&object.content[5..1005])?;
+        client.read(&object.id, 5, 1000).has_content(&object.content[5..1005])?;
     }
     // A plugin may want some room before it takes anything in again.
     let closed = open.len() / 2;
@@ -233,7 +233,7 @@ fn full_of_open_objects(probe: &Probe<'_>) -> Checked<()> {
     client.store_and_close(&object)?;
     client.has(&object)?;
     for object in &open {
-        client.read_all(&object.id).is_content(&object.content)?;
+        client.read_all(&object.id).has_content(&object.content)?;
         client.close(&object.id).ok()?;
     }
     client.quit()

@@ -84,7 +84,7 @@ fn empty(probe: &Probe<'_>) -> Checked<()> {
     let object = probe.object(0);
     client.store(&object).ok()?;
     client.has(&object)?;
-    client.read(&object.id, 0, 1).is_content(b"")?;
+    client.read(&object.id, 0, 1).has_content(b"")?;
     client.read(&object.id, 1, 1).fails(Status::OutOfBounds)?;
     client.close(&object.id).ok()?;
     client.quit()

@@ -113,7 +113,7 @@ fn reads(probe: &Probe<'_>) -> Checked<()> {
         let data = client.raw.wait(ticket).map(Data::into_bytes);
         let sent = format!("read a part of {} from {offset} on, with 63 others", object.id);
         let step = probe.trace.step(sent, data);
-        step.is_content(&object.content[offset..offset + probe.part])?;
+        step.has_content(&object.content[offset..offset + probe.part])?;
     }
     client.close(&object.id).ok()?;
     client.quit()

@@ -53,20 +53,20 @@ fn close(mut client: TestClient, object: &TestObject) -> Checked<()> {
 fn bounds(probe: &Probe<'_>) -> Checked<()> {
     let (mut client, object) = stored(probe, 1000)?;
     for size in [0, 1, 1000] {
-        client.read(&object.id, 1000, size).is_content(b"")?;
+        client.read(&object.id, 1000, size).has_content(b"")?;
         client.read(&object.id, 1001, size).fails(Status::OutOfBounds)?;
     }
-    client.read(&object.id, 0, 0).is_content(b"")?;
-    client.read(&object.id, 999, 1).is_content(&object.content[999..])?;
+    client.read(&object.id, 0, 0).has_content(b"")?;
+    client.read(&object.id, 999, 1).has_content(&object.content[999..])?;
     close(client, &object)
 }
 
 fn short(probe: &Probe<'_>) -> Checked<()> {
     let (mut client, object) = stored(probe, probe.part + 100)?;
     let part = probe.part as u32;
-    client.read(&object.id, 1, part).is_content(&object.content[1..=probe.part])?;
+    client.read(&object.id, 1, part).has_content(&object.content[1..=probe.part])?;
     for from in [101, probe.part, probe.part + 99] {
-        client.read(&object.id, from as u64, part).is_content(&object.content[from..])?;
+        client.read(&object.id, from as u64, part).has_content(&object.content[from..])?;
     }
     close(client, &object)
 }
@@ -87,7 +87,7 @@ fn anywhere(probe: &Probe<'_>) -> Checked<()> {
         let size = probe.below(probe.part as u64 + 1) as usize;
         let end = len.min(offset + size);
         let read = client.read(&object.id, offset as u64, size as u32);
-        read.is_content(&object.content[offset..end])?;
+        read.has_content(&object.content[offset..end])?;
     }
     close(client, &object)
 }
@@ -99,7 +99,7 @@ fn large_object(probe: &Probe<'_>) -> Checked<()> {
         let size = 1 + probe.below(probe.part as u64) as usize;
         let end = object.content.len().min(offset + size);
         let read = client.read(&object.id, offset as u64, size as u32);
-        read.is_content(&object.content[offset..end])?;
+        read.has_content(&object.content[offset..end])?;
         offset = end;
     }
     close(client, &object)

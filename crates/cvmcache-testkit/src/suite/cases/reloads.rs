@@ -43,7 +43,7 @@ fn keeps_references(probe: &Probe<'_>) -> Checked<()> {
     client.store(&object).ok()?;
     client.open(&object.id).ok()?;
     let mut client = client.reload()?;
-    client.read_all(&object.id).is_content(&object.content)?;
+    client.read_all(&object.id).has_content(&object.content)?;
     client.close(&object.id).ok()?;
     client.close(&object.id).ok()?;
     client.close(&object.id).fails(Status::BadCount)?;
@@ -58,7 +58,7 @@ fn keeps_from_eviction(probe: &Probe<'_>) -> Checked<()> {
     let away = client.announce_reload()?;
     other.shrink(0).ok_and("PARTIAL", |shrunk| shrunk.partial)?;
     let mut client = away.finish()?;
-    client.read_all(&object.id).is_content(&object.content)?;
+    client.read_all(&object.id).has_content(&object.content)?;
     client.close(&object.id).ok()?;
     other.shrink(0).ok()?;
     other.lacks(&object.id)?;

@@ -1,0 +1,29 @@
+//! What no client should do, by subject: that a plugin lives with it, and other clients do not
+//! notice.
+//!
+//! The cases expect what clients need, and leave the rest to the plugin. What can be answered is
+//! answered, and the connection stays, because a client whose connection closes aborts. Bytes that
+//! are no frame may cost the connection they came on. What somebody left who is gone does not stay.
+
+mod foreign;
+mod frames;
+mod gone;
+mod listings;
+mod load;
+mod raw;
+mod requests;
+mod texts;
+mod uploads;
+
+use super::Case;
+
+pub(super) const ALL: &[&[Case]] = &[
+    frames::CASES,
+    requests::CASES,
+    texts::CASES,
+    uploads::CASES,
+    listings::CASES,
+    foreign::CASES,
+    gone::CASES,
+    load::CASES,
+];

@@ -1,0 +1,155 @@
+//! Listings that were never begun, belong to others, or are not ended.
+
+use std::collections::BTreeSet;
+
+use cvmcache::client::{Client, ClientError, ListPart, NewUpload};
+use cvmcache::plugin::{Capabilities, ObjectId, ObjectType};
+
+use crate::suite::Case;
+use crate::suite::client::TestClient;
+use crate::suite::probe::Probe;
+use crate::suite::step::Checked;
+
+const LISTS: &[Capabilities] = &[Capabilities::LIST];
+const FILLS: &[Capabilities] = &[Capabilities::WRITE, Capabilities::LIST];
+
+pub(super) const CASES: &[Case] = &[
+    Case::hostile(
+        "listing-made-up",
+        "A listing that nobody has begun is refused, and the connection stays.",
+        made_up,
+    )
+    .needs_all(LISTS),
+    Case::hostile(
+        "listing-foreign",
+        "A client cannot go on with the listing of another, or take parts of it away.",
+        foreign,
+    )
+    .needs_all(FILLS),
+    Case::hostile(
+        "listing-after-its-end",
+        "A listing does not go on after its last part.",
+        after_its_end,
+    )
+    .needs_all(FILLS),
+    Case::hostile(
+        "listing-unfinished",
+        "A hundred listings that are not ended are given or refused, and keep nobody else from \
+         listing.",
+        unfinished,
+    )
+    .needs_all(FILLS),
+];
+
+/// How many objects there are in listings that shall have several parts. A reply of the reference
+/// library has about 4 MiB.
+const MANY: usize = 6000;
+
+/// How many requests are under way while they are stored.
+const AT_ONCE: usize = 100;
+
+/// Sees to it that a listing of volatile objects comes in parts, and says what is in it.
+fn in_parts(probe: &Probe<'_>, client: &mut TestClient) -> Checked<BTreeSet<ObjectId>> {
+    let first = begin(client)?;
+    if !first.last {
+        return rest(client, first).map(|(ids, _)| ids);
+    }
+    let ids: Vec<_> = (0..MANY).map(|_| probe.id()).collect();
+    let stored = ids.chunks(AT_ONCE).try_for_each(|ids| store(&mut client.raw, ids));
+    probe.did(format!("store {MANY} Volatile objects and close them"), stored)?;
+    Ok(ids.into_iter().collect())
+}
+
+fn store(client: &mut Client, ids: &[ObjectId]) -> Result<(), ClientError> {
+    let mut under_way = Vec::new();
+    for id in ids {
+        let new = NewUpload::new(*id).object_type(ObjectType::Volatile);
+        let mut upload = client.begin_upload(new.description(vec![b'd'; 1000]));
+        under_way.push(upload.submit(client, "x", true)?);
+    }
+    under_way.into_iter().try_for_each(|ticket| client.wait(ticket))?;
+    ids.iter().try_for_each(|id| client.close(id))
+}
+
+fn begin(client: &mut TestClient) -> Checked<ListPart> {
+    client.list_part(0, ObjectType::Volatile).ok()
+}
+
+/// The objects of a listing from this part on, and the number under which it ended.
+fn rest(client: &mut TestClient, mut part: ListPart) -> Checked<(BTreeSet<ObjectId>, u64)> {
+    let (mut ids, mut listing) = (BTreeSet::new(), 0);
+    loop {
+        ids.extend(part.entries.iter().map(|entry| entry.id));
+        if part.last {
+            return Ok((ids, listing));
+        }
+        listing = part.listing;
+        part = client.list_part(listing, ObjectType::Volatile).ok()?;
+    }
+}
+
+/// That a listing has each of these objects.
+fn is_whole(
+    probe: &Probe<'_>,
+    listed: &BTreeSet<ObjectId>,
+    ids: &BTreeSet<ObjectId>,
+) -> Checked<()> {
+    let missing = ids.difference(listed).count();
+    let expected = format!("each of {} objects", ids.len());
+    let received = format!("a listing without {missing} of them");
+    probe.check(missing == 0, "list Volatile objects, to the end", expected, received)
+}
+
+fn made_up(probe: &Probe<'_>) -> Checked<()> {
+    let mut client = probe.client()?;
+    for listing in [1, 1 << 31, 1 << 32, u64::MAX, 1 + probe.below(u64::MAX - 1)] {
+        client.list_part(listing, ObjectType::Regular).fails_somehow()?;
+    }
+    client.lacks(&probe.id())?;
+    client.quit()?;
+    probe.others_are_served()
+}
+
+fn foreign(probe: &Probe<'_>) -> Checked<()> {
+    let (mut owner, mut client) = (probe.client()?, probe.client()?);
+    let ids = in_parts(probe, &mut owner)?;
+    let first = begin(&mut owner)?;
+    if !first.last {
+        client.list_part(first.listing, ObjectType::Volatile).fails_somehow()?;
+    }
+    let (listed, _) = rest(&mut owner, first)?;
+    is_whole(probe, &listed, &ids)?;
+    owner.quit()?;
+    client.quit()?;
+    probe.others_are_served()
+}
+
+fn after_its_end(probe: &Probe<'_>) -> Checked<()> {
+    let mut client = probe.client()?;
+    in_parts(probe, &mut client)?;
+    let first = begin(&mut client)?;
+    let (_, listing) = rest(&mut client, first)?;
+    if listing != 0 {
+        client.list_part(listing, ObjectType::Volatile).fails_somehow()?;
+    }
+    client.lacks(&probe.id())?;
+    client.quit()?;
+    probe.others_are_served()
+}
+
+fn unfinished(probe: &Probe<'_>) -> Checked<()> {
+    let mut client = probe.client()?;
+    let ids = in_parts(probe, &mut client)?;
+    let mut hostile = probe.client_named(&b"test.cern.ch:lists"[..])?;
+    for _ in 0..100 {
+        hostile.list_part(0, ObjectType::Volatile).answered()?;
+    }
+    let first = begin(&mut client)?;
+    is_whole(probe, &rest(&mut client, first)?.0, &ids)?;
+    hostile.lacks(&probe.id())?;
+    drop(hostile);
+    let first = begin(&mut client)?;
+    is_whole(probe, &rest(&mut client, first)?.0, &ids)?;
+    client.quit()?;
+    probe.others_are_served()
+}

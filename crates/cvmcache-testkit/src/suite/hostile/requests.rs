@@ -1,0 +1,326 @@
+//! Requests that make no sense: at the wrong time, without what they need, or out of all bounds.
+
+use cvmcache::client::{ClientMessage, Operation, Request, RequestKind};
+use cvmcache::plugin::{Capabilities, Status};
+use cvmcache_proto::wire::{self, Msg, MsgHash};
+
+use super::raw::{self, NUMBER, hash};
+use crate::suite::Case;
+use crate::suite::client::TestClient;
+use crate::suite::probe::Probe;
+use crate::suite::step::{Checked, Step};
+
+const STORES: &[Capabilities] = &[Capabilities::WRITE];
+
+pub(super) const CASES: &[Case] = &[
+    Case::hostile(
+        "request-before-handshake",
+        "A request before the handshake is refused, and a handshake is still possible.",
+        before_handshake,
+    ),
+    Case::hostile(
+        "request-quit-before-handshake",
+        "A Quit before the handshake costs at most that connection.",
+        quit_before_handshake,
+    ),
+    Case::hostile(
+        "request-second-handshake",
+        "A second handshake is answered, and the first session goes on.",
+        second_handshake,
+    ),
+    Case::hostile(
+        "request-unknown-version",
+        "A handshake of another protocol version is answered.",
+        unknown_version,
+    ),
+    Case::hostile(
+        "request-same-number",
+        "Of several requests under way with the same number, each is answered once.",
+        same_number,
+    ),
+    Case::hostile(
+        "request-missing-field",
+        "A request without a field that the protocol requires is MALFORMED, and the connection \
+         stays.",
+        missing_field,
+    ),
+    Case::hostile(
+        "request-unknown-algorithm",
+        "An object under an unknown hash algorithm is MALFORMED, and the connection stays.",
+        unknown_algorithm,
+    ),
+    Case::hostile(
+        "request-digest-length",
+        "A digest that is not 20 bytes long is MALFORMED, and the connection stays.",
+        digest_length,
+    ),
+    Case::hostile(
+        "request-unknown-type",
+        "A listing of objects of an unknown type is MALFORMED, and the connection stays.",
+        unknown_type,
+    )
+    .needs_all(&[Capabilities::LIST]),
+    Case::hostile(
+        "request-read-absent",
+        "A read of an object that is not there is refused, whatever its size and offset are.",
+        read_absent,
+    ),
+    Case::hostile(
+        "request-read-too-much",
+        "A read of more than the largest part is refused or gets no more than there is.",
+        read_too_much,
+    )
+    .needs_all(STORES),
+    Case::hostile(
+        "request-shrink-far",
+        "Asked to shrink to more than the cache holds, the plugin evicts nothing, however large \
+         the number is.",
+        shrink_far,
+    )
+    .needs_all(&[Capabilities::WRITE, Capabilities::SHRINK]),
+    Case::hostile(
+        "request-refcount-overflow",
+        "A reference count does not overflow: what was counted can be given back, and no more.",
+        refcount_overflow,
+    )
+    .needs_all(&[Capabilities::WRITE, Capabilities::REFCOUNT]),
+];
+
+/// That the client was none the worse, nor was anybody else.
+fn goes_on(probe: &Probe<'_>, mut client: TestClient) -> Checked<()> {
+    client.lacks(&probe.id())?;
+    client.quit()?;
+    probe.others_are_served()
+}
+
+fn before_handshake(probe: &Probe<'_>) -> Checked<()> {
+    let mut connection = probe.connection()?;
+    for session in [0, 1 << 40] {
+        let operation = Operation::ObjectInfo { object: probe.id() };
+        let request = ClientMessage::Request(Request { session, id: 1 << 40, operation });
+        let sending = connection.send(request);
+        let got = sending.and_then(|()| raw::answer(&mut connection, RequestKind::ObjectInfo));
+        let sent = format!("object info in session {session}, before the handshake");
+        probe.trace.step(sent, got).fails_somehow()?;
+    }
+    let hello = ClientMessage::Handshake { protocol_version: 1, name: Some("late.cern.ch".into()) };
+    probe.did("send a handshake", connection.send(hello))?;
+    raw::session(probe, &mut connection).ok()?;
+    probe.others_are_served()
+}
+
+fn quit_before_handshake(probe: &Probe<'_>) -> Checked<()> {
+    for session in [0, 1 << 40] {
+        let mut connection = probe.connection()?;
+        probe.did("Quit", connection.send(ClientMessage::Quit { session }))?;
+        raw::ends(probe, connection, "Quit before the handshake")?;
+        probe.others_are_served()?;
+    }
+    Ok(())
+}
+
+fn second_handshake(probe: &Probe<'_>) -> Checked<()> {
+    let mut client = probe.client()?;
+    let hello = ClientMessage::Handshake { protocol_version: 1, name: Some("x.cern.ch".into()) };
+    let connection = client.raw.connection_mut();
+    probe.did("a second handshake", connection.send(hello))?;
+    raw::session(probe, connection).answered()?;
+    goes_on(probe, client)
+}
+
+fn unknown_version(probe: &Probe<'_>) -> Checked<()> {
+    for protocol_version in [0, 2, u32::MAX] {
+        let mut connection = probe.connection()?;
+        let hello = ClientMessage::Handshake { protocol_version, name: Some("x.cern.ch:1".into()) };
+        let sent = format!("a handshake of protocol version {protocol_version}");
+        probe.did(sent, connection.send(hello))?;
+        raw::session(probe, &mut connection).answered()?;
+    }
+    probe.others_are_served()
+}
+
+fn same_number(probe: &Probe<'_>) -> Checked<()> {
+    let mut client = probe.client()?;
+    let session = client.raw.session();
+    let mut tickets = Vec::new();
+    for _ in 0..10 {
+        let operation = Operation::ObjectInfo { object: probe.id() };
+        let request = Request { session, id: 1 << 40, operation };
+        tickets.push(probe.did("object info", client.raw.submit_request(request))?);
+    }
+    for ticket in tickets {
+        let sent = "ten times object info under one number";
+        probe.did(sent, client.raw.wait(ticket))?;
+    }
+    goes_on(probe, client)
+}
+
+fn missing_field(probe: &Probe<'_>) -> Checked<()> {
+    let mut client = probe.client()?;
+    let (session_id, req_id) = (Some(client.raw.session()), NUMBER);
+    let object_id = || hash(probe.id());
+    let mut requests = vec![
+        (
+            "refcount without object",
+            Msg::RefcountReq(wire::MsgRefcountReq {
+                session_id,
+                req_id,
+                object_id: None,
+                change_by: Some(0),
+            }),
+        ),
+        (
+            "refcount without change",
+            Msg::RefcountReq(wire::MsgRefcountReq {
+                session_id,
+                req_id,
+                object_id: object_id(),
+                change_by: None,
+            }),
+        ),
+        (
+            "read without size",
+            Msg::ReadReq(wire::MsgReadReq {
+                session_id,
+                req_id,
+                object_id: object_id(),
+                offset: Some(0),
+                size: None,
+            }),
+        ),
+        (
+            "object info without object",
+            Msg::ObjectInfoReq(wire::MsgObjectInfoReq { session_id, req_id, object_id: None }),
+        ),
+    ];
+    if probe.capabilities.contains(Capabilities::WRITE) {
+        let last = wire::MsgStoreReq {
+            session_id,
+            req_id,
+            object_id: object_id(),
+            last_part: Some(true),
+            ..Default::default()
+        };
+        requests.push(("store without part number", Msg::StoreReq(last)));
+    }
+    if probe.capabilities.contains(Capabilities::SHRINK) {
+        let nowhere = wire::MsgShrinkReq { session_id, req_id, shrink_to: None };
+        requests.push(("shrink without size", Msg::ShrinkReq(nowhere)));
+    }
+    if probe.capabilities.contains(Capabilities::LIST) {
+        let list = wire::MsgListReq { session_id, req_id, listing_id: Some(0), object_type: None };
+        requests.push(("list without type", Msg::ListReq(list)));
+    }
+    if probe.capabilities.contains(Capabilities::BREADCRUMB) {
+        let nothing = wire::MsgBreadcrumbStoreReq { session_id, req_id, breadcrumb: None };
+        requests.push(("store without breadcrumb", Msg::BreadcrumbStoreReq(nothing)));
+    }
+    for (sent, msg) in requests {
+        raw::ask(probe, &mut client, sent, msg).fails(Status::Malformed)?;
+    }
+    goes_on(probe, client)
+}
+
+/// Asks for the size of an object under whatever name.
+fn info_of(probe: &Probe<'_>, client: &mut TestClient, sent: &str, object: MsgHash) -> Step<()> {
+    let session_id = Some(client.raw.session());
+    let info = wire::MsgObjectInfoReq { session_id, req_id: NUMBER, object_id: Some(object) };
+    raw::ask(probe, client, sent, Msg::ObjectInfoReq(info))
+}
+
+fn unknown_algorithm(probe: &Probe<'_>) -> Checked<()> {
+    let mut client = probe.client()?;
+    for algorithm in [0, 4, 99, -1] {
+        let object = MsgHash { algorithm: Some(algorithm), digest: Some(vec![7; 20]) };
+        let sent = format!("object info under hash algorithm {algorithm}");
+        info_of(probe, &mut client, &sent, object).fails(Status::Malformed)?;
+    }
+    goes_on(probe, client)
+}
+
+fn digest_length(probe: &Probe<'_>) -> Checked<()> {
+    let mut client = probe.client()?;
+    for len in [0, 19, 21, 1000] {
+        let object = MsgHash { algorithm: Some(1), digest: Some(vec![7; len]) };
+        let sent = format!("object info under a digest of {len} bytes");
+        info_of(probe, &mut client, &sent, object).fails(Status::Malformed)?;
+    }
+    goes_on(probe, client)
+}
+
+fn unknown_type(probe: &Probe<'_>) -> Checked<()> {
+    let mut client = probe.client()?;
+    for object_type in [3, 77, -1] {
+        let list = wire::MsgListReq {
+            session_id: Some(client.raw.session()),
+            req_id: NUMBER,
+            listing_id: Some(0),
+            object_type: Some(object_type),
+        };
+        let sent = format!("list objects of type {object_type}");
+        raw::ask(probe, &mut client, &sent, Msg::ListReq(list)).fails(Status::Malformed)?;
+    }
+    goes_on(probe, client)
+}
+
+fn read_absent(probe: &Probe<'_>) -> Checked<()> {
+    let mut client = probe.client()?;
+    for offset in [0, 1 << 32, u64::MAX] {
+        for size in [0, 1, probe.part as u32] {
+            client.read(&probe.id(), offset, size).fails(Status::NoEntry)?;
+        }
+        for size in [probe.part as u32 + 1, 1 << 31, u32::MAX] {
+            client.read(&probe.id(), offset, size).fails_somehow()?;
+        }
+    }
+    goes_on(probe, client)
+}
+
+fn read_too_much(probe: &Probe<'_>) -> Checked<()> {
+    let mut client = probe.client()?;
+    let object = probe.object(3 * probe.part);
+    client.store(&object).ok()?;
+    let len = object.content.len();
+    for (offset, size) in [(0, u32::MAX), (10, 1 << 31), (0, probe.part as u32 + 1)] {
+        let sent = format!("read {size} bytes of {} from {offset} on", object.id);
+        if let Some(data) = client.read(&object.id, offset as u64, size).answered()? {
+            let end = len.min(offset + (size as usize).min(data.len()));
+            let expected = "an error, or the bytes that are there";
+            let received = format!("{} bytes, which are not those", data.len());
+            probe.check(*data == object.content[offset..end], sent, expected, received)?;
+        }
+    }
+    client.read(&object.id, u64::MAX - 10, u32::MAX).fails_somehow()?;
+    client.has(&object)?;
+    client.close(&object.id).ok()?;
+    goes_on(probe, client)
+}
+
+fn shrink_far(probe: &Probe<'_>) -> Checked<()> {
+    let mut client = probe.client()?;
+    let object = probe.object(1000);
+    client.store_and_close(&object)?;
+    for target in [(1 << 63) - 1, 1 << 63, u64::MAX] {
+        client.shrink(target).ok()?;
+        client.has(&object)?;
+    }
+    goes_on(probe, client)
+}
+
+fn refcount_overflow(probe: &Probe<'_>) -> Checked<()> {
+    let mut client = probe.client()?;
+    let object = probe.object(1000);
+    client.store(&object).ok()?;
+    client.change_refcount(&object.id, i32::MIN).fails_somehow()?;
+    let mut counted = 0;
+    for _ in 0..5 {
+        counted += client.change_refcount(&object.id, i32::MAX).answered()?.iter().count();
+    }
+    client.has(&object)?;
+    for _ in 0..counted {
+        client.change_refcount(&object.id, -i32::MAX).ok()?;
+    }
+    client.close(&object.id).ok()?;
+    client.close(&object.id).fails(Status::BadCount)?;
+    goes_on(probe, client)
+}

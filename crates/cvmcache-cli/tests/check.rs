@@ -87,13 +87,14 @@ Nothing was tried: see why the cases were skipped.
 
 #[test]
 fn what_cannot_be_run_is_said_before_anything_runs() {
-    let cases: [(&[&str], _); 4] = [
+    let cases: [(&[&str], _); 5] = [
         (&["check"], "which plugin?[..]--spawn[..]"),
         (&["check", "unix=/x", "--set", "A=B"], "--set and --tcp are for a plugin[..]--spawn[..]"),
         (
             &["check", "unix=/x", "--filter", "zzz"],
             "no case has \"zzz\" in its name;[..]--list[..]",
         ),
+        (&["check", "unix=/x", "--filter", "frame-"], "only hostile cases[..]: add --hostile"),
         (&["check", "--list", "--filter", "zzz"], "no case has \"zzz\" in its name;[..]"),
     ];
     for (arguments, message) in cases {

@@ -46,7 +46,7 @@ fn long_description(probe: &Probe<'_>) -> Checked<()> {
     }
     if probe.capabilities.contains(Capabilities::LIST) {
         // Together they fit into no frame.
-        client.list(ObjectType::Regular).ok()?;
+        client.list(ObjectType::Regular)?;
     }
     client.quit()?;
     probe.others_are_served()

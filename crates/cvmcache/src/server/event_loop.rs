@@ -19,6 +19,7 @@ use super::access::Access;
 use super::connection::{Connection, Context, Turn};
 use super::listener::Listener;
 use super::mailbox::{Inbox, Note};
+use super::polling::Polling;
 use super::workers::Workers;
 use crate::control::Command;
 use crate::service::{Peer, Service};
@@ -50,6 +51,7 @@ pub(super) struct EventLoop {
     pub(super) workers: Option<Workers>,
     /// Ends with the last client.
     pub(super) supervised: bool,
+    pub(super) polling: Polling,
     pub(super) state: State,
 }
 
@@ -110,10 +112,7 @@ impl EventLoop {
     fn serve(&mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(1024);
         while !self.is_over() {
-            match self.poll.poll(&mut events, self.timeout()) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                result => result?,
-            }
+            self.wait(&mut events)?;
             for event in &events {
                 match event.token() {
                     WAKER => {}
@@ -134,6 +133,24 @@ impl EventLoop {
             self.check_calls();
         }
         Ok(())
+    }
+
+    /// Waits for events, or until there is something else to do.
+    fn wait(&mut self, events: &mut Events) -> io::Result<()> {
+        let timeout = self.timeout();
+        if timeout != Some(Duration::ZERO)
+            && let Some(until) = self.polling.begin()
+        {
+            while Instant::now() < until {
+                poll(&mut self.poll, events, Some(Duration::ZERO))?;
+                if !events.is_empty() {
+                    self.polling.paid();
+                    return Ok(());
+                }
+            }
+            self.polling.in_vain();
+        }
+        poll(&mut self.poll, events, timeout)
     }
 
     fn is_over(&self) -> bool {
@@ -350,6 +367,14 @@ impl EventLoop {
         if let Some(Err(error)) = reopened {
             warn!(%error, "cannot listen again: only the clients that are here are served");
         }
+    }
+}
+
+/// A signal is as good as an event that nobody knows.
+fn poll(poll: &mut Poll, events: &mut Events, timeout: Option<Duration>) -> io::Result<()> {
+    match poll.poll(events, timeout) {
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
+        result => result,
     }
 }
 

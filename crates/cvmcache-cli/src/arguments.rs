@@ -2,10 +2,11 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::{check, completions, info, soak};
+use crate::{check, completions, doctor, info, soak};
 
 const EXAMPLES: &str = "\
 Examples:
+  cvmcache doctor /etc/cvmfs/default.local
   cvmcache info unix=/var/lib/cvmfs/cvmcache-ram.socket
   cvmcache check --spawn './my-plugin {conf}'
 
@@ -32,6 +33,7 @@ pub(crate) struct Arguments {
 pub(crate) enum Command {
     Check(check::Check),
     Completions(completions::Completions),
+    Doctor(doctor::Doctor),
     Info(info::Info),
     Soak(soak::Soak),
     SoakClient(soak::SoakClient),

@@ -25,6 +25,8 @@ pub(crate) enum Error {
     NoTarget,
     #[error("--set and --tcp are for a plugin that is started: add --spawn CMD, or leave them out")]
     NothingToStart,
+    #[error("there is no user {0:?}: name the one that the client runs as, as in --user cvmfs")]
+    NoUser(String),
     #[error(transparent)]
     Start(#[from] StartError),
     #[error("{0}; cvmcache check --list has them all")]
@@ -57,6 +59,7 @@ impl Error {
             Error::NoLocator
             | Error::NoTarget
             | Error::NothingToStart
+            | Error::NoUser(_)
             | Error::WouldEvict(_)
             | Error::NoSuchCase(_)
             | Error::OnlyHostile(_) => 2,

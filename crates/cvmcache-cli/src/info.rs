@@ -68,9 +68,9 @@ impl Info {
         };
         client.quit().map_err(|error| self.remote.error(error))?;
         if self.json {
-            output::json(out, &facts)?
+            output::json(out, &facts)?;
         } else {
-            facts.print(out)?
+            facts.print(out)?;
         }
         Ok(Verdict::Good)
     }

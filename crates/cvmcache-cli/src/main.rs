@@ -9,6 +9,7 @@
 mod arguments;
 mod check;
 mod completions;
+mod doctor;
 mod error;
 mod info;
 mod output;
@@ -59,6 +60,7 @@ fn run(command: Command, out: &mut dyn Write) -> Result<Verdict> {
     match command {
         Command::Check(command) => command.run(out),
         Command::Completions(command) => command.run(out),
+        Command::Doctor(command) => command.run(out),
         Command::Info(command) => command.run(out),
         Command::Soak(command) => command.run(out),
         Command::SoakClient(command) => command.run(out),

@@ -25,7 +25,7 @@ use clap::Args;
 use cvmcache::Locator;
 
 use crate::Verdict;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::target::Target;
 
 /// The name of the command by which the program starts itself as a client.

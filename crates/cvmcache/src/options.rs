@@ -113,6 +113,12 @@ impl Options {
         self.values.get(OsStr::new(key)).map(OsString::as_os_str)
     }
 
+    /// The keys, sorted. One that is not UTF-8 is none that [`get`](Self::get) could be asked for,
+    /// and left out.
+    pub fn keys(&self) -> impl Iterator<Item = &str> {
+        self.values.keys().filter_map(|key| key.to_str())
+    }
+
     /// Sets the value of a key.
     pub fn set(&mut self, key: impl Into<OsString>, value: impl Into<OsString>) {
         self.values.insert(key.into(), value.into());
@@ -209,6 +215,12 @@ mod tests {
     #[test]
     fn the_later_of_two_lines_wins() {
         assert_eq!(Options::parse(b"K=1\nK=2\n").get("K"), Some("2".as_ref()));
+    }
+
+    #[test]
+    fn keys_are_listed_once_and_sorted() {
+        let options = Options::parse(b"L=1\nK=1\nL=2\nno line\n\xff=1\n");
+        assert_eq!(Vec::from_iter(options.keys()), ["K", "L"]);
     }
 
     #[test]

@@ -53,7 +53,7 @@ pub(super) fn list(out: &mut dyn Write, suite: &Suite) -> Result<()> {
         let mut cases = suite.cases().filter(|case| case.kind() == kind).peekable();
         if cases.peek().is_some() {
             writeln!(out, "{TITLE}{title}{TITLE:#}\n")?;
-            cases.map(|case| describe(out, case)).collect::<Result<()>>()?;
+            cases.try_for_each(|case| describe(out, case))?;
         }
     }
     Ok(())

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, unreachable_pub, reason = "every test uses a part of it")]
 
+pub mod site;
+
 use std::path::PathBuf;
 use std::sync::OnceLock;
 

@@ -1,0 +1,345 @@
+//! The plugin's configuration: what would keep it from starting, or make it a poor cache.
+
+use std::fmt::Display;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use cvmcache::{Locator, Networks, Users};
+use nix::sys::sysinfo::sysinfo;
+
+use super::command_line::cannot;
+use super::file::ConfFile;
+use super::kind::Kind;
+use super::locators;
+use super::report::Section;
+use super::user::{Reason, User, Want};
+use crate::output;
+
+pub(crate) const LOCATOR: &str = "CVMFS_CACHE_PLUGIN_LOCATOR";
+const SIZE: &str = "CVMFS_CACHE_PLUGIN_SIZE";
+const WORKERS: &str = "CVMFS_CACHE_PLUGIN_WORKERS";
+const ALLOW: &str = "CVMFS_CACHE_PLUGIN_ALLOW";
+const ALLOW_USERS: &str = "CVMFS_CACHE_PLUGIN_ALLOW_USERS";
+const DEBUG_LOG: &str = "CVMFS_CACHE_PLUGIN_DEBUGLOG";
+const TEST: &str = "CVMFS_CACHE_PLUGIN_TEST";
+/// Only the plugins of the reference have it.
+const CRASH_DUMP: &str = "CVMFS_CACHE_PLUGIN_CRASH_DUMP";
+
+const KEYS: [&str; 8] = [LOCATOR, SIZE, WORKERS, ALLOW, ALLOW_USERS, DEBUG_LOG, TEST, CRASH_DUMP];
+
+const MEGABYTE: u64 = 1024 * 1024;
+
+/// Smaller caches are made larger, or refused.
+const MIN_SIZE: u64 = 100 * MEGABYTE;
+
+/// How alike a key has to be to one that is known, from 0 to 1, to be taken for it.
+const ALIKE: f64 = 0.8;
+
+/// More threads than this are not taken for a number of threads.
+const MAX_WORKERS: u64 = 1024;
+
+/// What the rest needs to know of the configuration; `None` for what is missing or makes no sense.
+#[derive(Debug)]
+pub(crate) struct PluginConf {
+    pub(crate) path: PathBuf,
+    pub(crate) locator: Option<Locator>,
+    /// In bytes.
+    pub(crate) size: Option<u64>,
+    networks: Option<Networks>,
+}
+
+impl PluginConf {
+    /// Reads what a file says, and says what is wrong with it.
+    pub(crate) fn check(file: &ConfFile, user: &User, section: &mut Section) -> Self {
+        check_lines(file, section);
+        let locator = check_locator(file, section);
+        let size = check_size(file, memory(), section);
+        let networks = check_networks(file, locator.as_ref(), section);
+        check_value::<Users>(file, ALLOW_USERS, Kind::AllowUsersBad, section, || {
+            format!("write names or numbers, as in {ALLOW_USERS}=cvmfs,1001, or * for all")
+        });
+        check_workers(file, section);
+        check_debug_log(file, user, section);
+        Self { path: file.path().to_owned(), locator, size, networks }
+    }
+
+    /// Checks whether a client with this locator gets to a plugin with this configuration.
+    pub(crate) fn check_client(&self, key: &str, client: &Locator, section: &mut Section) {
+        let Some(plugin) = &self.locator else { return };
+        let remedy = || format!("write {LOCATOR}={client} in {}", self.path.display());
+        match locators::compare(client, plugin) {
+            locators::Agreement::Same => section.fine(format!("the client looks there: {plugin}")),
+            locators::Agreement::SpelledDifferently => {
+                let found = format!("{LOCATOR}={plugin}, and {key}={client}");
+                section.found(Kind::LocatorsSpelledDifferently, found, remedy());
+            }
+            locators::Agreement::Different => {
+                let found = format!("{LOCATOR}={plugin}, but {key}={client}");
+                section.found(Kind::LocatorsDiffer, found, remedy());
+                return;
+            }
+        }
+        if let (Some(networks), Locator::Tcp { host, .. }) = (&self.networks, client)
+            && let Ok(address) = host.parse::<IpAddr>()
+            // The client's own address is known only on this machine.
+            && address.is_loopback()
+            && !networks.contains(address)
+        {
+            let found = format!("{ALLOW} does not hold {address}, from which the client connects");
+            section.found(
+                Kind::AllowExcludesClient,
+                found,
+                format!("add {address} to {ALLOW} in {}", self.path.display()),
+            );
+        }
+    }
+}
+
+fn check_lines(file: &ConfFile, section: &mut Section) {
+    if let Some(lines) = file.skipped() {
+        let remedy = format!("write KEY=VALUE, or # in front, in {}", file.path().display());
+        section.found(Kind::LineSkipped, format!("{lines}: not KEY=VALUE"), remedy);
+    }
+    for key in file.options().keys().filter(|key| !KEYS.contains(key)) {
+        let likeness = |known: &&str| strsim::normalized_damerau_levenshtein(key, known);
+        let nearest = KEYS.into_iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
+        match nearest.filter(|known| likeness(known) >= ALIKE) {
+            Some(known) => {
+                let remedy = format!("write {known}, if that is what it should be");
+                section.found(Kind::KeyMisspelled, format!("there is no key {key}"), remedy);
+            }
+            None => {
+                let remedy = "remove it, unless the plugin's documentation has it";
+                section.found(Kind::KeyUnknown, format!("{key} is no usual key"), remedy);
+            }
+        }
+    }
+    file.check_twice("", section);
+}
+
+fn check_locator(file: &ConfFile, section: &mut Section) -> Option<Locator> {
+    let path = file.path().display();
+    let Some(text) = file.get(LOCATOR) else {
+        let found = format!("{LOCATOR} is not set");
+        let remedy = format!("add {LOCATOR}=unix=/path/to/socket to {path}");
+        section.found(Kind::PluginLocatorMissing, found, remedy);
+        return None;
+    };
+    match Locator::from_os_str(text) {
+        Ok(locator) => {
+            if matches!(&locator, Locator::Unix(path) if path.is_relative()) {
+                let remedy = format!("write the whole path, as in {LOCATOR}=unix=/path/to/socket");
+                section.found(Kind::PathRelative, format!("{LOCATOR}={locator}"), remedy);
+            }
+            Some(locator)
+        }
+        Err(error) => {
+            let remedy = format!("write {LOCATOR}=unix=/path/to/socket in {path}");
+            section.found(Kind::PluginLocatorBad, format!("{LOCATOR}: {error}"), remedy);
+            None
+        }
+    }
+}
+
+fn check_size(file: &ConfFile, memory: u64, section: &mut Section) -> Option<u64> {
+    let text = file.get(SIZE)?.to_string_lossy();
+    let Some(size) = parse_size(&text, memory) else {
+        let found = format!("{SIZE}={text} is neither megabytes nor a share of the memory");
+        section.found(Kind::SizeBad, found, format!("write {SIZE}=1000, or {SIZE}=25%"));
+        return None;
+    };
+    let shown = output::bytes(size);
+    if size < MIN_SIZE {
+        let found = format!("{SIZE}={text} is {shown}, less than 100 MB");
+        section.found(Kind::SizeSmall, found, format!("write {SIZE}=1000"));
+    } else if u128::from(size) * 100 > u128::from(memory) * 80 {
+        let found = format!(
+            "{SIZE}={text} is {shown}, more than 80 % of the machine's {}",
+            output::bytes(memory)
+        );
+        let remedy = format!("write {SIZE}=50%, unless the plugin keeps objects on disk");
+        section.found(Kind::SizeNearMemory, found, remedy);
+    } else {
+        section.fine(format!("the size is {shown}"));
+    }
+    Some(size.max(MIN_SIZE))
+}
+
+/// In bytes.
+fn parse_size(text: &str, memory: u64) -> Option<u64> {
+    let number = |digits: &str| {
+        // The standard parser would take a plus sign.
+        let is_number = digits.bytes().all(|byte| byte.is_ascii_digit());
+        digits.parse::<u64>().ok().filter(|_| is_number)
+    };
+    match text.strip_suffix('%') {
+        Some(digits) => {
+            let percent = number(digits).filter(|percent| (1..=100).contains(percent))?;
+            Some(memory / 100 * percent)
+        }
+        None => number(text)?.checked_mul(MEGABYTE),
+    }
+}
+
+fn memory() -> u64 {
+    // Without an answer, nothing is too large.
+    sysinfo().map_or(u64::MAX, |info| info.ram_total())
+}
+
+fn check_networks(
+    file: &ConfFile,
+    locator: Option<&Locator>,
+    section: &mut Section,
+) -> Option<Networks> {
+    let remedy = || format!("write the clients' networks, as in {ALLOW}=10.0.0.0/8,127.0.0.1");
+    let networks = check_value::<Networks>(file, ALLOW, Kind::AllowBad, section, remedy);
+    if networks.is_some() && file.get(ALLOW).is_some_and(|text| text.is_empty()) {
+        section.found(Kind::AllowBad, format!("{ALLOW} is empty"), remedy());
+        return None;
+    }
+    if file.get(ALLOW).is_none()
+        && let Some(locator @ Locator::Tcp { host, .. }) = locator
+        && locators::is_exposed(host)
+    {
+        let found = format!("{LOCATOR}={locator}, and {ALLOW} is not set");
+        section.found(Kind::AllowMissing, found, remedy());
+    }
+    networks
+}
+
+fn check_value<T: FromStr<Err: Display>>(
+    file: &ConfFile,
+    key: &str,
+    kind: Kind,
+    section: &mut Section,
+    remedy: impl Fn() -> String,
+) -> Option<T> {
+    match file.options().parse_value(key) {
+        Ok(value) => value,
+        Err(error) => {
+            section.found(kind, error.to_string(), remedy());
+            None
+        }
+    }
+}
+
+fn check_workers(file: &ConfFile, section: &mut Section) {
+    let Some(text) = file.get(WORKERS).map(|text| text.to_string_lossy()) else { return };
+    if text.parse::<u64>().is_ok_and(|count| count <= MAX_WORKERS) {
+        return;
+    }
+    let found = format!("{WORKERS}={text} is not a number from 0 to {MAX_WORKERS}");
+    section.found(Kind::WorkersBad, found, format!("write {WORKERS}=0, or remove the line"));
+}
+
+fn check_debug_log(file: &ConfFile, user: &User, section: &mut Section) {
+    let Some(log) = file.get(DEBUG_LOG).map(Path::new) else { return };
+    if log.is_relative() {
+        let remedy = format!("write the whole path, as in {DEBUG_LOG}=/var/log/cvmfs/cache.log");
+        section.found(Kind::PathRelative, format!("{DEBUG_LOG}={}", log.display()), remedy);
+        return;
+    }
+    // What does not exist is made.
+    let parent = log.parent().unwrap_or(log);
+    let written = if log.symlink_metadata().is_ok() { log } else { parent };
+    let found = match user.may(written, Want::Write) {
+        Ok(()) if log.is_dir() => format!("{DEBUG_LOG}={} is a directory", log.display()),
+        Ok(()) => return,
+        Err(obstacle) => {
+            let remedy = match &obstacle.reason {
+                Reason::Missing => format!("install -d -o {user} {}", super::user::quoted(parent)),
+                _ => obstacle.remedy(user),
+            };
+            let kind = match obstacle.reason {
+                Reason::Hidden(_) => Kind::NotLookedAt,
+                _ => Kind::DebugLogNotWritable,
+            };
+            let found = format!("{DEBUG_LOG}: {}", cannot(user, "write", log, &obstacle));
+            section.found(kind, found, remedy);
+            return;
+        }
+    };
+    let remedy = format!("name a file, as in {DEBUG_LOG}=/var/log/cvmfs/cache.log");
+    section.found(Kind::DebugLogNotWritable, found, remedy);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str) -> (PluginConf, Section) {
+        let mut section = Section::new("file");
+        let file = ConfFile::parse(Path::new("ram.conf"), text.as_bytes());
+        let conf = PluginConf::check(&file, &User::current(), &mut section);
+        (conf, section)
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_configuration_is_found() {
+        const UNIX: &str = "CVMFS_CACHE_PLUGIN_LOCATOR=unix=/s\n";
+        const ANY: &str = "CVMFS_CACHE_PLUGIN_LOCATOR=tcp=:4224\n";
+        for (locator, line, kinds) in [
+            (UNIX, "", vec![]),
+            ("", "", vec![Kind::PluginLocatorMissing]),
+            ("", "CVMFS_CACHE_PLUGIN_LOCATOR=/s", vec![Kind::PluginLocatorBad]),
+            ("", "CVMFS_CACHE_PLUGIN_LOCATOR=unix=s", vec![Kind::PathRelative]),
+            (UNIX, "CVMFS_CACHE_PLUGIN_SIZE=lots", vec![Kind::SizeBad]),
+            (UNIX, "CVMFS_CACHE_PLUGIN_SIZE=0%", vec![Kind::SizeBad]),
+            (UNIX, "CVMFS_CACHE_PLUGIN_SIZE=99", vec![Kind::SizeSmall]),
+            (UNIX, "CVMFS_CACHE_PLUGIN_SIZE=95%", vec![Kind::SizeNearMemory]),
+            (UNIX, "CVMFS_CACHE_PLUGIN_SIZE=99999999999", vec![Kind::SizeNearMemory]),
+            (UNIX, "CVMFS_CACHE_PLUGIN_SIZE=99999999999999", vec![Kind::SizeBad]),
+            (UNIX, "CVMFS_CACHE_PLUGIN_WORKERS=many", vec![Kind::WorkersBad]),
+            (UNIX, "CVMFS_CACHE_PLUGIN_WORKERS=1025", vec![Kind::WorkersBad]),
+            (UNIX, "CVMFS_CACHE_PLUGIN_ALLOW=home", vec![Kind::AllowBad]),
+            (UNIX, "CVMFS_CACHE_PLUGIN_ALLOW=", vec![Kind::AllowBad]),
+            (UNIX, "CVMFS_CACHE_PLUGIN_ALLOW_USERS=no-such-user", vec![Kind::AllowUsersBad]),
+            (ANY, "", vec![Kind::AllowMissing]),
+            (ANY, "CVMFS_CACHE_PLUGIN_ALLOW=::1", vec![]),
+            ("", "CVMFS_CACHE_PLUGIN_LOCATOR=tcp=127.0.0.1:1", vec![]),
+            (UNIX, "CVMFS_CACHE_PLUGIN_SZIE=1000", vec![Kind::KeyMisspelled]),
+            (UNIX, "MY_PLUGINS_OWN=1", vec![Kind::KeyUnknown]),
+            (UNIX, "just words", vec![Kind::LineSkipped]),
+            (
+                UNIX,
+                "CVMFS_CACHE_PLUGIN_SIZE=200\nCVMFS_CACHE_PLUGIN_SIZE=201",
+                vec![Kind::KeyTwice],
+            ),
+            (UNIX, "CVMFS_CACHE_PLUGIN_DEBUGLOG=log", vec![Kind::PathRelative]),
+            (UNIX, "CVMFS_CACHE_PLUGIN_DEBUGLOG=/nowhere/log", vec![Kind::DebugLogNotWritable]),
+            (UNIX, "CVMFS_CACHE_PLUGIN_DEBUGLOG=/", vec![Kind::DebugLogNotWritable]),
+        ] {
+            let (_, section) = check(&format!("{locator}{line}"));
+            assert_eq!(section.kinds(), kinds, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_client_that_looks_elsewhere_is_found() {
+        for (conf, client, kinds) in [
+            ("unix=/s", "unix=/s", vec![]),
+            ("unix=/s", "unix=//s", vec![Kind::LocatorsSpelledDifferently]),
+            ("unix=/s", "unix=/t", vec![Kind::LocatorsDiffer]),
+            ("tcp=localhost:1\nCVMFS_CACHE_PLUGIN_ALLOW=127.0.0.0/8", "tcp=127.0.0.1:1", vec![]),
+            (
+                "tcp=:1\nCVMFS_CACHE_PLUGIN_ALLOW=10.0.0.0/8",
+                "tcp=127.0.0.1:1",
+                vec![Kind::AllowExcludesClient],
+            ),
+        ] {
+            let (conf, mut section) = check(&format!("CVMFS_CACHE_PLUGIN_LOCATOR={conf}"));
+            conf.check_client("CVMFS_CACHE_ram_LOCATOR", &client.parse().unwrap(), &mut section);
+            assert_eq!(section.kinds(), kinds, "{client}");
+        }
+    }
+
+    #[test]
+    fn sizes_are_read_as_the_ram_cache_reads_them() {
+        assert_eq!(parse_size("1000", 0), Some(1000 << 20));
+        assert_eq!(parse_size("25%", 400), Some(100));
+        for text in ["", "%", "+1", "1.5", "101%", "10 %", "10MB"] {
+            assert_eq!(parse_size(text, 1 << 40), None, "{text}");
+        }
+    }
+}

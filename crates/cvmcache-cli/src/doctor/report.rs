@@ -1,0 +1,203 @@
+//! What doctor has to say: what is fine and what is not, by subject, for people and for scripts.
+
+use std::io::Write;
+
+use anstyle::Style;
+use serde::Serialize;
+
+use super::kind::{Kind, Severity};
+use crate::error::Result;
+use crate::output::{self, BAD, FAINT, GOOD, TITLE, WARN};
+
+/// All there is to say.
+#[derive(Debug, Default)]
+pub(crate) struct Report(Vec<Section>);
+
+/// What there is to say about one subject, such as a file.
+#[derive(Debug)]
+pub(crate) struct Section {
+    subject: String,
+    entries: Vec<Entry>,
+}
+
+#[derive(Debug)]
+enum Entry {
+    Fine(String),
+    Found(Finding),
+}
+
+#[derive(Debug)]
+struct Finding {
+    kind: Kind,
+    found: String,
+    remedy: String,
+}
+
+/// A finding as scripts see it.
+#[derive(Debug, Serialize)]
+struct Row<'a> {
+    name: String,
+    severity: Severity,
+    subject: &'a str,
+    found: &'a str,
+    why: &'a str,
+    remedy: &'a str,
+}
+
+impl Report {
+    pub(crate) fn push(&mut self, section: Section) {
+        self.0.push(section);
+    }
+
+    /// True if there is an error.
+    pub(crate) fn has_errors(&self) -> bool {
+        self.count(Severity::Error) > 0
+    }
+
+    pub(crate) fn print(&self, out: &mut dyn Write) -> Result<()> {
+        for Section { subject, entries } in self.0.iter().filter(|part| !part.entries.is_empty()) {
+            writeln!(out, "{TITLE}{}{TITLE:#}", clean(subject))?;
+            for entry in entries {
+                match entry {
+                    Entry::Fine(what) => writeln!(out, "  {GOOD}ok{GOOD:#}       {}", clean(what))?,
+                    Entry::Found(finding) => finding.print(out)?,
+                }
+            }
+            writeln!(out)?;
+        }
+        let [errors, warnings, notes] = [Severity::Error, Severity::Warning, Severity::Note]
+            .map(|severity| (self.count(severity), style(severity), word(severity)));
+        let count = |(number, style, word): (usize, Style, &str)| {
+            let style = if number == 0 { Style::new() } else { style };
+            format!("{style}{number} {word}{}{style:#}", if number == 1 { "" } else { "s" })
+        };
+        writeln!(out, "{}, {}, {}", count(errors), count(warnings), count(notes))?;
+        Ok(())
+    }
+
+    pub(crate) fn print_json(&self, out: &mut dyn Write) -> Result<()> {
+        let rows = self.findings().map(|(subject, finding)| {
+            let Finding { kind, found, remedy } = finding;
+            let (name, severity, why) = (kind.to_string(), kind.severity(), kind.why());
+            Row { name, severity, subject, found, why, remedy }
+        });
+        output::json(out, &Vec::from_iter(rows))
+    }
+
+    fn count(&self, severity: Severity) -> usize {
+        self.findings().filter(|(_, finding)| finding.kind.severity() == severity).count()
+    }
+
+    fn findings(&self) -> impl Iterator<Item = (&str, &Finding)> {
+        self.0.iter().flat_map(|section| {
+            section.entries.iter().filter_map(|entry| match entry {
+                Entry::Fine(_) => None,
+                Entry::Found(finding) => Some((section.subject.as_str(), finding)),
+            })
+        })
+    }
+}
+
+impl Section {
+    pub(crate) fn new(subject: impl Into<String>) -> Self {
+        Self { subject: subject.into(), entries: Vec::new() }
+    }
+
+    /// Says that something is as it should be.
+    pub(crate) fn fine(&mut self, what: impl Into<String>) {
+        self.entries.push(Entry::Fine(what.into()));
+    }
+
+    /// Says that something is not, and what to do about it: a command or a line to write.
+    pub(crate) fn found(
+        &mut self,
+        kind: Kind,
+        found: impl Into<String>,
+        remedy: impl Into<String>,
+    ) {
+        let (found, remedy) = (found.into(), remedy.into());
+        self.entries.push(Entry::Found(Finding { kind, found, remedy }));
+    }
+
+    /// What was found.
+    pub(crate) fn kinds(&self) -> Vec<Kind> {
+        let kinds = self.entries.iter().filter_map(|entry| match entry {
+            Entry::Fine(_) => None,
+            Entry::Found(finding) => Some(finding.kind),
+        });
+        kinds.collect()
+    }
+}
+
+impl Finding {
+    fn print(&self, out: &mut dyn Write) -> Result<()> {
+        let Self { kind, found, remedy } = self;
+        let (style, word) = (style(kind.severity()), word(kind.severity()));
+        writeln!(out, "  {style}{word:<7}{style:#}  {kind}: {}", clean(found))?;
+        writeln!(out, "           {FAINT}why:{FAINT:#} {}", kind.why())?;
+        writeln!(out, "           {FAINT}fix:{FAINT:#} {}", clean(remedy))?;
+        Ok(())
+    }
+}
+
+fn word(severity: Severity) -> &'static str {
+    match severity {
+        Severity::Error => "error",
+        Severity::Warning => "warning",
+        Severity::Note => "note",
+    }
+}
+
+fn style(severity: Severity) -> Style {
+    match severity {
+        Severity::Error => BAD,
+        Severity::Warning => WARN,
+        Severity::Note => FAINT,
+    }
+}
+
+/// What comes out of files must not get to tell a terminal what to do.
+fn clean(text: &str) -> String {
+    let clean = |character: char| match character {
+        character if character.is_control() => character.escape_default().to_string(),
+        character => character.to_string(),
+    };
+    text.chars().map(clean).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(kinds: &[Kind]) -> Report {
+        let mut section = Section::new("file");
+        for kind in kinds {
+            section.found(*kind, "this\x1b[31m", "do that");
+        }
+        Report(vec![section])
+    }
+
+    fn printed(report: &Report) -> String {
+        let mut out = Vec::new();
+        report.print(&mut out).unwrap();
+        anstream::adapter::strip_str(std::str::from_utf8(&out).unwrap()).to_string()
+    }
+
+    #[test]
+    fn warnings_are_no_errors() {
+        assert!(!report(&[Kind::SizeSmall, Kind::StaleSocket]).has_errors());
+        assert!(report(&[Kind::SizeSmall, Kind::SizeBad]).has_errors());
+    }
+
+    #[test]
+    fn it_counts_what_it_has_found() {
+        let text = printed(&report(&[Kind::SizeBad, Kind::SizeSmall, Kind::WorkersBad]));
+        assert!(text.ends_with("2 errors, 1 warning, 0 notes\n"), "{text}");
+    }
+
+    #[test]
+    fn nothing_in_a_file_reaches_the_terminal_as_a_command() {
+        let text = printed(&report(&[Kind::SizeBad]));
+        assert!(text.contains("size-bad: this\\u{1b}[31m\n"), "{text}");
+    }
+}

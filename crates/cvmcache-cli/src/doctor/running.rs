@@ -1,0 +1,175 @@
+//! Whether a plugin runs, lets the client in, and is the one that its configuration describes.
+//!
+//! Doctor is a client for a moment. A plugin that clients started ends with its last connection,
+//! also if that is this one; but then it was about to end anyway.
+
+use std::io;
+use std::path::Path;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use cvmcache::Locator;
+use cvmcache::client::{Client, ClientError};
+
+use super::command_line::{Starter, cannot};
+use super::kind::Kind;
+use super::plugin_conf::PluginConf;
+use super::report::Section;
+use super::socket::{self, Remains};
+use super::user::{User, Want, quoted};
+use crate::output;
+
+/// How long a plugin may take to let a client in, and to answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Up to this share, from 0 to 1, a plugin's size may differ from the configured: some count what
+/// they need for themselves.
+const SIZE_TOLERANCE: f64 = 0.05;
+
+/// Checks the plugin behind a locator. `starter` is `None` without the client's configuration.
+pub(crate) fn check(
+    locator: &Locator,
+    conf: Option<&PluginConf>,
+    starter: Option<&Starter>,
+    user: &User,
+    section: &mut Section,
+) {
+    let Some(result) = connect(locator, PATIENCE) else {
+        let found = format!("nobody has answered on {locator} for {} s", PATIENCE.as_secs());
+        section.found(Kind::PluginSilent, found, "look at its log, unmount, and start it anew");
+        return;
+    };
+    match result {
+        Ok(client) => {
+            if let Locator::Unix(path) = locator {
+                check_owner(path, user, section);
+            }
+            check_client(client, conf, section);
+        }
+        Err(ClientError::Connect { source, .. }) => match source.kind() {
+            io::ErrorKind::PermissionDenied => check_hidden(locator, user, section),
+            _ => check_absent(locator, &source, starter, user, section),
+        },
+        Err(ClientError::Timeout) => {
+            let found = format!("what listens on {locator} does not answer the handshake");
+            section.found(Kind::PluginSilent, found, "look at its log, unmount, and start it anew");
+        }
+        Err(error @ (ClientError::Frame(_) | ClientError::BadMessage)) => {
+            let remedy = "use another path or port, or end the other program";
+            section.found(Kind::NotAPlugin, format!("{locator}: {error}"), remedy);
+        }
+        Err(error) => {
+            let remedy = "look at its log; who may connect is in CVMFS_CACHE_PLUGIN_ALLOW and \
+                          CVMFS_CACHE_PLUGIN_ALLOW_USERS";
+            section.found(Kind::PluginRefuses, format!("{locator}: {error}"), remedy);
+        }
+    }
+}
+
+/// Connects, or gives up: connecting itself has no bound where nobody accepts.
+fn connect(locator: &Locator, patience: Duration) -> Option<Result<Client, ClientError>> {
+    let (sender, receiver) = mpsc::channel();
+    let locator = locator.clone();
+    thread::spawn(move || {
+        let builder = Client::builder().name("cvmcache:doctor").timeout(patience / 2);
+        // Nobody listens any more if it took too long.
+        let _ = sender.send(builder.connect(&locator));
+    });
+    receiver.recv_timeout(patience).ok()
+}
+
+fn check_client(mut client: Client, conf: Option<&PluginConf>, section: &mut Section) {
+    // Those of the reference say no name.
+    let name = match client.plugin_name().escape_ascii().to_string() {
+        name if name.is_empty() => "a plugin without a name".to_owned(),
+        name => name,
+    };
+    let pid = client.plugin_pid();
+    let process = pid.map(|pid| format!(", process {pid}")).unwrap_or_default();
+    section.fine(format!("it runs: {name}{process}"));
+    let info = client.info().ok();
+    // The answer that matters has been given.
+    let _ = client.quit();
+    let sizes = info.zip(conf.and_then(|conf| Some((conf, conf.size?))));
+    let Some((info, (conf, size))) = sizes else { return };
+    let difference = info.size_bytes.abs_diff(size);
+    if difference as f64 > size as f64 * SIZE_TOLERANCE {
+        let found = format!(
+            "its size is {}, but that of {} is {}",
+            output::bytes(info.size_bytes),
+            conf.path.display(),
+            output::bytes(size),
+        );
+        let kill = pid.map_or("end the plugin".to_owned(), |pid| format!("kill {pid}"));
+        section.found(Kind::SizeNotInUse, found, format!("unmount all that use it, then {kill}"));
+    }
+}
+
+/// Checks whether the user can connect to what doctor can.
+fn check_owner(path: &Path, user: &User, section: &mut Section) {
+    if let Err(obstacle) = user.may(path, Want::Write) {
+        let remedy = format!("run the plugin as {user}: unmount, stop it, rm {}", quoted(path));
+        section.found(Kind::PluginForeign, cannot(user, "connect to", path, &obstacle), remedy);
+    }
+}
+
+fn check_hidden(locator: &Locator, user: &User, section: &mut Section) {
+    let before = section.kinds().len();
+    if let Locator::Unix(path) = locator {
+        check_owner(path, user, section);
+    }
+    if section.kinds().len() == before {
+        let remedy = format!("run cvmcache doctor as root, or as {user}");
+        section.found(Kind::NotLookedAt, format!("may not connect to {locator}"), remedy);
+    }
+}
+
+fn check_absent(
+    locator: &Locator,
+    error: &io::Error,
+    starter: Option<&Starter>,
+    user: &User,
+    section: &mut Section,
+) {
+    if let Locator::Unix(path) = locator
+        && socket::check_remains(path, user, section) == Remains::Something
+    {
+        return;
+    }
+    let found = format!("cannot connect to {locator}: {error}");
+    match starter {
+        Some(Starter::Nobody) => {
+            let remedy = "start the plugin before the first mount, or set CVMFS_CACHE_NAME_CMDLINE \
+                          in the client's configuration";
+            section.found(Kind::PluginNotRunning, found, remedy);
+        }
+        Some(Starter::Client { .. }) => {
+            section.found(
+                Kind::PluginNotStarted,
+                found,
+                "nothing to do: the first mount starts it",
+            );
+        }
+        Some(Starter::Unknown) | None => {
+            let remedy = "start it, unless the client's configuration has a CMDLINE that does";
+            section.found(Kind::PluginNotStarted, found, remedy);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    #[test]
+    fn nobody_is_waited_for_for_ever() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("socket");
+        let _listener = UnixListener::bind(&path).unwrap();
+        let result = connect(&Locator::Unix(path), Duration::from_millis(20));
+        assert!(matches!(result, None | Some(Err(ClientError::Timeout))));
+    }
+}

@@ -1,0 +1,320 @@
+//! `cvmcache doctor`, as its users see it: a client and a plugin that go together, and all that can
+//! come between them, one by one.
+
+mod support;
+
+use std::fs::{self, File, Permissions};
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
+use std::thread;
+
+use nix::fcntl::{Flock, FlockArg};
+use snapbox::str;
+use support::site::{Site, USUAL};
+use support::{cvmcache, start_ram};
+
+#[test]
+fn a_client_and_a_plugin_that_go_together_are_fine() {
+    let plugin = start_ram();
+    let site = Site::around(plugin.locator());
+    site.doctor(&[]).assert().success().stderr_eq("").stdout_eq(str![[r#"
+Client configuration [..]/default.local
+  ok       the client is taken to run as user [..]
+  ok       the cache ram is a plugin
+  ok       user [..] can run [..]/program
+  ok       user [..] can read [..]/plugin.conf
+
+Plugin configuration [..]/plugin.conf
+  ok       the size is 100.0 MiB
+  ok       the client looks there: unix=[..]/socket
+
+Socket and plugin at unix=[..]/socket
+  ok       user [..] can make files in [..]
+...
+  ok       it runs: cvmcache ram, process [..]
+
+0 errors, 0 warnings, [..]
+
+"#]]);
+    // It was a client among others.
+    cvmcache(&["info", &plugin.locator().to_string()]).assert().success();
+}
+
+#[test]
+fn what_is_wrong_comes_with_the_reason_and_the_remedy() {
+    let mut site = Site::new();
+    site.replace_in_client("_LOCATOR=unix=", "_LOCATOR=unix=/elsewhere");
+    let assert = site.doctor(&[]).assert().code(1);
+    assert.stdout_eq(str![[r#"
+...
+  error    locators-differ: CVMFS_CACHE_PLUGIN_LOCATOR=unix=[..]/socket, but CVMFS_CACHE_ram_LOCATOR=unix=/elsewhere[..]/socket
+           why: the client looks for its plugin where it does not listen
+           fix: write CVMFS_CACHE_PLUGIN_LOCATOR=unix=/elsewhere[..]/socket in [..]/plugin.conf
+...
+1 error, 0 warnings, [..]
+
+"#]]);
+}
+
+#[test]
+fn scripts_get_a_list() {
+    let mut site = Site::new();
+    site.replace_in_plugin("SIZE=100", "SIZE=lots");
+    site.doctor(&["--json"]).assert().code(1).stdout_eq(str![[r#"
+[
+  {
+    "name": "size-bad",
+    "severity": "error",
+    "subject": "Plugin configuration [..]/plugin.conf",
+    "found": "CVMFS_CACHE_PLUGIN_SIZE=lots is neither megabytes nor a share of the memory",
+    "why": "the plugin does not start",
+    "remedy": "write CVMFS_CACHE_PLUGIN_SIZE=1000, or CVMFS_CACHE_PLUGIN_SIZE=25%"
+  },
+...
+]
+
+"#]]);
+}
+
+#[test]
+fn without_a_file_it_says_which_to_name() {
+    cvmcache(&["doctor"]).assert().code(2).stdout_eq("").stderr_eq(str![[r#"
+error: the following required arguments were not provided:
+  <CLIENT_CONF|--config <PLUGIN_CONF>>
+...
+"#]]);
+    let command = cvmcache(&["doctor", "--user", "no-such-user", "default.local"]);
+    command.assert().code(2).stdout_eq("").stderr_eq(str![[r#"
+cvmcache: there is no user "no-such-user": name the one that the client runs as, as in --user cvmfs
+
+"#]]);
+}
+
+#[test]
+fn colours_are_for_terminals_and_for_who_asks() {
+    let site = Site::new();
+    let has_colours = |more: &[&str]| {
+        let output = site.doctor(more).output().unwrap();
+        output.stdout.contains(&b'\x1b')
+    };
+    assert!(!has_colours(&[]));
+    assert!(has_colours(&["--color", "always"]));
+    assert!(!has_colours(&["--color", "always", "--json"]));
+}
+
+#[test]
+fn a_plugin_can_be_checked_without_its_client() {
+    let site = Site::new();
+    site.write();
+    let conf = site.path("plugin.conf");
+    let arguments = ["doctor", "--config", conf.to_str().unwrap(), "--user", &site.user];
+    cvmcache(&arguments).assert().success();
+}
+
+#[test]
+fn it_changes_nothing() {
+    let site = Site::new();
+    File::create(site.path("socket.lock")).unwrap();
+    drop(UnixListener::bind(site.path("socket")).unwrap());
+    site.write();
+    let look = || {
+        let entries = fs::read_dir(site.directory.path()).unwrap().map(|entry| {
+            let entry = entry.unwrap();
+            (entry.file_name(), entry.metadata().unwrap().modified().unwrap())
+        });
+        let mut entries = Vec::from_iter(entries);
+        entries.sort();
+        entries
+    };
+    let before = look();
+    site.doctor(&[]).assert().success();
+    assert_eq!(look(), before);
+}
+
+#[test]
+fn each_mistake_is_named_and_nothing_else() {
+    type Mistake = fn(&mut Site);
+    let mistakes: &[(&str, Mistake)] = &[
+        ("file-unreadable", |site| fs::create_dir(site.path("default.local")).unwrap()),
+        ("file-unreadable", |site| fs::write(site.path("plugin.conf"), b"\0").unwrap()),
+        ("key-twice", |site| site.plugin += "CVMFS_CACHE_PLUGIN_SIZE=200\n"),
+        ("carriage-return", |site| site.replace_in_client("=external", "=external\r")),
+        ("not-an-assignment", |site| site.client += "CVMFS_CACHE_ram_X = 1\n"),
+        ("not-expanded", |site| site.client += ". /etc/cvmfs/more.conf\n"),
+        ("user-unknown", |site| site.client += "CVMFS_USER=no-such-user\n"),
+        ("primary-missing", |site| site.replace_in_client("CVMFS_CACHE_PRIMARY=", "#")),
+        ("instance-name-bad", |site| site.replace_in_client("PRIMARY=ram", "PRIMARY=r.m")),
+        ("type-missing", |site| site.replace_in_client("CVMFS_CACHE_ram_TYPE", "#")),
+        ("type-unknown", |site| site.replace_in_client("=external", "=extern")),
+        ("not-external", |site| site.replace_in_client("=external", "=posix")),
+        ("tier-missing", |site| {
+            site.replace_in_client("PRIMARY=ram", "PRIMARY=both");
+            site.client += "CVMFS_CACHE_both_TYPE=tiered\nCVMFS_CACHE_both_UPPER=ram\n";
+        }),
+        ("tiers-circular", |site| {
+            site.replace_in_client("PRIMARY=ram", "PRIMARY=both");
+            site.client += "CVMFS_CACHE_both_TYPE=tiered\nCVMFS_CACHE_both_UPPER=ram\n\
+                            CVMFS_CACHE_both_LOWER=both\n";
+        }),
+        ("client-locator-missing", |site| site.replace_in_client("CVMFS_CACHE_ram_LOCATOR", "#")),
+        ("client-locator-bad", |site| site.replace_in_client("LOCATOR=unix=", "LOCATOR=")),
+        ("cmdline-blanks", |site| site.replace_in_client("program,", "program ")),
+        ("program-missing", |site| site.replace_in_client("/program", "/nothing")),
+        ("program-not-executable", |site| site.mode("program", 0o644)),
+        ("configuration-not-named", |site| {
+            let conf = site.path("plugin.conf").display().to_string();
+            site.replace_in_client(&format!(",{conf}"), "");
+            site.arguments = vec!["--config".to_owned(), conf];
+        }),
+        ("configuration-missing", |site| site.replace_in_client("plugin.conf", "nothing")),
+        ("other-configuration", |site| {
+            let other = site.path("other.conf");
+            fs::write(&other, &site.plugin).unwrap();
+            site.arguments = vec!["--config".to_owned(), other.display().to_string()];
+        }),
+        ("line-skipped", |site| site.plugin += "some words\n"),
+        ("key-misspelled", |site| site.plugin += "CVMFS_CACHE_PLUGIN_WORKER=1\n"),
+        ("key-unknown", |site| site.plugin += "CVMFS_QUOTA_LIMIT=1\n"),
+        ("plugin-locator-missing", |site| {
+            site.replace_in_plugin("CVMFS_CACHE_PLUGIN_LOCATOR", "#");
+        }),
+        ("plugin-locator-bad", |site| site.replace_in_plugin("=unix=", "=")),
+        ("locators-spelled-differently", |site| site.replace_in_plugin("/socket", "//socket")),
+        ("size-small", |site| site.replace_in_plugin("SIZE=100", "SIZE=99")),
+        ("size-near-memory", |site| site.replace_in_plugin("SIZE=100", "SIZE=90%")),
+        ("allow-bad", |site| site.plugin += "CVMFS_CACHE_PLUGIN_ALLOW=10.0.0.0/99\n"),
+        ("allow-users-bad", |site| site.plugin += "CVMFS_CACHE_PLUGIN_ALLOW_USERS=no-one-x\n"),
+        ("workers-bad", |site| site.plugin += "CVMFS_CACHE_PLUGIN_WORKERS=-1\n"),
+        ("debug-log-not-writable", |site| {
+            site.plugin += "CVMFS_CACHE_PLUGIN_DEBUGLOG=/nowhere/log\n";
+        }),
+        ("socket-directory-missing", |site| {
+            site.replace_in_client("/socket", "/sub/socket");
+            site.replace_in_plugin("/socket", "/sub/socket");
+        }),
+        ("socket-directory-exposed", |site| {
+            fs::set_permissions(site.directory.path(), Permissions::from_mode(0o777)).unwrap();
+        }),
+        ("not-a-socket", |site| fs::write(site.path("socket"), "").unwrap()),
+        ("stale-socket", |site| drop(UnixListener::bind(site.path("socket")).unwrap())),
+        ("plugin-not-running", |site| {
+            site.replace_in_client("CVMFS_CACHE_ram_CMDLINE", "#");
+            let conf = site.path("plugin.conf").display().to_string();
+            site.arguments = vec!["--config".to_owned(), conf];
+        }),
+    ];
+    for (name, make) in mistakes {
+        let mut site = Site::new();
+        make(&mut site);
+        site.assert_finds(name);
+    }
+}
+
+#[test]
+fn what_another_user_may_not_do_is_named() {
+    type Mistake = fn(&mut Site);
+    let mistakes: &[(&str, Mistake)] = &[
+        ("program-not-executable", |site| site.mode("program", 0o700)),
+        ("configuration-unreadable", |site| {
+            fs::write(site.path("plugin.conf"), &site.plugin).unwrap();
+            site.mode("plugin.conf", 0o600);
+        }),
+        ("socket-directory-not-writable", |site| {
+            fs::set_permissions(site.directory.path(), Permissions::from_mode(0o755)).unwrap();
+        }),
+        ("lock-not-writable", |site| {
+            File::create(site.path("socket.lock")).unwrap();
+            site.mode("socket.lock", 0o600);
+        }),
+        ("socket-not-removable", |site| drop(UnixListener::bind(site.path("socket")).unwrap())),
+        ("debug-log-not-writable", |site| {
+            File::create(site.path("log")).unwrap();
+            site.mode("log", 0o600);
+            let log = site.path("log");
+            site.plugin += &format!("CVMFS_CACHE_PLUGIN_DEBUGLOG={}\n", log.display());
+        }),
+    ];
+    for (name, make) in mistakes {
+        let mut site = Site::new();
+        site.user = "nobody".to_owned();
+        make(&mut site);
+        site.assert_finds(name);
+    }
+}
+
+#[test]
+fn without_a_file_that_others_may_not_read_all_is_well_for_them() {
+    let site = Site { user: "nobody".to_owned(), ..Site::new() };
+    let (names, status) = site.findings();
+    assert_eq!((names, status), (USUAL.map(str::to_owned).to_vec(), 0));
+}
+
+#[test]
+fn a_plugin_of_another_user_is_named() {
+    let plugin = start_ram();
+    let site = Site { user: "nobody".to_owned(), ..Site::around(plugin.locator()) };
+    site.assert_finds("plugin-foreign");
+}
+
+#[test]
+fn a_plugin_that_runs_with_another_configuration_is_named() {
+    let plugin = start_ram();
+    let mut site = Site::around(plugin.locator());
+    site.replace_in_plugin("SIZE=100", "SIZE=200");
+    site.assert_finds("size-not-in-use");
+}
+
+#[test]
+fn a_lock_that_is_held_by_who_does_not_listen_is_named_with_its_holder() {
+    let site = Site::new();
+    let lock = File::create(site.path("socket.lock")).unwrap();
+    let _lock = Flock::lock(lock, FlockArg::LockExclusiveNonblock).unwrap();
+    site.assert_finds("lock-held");
+    let output = site.doctor(&[]).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains(&format!("kill {}", std::process::id())), "{text}");
+}
+
+#[test]
+fn whatever_else_listens_there_is_named() {
+    for (answer, name) in
+        [(&b"HTTP/1.1 400 Bad Request\r\n\r\n"[..], "not-a-plugin"), (b"", "plugin-refuses")]
+    {
+        let site = Site::new();
+        let listener = UnixListener::bind(site.path("socket")).unwrap();
+        // It lives as long as the tests.
+        thread::spawn(move || {
+            let mut kept = Vec::new();
+            for connection in listener.incoming() {
+                let mut connection = connection.unwrap();
+                connection.write_all(answer).unwrap();
+                // Closing would be an answer of its own.
+                if !answer.is_empty() {
+                    kept.push(connection);
+                }
+            }
+        });
+        site.assert_finds(name);
+    }
+}
+
+#[test]
+fn tcp_plugins_that_everybody_can_use_are_named() {
+    let mut site = Site::new();
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let socket = format!("unix={}", site.path("socket").display());
+    site.replace_in_client(&socket, &format!("tcp=127.0.0.1:{port}"));
+    site.replace_in_plugin(&socket, &format!("tcp=:{port}"));
+    site.assert_finds("allow-missing");
+    let mut closed = Site { directory: tempfile::tempdir().unwrap(), ..site };
+    closed.plugin += "CVMFS_CACHE_PLUGIN_ALLOW=10.0.0.0/8\n";
+    closed.client = closed.client.replace("CVMFS_CACHE_ram_CMDLINE", "#");
+    closed.arguments =
+        vec!["--config".to_owned(), closed.path("plugin.conf").display().to_string()];
+    let (names, status) = closed.findings();
+    assert_eq!(
+        (names, status),
+        (vec!["allow-excludes-client".to_owned(), "plugin-not-running".to_owned()], 1)
+    );
+}

@@ -62,6 +62,8 @@ pub(super) struct State {
     opened: usize,
     /// Who wants a turn. A token may outlive its connection here.
     queue: VecDeque<Token>,
+    /// Who had the last turn.
+    latest: Option<Token>,
     /// Who has requests when the workers have enough to do; first come, first served.
     waiting: VecDeque<Token>,
     /// Who gets no more than a grace, and until when; the earliest first.
@@ -142,6 +144,11 @@ impl EventLoop {
             && let Some(until) = self.polling.begin()
         {
             while Instant::now() < until {
+                if self.look() {
+                    self.polling.paid();
+                    events.clear();
+                    return Ok(());
+                }
                 poll(&mut self.poll, events, Some(Duration::ZERO))?;
                 if !events.is_empty() {
                     self.polling.paid();
@@ -151,6 +158,18 @@ impl EventLoop {
             self.polling.in_vain();
         }
         poll(&mut self.poll, events, timeout)
+    }
+
+    /// Looks whether the connection that had the last turn has something for another: a client that
+    /// waits for its answers is the next to ask, and the poll need not be asked about it.
+    fn look(&mut self) -> bool {
+        let State { latest: Some(token), connections, .. } = &mut self.state else { return false };
+        let token = *token;
+        let found = connections.get_mut(&token).is_some_and(|c| c.look(&self.service));
+        if found {
+            self.state.call(token, |_| {});
+        }
+        found
     }
 
     fn is_over(&self) -> bool {
@@ -311,6 +330,7 @@ impl EventLoop {
             let Some(token) = self.state.queue.pop_front() else { break };
             let Some(connection) = self.state.connections.get_mut(&token) else { continue };
             connection.is_queued = false;
+            self.state.latest = Some(token);
             let was_open = connection.is_open();
             let jobs = match (mem::take(&mut connection.is_granted), self.state.waiting.is_empty())
             {

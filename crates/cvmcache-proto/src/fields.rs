@@ -7,6 +7,8 @@ use crate::wire::{Msg, MsgRpc};
 
 /// The key of a listing in [`MsgRpc`]: field 24, with a length.
 const LIST_REPLY: usize = 24 << 3 | 2;
+/// The first byte of that key, however it is written. Few other messages have it.
+const LIST_REPLY_BEGINS: u8 = LIST_REPLY as u8 & 0x7f | 0x80;
 /// The key of one of its records: field 5, with a length.
 const LIST_RECORD: usize = 5 << 3 | 2;
 /// The keys of the number of a request, and of the part of an upload.
@@ -21,12 +23,16 @@ const SHORTEST_RECORD: usize = 26;
 /// empty one takes two bytes on the wire, and thirty times as many in memory. A listing with a
 /// record that is too short to name an object means nothing, so it is not decoded.
 pub(crate) fn decode(bytes: &[u8]) -> Result<Option<Msg>, DecodeError> {
-    let listings = Fields(bytes).filter(|&(key, _)| key == LIST_REPLY);
-    let mut records = listings.flat_map(|(_, listing)| Fields(listing));
-    if records.any(|(key, record)| key == LIST_RECORD && record.len() < SHORTEST_RECORD) {
+    if bytes.contains(&LIST_REPLY_BEGINS) && is_hollow(bytes) {
         return Ok(None);
     }
     Ok(MsgRpc::decode(bytes)?.msg)
+}
+
+fn is_hollow(bytes: &[u8]) -> bool {
+    let listings = Fields(bytes).filter(|&(key, _)| key == LIST_REPLY);
+    let mut records = listings.flat_map(|(_, listing)| Fields(listing));
+    records.any(|(key, record)| key == LIST_RECORD && record.len() < SHORTEST_RECORD)
 }
 
 /// Reads a message that cannot be decoded, or of which only the beginning is at hand: the numbers
@@ -95,7 +101,7 @@ mod tests {
     }
 
     fn record(digest: usize) -> MsgListRecord {
-        let hash = MsgHash { algorithm: Some(1), digest: Some(vec![0; digest]) };
+        let hash = MsgHash { algorithm: Some(1), digest: Some(vec![0; digest][..].into()) };
         MsgListRecord { hash: Some(hash), pinned: None, description: None }
     }
 

@@ -13,9 +13,11 @@ use prost::{Message, Oneof};
 
 mod from_client;
 mod from_plugin;
+mod hash;
 
 pub use from_client::*;
 pub use from_plugin::*;
+pub use hash::{Digest, MsgHash};
 
 /// The envelope of every message.
 #[derive(Clone, PartialEq, Message)]
@@ -106,17 +108,6 @@ impl From<Msg> for MsgRpc {
     fn from(msg: Msg) -> Self {
         Self { msg: Some(msg) }
     }
-}
-
-/// The name of an object.
-#[derive(Clone, PartialEq, Message)]
-pub struct MsgHash {
-    /// 1 SHA-1, 2 RIPEMD-160, 3 SHAKE-128.
-    #[prost(int32, optional, tag = "1")]
-    pub algorithm: Option<i32>,
-    /// 20 bytes.
-    #[prost(bytes, optional, tag = "2")]
-    pub digest: Option<Vec<u8>>,
 }
 
 /// One object in a listing.

@@ -59,7 +59,7 @@ fn a_message_that_is_empty_or_unknown_is_a_frame_without_one() {
 fn a_request_without_a_required_field_can_still_be_answered() {
     use RequestKind as Kind;
     let to = |kind, id, part| Some(Envelope { kind, id, part });
-    let hash = || wire::MsgHash { algorithm: Some(1), digest: Some(vec![0; 20]) };
+    let hash = || wire::MsgHash { algorithm: Some(1), digest: Some((&[0; 20][..]).into()) };
     let object_id = || Some(hash());
 
     let refcount = || wire::MsgRefcountReq {
@@ -188,11 +188,11 @@ fn a_request_without_a_required_field_can_still_be_answered() {
 #[test]
 fn what_names_no_object_or_type_can_still_be_answered() {
     let envelope = Envelope { kind: RequestKind::ObjectInfo, id: 7, part: 0 };
-    let good = wire::MsgHash { algorithm: Some(1), digest: Some(vec![0; 20]) };
+    let good = wire::MsgHash { algorithm: Some(1), digest: Some((&[0; 20][..]).into()) };
     for hash in [
-        wire::MsgHash { digest: Some(vec![0; 19]), ..good.clone() },
-        wire::MsgHash { digest: Some(vec![0; 21]), ..good.clone() },
-        wire::MsgHash { digest: Some(Vec::new()), ..good.clone() },
+        wire::MsgHash { digest: Some((&[0; 19][..]).into()), ..good.clone() },
+        wire::MsgHash { digest: Some((&[0; 21][..]).into()), ..good.clone() },
+        wire::MsgHash { digest: Some((&[][..]).into()), ..good.clone() },
         wire::MsgHash { digest: None, ..good.clone() },
         wire::MsgHash { algorithm: Some(0), ..good.clone() },
         wire::MsgHash { algorithm: Some(4), ..good.clone() },

@@ -17,12 +17,14 @@ mod listener;
 mod mailbox;
 mod order;
 mod outbox;
+mod polling;
 mod socket;
 mod workers;
 
 use std::io;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use bytes::Bytes;
 use mio::{Poll, Waker};
@@ -39,7 +41,11 @@ use event_loop::{EventLoop, LISTENER, State, WAKER};
 pub use listener::ListenError;
 use listener::Listener;
 use mailbox::{Note, mailbox};
+use polling::Polling;
 use workers::Workers;
+
+/// How long to look for requests before sleeping, unless told otherwise.
+const POLL_FOR: Duration = Duration::from_micros(50);
 
 /// Where a server begins, see [`Server::builder`].
 #[derive(Debug)]
@@ -66,6 +72,7 @@ impl Server {
             limits: Limits::default(),
             workers: 0,
             supervised: false,
+            poll_for: POLL_FOR,
             checksum_replies: false,
             trust: Trust::default(),
             access: Access::default(),
@@ -81,6 +88,7 @@ pub struct Builder {
     limits: Limits,
     workers: usize,
     supervised: bool,
+    poll_for: Duration,
     checksum_replies: bool,
     trust: Trust,
     access: Access,
@@ -113,6 +121,17 @@ impl Builder {
     /// come back. For plugins that a client starts; default false.
     pub fn supervised(mut self, supervised: bool) -> Self {
         self.supervised = supervised;
+        self
+    }
+
+    /// How long the I/O thread keeps looking for requests before it sleeps; default 50 us, and zero
+    /// is not at all.
+    ///
+    /// It saves clients that wait for each answer the time that it takes to wake a thread. When it
+    /// does not pay, or somebody else wants the processor, the server sleeps at once: an idle plugin
+    /// takes no processor time.
+    pub fn poll_for(mut self, time: Duration) -> Self {
+        self.poll_for = time;
         self
     }
 
@@ -210,6 +229,7 @@ impl Listening {
             service,
             workers,
             supervised: builder.supervised,
+            polling: Polling::new(builder.poll_for),
             state: State::default(),
         };
         let thread = thread::Builder::new().name("io".to_owned()).spawn(|| event_loop.run())?;

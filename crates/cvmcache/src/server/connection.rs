@@ -126,6 +126,22 @@ impl Connection {
         self.hung_up |= hung_up;
     }
 
+    /// Looks for bytes that the poll has not told of. True if there is something for a turn.
+    pub(super) fn look(&mut self, service: &Service) -> bool {
+        if !self.is_open() || self.is_backed_up(service) {
+            return false;
+        }
+        let Some(socket) = &self.socket else { return false };
+        match socket.receive(self.decoder.buffer()) {
+            Ok(Received::Drained(len)) => len > 0,
+            // The turn finds the rest, or the end.
+            _ => {
+                self.readable = true;
+                true
+            }
+        }
+    }
+
     /// Asks the client to detach, if it is one and reads what it is sent.
     pub(super) fn ask_detach(&mut self, service: &Service) {
         let unread = self.outbox.held() >= service.limits().max_buffered;

@@ -19,6 +19,7 @@ use super::access::Access;
 use super::connection::{Connection, Context, Turn};
 use super::listener::Listener;
 use super::mailbox::{Inbox, Note};
+use super::polling::Polling;
 use super::workers::Workers;
 use crate::control::Command;
 use crate::service::{Peer, Service};
@@ -50,6 +51,7 @@ pub(super) struct EventLoop {
     pub(super) workers: Option<Workers>,
     /// Ends with the last client.
     pub(super) supervised: bool,
+    pub(super) polling: Polling,
     pub(super) state: State,
 }
 
@@ -60,6 +62,8 @@ pub(super) struct State {
     opened: usize,
     /// Who wants a turn. A token may outlive its connection here.
     queue: VecDeque<Token>,
+    /// Who had the last turn.
+    latest: Option<Token>,
     /// Who has requests when the workers have enough to do; first come, first served.
     waiting: VecDeque<Token>,
     /// Who gets no more than a grace, and until when; the earliest first.
@@ -110,10 +114,7 @@ impl EventLoop {
     fn serve(&mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(1024);
         while !self.is_over() {
-            match self.poll.poll(&mut events, self.timeout()) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                result => result?,
-            }
+            self.wait(&mut events)?;
             for event in &events {
                 match event.token() {
                     WAKER => {}
@@ -134,6 +135,41 @@ impl EventLoop {
             self.check_calls();
         }
         Ok(())
+    }
+
+    /// Waits for events, or until there is something else to do.
+    fn wait(&mut self, events: &mut Events) -> io::Result<()> {
+        let timeout = self.timeout();
+        if timeout != Some(Duration::ZERO)
+            && let Some(until) = self.polling.begin()
+        {
+            while Instant::now() < until {
+                if self.look() {
+                    self.polling.paid();
+                    events.clear();
+                    return Ok(());
+                }
+                poll(&mut self.poll, events, Some(Duration::ZERO))?;
+                if !events.is_empty() {
+                    self.polling.paid();
+                    return Ok(());
+                }
+            }
+            self.polling.in_vain();
+        }
+        poll(&mut self.poll, events, timeout)
+    }
+
+    /// Looks whether the connection that had the last turn has something for another: a client that
+    /// waits for its answers is the next to ask, and the poll need not be asked about it.
+    fn look(&mut self) -> bool {
+        let State { latest: Some(token), connections, .. } = &mut self.state else { return false };
+        let token = *token;
+        let found = connections.get_mut(&token).is_some_and(|c| c.look(&self.service));
+        if found {
+            self.state.call(token, |_| {});
+        }
+        found
     }
 
     fn is_over(&self) -> bool {
@@ -294,6 +330,7 @@ impl EventLoop {
             let Some(token) = self.state.queue.pop_front() else { break };
             let Some(connection) = self.state.connections.get_mut(&token) else { continue };
             connection.is_queued = false;
+            self.state.latest = Some(token);
             let was_open = connection.is_open();
             let jobs = match (mem::take(&mut connection.is_granted), self.state.waiting.is_empty())
             {
@@ -350,6 +387,14 @@ impl EventLoop {
         if let Some(Err(error)) = reopened {
             warn!(%error, "cannot listen again: only the clients that are here are served");
         }
+    }
+}
+
+/// A signal is as good as an event that nobody knows.
+fn poll(poll: &mut Poll, events: &mut Events, timeout: Option<Duration>) -> io::Result<()> {
+    match poll.poll(events, timeout) {
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
+        result => result,
     }
 }
 

@@ -1,0 +1,141 @@
+//! The name of an object on the wire. Most requests have one, so it is decoded without taking
+//! memory for it, which derived code would.
+
+use std::fmt;
+use std::ops::Deref;
+
+use bytes::{Buf, BufMut};
+use prost::encoding::{DecodeContext, WireType, encode_key, encode_varint, encoded_len_varint};
+use prost::encoding::{int32, key_len, skip_field};
+use prost::{DecodeError, Message, decode_length_delimiter};
+use smallvec::SmallVec;
+
+use crate::ObjectId;
+
+const ALGORITHM: u32 = 1;
+const DIGEST: u32 = 2;
+
+/// The name of an object.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct MsgHash {
+    /// 1 SHA-1, 2 RIPEMD-160, 3 SHAKE-128.
+    pub algorithm: Option<i32>,
+    /// 20 bytes.
+    pub digest: Option<Digest>,
+}
+
+/// Bytes that should be 20.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct Digest(SmallVec<[u8; ObjectId::DIGEST_LEN]>);
+
+impl Message for MsgHash {
+    fn encode_raw(&self, buf: &mut impl BufMut) {
+        if let Some(algorithm) = &self.algorithm {
+            int32::encode(ALGORITHM, algorithm, buf);
+        }
+        if let Some(digest) = &self.digest {
+            encode_key(DIGEST, WireType::LengthDelimited, buf);
+            encode_varint(digest.len() as u64, buf);
+            buf.put_slice(digest);
+        }
+    }
+
+    fn merge_field(
+        &mut self,
+        tag: u32,
+        wire_type: WireType,
+        buf: &mut impl Buf,
+        ctx: DecodeContext,
+    ) -> Result<(), DecodeError> {
+        match tag {
+            ALGORITHM => int32::merge(wire_type, self.algorithm.get_or_insert_default(), buf, ctx),
+            DIGEST if wire_type == WireType::LengthDelimited => {
+                // Read ahead, and then skipped, so that it is for prost to say what is an error.
+                // Messages are decoded from one piece.
+                let mut ahead = buf.chunk();
+                let len = decode_length_delimiter(&mut ahead)?;
+                self.digest = ahead.get(..len).map(Digest::from);
+                skip_field(wire_type, tag, buf, ctx)
+            }
+            _ => skip_field(wire_type, tag, buf, ctx),
+        }
+    }
+
+    fn encoded_len(&self) -> usize {
+        let algorithm = self.algorithm.map_or(0, |number| int32::encoded_len(ALGORITHM, &number));
+        let digest = self.digest.as_ref().map_or(0, |digest| {
+            key_len(DIGEST) + encoded_len_varint(digest.len() as u64) + digest.len()
+        });
+        algorithm + digest
+    }
+
+    fn clear(&mut self) {
+        *self = Self::default();
+    }
+}
+
+impl From<&[u8]> for Digest {
+    fn from(bytes: &[u8]) -> Self {
+        Self(SmallVec::from_slice(bytes))
+    }
+}
+
+impl Deref for Digest {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What prost derives for the same message.
+    #[derive(Clone, PartialEq, Message)]
+    struct Derived {
+        #[prost(int32, optional, tag = "1")]
+        algorithm: Option<i32>,
+        #[prost(bytes, optional, tag = "2")]
+        digest: Option<Vec<u8>>,
+    }
+
+    fn derived(algorithm: Option<i32>, digest: Option<usize>) -> Derived {
+        Derived { algorithm, digest: digest.map(|len| vec![7; len]) }
+    }
+
+    #[test]
+    fn it_is_encoded_as_if_it_were_derived() {
+        for algorithm in [None, Some(1), Some(-1), Some(i32::MAX)] {
+            for len in [None, Some(0), Some(19), Some(20), Some(21), Some(300)] {
+                let derived = derived(algorithm, len);
+                let digest = derived.digest.as_deref().map(Digest::from);
+                let own = MsgHash { algorithm, digest };
+                let bytes = derived.encode_to_vec();
+                assert_eq!(own.encode_to_vec(), bytes);
+                assert_eq!(own.encoded_len(), bytes.len());
+                assert_eq!(MsgHash::decode(&bytes[..]), Ok(own));
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_cut_or_strange_is_taken_as_if_it_were_derived() {
+        let bytes = derived(Some(1), Some(20)).encode_to_vec();
+        for end in 0..bytes.len() {
+            let (own, other) = (MsgHash::decode(&bytes[..end]), Derived::decode(&bytes[..end]));
+            assert_eq!(own.is_ok(), other.is_ok(), "{end} bytes");
+        }
+        let repeated = [bytes, derived(None, Some(3)).encode_to_vec(), vec![0x18, 0x05]].concat();
+        let own = MsgHash::decode(&repeated[..]).unwrap();
+        assert_eq!(own.digest.as_deref(), Some(&[7; 3][..]));
+        assert_eq!(own.algorithm, Some(1));
+    }
+}

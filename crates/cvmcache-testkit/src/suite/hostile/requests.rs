@@ -231,7 +231,7 @@ fn info_of(probe: &Probe<'_>, client: &mut TestClient, sent: &str, object: MsgHa
 fn unknown_algorithm(probe: &Probe<'_>) -> Checked<()> {
     let mut client = probe.client()?;
     for algorithm in [0, 4, 99, -1] {
-        let object = MsgHash { algorithm: Some(algorithm), digest: Some(vec![7; 20]) };
+        let object = MsgHash { algorithm: Some(algorithm), digest: Some([7; 20][..].into()) };
         let sent = format!("object info under hash algorithm {algorithm}");
         info_of(probe, &mut client, &sent, object).fails(Status::Malformed)?;
     }
@@ -241,7 +241,7 @@ fn unknown_algorithm(probe: &Probe<'_>) -> Checked<()> {
 fn digest_length(probe: &Probe<'_>) -> Checked<()> {
     let mut client = probe.client()?;
     for len in [0, 19, 21, 1000] {
-        let object = MsgHash { algorithm: Some(1), digest: Some(vec![7; len]) };
+        let object = MsgHash { algorithm: Some(1), digest: Some(vec![7; len][..].into()) };
         let sent = format!("object info under a digest of {len} bytes");
         info_of(probe, &mut client, &sent, object).fails(Status::Malformed)?;
     }

@@ -35,8 +35,8 @@ fn what_makes_no_sense_is_answered_and_the_connection_stays() {
     let mut client = f.client("repo:1");
     let session = client.session();
     let (session_id, req_id) = (Some(session), Some(9));
-    let unknown_algorithm = MsgHash { algorithm: Some(4), digest: Some(vec![0; 20]) };
-    let short_digest = MsgHash { algorithm: Some(1), digest: Some(vec![0; 19]) };
+    let unknown_algorithm = MsgHash { algorithm: Some(4), digest: Some([0; 20][..].into()) };
+    let short_digest = MsgHash { algorithm: Some(1), digest: Some([0; 19][..].into()) };
     let connection = client.connection_mut();
     for msg in [
         Msg::RefcountReq(wire::MsgRefcountReq { session_id, req_id, ..Default::default() }),

@@ -185,6 +185,7 @@ fn each_mistake_is_named_and_nothing_else() {
         ("size-near-memory", |site| site.replace_in_plugin("SIZE=100", "SIZE=90%")),
         ("allow-bad", |site| site.plugin += "CVMFS_CACHE_PLUGIN_ALLOW=10.0.0.0/99\n"),
         ("allow-users-bad", |site| site.plugin += "CVMFS_CACHE_PLUGIN_ALLOW_USERS=no-one-x\n"),
+        ("poll-bad", |site| site.plugin += "CVMFS_CACHE_PLUGIN_POLL=much\n"),
         ("workers-bad", |site| site.plugin += "CVMFS_CACHE_PLUGIN_WORKERS=-1\n"),
         ("debug-log-not-writable", |site| {
             site.plugin += "CVMFS_CACHE_PLUGIN_DEBUGLOG=/nowhere/log\n";

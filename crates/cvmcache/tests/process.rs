@@ -176,6 +176,7 @@ fn whoever_starts_it_wrongly_is_told_what_to_do() {
         (with("CVMFS_CACHE_PLUGIN_LOCATOR=socket\n"), 1, "use unix=/path/to/socket or tcp="),
         (with(&(locator.clone() + "CVMFS_CACHE_PLUGIN_SIZE=0%\n")), 1, "SIZE=\"0%\" in "),
         (with(&(locator.clone() + "CVMFS_CACHE_PLUGIN_WORKERS=some\n")), 1, "WORKERS=\"some\" in "),
+        (with(&(locator.clone() + "CVMFS_CACHE_PLUGIN_POLL=1001\n")), 1, "POLL=\"1001\" in "),
         (with(&(locator.clone() + "CVMFS_CACHE_PLUGIN_DEBUGLOG=/\n")), 1, "DEBUGLOG=\"/\" in "),
         (with(&(locator + "CVMFS_CACHE_PLUGIN_ALLOW=home\n")), 1, "\"home\" is not a network"),
     ] {

@@ -63,6 +63,7 @@ pub(crate) enum Kind {
     AllowExcludesClient,
     AllowUsersBad,
     WorkersBad,
+    PollBad,
     DebugLogNotWritable,
     // The socket.
     SocketNameLong,
@@ -141,6 +142,7 @@ impl Kind {
             Self::AllowExcludesClient => (Error, "the plugin turns the client away"),
             Self::AllowUsersBad => (Error, "the plugin does not start"),
             Self::WorkersBad => (Error, "the plugin does not start"),
+            Self::PollBad => (Error, "the plugin does not start"),
             Self::DebugLogNotWritable => (Error, "the plugin does not start without its log"),
             Self::SocketNameLong => (Error, "with .lock after it, the name is longer than the 255 bytes of a file name"),
             Self::SocketDirectoryMissing => (Error, "the plugin cannot make its socket"),

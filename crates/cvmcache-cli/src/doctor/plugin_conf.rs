@@ -19,6 +19,7 @@ use crate::output;
 pub(crate) const LOCATOR: &str = "CVMFS_CACHE_PLUGIN_LOCATOR";
 const SIZE: &str = "CVMFS_CACHE_PLUGIN_SIZE";
 const WORKERS: &str = "CVMFS_CACHE_PLUGIN_WORKERS";
+const POLL: &str = "CVMFS_CACHE_PLUGIN_POLL";
 const ALLOW: &str = "CVMFS_CACHE_PLUGIN_ALLOW";
 const ALLOW_USERS: &str = "CVMFS_CACHE_PLUGIN_ALLOW_USERS";
 const DEBUG_LOG: &str = "CVMFS_CACHE_PLUGIN_DEBUGLOG";
@@ -26,7 +27,8 @@ const TEST: &str = "CVMFS_CACHE_PLUGIN_TEST";
 /// Only the plugins of the reference have it.
 const CRASH_DUMP: &str = "CVMFS_CACHE_PLUGIN_CRASH_DUMP";
 
-const KEYS: [&str; 8] = [LOCATOR, SIZE, WORKERS, ALLOW, ALLOW_USERS, DEBUG_LOG, TEST, CRASH_DUMP];
+const KEYS: [&str; 9] =
+    [LOCATOR, SIZE, WORKERS, POLL, ALLOW, ALLOW_USERS, DEBUG_LOG, TEST, CRASH_DUMP];
 
 const MEGABYTE: u64 = 1024 * 1024;
 
@@ -38,6 +40,9 @@ const ALIKE: f64 = 0.8;
 
 /// More threads than this are not taken for a number of threads.
 const MAX_WORKERS: u64 = 1024;
+
+/// More microseconds than this are not spent on looking for requests.
+const MAX_POLL: u64 = 1000;
 
 /// What the rest needs to know of the configuration; `None` for what is missing or makes no sense.
 #[derive(Debug)]
@@ -59,7 +64,8 @@ impl PluginConf {
         check_value::<Users>(file, ALLOW_USERS, Kind::AllowUsersBad, section, || {
             format!("write names or numbers, as in {ALLOW_USERS}=cvmfs,1001, or * for all")
         });
-        check_workers(file, section);
+        check_number(file, WORKERS, MAX_WORKERS, Kind::WorkersBad, section);
+        check_number(file, POLL, MAX_POLL, Kind::PollBad, section);
         check_debug_log(file, user, section);
         Self { path: file.path().to_owned(), locator, size, networks }
     }
@@ -224,13 +230,13 @@ fn check_value<T: FromStr<Err: Display>>(
     }
 }
 
-fn check_workers(file: &ConfFile, section: &mut Section) {
-    let Some(text) = file.get(WORKERS).map(|text| text.to_string_lossy()) else { return };
-    if text.parse::<u64>().is_ok_and(|count| count <= MAX_WORKERS) {
+fn check_number(file: &ConfFile, key: &str, max: u64, kind: Kind, section: &mut Section) {
+    let Some(text) = file.get(key).map(|text| text.to_string_lossy()) else { return };
+    if text.parse::<u64>().is_ok_and(|number| number <= max) {
         return;
     }
-    let found = format!("{WORKERS}={text} is not a number from 0 to {MAX_WORKERS}");
-    section.found(Kind::WorkersBad, found, format!("write {WORKERS}=0, or remove the line"));
+    let found = format!("{key}={text} is not a number from 0 to {max}");
+    section.found(kind, found, format!("write {key}=0, or remove the line"));
 }
 
 fn check_debug_log(file: &ConfFile, user: &User, section: &mut Section) {
@@ -292,6 +298,7 @@ mod tests {
             (UNIX, "CVMFS_CACHE_PLUGIN_SIZE=99999999999999", vec![Kind::SizeBad]),
             (UNIX, "CVMFS_CACHE_PLUGIN_WORKERS=many", vec![Kind::WorkersBad]),
             (UNIX, "CVMFS_CACHE_PLUGIN_WORKERS=1025", vec![Kind::WorkersBad]),
+            (UNIX, "CVMFS_CACHE_PLUGIN_POLL=1001", vec![Kind::PollBad]),
             (UNIX, "CVMFS_CACHE_PLUGIN_ALLOW=home", vec![Kind::AllowBad]),
             (UNIX, "CVMFS_CACHE_PLUGIN_ALLOW=", vec![Kind::AllowBad]),
             (UNIX, "CVMFS_CACHE_PLUGIN_ALLOW_USERS=no-such-user", vec![Kind::AllowUsersBad]),

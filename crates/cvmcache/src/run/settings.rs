@@ -1,11 +1,13 @@
 //! What the configuration says to the SDK, as opposed to the plugin.
 
 use std::str::FromStr;
+use std::time::Duration;
 
 use crate::{Locator, Networks, Options, OptionsError, Users};
 
 pub(super) const LOCATOR: &str = "CVMFS_CACHE_PLUGIN_LOCATOR";
 const WORKERS: &str = "CVMFS_CACHE_PLUGIN_WORKERS";
+const POLL: &str = "CVMFS_CACHE_PLUGIN_POLL";
 const ALLOW: &str = "CVMFS_CACHE_PLUGIN_ALLOW";
 const ALLOW_USERS: &str = "CVMFS_CACHE_PLUGIN_ALLOW_USERS";
 
@@ -13,6 +15,8 @@ const ALLOW_USERS: &str = "CVMFS_CACHE_PLUGIN_ALLOW_USERS";
 pub(super) struct Settings {
     pub(super) locator: Locator,
     pub(super) workers: usize,
+    /// `None`: as the builder has it.
+    pub(super) poll_for: Option<Duration>,
     pub(super) networks: Option<Networks>,
     pub(super) users: Users,
 }
@@ -23,6 +27,7 @@ impl Settings {
         Ok(Self {
             locator: locator(options)?,
             workers: workers.0,
+            poll_for: options.parse_value(POLL)?.map(|time: PollTime| time.0),
             networks: options.parse_value(ALLOW)?,
             users: options.parse_value(ALLOW_USERS)?.unwrap_or_default(),
         })
@@ -46,5 +51,19 @@ impl FromStr for WorkerCount {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let count = text.parse().ok().filter(|&count| count <= 1024);
         count.map(Self).ok_or("not a number of threads: use 0 for none besides I/O, at most 1024")
+    }
+}
+
+/// A time that is short enough to be spent without doing anything else.
+#[derive(Debug)]
+struct PollTime(Duration);
+
+impl FromStr for PollTime {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let micros = text.parse().ok().filter(|&micros| micros <= 1000);
+        let time = micros.map(|micros| Self(Duration::from_micros(micros)));
+        time.ok_or("not a number of microseconds: use 0 to sleep at once, at most 1000")
     }
 }

@@ -13,10 +13,8 @@ use cvmcache_testkit::{Suite, Target as SuiteTarget};
 
 use crate::Verdict;
 use crate::error::Result;
-use crate::output;
+use crate::output::{self, ResultFile};
 use crate::target::{Plugin, Target};
-
-use junit::JunitFile;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -83,8 +81,7 @@ impl Check {
             return self.list(out, &suite.hostile(true));
         }
         suite.check_filters()?;
-        // Better to learn now that it cannot be written than when there is something to write.
-        let junit = self.junit.as_deref().map(JunitFile::create).transpose()?;
+        let junit = self.junit.as_deref().map(ResultFile::create).transpose()?;
         let (name, target) = match self.target.plugin(&[("CVMFS_CACHE_PLUGIN_SIZE", "100")])? {
             Plugin::Running(locator) => (locator.to_string(), SuiteTarget::from(locator)),
             Plugin::ToStart(command) => {
@@ -98,10 +95,10 @@ impl Check {
                 printed = print::result(out, result);
             }
         })?;
-        printed?;
         if let Some(file) = junit {
-            file.write(&name, &report)?;
+            junit::write(file, &name, &report)?;
         }
+        printed?;
         if self.json {
             output::json(out, &document::Document::of(&name, &report))?;
         } else {

@@ -97,7 +97,7 @@ fn check_end(
     plugin.check_alive()?;
     if let (Some((most, now)), Some(size)) = (plugin.memory(), plugin.size) {
         summary.memory = Some((most, now));
-        let limit = size + (arguments.slack_mb << 20);
+        let limit = size.saturating_add(u64::from(arguments.slack_mb) << 20);
         ensure(
             most <= limit,
             format_args!("at most {} MiB of memory: cache and slack", limit >> 20),
@@ -141,7 +141,7 @@ impl<'a> Crowd<'a> {
             locator: plugin.locator.to_string(),
             rng: Rng::with_seed(seed),
             size,
-            objects: count_objects(seed, size * WORLD),
+            objects: count_objects(seed, size.saturating_mul(WORLD)),
             clients: Vec::new(),
             writer,
             lines,

@@ -26,7 +26,8 @@ Examples:
 A plugin that is started gets a directory and a configuration file of its own, with
 a size of 100 MB unless told otherwise, and is started anew after a case that it
 fails. In a plugin that runs already, objects of random names are left; cases that
-evict what others have in it are skipped without --evict.
+evict what others have in it are skipped without --evict. With --hostile, one that has
+a mistake may die, and its mounts with it: rather try another like it with --spawn.
 
 Exit status:
   0  the plugin passed all cases that apply

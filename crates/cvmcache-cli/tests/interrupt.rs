@@ -1,7 +1,5 @@
 //! What is left behind when a signal ends a command: nothing.
 
-mod support;
-
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
@@ -13,6 +11,7 @@ use nix::unistd::{Pid, mkfifo};
 
 /// Sends a signal to a command, and to nobody else, while it waits for a plugin that it has
 /// started.
+#[allow(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
 fn interrupt(command: &str, signal: Signal) {
     let directory = tempfile::tempdir().unwrap();
     let (fifo, tmp) = (directory.path().join("fifo"), directory.path().join("tmp"));

@@ -38,6 +38,9 @@ const WORLD: u64 = 3;
 /// A cache without a limit is used like one of this size, in bytes.
 pub(super) const UNLIMITED: u64 = 200 << 20;
 
+/// A larger cache is used like one of this size, in bytes: it is not filled in days.
+const LARGEST: u64 = 256 << 30;
+
 /// After so many broken promises, there is no point in going on.
 const ENOUGH: usize = 20;
 
@@ -130,7 +133,7 @@ struct Running {
 
 impl<'a> Crowd<'a> {
     fn new(arguments: &'a Soak, plugin: &Plugin) -> io::Result<Self> {
-        let size = plugin.size.unwrap_or(UNLIMITED);
+        let size = plugin.size.unwrap_or(UNLIMITED).min(LARGEST);
         let seed = arguments.seed.unwrap_or_else(|| fastrand::u64(..1 << 32));
         let (reader, writer) = io::pipe()?;
         let (sender, lines) = mpsc::channel();
@@ -141,7 +144,7 @@ impl<'a> Crowd<'a> {
             locator: plugin.locator.to_string(),
             rng: Rng::with_seed(seed),
             size,
-            objects: count_objects(seed, size.saturating_mul(WORLD)),
+            objects: count_objects(seed, size * WORLD),
             clients: Vec::new(),
             writer,
             lines,

@@ -85,7 +85,7 @@ pub(crate) struct Bench {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = positive)]
     in_flight: usize,
     /// Sessions that do nothing besides
-    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=1_000_000))]
+    #[arg(long, value_name = "N", default_value_t = 0)]
     idle: u64,
     /// How large objects are, as in 128K or 4MiB; for stat, read, store and churn
     #[arg(long, value_name = "SIZE", value_parser = sizes::parse)]
@@ -149,7 +149,9 @@ impl Bench {
             )));
         }
         let connections = shape.connections as u64 * if self.limit { 3 } else { 1 };
-        session::allow_descriptors((connections + shape.idle) * plugins.len() as u64)?;
+        let descriptors =
+            connections.saturating_add(shape.idle).saturating_mul(plugins.len() as u64);
+        session::allow_descriptors(descriptors)?;
         let picture = self.plot.as_deref().map(ResultFile::create).transpose()?;
         let contenders: Result<Vec<Contender>> =
             plugins.into_iter().map(Contender::start).collect();

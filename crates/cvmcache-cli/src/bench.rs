@@ -30,6 +30,7 @@ use cvmcache::Locator;
 use cvmcache_testkit::PluginCommand;
 
 use crate::error::{Error, Result};
+use crate::output::ResultFile;
 use crate::target::{Plugin, Start};
 use crate::{Verdict, output};
 use contender::Contender;
@@ -96,7 +97,7 @@ pub(crate) struct Bench {
     #[arg(long, value_name = "SECONDS", default_value = "2", value_parser = seconds)]
     duration: Duration,
     /// How often plugins take turns
-    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: u32,
     /// Let store and churn evict what others have stored in a plugin that runs already
     #[arg(long)]
@@ -148,7 +149,10 @@ impl Bench {
             )));
         }
         let connections = shape.connections as u64 * if self.limit { 3 } else { 1 };
-        session::allow_descriptors((connections + shape.idle) * plugins.len() as u64)?;
+        let descriptors =
+            connections.saturating_add(shape.idle).saturating_mul(plugins.len() as u64);
+        session::allow_descriptors(descriptors)?;
+        let picture = self.plot.as_deref().map(ResultFile::create).transpose()?;
         let contenders: Result<Vec<Contender>> =
             plugins.into_iter().map(Contender::start).collect();
         let mut contenders = contenders?;
@@ -171,8 +175,8 @@ impl Bench {
             plugins: contenders.iter().map(|contender| contender.facts.clone()).collect(),
             workloads: measured?,
         };
-        if let Some(path) = &self.plot {
-            plot::draw(path, &report)?;
+        if let Some(picture) = picture {
+            plot::draw(picture, &report)?;
         }
         if self.json {
             output::json(out, &report)?;
@@ -309,8 +313,8 @@ impl FromStr for Word {
 fn positive(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(0) => Err("nothing would be done: write 1 or more".to_owned()),
-        Ok(number) if number <= 1_000_000 => Ok(number),
-        _ => Err("not a number from 1 to 1000000".to_owned()),
+        Ok(number) if number <= 10_000 => Ok(number),
+        _ => Err("not a number from 1 to 10000".to_owned()),
     }
 }
 

@@ -13,10 +13,8 @@ use cvmcache_testkit::{Suite, Target as SuiteTarget};
 
 use crate::Verdict;
 use crate::error::Result;
-use crate::output;
+use crate::output::{self, ResultFile};
 use crate::target::{Plugin, Target};
-
-use junit::JunitFile;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -28,7 +26,8 @@ Examples:
 A plugin that is started gets a directory and a configuration file of its own, with
 a size of 100 MB unless told otherwise, and is started anew after a case that it
 fails. In a plugin that runs already, objects of random names are left; cases that
-evict what others have in it are skipped without --evict.
+evict what others have in it are skipped without --evict. With --hostile, one that has
+a mistake may die, and its mounts with it: rather try another like it with --spawn.
 
 Exit status:
   0  the plugin passed all cases that apply
@@ -83,8 +82,7 @@ impl Check {
             return self.list(out, &suite.hostile(true));
         }
         suite.check_filters()?;
-        // Better to learn now that it cannot be written than when there is something to write.
-        let junit = self.junit.as_deref().map(JunitFile::create).transpose()?;
+        let junit = self.junit.as_deref().map(ResultFile::create).transpose()?;
         let (name, target) = match self.target.plugin(&[("CVMFS_CACHE_PLUGIN_SIZE", "100")])? {
             Plugin::Running(locator) => (locator.to_string(), SuiteTarget::from(locator)),
             Plugin::ToStart(command) => {
@@ -98,10 +96,10 @@ impl Check {
                 printed = print::result(out, result);
             }
         })?;
-        printed?;
         if let Some(file) = junit {
-            file.write(&name, &report)?;
+            junit::write(file, &name, &report)?;
         }
+        printed?;
         if self.json {
             output::json(out, &document::Document::of(&name, &report))?;
         } else {

@@ -18,6 +18,7 @@ use tempfile::NamedTempFile;
 use crate::Verdict;
 use crate::error::{Error, Result};
 use crate::hashing::Hasher;
+use crate::interrupt;
 use crate::remote::{self, Remote};
 
 const EXAMPLES: &str = "\
@@ -122,6 +123,12 @@ impl Transfer<'_> {
             _ => Path::new("."),
         };
         let mut file = new_file_in(directory).map_err(failed)?;
+        let unfinished = file.path().to_owned();
+        let remove = move || {
+            // When it has its name, there is nothing any more under this one.
+            let _ = fs::remove_file(unfinished);
+        };
+        interrupt::before_the_end(remove).map_err(Error::System)?;
         self.copy(file.as_file_mut(), &failed)?;
         self.verify()?;
         file.persist(&target).map_err(|error| failed(error.error))?;

@@ -4,7 +4,7 @@
 //! it has to say to a stream; so commands know nothing of terminals, but for `get` and `top`, and
 //! this file nothing of plugins. `remote` reaches a plugin that runs, `target` is one to be tried
 //! out, `hashing` names objects by their content, `output` has what several commands print alike,
-//! and `error` all that can go wrong.
+//! `interrupt` leaves nothing behind, and `error` is all that can go wrong.
 
 mod arguments;
 mod bench;
@@ -15,6 +15,7 @@ mod error;
 mod get;
 mod hashing;
 mod info;
+mod interrupt;
 mod ls;
 mod output;
 mod put;
@@ -29,9 +30,11 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
+use cvmcache_testkit::PluginProcess;
 
 use arguments::{Arguments, Command};
 use error::{Error, Result};
+use output::Tireless;
 
 /// What came of a command that could do its work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,7 +50,7 @@ fn main() -> ExitCode {
     arguments.color.write_global();
     let mut out = anstream::stdout().lock();
     let result = run(arguments.command, &mut out).and_then(|verdict| {
-        out.flush()?;
+        Tireless(&mut out).flush()?;
         Ok(verdict)
     });
     match result {
@@ -66,18 +69,24 @@ fn main() -> ExitCode {
 
 fn run(command: Command, out: &mut dyn Write) -> Result<Verdict> {
     match command {
-        Command::Bench(command) => command.run(out),
-        Command::Check(command) => command.run(out),
+        Command::Bench(command) => ending_plugins(|| command.run(out)),
+        Command::Check(command) => ending_plugins(|| command.run(&mut Tireless(out))),
         Command::Completions(command) => command.run(out),
-        Command::Doctor(command) => command.run(out),
+        Command::Doctor(command) => command.run(&mut Tireless(out)),
         Command::Get(command) => command.run(),
         Command::Info(command) => command.run(out),
         Command::Ls(command) => command.run(out),
         Command::Put(command) => command.run(out),
-        Command::Shrink(command) => command.run(out),
-        Command::Soak(command) => command.run(out),
+        Command::Shrink(command) => command.run(&mut Tireless(out)),
+        Command::Soak(command) => ending_plugins(|| command.run(&mut Tireless(out))),
         Command::SoakClient(command) => command.run(out),
         Command::Stat(command) => command.run(out),
         Command::Top(command) => command.run(),
     }
+}
+
+/// Runs a command that may start plugins, which are not to stay when a signal ends it.
+fn ending_plugins(run: impl FnOnce() -> Result<Verdict>) -> Result<Verdict> {
+    interrupt::before_the_end(PluginProcess::kill_all).map_err(Error::System)?;
+    run()
 }

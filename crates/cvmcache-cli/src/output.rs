@@ -2,14 +2,16 @@
 //!
 //! Styles are always written; the stream drops them where nobody would see colours.
 
-use std::io::Write;
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::Path;
 
 use anstyle::{AnsiColor, Style};
 use bytesize::ByteSize;
 use cvmcache::plugin::ObjectType;
 use serde::Serialize;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// For what is as it should be.
 pub(crate) const GOOD: Style = AnsiColor::Green.on_default();
@@ -81,6 +83,48 @@ pub(crate) fn text(bytes: &[u8]) -> String {
         text.extend(chunk.invalid().iter().map(|byte| format!("\\x{byte:02x}")));
     }
     text
+}
+
+/// An output that goes on when nobody reads any more: for commands whose exit status is a verdict,
+/// which `| head` is not to change.
+pub(crate) struct Tireless<'a>(pub(crate) &'a mut dyn Write);
+
+impl Write for Tireless<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self.0.write(bytes) {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(bytes.len()),
+            written => written,
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self.0.flush() {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            flushed => flushed,
+        }
+    }
+}
+
+/// A file for results that are still to come.
+#[derive(Debug)]
+pub(crate) struct ResultFile<'a> {
+    path: &'a Path,
+    file: File,
+}
+
+impl<'a> ResultFile<'a> {
+    /// Better to learn now that it cannot be written than when there is something to write.
+    pub(crate) fn create(path: &'a Path) -> Result<Self> {
+        match File::create(path) {
+            Ok(file) => Ok(Self { path, file }),
+            Err(source) => Err(Error::File { path: path.to_owned(), source }),
+        }
+    }
+
+    pub(crate) fn write(mut self, text: io::Result<String>) -> Result<()> {
+        let written = text.and_then(|text| self.file.write_all(text.as_bytes()));
+        written.map_err(|source| Error::File { path: self.path.to_owned(), source })
+    }
 }
 
 /// Says something that does not belong to the output.

@@ -59,11 +59,11 @@ pub(crate) struct Soak {
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..))]
     clients: u16,
     /// How long clients run
-    #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=31_536_000))]
     seconds: u64,
     /// How much memory the plugin may take beyond the size of the cache, in MiB
     #[arg(long, value_name = "N", default_value_t = 128)]
-    slack_mb: u64,
+    slack_mb: u32,
     /// What chance begins with; the same seed has clients behave alike [default: random]
     #[arg(long, value_name = "N")]
     seed: Option<u64>,

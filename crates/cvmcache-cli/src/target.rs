@@ -73,6 +73,9 @@ impl Start {
 
 fn option(text: &str) -> Result<(String, String), &'static str> {
     match text.split_once('=') {
+        Some(("CVMFS_CACHE_PLUGIN_LOCATOR", _)) => {
+            Err("the plugin gets a place of its own to listen: leave it out, or take --tcp")
+        }
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
         _ => Err("not a line of a configuration file: write KEY=VALUE"),
     }

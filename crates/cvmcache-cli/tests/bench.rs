@@ -285,7 +285,7 @@ fn arguments_that_make_no_sense_come_with_a_remedy() {
         let command = cvmcache(&["bench"]).args(arguments);
         command.assert().code(2).stdout_eq("").stderr_eq(format!("{error}\n...\n"));
     }
-    let idle = ["unix=/a", "--idle", "99999999999"];
+    let idle = ["unix=/a", "--idle", &u64::MAX.to_string()];
     bench(&idle).assert().code(1).stderr_eq(str![[r#"
 cvmcache: [..] descriptors are needed for that many connections, and the system allows [..]: raise the limit (ulimit -Hn), or take fewer --connections and --idle
 

@@ -86,6 +86,28 @@ Nothing was tried: see why the cases were skipped.
 }
 
 #[test]
+fn the_same_objects_again_are_no_mistake_of_a_plugin_that_still_has_them() {
+    let plugin = start_ram();
+    let locator = plugin.locator().to_string();
+    let check = ["check", &locator, "--filter", "object-", "--filter", "upload-", "--seed", "7"];
+    cvmcache(&check).assert().success();
+    cvmcache(&check).assert().success();
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_changes_no_verdict() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let plugin = start_ram();
+    let locator = plugin.locator().to_string();
+    // Nothing is tried, which is no success.
+    let check = ["check", &locator, "--filter", "evict-all"];
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_cvmcache"));
+    let status = command.args(check).stdout(writer).status().unwrap();
+    assert_eq!(status.code(), Some(1));
+}
+
+#[test]
 fn what_cannot_be_run_is_said_before_anything_runs() {
     let cases: [(&[&str], _); 5] = [
         (&["check"], "which plugin?[..]--spawn[..]"),
@@ -101,6 +123,11 @@ fn what_cannot_be_run_is_said_before_anything_runs() {
         let expected = format!("cvmcache: {message}\n");
         cvmcache(arguments).assert().code(2).stdout_eq("").stderr_eq(expected);
     }
+    let elsewhere = ["check", "--spawn", "x", "--set", "CVMFS_CACHE_PLUGIN_LOCATOR=unix=/x"];
+    cvmcache(&elsewhere)
+        .assert()
+        .code(2)
+        .stderr_eq("...\n[..]a place of its own[..]--tcp[..]\n...\n");
     let check = ["check", "unix=/x", "--junit", "/nowhere/x"];
     cvmcache(&check).assert().code(1).stderr_eq(str![[r#"
 cvmcache: cannot write "/nowhere/x": No such file or directory (os error 2); name a file in a directory that you can write to

@@ -11,8 +11,9 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::str::FromStr;
-use std::thread;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
+use std::{mem, thread};
 
 use cvmcache::Locator;
 use cvmcache::client::{Client, ClientError};
@@ -32,6 +33,9 @@ const LOOK: Duration = Duration::from_millis(10);
 
 /// How many lines of what a plugin has printed are worth showing.
 const LOG_LINES: usize = 20;
+
+/// The plugins that were started and may still run.
+static RUNNING: Mutex<Vec<Weak<Mutex<Process>>>> = Mutex::new(Vec::new());
 
 /// How to start a plugin.
 ///
@@ -155,18 +159,17 @@ impl PluginCommand {
         }
         fs::write(&configuration, lines)?;
         let log = File::create(directory.path().join("log"))?;
-        let child = Command::new(&self.program)
+        let mut command = Command::new(&self.program);
+        command
             .args(self.arguments.iter().map(|argument| fill_in(argument, &configuration)))
             .env_remove("__CVMFS_CACHE_EXTERNAL_PIPE_READY__")
             // The plugins of the reference end with their standard input.
             .stdin(Stdio::piped())
             .stdout(log.try_clone()?)
-            .stderr(log)
-            .spawn();
+            .stderr(log);
         let program = &self.program;
-        let child =
-            child.map_err(|source| StartError::Program { program: program.clone(), source })?;
-        let mut process = PluginProcess { locator, child, directory };
+        let mut process = PluginProcess::spawn(locator, directory, &mut command)
+            .map_err(|source| StartError::Program { program: program.clone(), source })?;
         process.wait_until_it_serves(program)?;
         Ok(process)
     }
@@ -213,11 +216,41 @@ fn fill_in(argument: &OsStr, configuration: &Path) -> OsString {
 #[derive(Debug)]
 pub struct PluginProcess {
     locator: Locator,
+    pid: u32,
+    log: PathBuf,
+    process: Arc<Mutex<Process>>,
+}
+
+/// What is to be ended and removed, by whoever comes first.
+#[derive(Debug)]
+struct Process {
     child: Child,
-    directory: TempDir,
+    directory: Option<TempDir>,
 }
 
 impl PluginProcess {
+    fn spawn(locator: Locator, directory: TempDir, command: &mut Command) -> io::Result<Self> {
+        let log = directory.path().join("log");
+        // Held until it is among them, so that none escapes `kill_all`.
+        let mut running = lock(&RUNNING);
+        let child = command.spawn()?;
+        let pid = child.id();
+        let process = Arc::new(Mutex::new(Process { child, directory: Some(directory) }));
+        running.retain(|process| process.strong_count() > 0);
+        running.push(Arc::downgrade(&process));
+        Ok(Self { locator, pid, log, process })
+    }
+
+    /// Kills all plugins that this process has started, removes their directories, and lets no
+    /// other start: for a program that is about to end without dropping them, as on a signal.
+    pub fn kill_all() {
+        let running = lock(&RUNNING);
+        for process in running.iter().filter_map(Weak::upgrade) {
+            lock(&process).end();
+        }
+        mem::forget(running);
+    }
+
     /// Where it listens.
     pub fn locator(&self) -> &Locator {
         &self.locator
@@ -225,7 +258,7 @@ impl PluginProcess {
 
     /// The number of its process.
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.pid
     }
 
     /// How it ended, or `None` if it still runs.
@@ -234,7 +267,7 @@ impl PluginProcess {
     ///
     /// Those of the system.
     pub fn try_wait(&mut self) -> io::Result<Option<ExitStatus>> {
-        self.child.try_wait()
+        lock(&self.process).child.try_wait()
     }
 
     /// Waits until it ends; `None` if it still runs after this time.
@@ -245,7 +278,7 @@ impl PluginProcess {
     pub fn wait_for(&mut self, at_most: Duration) -> io::Result<Option<ExitStatus>> {
         let deadline = Instant::now() + at_most;
         loop {
-            let ended = self.child.try_wait()?;
+            let ended = self.try_wait()?;
             if ended.is_some() || Instant::now() >= deadline {
                 return Ok(ended);
             }
@@ -259,17 +292,20 @@ impl PluginProcess {
     ///
     /// Those of the system.
     pub fn end(mut self) -> io::Result<Option<ExitStatus>> {
-        if let Some(status) = self.try_wait()? {
-            return Ok(Some(status));
+        {
+            let mut process = lock(&self.process);
+            if let Some(status) = process.child.try_wait()? {
+                return Ok(Some(status));
+            }
+            // It has not been waited for, so nobody else has its number.
+            kill(Pid::from_raw(self.pid.cast_signed()), Signal::SIGTERM)?;
         }
-        // It has not been waited for, so nobody else has its number.
-        kill(Pid::from_raw(self.pid().cast_signed()), Signal::SIGTERM)?;
         self.wait_for(PATIENCE)
     }
 
     /// The last lines that it printed.
     pub fn log(&self) -> String {
-        let log = fs::read(self.directory.path().join("log")).unwrap_or_default();
+        let log = fs::read(&self.log).unwrap_or_default();
         let log = String::from_utf8_lossy(&log);
         let lines: Vec<_> = log.lines().collect();
         lines[lines.len().saturating_sub(LOG_LINES)..].join("\n")
@@ -303,10 +339,22 @@ impl PluginProcess {
 
 impl Drop for PluginProcess {
     fn drop(&mut self) {
+        lock(&self.process).end();
+    }
+}
+
+impl Process {
+    /// Kills it and removes its directory, if that has not been done.
+    fn end(&mut self) {
         // If it has ended, there is nobody to kill, and the system says so.
         let _ = self.child.kill();
         let _ = self.child.wait();
+        self.directory = None;
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// How a process ended, in words that follow its name.

@@ -116,7 +116,8 @@ impl Suite {
     }
 
     /// What chance begins with: the same seed gives each case the same objects, whatever other
-    /// cases are run. By default, others each time; the [report](Report::seed) tells.
+    /// cases are run; in a plugin that runs already, they get other names. By default, others each
+    /// time; the [report](Report::seed) tells.
     #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = seed;
@@ -209,6 +210,9 @@ impl Suite {
         gone: &mut Option<String>,
     ) -> Outcome {
         let trace = Trace::default();
+        let mut rng = self.rng(case);
+        // What an earlier run has left in a plugin that still runs would be taken for a mistake.
+        let names = if started.is_ours() { rng.fork() } else { fastrand::Rng::new() };
         let outcome = (case.run)(&Probe {
             locator: started.locator(),
             capabilities: offer.capabilities(),
@@ -217,7 +221,8 @@ impl Suite {
             max_fill: self.max_fill,
             trace: trace.clone(),
             control: started.control(),
-            rng: RefCell::new(self.rng(case)),
+            rng: RefCell::new(rng),
+            names: RefCell::new(names),
         });
         let alive = started.check_alive(self.timeout);
         let outcome = match (outcome, &alive) {

@@ -2,9 +2,8 @@
 //! the right, and for each contender a colour.
 
 use std::error::Error as StdError;
+use std::io;
 use std::ops::Range;
-use std::path::Path;
-use std::{fs, io};
 
 use plotters::coord::Shift;
 use plotters::coord::ranged1d::{KeyPointHint, NoDefaultFormatting, Ranged, ValueFormatter};
@@ -15,7 +14,8 @@ use super::compare::LIMIT;
 use super::measure::Latencies;
 use super::report::rate;
 use super::results::{Report, Result as Measured, Results};
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::output::ResultFile;
 
 /// Told apart by whoever sees no red or no green, too.
 const COLORS: [RGBColor; 2] = [RGBColor(0, 114, 178), RGBColor(213, 94, 0)];
@@ -38,12 +38,10 @@ type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 type Drawn = std::result::Result<(), Box<dyn StdError>>;
 
 /// Writes the picture of a report to a file.
-pub(super) fn draw(path: &Path, report: &Report) -> Result<()> {
-    let failed = |source| Error::File { path: path.to_owned(), source };
+pub(super) fn draw(file: ResultFile<'_>, report: &Report) -> Result<()> {
     let mut picture = String::new();
-    picture_of(report, &mut picture)
-        .map_err(|error| failed(io::Error::other(error.to_string())))?;
-    fs::write(path, picture).map_err(failed)
+    let drawn = picture_of(report, &mut picture);
+    file.write(drawn.map(|()| picture).map_err(|error| io::Error::other(error.to_string())))
 }
 
 fn picture_of(report: &Report, picture: &mut String) -> Drawn {

@@ -1,37 +1,19 @@
 //! The results of a check as JUnit XML, which continuous integration understands.
 
-use std::fs::File;
-use std::io::{self, Write};
-use std::path::Path;
+use std::io;
 
 use cvmcache_testkit::{Kind, Outcome, Report};
 use quick_junit::{NonSuccessKind, Report as Junit, TestCase, TestCaseStatus, TestSuite};
 
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::output::ResultFile;
 
-/// A file for the results.
-#[derive(Debug)]
-pub(super) struct JunitFile<'a> {
-    path: &'a Path,
-    file: File,
+/// Writes the results of a check to a file.
+pub(super) fn write(file: ResultFile<'_>, plugin: &str, report: &Report) -> Result<()> {
+    file.write(document(plugin, report))
 }
 
-impl<'a> JunitFile<'a> {
-    pub(super) fn create(path: &'a Path) -> Result<Self> {
-        match File::create(path) {
-            Ok(file) => Ok(Self { path, file }),
-            Err(source) => Err(Error::File { path: path.to_owned(), source }),
-        }
-    }
-
-    pub(super) fn write(mut self, plugin: &str, report: &Report) -> Result<()> {
-        let text = document(plugin, report)?;
-        let written = self.file.write_all(text.as_bytes());
-        written.map_err(|source| Error::File { path: self.path.to_owned(), source })
-    }
-}
-
-fn document(plugin: &str, report: &Report) -> Result<String> {
+fn document(plugin: &str, report: &Report) -> io::Result<String> {
     let mut suites = [TestSuite::new("conformance"), TestSuite::new("hostile")];
     for result in report.results() {
         let status = match &result.outcome {
@@ -64,5 +46,5 @@ fn document(plugin: &str, report: &Report) -> Result<String> {
     }
     let mut junit = Junit::new(format!("cvmcache check {plugin}"));
     junit.add_test_suites(suites.into_iter().filter(|suite| suite.tests > 0));
-    Ok(junit.to_string().map_err(io::Error::other)?)
+    junit.to_string().map_err(io::Error::other)
 }

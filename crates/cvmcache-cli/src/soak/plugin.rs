@@ -36,7 +36,12 @@ impl Plugin {
         let about = |source| Error::Client { locator: locator.clone(), source };
         let builder = Client::builder().name("soak.cern.ch:first").timeout(TIMEOUT);
         let mut client = builder.connect(&locator).map_err(about)?;
-        let size = client.info().map_err(about)?.size_bytes;
+        let size = client.info().map_err(|source| Error::While {
+            locator: locator.clone(),
+            doing: "asking how large the cache is".to_owned(),
+            source,
+        })?;
+        let size = size.size_bytes;
         let pid = client.plugin_pid();
         client.quit().map_err(about)?;
         Ok(Self {

@@ -38,6 +38,9 @@ const WORLD: u64 = 3;
 /// A cache without a limit is used like one of this size, in bytes.
 pub(super) const UNLIMITED: u64 = 200 << 20;
 
+/// A larger cache is used like one of this size, in bytes: it is not filled in days.
+const LARGEST: u64 = 256 << 30;
+
 /// After so many broken promises, there is no point in going on.
 const ENOUGH: usize = 20;
 
@@ -97,7 +100,7 @@ fn check_end(
     plugin.check_alive()?;
     if let (Some((most, now)), Some(size)) = (plugin.memory(), plugin.size) {
         summary.memory = Some((most, now));
-        let limit = size + (arguments.slack_mb << 20);
+        let limit = size.saturating_add(u64::from(arguments.slack_mb) << 20);
         ensure(
             most <= limit,
             format_args!("at most {} MiB of memory: cache and slack", limit >> 20),
@@ -130,7 +133,7 @@ struct Running {
 
 impl<'a> Crowd<'a> {
     fn new(arguments: &'a Soak, plugin: &Plugin) -> io::Result<Self> {
-        let size = plugin.size.unwrap_or(UNLIMITED);
+        let size = plugin.size.unwrap_or(UNLIMITED).min(LARGEST);
         let seed = arguments.seed.unwrap_or_else(|| fastrand::u64(..1 << 32));
         let (reader, writer) = io::pipe()?;
         let (sender, lines) = mpsc::channel();

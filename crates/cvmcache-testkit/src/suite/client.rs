@@ -28,8 +28,10 @@ pub(super) struct Listing {
     pub(super) entries: Vec<ListEntry>,
     /// How many parts have come.
     pub(super) parts: usize,
-    number: u64,
-    ids: BTreeSet<ObjectId>,
+    /// What it goes on with.
+    pub(super) number: u64,
+    /// Which objects are among them.
+    pub(super) ids: BTreeSet<ObjectId>,
     /// How many parts have come since there was an object that had not been listed before.
     idle: usize,
 }

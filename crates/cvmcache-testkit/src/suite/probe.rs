@@ -29,6 +29,8 @@ pub(super) struct Probe<'a> {
     /// A handle on the server, if it is in this process.
     pub(super) control: Option<&'a Control>,
     pub(super) rng: RefCell<fastrand::Rng>,
+    /// Chance for names, which may have to be others in each run.
+    pub(super) names: RefCell<fastrand::Rng>,
 }
 
 /// An object and its name.
@@ -76,7 +78,7 @@ impl Probe<'_> {
     /// A name that no object has.
     pub(super) fn id_by(&self, algorithm: HashAlgorithm) -> ObjectId {
         let mut digest = [0; ObjectId::DIGEST_LEN];
-        self.rng.borrow_mut().fill(&mut digest);
+        self.names.borrow_mut().fill(&mut digest);
         ObjectId::new(algorithm, digest)
     }
 

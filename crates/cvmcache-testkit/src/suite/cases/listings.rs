@@ -40,6 +40,7 @@ pub(super) const CASES: &[Case] = &[
         .needs_all(LISTS),
 ];
 
+/// Stores an object and keeps it open: what is closed may be evicted before it is listed.
 fn store_as(
     client: &mut TestClient,
     object: &TestObject,
@@ -47,8 +48,14 @@ fn store_as(
     description: &[u8],
 ) -> Checked<()> {
     let new = NewUpload::new(object.id).object_type(object_type);
-    client.store_as(new.description(description.to_vec()), object).ok()?;
-    client.close(&object.id).ok()
+    client.store_as(new.description(description.to_vec()), object).ok()
+}
+
+fn close<'a>(
+    client: &mut TestClient,
+    objects: impl IntoIterator<Item = &'a TestObject>,
+) -> Checked<()> {
+    objects.into_iter().try_for_each(|object| client.close(&object.id).ok())
 }
 
 /// Those of `wanted` that are not listed exactly once.
@@ -87,6 +94,7 @@ fn types(probe: &Probe<'_>) -> Checked<()> {
             }
         }
     }
+    close(&mut client, objects.iter().flatten())?;
     client.quit()
 }
 
@@ -145,6 +153,7 @@ fn descriptions(probe: &Probe<'_>) -> Checked<()> {
             listed.map_or("none".to_owned(), shown),
         )?;
     }
+    close(&mut client, &objects)?;
     client.quit()
 }
 
@@ -163,6 +172,7 @@ fn in_parts(probe: &Probe<'_>) -> Checked<()> {
     probe.check(parts > 1, sent, "several parts", format!("{parts} part"))?;
     let wrong = not_once(&entries, objects.iter().map(|object| object.id));
     probe.check(wrong.is_empty(), sent, "each of 6000 objects once", wrong.join(", "))?;
+    close(&mut client, &objects)?;
     client.quit()
 }
 
@@ -184,5 +194,6 @@ fn in_turns(probe: &Probe<'_>) -> Checked<()> {
         let (sent, expected) = ("three listings in turns", "each of 6000 objects once in each");
         probe.check(wrong.is_empty(), sent, expected, wrong.join(", "))?;
     }
+    close(&mut clients[0], &objects)?;
     clients.into_iter().try_for_each(|client| client.quit())
 }

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use cvmcache::client::{Client, ClientError, ListPart, NewUpload};
+use cvmcache::client::{Client, ClientError, NewUpload};
 use cvmcache::plugin::{Capabilities, ObjectId, ObjectType};
 
 use crate::suite::Case;
-use crate::suite::client::TestClient;
+use crate::suite::client::{Listing, TestClient};
 use crate::suite::probe::Probe;
 use crate::suite::step::Checked;
 
@@ -48,16 +48,18 @@ const MANY: usize = 6000;
 /// How many requests are under way while they are stored.
 const AT_ONCE: usize = 100;
 
-/// Sees to it that a listing of volatile objects comes in parts, and says what is in it.
+/// Sees to it that a listing of volatile objects comes in parts, and says which have to be in it:
+/// they are open, for others may have the cache evict what is closed.
 fn in_parts(probe: &Probe<'_>, client: &mut TestClient) -> Checked<BTreeSet<ObjectId>> {
-    let first = begin(client)?;
-    if !first.last {
-        return rest(client, first).map(|(ids, _)| ids);
-    }
     let ids: Vec<_> = (0..MANY).map(|_| probe.id()).collect();
     let stored = ids.chunks(AT_ONCE).try_for_each(|ids| store(&mut client.raw, ids));
-    probe.did(format!("store {MANY} Volatile objects and close them"), stored)?;
+    probe.did(format!("store {MANY} Volatile objects"), stored)?;
     Ok(ids.into_iter().collect())
+}
+
+fn close(probe: &Probe<'_>, client: &mut TestClient, ids: &BTreeSet<ObjectId>) -> Checked<()> {
+    let closed = ids.iter().try_for_each(|id| client.raw.close(id));
+    probe.did(format!("close {MANY} Volatile objects"), closed)
 }
 
 fn store(client: &mut Client, ids: &[ObjectId]) -> Result<(), ClientError> {
@@ -67,25 +69,27 @@ fn store(client: &mut Client, ids: &[ObjectId]) -> Result<(), ClientError> {
         let mut upload = client.begin_upload(new.description(vec![b'd'; 1000]));
         under_way.push(upload.submit(client, "x", true)?);
     }
-    under_way.into_iter().try_for_each(|ticket| client.wait(ticket))?;
-    ids.iter().try_for_each(|id| client.close(id))
+    under_way.into_iter().try_for_each(|ticket| client.wait(ticket))
 }
 
-fn begin(client: &mut TestClient) -> Checked<ListPart> {
-    client.list_part(0, ObjectType::Volatile).ok()
+/// The first part of a listing, and whether it is the last, too.
+fn begin(client: &mut TestClient) -> Checked<(Listing, bool)> {
+    let mut listing = Listing::default();
+    let ended = client.list_more(&mut listing, ObjectType::Volatile)?;
+    Ok((listing, ended))
 }
 
-/// The objects of a listing from this part on, and the number under which it ended.
-fn rest(client: &mut TestClient, mut part: ListPart) -> Checked<(BTreeSet<ObjectId>, u64)> {
-    let (mut ids, mut listing) = (BTreeSet::new(), 0);
-    loop {
-        ids.extend(part.entries.iter().map(|entry| entry.id));
-        if part.last {
-            return Ok((ids, listing));
-        }
-        listing = part.listing;
-        part = client.list_part(listing, ObjectType::Volatile).ok()?;
+/// All objects of a listing that was begun, and the number by which its last part was asked for.
+fn rest(
+    client: &mut TestClient,
+    (mut listing, mut ended): (Listing, bool),
+) -> Checked<(BTreeSet<ObjectId>, u64)> {
+    let mut number = 0;
+    while !ended {
+        number = listing.number;
+        ended = client.list_more(&mut listing, ObjectType::Volatile)?;
     }
+    Ok((listing.ids, number))
 }
 
 /// That a listing has each of these objects.
@@ -114,11 +118,12 @@ fn foreign(probe: &Probe<'_>) -> Checked<()> {
     let (mut owner, mut client) = (probe.client()?, probe.client()?);
     let ids = in_parts(probe, &mut owner)?;
     let first = begin(&mut owner)?;
-    if !first.last {
-        client.list_part(first.listing, ObjectType::Volatile).fails_somehow()?;
+    if !first.1 {
+        client.list_part(first.0.number, ObjectType::Volatile).fails_somehow()?;
     }
     let (listed, _) = rest(&mut owner, first)?;
     is_whole(probe, &listed, &ids)?;
+    close(probe, &mut owner, &ids)?;
     owner.quit()?;
     client.quit()?;
     probe.others_are_served()
@@ -126,13 +131,14 @@ fn foreign(probe: &Probe<'_>) -> Checked<()> {
 
 fn after_its_end(probe: &Probe<'_>) -> Checked<()> {
     let mut client = probe.client()?;
-    in_parts(probe, &mut client)?;
+    let ids = in_parts(probe, &mut client)?;
     let first = begin(&mut client)?;
     let (_, listing) = rest(&mut client, first)?;
     if listing != 0 {
         client.list_part(listing, ObjectType::Volatile).fails_somehow()?;
     }
     client.lacks(&probe.id())?;
+    close(probe, &mut client, &ids)?;
     client.quit()?;
     probe.others_are_served()
 }
@@ -150,6 +156,7 @@ fn unfinished(probe: &Probe<'_>) -> Checked<()> {
     drop(hostile);
     let first = begin(&mut client)?;
     is_whole(probe, &rest(&mut client, first)?.0, &ids)?;
+    close(probe, &mut client, &ids)?;
     client.quit()?;
     probe.others_are_served()
 }

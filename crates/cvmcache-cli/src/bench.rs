@@ -17,7 +17,6 @@ mod results;
 mod session;
 mod sizes;
 mod tasks;
-mod usage;
 mod workload;
 
 use std::io::Write;

@@ -49,7 +49,7 @@ pub(crate) struct Check {
     /// List the cases instead of running them
     #[arg(long)]
     list: bool,
-    /// Run cases that evict what others have in the cache of a plugin that runs already
+    /// Also run cases that need a running plugin's cache for themselves, and evict what is in it
     #[arg(long)]
     evict: bool,
     /// How long the plugin may be silent, in seconds

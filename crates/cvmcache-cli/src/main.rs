@@ -25,6 +25,7 @@ mod soak;
 mod stat;
 mod target;
 mod top;
+mod usage;
 
 use std::io::{self, Write};
 use std::process::ExitCode;

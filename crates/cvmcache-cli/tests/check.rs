@@ -76,7 +76,7 @@ fn what_others_have_in_a_cache_is_spared() {
     let locator = plugin.locator().to_string();
     let check = ["check", &locator, "--filter", "evict-all"];
     cvmcache(&check).assert().code(1).stdout_eq(str![[r#"
-skipped  evict-all: it evicts what others have in the cache, and that is not allowed
+skipped  evict-all: it needs the cache for itself, or evicts what others have in it
 
 0 passed, 0 failed, 1 skipped in [..] s
 Nothing was tried: see why the cases were skipped.

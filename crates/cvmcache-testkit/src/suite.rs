@@ -92,9 +92,9 @@ impl Suite {
         self
     }
 
-    /// Runs the cases that evict objects, or fill the cache, against a plugin that runs already,
-    /// too: others lose what they have in it. With a plugin that is started for the suite they
-    /// run in any case.
+    /// Runs the cases that [need the cache for themselves](Case::needs_cache_alone) against a plugin
+    /// that runs already, too: others lose what they have in it. With a plugin that is started for
+    /// the suite they run in any case.
     #[must_use]
     pub fn may_evict(mut self, may_evict: bool) -> Self {
         self.may_evict = may_evict;
@@ -197,8 +197,8 @@ impl Suite {
         if missing != cvmcache::plugin::Capabilities::NONE {
             return Some(format!("the plugin does not declare {missing}"));
         }
-        (case.evicts && !started.is_ours() && !self.may_evict)
-            .then(|| "it evicts what others have in the cache, and that is not allowed".to_owned())
+        (case.alone && !started.is_ours() && !self.may_evict)
+            .then(|| "it needs the cache for itself, or evicts what others have in it".to_owned())
     }
 
     /// Runs a case, and sees to it that the next finds a plugin that serves.

@@ -13,9 +13,9 @@ use super::limit::{self, Actor, Echoed};
 use super::measure::Round;
 use super::progress::Progress;
 use super::results::{Ratio, Result as Measured, Results, Spread};
-use super::usage;
 use super::workload::Workload;
 use crate::error::{Error, Result};
+use crate::usage;
 
 /// What the bare socket is called.
 pub(super) const LIMIT: &str = "raw socket";

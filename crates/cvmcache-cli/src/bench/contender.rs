@@ -13,10 +13,10 @@ use super::driver::{Loops, Measurable};
 use super::objects::{Family, Object, Sizes};
 use super::session::{self, Session};
 use super::tasks::{self, PluginTask};
-use super::usage;
 use super::workload::Workload;
 use crate::error::{Error, Result};
 use crate::target::Plugin;
+use crate::usage;
 
 /// How many objects `stat` and `read` use.
 const HOT_OBJECTS: usize = 16;

@@ -4,8 +4,8 @@ use serde::Serialize;
 
 use super::contender::Facts;
 use super::measure::{self, Latencies, Round};
-use super::usage::Memory;
 use super::workload::Workload;
+use crate::usage::Memory;
 
 /// All of it.
 #[derive(Debug, Serialize)]

@@ -41,7 +41,7 @@ pub(super) struct Description {
     kind: &'static str,
     meaning: &'static str,
     needs: String,
-    evicts: bool,
+    needs_cache_alone: bool,
 }
 
 impl<'a> Document<'a> {
@@ -79,7 +79,7 @@ impl Description {
             kind,
             meaning: case.meaning(),
             needs: case.needs().to_string(),
-            evicts: case.evicts(),
+            needs_cache_alone: case.needs_cache_alone(),
         }
     }
 }

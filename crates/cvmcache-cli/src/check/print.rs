@@ -64,8 +64,8 @@ fn describe(out: &mut dyn Write, case: &Case) -> Result<()> {
         none if none == "none" => None,
         needs => Some(format!("needs {needs}")),
     };
-    let evicts = case.evicts().then(|| "evicts".to_owned());
-    let notes: Vec<_> = needs.into_iter().chain(evicts).collect();
+    let alone = case.needs_cache_alone().then(|| "needs the cache for itself".to_owned());
+    let notes: Vec<_> = needs.into_iter().chain(alone).collect();
     let notes = notes.join("; ");
     writeln!(out, "{GOOD}{}{GOOD:#}  {FAINT}{notes}{FAINT:#}", case.name())?;
     writeln!(out, "    {}\n", case.meaning())?;

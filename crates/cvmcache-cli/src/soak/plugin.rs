@@ -11,6 +11,7 @@ use super::broken::{Broken, Kept, ensure};
 use super::client::TIMEOUT;
 use crate::error::{Error, Result};
 use crate::target;
+use crate::usage::{self, Memory};
 
 /// A plugin under test.
 #[derive(Debug)]
@@ -18,8 +19,8 @@ pub(super) struct Plugin {
     pub(super) locator: Locator,
     /// The size of the cache in bytes, if it has a limit.
     pub(super) size: Option<u64>,
-    /// Where the system tells about it; `None` if it runs on another machine, for all we know.
-    proc: Option<PathBuf>,
+    /// `None` if it runs on another machine, for all we know.
+    pid: Option<u32>,
     process: Option<PluginProcess>,
 }
 
@@ -46,9 +47,9 @@ impl Plugin {
         client.quit().map_err(about)?;
         Ok(Self {
             size: (size != u64::MAX).then_some(size),
-            proc: match &process {
-                Some(process) => Some(process.proc()),
-                None => pid.map(|pid| PathBuf::from(format!("/proc/{pid}"))),
+            pid: match &process {
+                Some(process) => Some(process.pid()),
+                None => pid.and_then(|pid| pid.try_into().ok()),
             },
             locator,
             process,
@@ -65,23 +66,18 @@ impl Plugin {
                 Err(error) => Err(Broken::new(expected, error)),
             };
         }
-        let gone = self.proc.as_ref().is_some_and(|proc| !proc.exists());
+        let gone = self.pid.is_some_and(|pid| !proc(pid).exists());
         ensure(!gone, expected, "its process is gone")
     }
 
-    /// How much memory it took at most, and takes now, in bytes.
-    pub(super) fn memory(&self) -> Option<(u64, u64)> {
-        let status = fs::read_to_string(self.proc.as_ref()?.join("status")).ok()?;
-        let field = |name: &str| {
-            let line = status.lines().find_map(|line| line.strip_prefix(name))?;
-            line.trim().strip_suffix(" kB")?.parse::<u64>().ok().map(|kib| kib * 1024)
-        };
-        Some((field("VmHWM:")?, field("VmRSS:")?))
+    /// How much memory it took at most, and takes now.
+    pub(super) fn memory(&self) -> Option<Memory> {
+        usage::memory(self.pid?)
     }
 
     /// How many descriptors it has open.
     pub(super) fn descriptors(&self) -> Option<usize> {
-        fs::read_dir(self.proc.as_ref()?.join("fd")).ok().map(Iterator::count)
+        fs::read_dir(proc(self.pid?).join("fd")).ok().map(Iterator::count)
     }
 
     /// The end of its log.
@@ -101,4 +97,9 @@ impl Plugin {
             Err(error) => Err(Broken::new(expected, error)),
         }
     }
+}
+
+/// Where the system tells about a process.
+fn proc(pid: u32) -> PathBuf {
+    format!("/proc/{pid}").into()
 }

@@ -98,8 +98,9 @@ fn check_end(
     let after = check_descriptors(plugin, before)?;
     summary.descriptors = before.zip(after);
     plugin.check_alive()?;
-    if let (Some((most, now)), Some(size)) = (plugin.memory(), plugin.size) {
-        summary.memory = Some((most, now));
+    if let (Some(memory), Some(size)) = (plugin.memory(), plugin.size) {
+        summary.memory = Some(memory);
+        let most = memory.peak_bytes;
         let limit = size.saturating_add(u64::from(arguments.slack_mb) << 20);
         ensure(
             most <= limit,

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::bystander::Latencies;
 use super::tally::{Counts, Line};
+use crate::usage::Memory;
 
 /// More broken promises than these do not tell more.
 const SHOWN: usize = 10;
@@ -18,8 +19,8 @@ pub(super) struct Summary {
     pub(super) killed: u64,
     pub(super) counts: Counts,
     pub(super) latencies: Latencies,
-    /// What the plugin took at most, and in the end, in bytes.
-    pub(super) memory: Option<(u64, u64)>,
+    /// What the plugin took at most, and in the end.
+    pub(super) memory: Option<Memory>,
     /// In the beginning and in the end.
     pub(super) descriptors: Option<(usize, usize)>,
     pub(super) broken: Vec<String>,
@@ -73,8 +74,9 @@ impl fmt::Display for Summary {
             latency(99),
             latency(100)
         )?;
-        if let Some((most, last)) = self.memory {
-            writeln!(f, "memory       {} MiB at most, {} MiB in the end", most >> 20, last >> 20)?;
+        if let Some(memory) = self.memory {
+            let (most, last) = (memory.peak_bytes >> 20, memory.resident_bytes >> 20);
+            writeln!(f, "memory       {most} MiB at most, {last} MiB in the end")?;
         }
         if let Some((first, last)) = self.descriptors {
             writeln!(f, "descriptors  {first} in the beginning, {last} in the end")?;

@@ -12,7 +12,7 @@ pub struct Case {
     pub(super) meaning: &'static str,
     pub(super) kind: Kind,
     pub(super) needs: Capabilities,
-    pub(super) evicts: bool,
+    pub(super) alone: bool,
     pub(super) run: fn(&Probe<'_>) -> Checked<()>,
 }
 
@@ -47,9 +47,10 @@ impl Case {
         self.needs
     }
 
-    /// True if what others have in the cache may be evicted.
-    pub fn evicts(&self) -> bool {
-        self.evicts
+    /// True if it needs the cache for itself: because it evicts what others have in it, or because
+    /// what others do would show in the figures that it compares.
+    pub fn needs_cache_alone(&self) -> bool {
+        self.alone
     }
 
     /// A case about what clients rely on.
@@ -59,7 +60,7 @@ impl Case {
         run: fn(&Probe<'_>) -> Checked<()>,
     ) -> Self {
         let needs = Capabilities::NONE;
-        Self { name, meaning, kind: Kind::Conformance, needs, evicts: false, run }
+        Self { name, meaning, kind: Kind::Conformance, needs, alone: false, run }
     }
 
     /// A case about what no client should do.
@@ -80,7 +81,7 @@ impl Case {
         Self { needs: Capabilities::from_bits(bits), ..self }
     }
 
-    pub(super) const fn that_evicts(self) -> Self {
-        Self { evicts: true, ..self }
+    pub(super) const fn alone(self) -> Self {
+        Self { alone: true, ..self }
     }
 }

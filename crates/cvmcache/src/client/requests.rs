@@ -140,18 +140,24 @@ impl Client {
     /// # Errors
     ///
     /// [`Status::NoSupport`] if the plugin does not list its objects; another if there is no such
-    /// listing.
+    /// listing; [`ClientError::Unexpected`] if there is more, but no way to ask for it.
     pub fn list_part(
         &mut self,
         listing: u64,
         object_type: ObjectType,
     ) -> Result<ListPart, ClientError> {
-        self.call(Operation::List { listing, object_type }, |body| match body {
+        let part = self.call(Operation::List { listing, object_type }, |body| match body {
             ReplyBody::List { result, listing, last, entries } => {
                 Some(result.map(|()| ListPart { listing, last, entries }))
             }
             _ => None,
-        })
+        })?;
+        if part.listing == 0 && !part.last {
+            // To ask with 0 would be to begin again.
+            let reason = "it is not the last part, and has no number to ask for the next with";
+            return Err(ClientError::Unexpected { asked: RequestKind::List, reason });
+        }
+        Ok(part)
     }
 
     /// Leaves a breadcrumb for a repository, whose name need not be UTF-8.
@@ -253,10 +259,13 @@ mod tests {
             let result = Err(Status::Malformed);
             let failed = ReplyBody::List { result, listing: 0, last: true, entries: Vec::new() };
             end.serve(ask(77), failed);
+            end.serve(ask(0), part(0, false, vec![entry(1)]));
         });
         assert_eq!(client.list(ObjectType::Catalog).unwrap(), [1, 2, 3].map(entry));
         let error = client.list_part(77, ObjectType::Catalog).unwrap_err();
         assert_eq!(error.status(), Some(Status::Malformed));
+        let error = client.list(ObjectType::Catalog).unwrap_err();
+        assert!(error.to_string().contains("no number to ask for the next with"), "{error}");
         plugin.join();
     }
 

@@ -13,7 +13,7 @@ pub(super) const CASES: &[Case] = &[Case::new(
     reaches_all,
 )
 .needs_all(&[Capabilities::WRITE, Capabilities::REFCOUNT, Capabilities::INFO])
-.that_evicts()];
+.alone()];
 
 /// The size of the objects that fill the cache, in bytes.
 const LARGE: usize = 1024 * 1024;

@@ -24,35 +24,35 @@ pub(super) const CASES: &[Case] = &[
         all,
     )
     .needs_all(SHRINKS)
-    .that_evicts(),
+    .alone(),
     Case::new(
         "evict-not-needed",
         "Asked for a size that is not exceeded, the cache evicts nothing.",
         not_needed,
     )
     .needs_all(SHRINKS)
-    .that_evicts(),
+    .alone(),
     Case::new(
         "evict-to-a-size",
         "Asked for less than is used, the cache evicts until it fits.",
         to_a_size,
     )
     .needs_all(SHRINKS)
-    .that_evicts(),
+    .alone(),
     Case::new(
         "evict-keeps-what-is-open",
         "What is open stays and can be read; asked for less than that, the plugin says PARTIAL.",
         keeps_what_is_open,
     )
     .needs_all(PINS)
-    .that_evicts(),
+    .alone(),
     Case::new(
         "evict-spares-uploads",
         "An upload under way does not count as used, and survives a shrink to 0.",
         spares_uploads,
     )
     .needs_all(SHRINKS)
-    .that_evicts(),
+    .alone(),
     Case::new(
         "quota-under-pressure",
         "However much is stored, no more is used than the cache is large, what is open stays, and \
@@ -60,7 +60,7 @@ pub(super) const CASES: &[Case] = &[
         under_pressure,
     )
     .needs_all(FILLS)
-    .that_evicts(),
+    .alone(),
     Case::new(
         "quota-full-of-open-objects",
         "When all of the cache is open, a store is refused with NOSPACE and nothing is lost; when \
@@ -68,7 +68,7 @@ pub(super) const CASES: &[Case] = &[
         full_of_open_objects,
     )
     .needs_all(FILLS)
-    .that_evicts(),
+    .alone(),
 ];
 
 /// Empties the cache. What somebody else has open cannot be helped.

@@ -15,14 +15,14 @@ pub(super) const CASES: &[Case] = &[
     .needs_all(&[Capabilities::INFO]),
     Case::new("info-used", "An object that is stored, small as it may be, counts as used.", used)
         .needs_all(&[Capabilities::INFO, Capabilities::WRITE])
-        .that_evicts(),
+        .alone(),
     Case::new(
         "info-pinned",
         "An object is counted as pinned once, as long as somebody has it open.",
         pinned,
     )
     .needs_all(&[Capabilities::INFO, Capabilities::WRITE, Capabilities::REFCOUNT])
-    .that_evicts(),
+    .alone(),
     Case::new(
         "info-clean-ups",
         "A plugin that declares the shrink rate says how often it has cleaned up.",

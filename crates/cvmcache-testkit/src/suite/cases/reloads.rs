@@ -22,7 +22,7 @@ pub(super) const CASES: &[Case] = &[
         keeps_from_eviction,
     )
     .needs_all(&[Capabilities::WRITE, Capabilities::REFCOUNT, Capabilities::SHRINK])
-    .that_evicts(),
+    .alone(),
     Case::new(
         "reload-again-and-again",
         "A client can reload any number of times, while others go on.",

@@ -59,7 +59,7 @@ pub(super) const CASES: &[Case] = &[
         reload,
     )
     .needs_all(&[Capabilities::WRITE, Capabilities::REFCOUNT, Capabilities::SHRINK])
-    .that_evicts(),
+    .alone(),
 ];
 
 /// An object that a client has open once.

@@ -19,27 +19,30 @@ pub(super) const CASES: &[Case] = &[
         "What only clients had open that have died is open no more.",
         references,
     )
-    .needs_all(TELLS),
+    .needs_all(TELLS)
+    .alone(),
     Case::hostile(
         "gone-references-quit",
         "What only clients had open that have quit is open no more.",
         references_quit,
     )
-    .needs_all(TELLS),
+    .needs_all(TELLS)
+    .alone(),
     Case::hostile(
         "gone-references-in-requests",
         "A client that dies in the midst of a message, with requests under way, leaves nothing \
          open.",
         references_in_requests,
     )
-    .needs_all(TELLS),
+    .needs_all(TELLS)
+    .alone(),
     Case::hostile(
         "gone-uploads",
         "Uploads of more than the cache holds, whose clients are gone, leave room for others.",
         uploads,
     )
     .needs_all(TELLS)
-    .that_evicts(),
+    .alone(),
     Case::hostile(
         "gone-in-requests",
         "A client that quits or dies with a thousand requests under way harms nobody.",

@@ -9,27 +9,27 @@ use serde::Serialize;
 
 /// The memory of a process, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub(super) struct Memory {
+pub(crate) struct Memory {
     /// What is resident now (VmRSS).
-    pub(super) resident_bytes: u64,
+    pub(crate) resident_bytes: u64,
     /// The most that has ever been (VmHWM).
-    pub(super) peak_bytes: u64,
+    pub(crate) peak_bytes: u64,
 }
 
 /// The CPU time of a process, user and system; `None` if it is not on this machine.
-pub(super) fn cpu(pid: u32) -> Option<Duration> {
+pub(crate) fn cpu(pid: u32) -> Option<Duration> {
     // The same as utime and stime in /proc/PID/stat, in nanoseconds instead of ticks.
     let clock = clock_getcpuclockid(Pid::from_raw(pid.try_into().ok()?)).ok()?;
     clock_gettime(clock).ok().map(Duration::from)
 }
 
 /// The memory of a process; `None` if it is not on this machine.
-pub(super) fn memory(pid: u32) -> Option<Memory> {
+pub(crate) fn memory(pid: u32) -> Option<Memory> {
     parse(&fs::read_to_string(format!("/proc/{pid}/status")).ok()?)
 }
 
 /// The program that a process runs.
-pub(super) fn program(pid: u32) -> Option<String> {
+pub(crate) fn program(pid: u32) -> Option<String> {
     let path = fs::read_link(format!("/proc/{pid}/exe")).ok()?;
     Some(path.file_name()?.to_string_lossy().into_owned())
 }

@@ -5,6 +5,7 @@ mod support;
 use std::collections::VecDeque;
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use cvmcache::plugin::*;
 use nix::sys::signal::Signal;
 use support::id;
 use support::plugin::{LIMIT, Plugin, eventually, program};
+use support::served::serve;
 
 #[test]
 fn the_ram_cache_asks_to_detach_when_too_much_is_pinned() {
@@ -57,13 +59,21 @@ fn number_in_proc(pid: u32, file: &str, key: &str) -> u64 {
     line.split_whitespace().next().and_then(|n| n.parse().ok()).expect("a number")
 }
 
-/// How much time the process has had, in hundredths of a second.
-fn processor_ticks(pid: u32) -> u64 {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("it lives");
+/// How much time a process or a thread has had, in hundredths of a second.
+fn processor_ticks(proc: &Path) -> u64 {
+    let stat = fs::read_to_string(proc.join("stat")).expect("it lives");
     let behind_name = stat.rsplit(')').next().expect("a name");
     let fields: Vec<&str> = behind_name.split_whitespace().collect();
     // The fourteenth and fifteenth of all: in user mode, and in the system.
     fields[11..13].iter().map(|ticks| ticks.parse::<u64>().expect("a number")).sum()
+}
+
+/// That there is nothing to do for it, and it does nothing.
+fn assert_idle(proc: &Path) {
+    let before = processor_ticks(proc);
+    std::thread::sleep(Duration::from_millis(500));
+    let ticks = processor_ticks(proc) - before;
+    assert!(ticks < 15, "{ticks} of 50 ticks for nothing");
 }
 
 #[test]
@@ -90,10 +100,7 @@ fn at_the_limit_of_descriptors_clients_are_served_and_others_wait() {
         client.info().unwrap();
     }
     // Nobody can be let in, and nobody asks for anything: a time to be measured in.
-    let before = processor_ticks(pid);
-    std::thread::sleep(Duration::from_millis(500));
-    let ticks = processor_ticks(pid) - before;
-    assert!(ticks < 15, "{ticks} of 50 ticks for nothing");
+    assert_idle(Path::new(&format!("/proc/{pid}")));
     drop(clients);
     while let Some(mut connection) = at_the_door.pop_front() {
         connection.set_read_timeout(Some(LIMIT)).unwrap();
@@ -119,10 +126,36 @@ fn clients_that_do_not_read_cost_no_processor_time() {
     for _ in 0..100 {
         bystander.info().unwrap();
     }
-    let before = processor_ticks(pid);
-    std::thread::sleep(Duration::from_millis(500));
-    let ticks = processor_ticks(pid) - before;
-    assert!(ticks < 15, "{ticks} of 50 ticks for nothing");
+    assert_idle(Path::new(&format!("/proc/{pid}")));
+}
+
+#[test]
+fn requests_that_wait_for_a_worker_wait_in_the_socket_and_cost_no_processor_time() {
+    let f = serve(1);
+    f.cache.insert(id(1), "abc");
+    f.cache.state().hold_reads = true;
+    let mut client = f.client("a");
+    // The server has learned that it pays to look for requests of this client.
+    for _ in 0..200 {
+        client.info().unwrap();
+    }
+    let flood = std::thread::spawn(move || {
+        for _ in 0..50_000 {
+            let _ticket = client.queue_read(&id(1), 0, 3).unwrap();
+        }
+        client.flush().unwrap();
+    });
+    f.cache.wait_until(|state| state.held_reads > 0);
+    let is_io = |task: &PathBuf| fs::read(task.join("comm")).is_ok_and(|name| name == b"io\n");
+    let tasks = fs::read_dir("/proc/self/task").unwrap().map(|task| task.unwrap().path());
+    let io: Vec<_> = tasks.filter(is_io).collect();
+    assert_eq!(io.len(), 1, "nobody else serves in this process");
+    assert_idle(&io[0]);
+    assert!(!flood.is_finished(), "the server has taken in all of it");
+    // Who has asked for nothing yet need not wait for a worker.
+    drop(f.client("b"));
+    f.cache.change(|state| state.hold_reads = false);
+    flood.join().unwrap();
 }
 
 #[test]

@@ -128,7 +128,8 @@ impl Connection {
 
     /// Looks for bytes that the poll has not told of. True if there is something for a turn.
     pub(super) fn look(&mut self, service: &Service) -> bool {
-        if !self.is_open() || self.is_backed_up(service) {
+        // Who waits for workers has requests in the decoder, and needs no more.
+        if !self.is_open() || self.is_waiting || self.is_backed_up(service) {
             return false;
         }
         let Some(socket) = &self.socket else { return false };
@@ -225,7 +226,12 @@ impl Connection {
             if self.is_backed_up(context.service) || begun.elapsed() > context.time {
                 return Ok(Turn::Again);
             }
-            if context.workers.is_some() && self.calls.len() - calls_before >= context.jobs {
+            // Without a session there is nothing for workers to do, but to let a client in.
+            let has_session = self.peer.session().is_some();
+            if context.workers.is_some()
+                && has_session
+                && self.calls.len() - calls_before >= context.jobs
+            {
                 return Ok(Turn::WaitForWorker);
             }
             match self.decoder.next_frame()? {

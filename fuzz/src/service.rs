@@ -22,9 +22,10 @@ use cvmcache_proto::{
     ClientMessage, Frame, HandshakeAck, Operation, PROTOCOL_VERSION, Reply, ReplyBody, Request,
     ServerMessage,
 };
+use cvmcache_testkit::Callback;
 
 use model::Model;
-use plugin::{Cache, Callback, Stored};
+use plugin::{Cache, Stored};
 use step::{Ask, Claim, Step};
 
 /// How many clients there are at once.
@@ -233,7 +234,7 @@ impl World {
         };
         self.model.leave(session);
         // What cannot be given back at the end stays: in doubt, references are kept.
-        self.cache.state().faults.remove(&Callback::Refcount);
+        self.cache.state().faults.remove(&Callback::ChangeRefcount);
         let before = self.cache.state().references.clone();
         let open = self.peers[slot].as_ref().and_then(Peer::session).expect("it has a session");
         let ended = self.service.end(open, at_most);

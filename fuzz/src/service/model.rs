@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use cvmcache::plugin::*;
 use cvmcache_proto::{Operation, ReplyBody};
+use cvmcache_testkit::Callback;
 
-use super::plugin::{Callback, Faults, MAX_REFERENCES, Stored};
+use super::plugin::{Faults, MAX_REFERENCES, Stored};
 use super::uploads::Uploads;
 use super::{MAX_LISTINGS, MAX_OBJECT_SIZE, MAX_TEXT};
 
@@ -173,7 +174,7 @@ impl Model {
         if !counts && by < 0 {
             return Ok(());
         }
-        let callback = if counts { Callback::Refcount } else { Callback::ObjectInfo };
+        let callback = if counts { Callback::ChangeRefcount } else { Callback::ObjectInfo };
         let look = match faults.get(&callback) {
             Some(fault) => Err(fault.status(callback)),
             None => self.info(&id).map(|_| ()),

@@ -8,28 +8,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use cvmcache::plugin::*;
 use cvmcache::{CachePlugin, Session, Transaction};
+use cvmcache_testkit::Callback;
 
 use super::{MAX_OBJECT_SIZE, MAX_TEXT};
 
 /// The most references to an object that the plugin counts: far more than fit into 32 bits.
 pub(super) const MAX_REFERENCES: u64 = u64::MAX - 1;
-
-/// A callback that can be made to fail.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Callback {
-    Refcount,
-    ObjectInfo,
-    Read,
-    Begin,
-    Write,
-    Commit,
-    Info,
-    Shrink,
-    List,
-    Next,
-    StoreBreadcrumb,
-    LoadBreadcrumb,
-}
 
 /// What a callback does instead of its work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -140,7 +124,7 @@ impl CachePlugin for Cache {
     }
 
     fn change_refcount(&self, _: &Session, id: &ObjectId, by: i32) -> Result<()> {
-        self.enter(Callback::Refcount, Capabilities::REFCOUNT)?;
+        self.enter(Callback::ChangeRefcount, Capabilities::REFCOUNT)?;
         let mut state = self.state();
         if !state.objects.contains_key(id) {
             return Err(Status::NoEntry);

@@ -5,9 +5,10 @@ use arbitrary::{Arbitrary, Result, Unstructured};
 use bytes::Bytes;
 use cvmcache::plugin::{Breadcrumb, HashAlgorithm, ObjectId, ObjectType};
 use cvmcache_proto::{Operation, StorePart};
+use cvmcache_testkit::Callback;
 
 use super::MAX_OBJECT_SIZE;
-use super::plugin::{Callback, Fault};
+use super::plugin::Fault;
 
 /// How many bytes say a step.
 pub(super) const STEP_LEN: usize = 5;
@@ -71,21 +72,6 @@ const NUMBERS: [u64; 16] = [
     u64::MAX,
 ];
 
-const CALLBACKS: [Callback; 12] = [
-    Callback::Refcount,
-    Callback::ObjectInfo,
-    Callback::Read,
-    Callback::Begin,
-    Callback::Write,
-    Callback::Commit,
-    Callback::Info,
-    Callback::Shrink,
-    Callback::List,
-    Callback::Next,
-    Callback::StoreBreadcrumb,
-    Callback::LoadBreadcrumb,
-];
-
 /// The names of clients and repositories; the last one is too long.
 const NAMES: [&[u8]; 4] = [b"repo:1", b"repo:2", b"\xe9:\n", b"a name of 17 byte"];
 
@@ -118,7 +104,7 @@ impl Arbitrary<'_> for Step {
             7 => Step::Quit { slot, claim },
             8 => {
                 let fault = [Fault::Fail, Fault::Panic, Fault::TooMuch][usize::from(b % 3)];
-                Step::Upset { callback: CALLBACKS[usize::from(a) % CALLBACKS.len()], fault }
+                Step::Upset { callback: Callback::ALL[usize::from(a) % Callback::ALL.len()], fault }
             }
             9..=12 => {
                 fixed(Operation::Refcount { object, change_by: CHANGES[usize::from(a & 15)] })

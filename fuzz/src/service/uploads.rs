@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use cvmcache::plugin::*;
 use cvmcache_proto::StorePart;
+use cvmcache_testkit::Callback;
 
 use super::model::check_text;
-use super::plugin::{Callback, Faults, Stored};
+use super::plugin::{Faults, Stored};
 use super::{MAX_OBJECT_SIZE, MAX_UPLOADS};
 
 /// By the number of the request that began them.

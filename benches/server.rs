@@ -15,10 +15,8 @@ use std::time::Duration;
 use criterion::{Criterion, criterion_group, criterion_main};
 use cvmcache::client::Client;
 use cvmcache::{Limits, Locator, Running, Server};
-use cvmcache_proto::{
-    ClientMessage, Operation, Reply, ReplyBody, Request, ServerMessage, StorePart, frame,
-};
-use shelf::{OBJECT, Shelf};
+use cvmcache_proto::{ClientMessage, Operation, Reply, ReplyBody, Request, ServerMessage, frame};
+use shelf::{OBJECT, Shelf, upload};
 
 const LOOK: Operation = Operation::Refcount { object: OBJECT, change_by: 0 };
 const READ: Operation = Operation::Read { object: OBJECT, offset: 0, size: 128 * 1024 };
@@ -119,16 +117,7 @@ fn end_to_end(criterion: &mut Criterion) {
     }
     group.bench_function("32 looks in flight", |b| b.iter(|| served.ask(&LOOK, 32)));
     let part = vec![7; Limits::default().max_object_size as usize];
-    let store = Operation::Store(StorePart {
-        object: OBJECT,
-        number: 1,
-        last: true,
-        expected_size: None,
-        object_type: Default::default(),
-        description: None,
-        data_crc32: None,
-        data: part.into(),
-    });
+    let store = upload(part);
     group.bench_function("store 256 KiB", |b| b.iter(|| served.ask(&store, 1)));
     let mut bare = Bare::start(&store, ReplyBody::Store { result: Ok(()), part: 1 });
     group.bench_function("store 256 KiB, bare socket", |b| b.iter(|| bare.ask()));

@@ -11,8 +11,8 @@ use bytes::Bytes;
 use criterion::{Criterion, criterion_group, criterion_main};
 use cvmcache::Limits;
 use cvmcache::service::{OpenSession, Service};
-use cvmcache_proto::{Operation, Reply, Request, StorePart};
-use shelf::{OBJECT, Shelf};
+use cvmcache_proto::{Operation, Reply, Request};
+use shelf::{OBJECT, Shelf, upload};
 
 struct Fixture {
     service: Service,
@@ -51,19 +51,10 @@ fn service(criterion: &mut Criterion) {
     group.bench_function("stat", |b| b.iter(|| fixture.ask(black_box(stat.clone()))));
     let read = Operation::Read { object: OBJECT, offset: 1000, size: 128 * 1024 };
     group.bench_function("read 128 KiB", |b| b.iter(|| fixture.ask(black_box(read.clone()))));
-    let part = StorePart {
-        object: OBJECT,
-        number: 1,
-        last: true,
-        expected_size: None,
-        object_type: Default::default(),
-        description: None,
-        data_crc32: None,
-        data: Bytes::from_static(&[7; 1000]),
-    };
+    let store = upload(Bytes::from_static(&[7; 1000]));
     group.bench_function("store and close", |b| {
         b.iter(|| {
-            black_box(fixture.ask(Operation::Store(part.clone())));
+            black_box(fixture.ask(store.clone()));
             black_box(fixture.ask(Operation::Refcount { object: OBJECT, change_by: -1 }));
         });
     });

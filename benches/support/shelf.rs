@@ -8,6 +8,7 @@ use cvmcache::plugin::{
     Capabilities, Data, HashAlgorithm, NewObject, ObjectId, ObjectInfo, ObjectType, Result,
 };
 use cvmcache::{CachePlugin, Session, Transaction};
+use cvmcache_proto::{Operation, StorePart};
 
 /// How large the object is, in bytes.
 pub(crate) const SIZE: usize = 1024 * 1024;
@@ -71,4 +72,18 @@ impl Transaction for Forgotten {
     fn commit(self: Box<Self>) -> Result<()> {
         Ok(())
     }
+}
+
+/// An upload of one part.
+pub(crate) fn upload(data: impl Into<Bytes>) -> Operation {
+    Operation::Store(StorePart {
+        object: OBJECT,
+        number: 1,
+        last: true,
+        expected_size: None,
+        object_type: ObjectType::Regular,
+        description: None,
+        data_crc32: None,
+        data: data.into(),
+    })
 }

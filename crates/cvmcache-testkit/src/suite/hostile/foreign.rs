@@ -6,7 +6,7 @@ use cvmcache::plugin::{Capabilities, ObjectId, Status};
 use crate::suite::Case;
 use crate::suite::client::{TestClient, part};
 use crate::suite::probe::{Probe, TestObject};
-use crate::suite::step::Checked;
+use crate::suite::step::{Checked, Step};
 
 const STORES: &[Capabilities] = &[Capabilities::WRITE];
 const COUNTS: &[Capabilities] = &[Capabilities::WRITE, Capabilities::REFCOUNT];
@@ -112,17 +112,23 @@ fn references(probe: &Probe<'_>) -> Checked<()> {
     probe.others_are_served()
 }
 
-/// Begins an upload in one session, lets another client ask for something, and goes on with it.
-fn interfere(probe: &Probe<'_>, with: impl Fn(&Probe<'_>, ObjectId) -> Operation) -> Checked<()> {
+/// Begins an upload in one session, has another client ask for something by its number, and goes on
+/// with it. In the session of the upload, the client is refused; in its own, where there is no such
+/// upload, `in_its_own` says what will do.
+fn interfere(
+    probe: &Probe<'_>,
+    with: impl Fn(&Probe<'_>, ObjectId) -> Operation,
+    in_its_own: fn(Step<()>) -> Checked<()>,
+) -> Checked<()> {
     let mut victim = probe.client_named(VICTIM)?;
     let mut client = probe.client()?;
     let object = probe.object(probe.part + 5);
     let mut upload = victim.begin(object.id, object.id);
     upload.write(&mut victim, object.content.slice(..probe.part)).ok()?;
     let number = upload.raw.request_id();
-    for session in [victim.raw.session(), client.raw.session()] {
-        client.ask_as(session, number, with(probe, object.id)).fails_somehow()?;
-    }
+    client.ask_as(victim.raw.session(), number, with(probe, object.id)).fails_somehow()?;
+    let own = client.raw.session();
+    in_its_own(client.ask_as(own, number, with(probe, object.id)))?;
     victim.lacks(&object.id)?;
     upload.commit(&mut victim, object.content.slice(probe.part..)).ok()?;
     victim.has(&object)?;
@@ -133,28 +139,15 @@ fn interfere(probe: &Probe<'_>, with: impl Fn(&Probe<'_>, ObjectId) -> Operation
 }
 
 fn upload_finished(probe: &Probe<'_>) -> Checked<()> {
-    interfere(probe, |probe, id| part(id, 2, false, probe.content(probe.part)))?;
-    interfere(probe, |probe, id| part(id, 2, true, probe.content(5)))
+    let full = |probe: &Probe<'_>, id| part(id, 2, false, probe.content(probe.part));
+    let last = |probe: &Probe<'_>, id| part(id, 2, true, probe.content(5));
+    interfere(probe, full, Step::fails_somehow)?;
+    interfere(probe, last, Step::fails_somehow)
 }
 
 fn upload_aborted(probe: &Probe<'_>) -> Checked<()> {
-    let mut victim = probe.client_named(VICTIM)?;
-    let mut client = probe.client()?;
-    let object = probe.object(probe.part + 5);
-    let mut upload = victim.begin(object.id, object.id);
-    upload.write(&mut victim, object.content.slice(..probe.part)).ok()?;
-    let number = upload.raw.request_id();
-    let abort = || Operation::StoreAbort { object: object.id };
-    client.ask_as(victim.raw.session(), number, abort()).fails_somehow()?;
-    // In its own session, it has no such upload.
-    let own = client.raw.session();
-    client.ask_as(own, number, abort()).answered()?;
-    upload.commit(&mut victim, object.content.slice(probe.part..)).ok()?;
-    victim.has(&object)?;
-    victim.close(&object.id).ok()?;
-    victim.quit()?;
-    client.quit()?;
-    probe.others_are_served()
+    let abort = |_: &Probe<'_>, object| Operation::StoreAbort { object };
+    interfere(probe, abort, |step| step.answered().map(drop))
 }
 
 fn upload_begun(probe: &Probe<'_>) -> Checked<()> {

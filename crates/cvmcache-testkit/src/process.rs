@@ -179,11 +179,6 @@ impl PluginProcess {
         lines[lines.len().saturating_sub(LOG_LINES)..].join("\n")
     }
 
-    /// Where the system tells about the process.
-    pub fn proc(&self) -> PathBuf {
-        format!("/proc/{}", self.pid()).into()
-    }
-
     fn wait_until_it_serves(&mut self, program: &OsStr) -> Result<(), StartError> {
         let deadline = Instant::now() + PATIENCE;
         loop {

@@ -139,16 +139,11 @@ impl TestClient {
         listing.ids.extend(part.entries.iter().map(|entry| entry.id));
         listing.idle = if listing.ids.len() > known { 0 } else { listing.idle + 1 };
         listing.entries.extend(part.entries);
-        let failure = |expected, received| Err(self.trace.failure(sent, expected, received));
-        if part.last {
-            Ok(true)
-        } else if listing.number == 0 {
-            failure("a number to go on with", "listing 0, not the last part".to_owned())
-        } else if listing.idle == IDLE_PARTS {
-            failure("an end", format!("{IDLE_PARTS} parts in which no other object is listed"))
-        } else {
-            Ok(false)
+        if !part.last && listing.idle == IDLE_PARTS {
+            let received = format!("{IDLE_PARTS} parts in which no other object is listed");
+            return Err(self.trace.failure(sent, "an end", received));
         }
+        Ok(part.last)
     }
 
     pub(super) fn list_part(&mut self, listing: u64, object_type: ObjectType) -> Step<ListPart> {

@@ -7,6 +7,7 @@
 mod compare;
 mod contender;
 mod driver;
+mod filling;
 mod limit;
 mod measure;
 mod objects;
@@ -46,6 +47,8 @@ Examples:
   cvmcache bench --spawn './mine {conf}' --vs-spawn './other {conf}' --plot compared.svg
   cvmcache bench --spawn './mine {conf}' --set CVMFS_CACHE_PLUGIN_SIZE=4000 \\
       --connections 3 --duration 30 churn
+  cvmcache bench --spawn './mine {conf}' --idle 900 --vs-no-idle ping
+  cvmcache bench --spawn './mine {conf}' --objects 1000000 --object-size 64 stat
   cvmcache bench --list
 
 A plugin that runs already may be used by others meanwhile. stat, read and mixed store objects of
@@ -74,6 +77,9 @@ pub(crate) struct Bench {
     /// Compare with a plugin that is started with this command, and configured alike
     #[arg(long, value_name = "CMD")]
     vs_spawn: Option<PluginCommand>,
+    /// Compare with the plugin started once more, without the idle sessions
+    #[arg(long, requires = "spawn", requires = "idle", conflicts_with_all = ["vs", "vs_spawn"])]
+    vs_no_idle: bool,
     /// Compare with a bare socket that carries the same bytes
     #[arg(long)]
     limit: bool,
@@ -86,6 +92,10 @@ pub(crate) struct Bench {
     /// Sessions that do nothing besides
     #[arg(long, value_name = "N", default_value_t = 0)]
     idle: u64,
+    /// How many objects stat and read use: they are stored first, and closed; by default 16 that
+    /// are kept open
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
+    objects: Option<u64>,
     /// How large objects are, as in 128K or 4MiB; for stat, read, store and churn
     #[arg(long, value_name = "SIZE", value_parser = sizes::parse)]
     object_size: Option<u64>,
@@ -118,6 +128,7 @@ struct Shape {
     connections: usize,
     in_flight: usize,
     idle: u64,
+    objects: Option<u64>,
     object_size: Option<u64>,
     working_set: f64,
     rounds: u32,
@@ -152,10 +163,11 @@ impl Bench {
             connections.saturating_add(shape.idle).saturating_mul(plugins.len() as u64);
         session::allow_descriptors(descriptors)?;
         let picture = self.plot.as_deref().map(ResultFile::create).transpose()?;
-        let contenders: Result<Vec<Contender>> =
-            plugins.into_iter().map(Contender::start).collect();
+        let idle = [self.idle, if self.vs_no_idle { 0 } else { self.idle }];
+        let start = |(plugin, idle)| Contender::start(plugin, idle);
+        let contenders: Result<Vec<Contender>> = plugins.into_iter().zip(idle).map(start).collect();
         let mut contenders = contenders?;
-        tell_apart(&mut contenders);
+        tell_apart(&mut contenders, if self.vs_no_idle { " without idle" } else { " (2)" });
         let (workloads, skipped) = choose(named, self.evict, &contenders);
         for workload in &workloads {
             contenders.iter().try_for_each(|contender| contender.check(*workload, &shape))?;
@@ -190,6 +202,7 @@ impl Bench {
             connections: self.connections,
             in_flight: self.in_flight,
             idle: self.idle,
+            objects: self.objects,
             object_size: self.object_size,
             working_set: self.working_set,
             rounds: self.rounds,
@@ -229,7 +242,9 @@ impl Bench {
         if self.start.spawn.is_none() && self.vs_spawn.is_none() {
             self.start.starts_nothing()?;
         }
-        let second = self.vs.clone().map(Plugin::Running).or(self.vs_spawn.as_ref().map(start));
+        let again = self.start.spawn.as_ref().filter(|_| self.vs_no_idle);
+        let command = self.vs_spawn.as_ref().or(again);
+        let second = self.vs.clone().map(Plugin::Running).or(command.map(start));
         Ok([Some(first), second].into_iter().flatten().collect())
     }
 }
@@ -281,11 +296,11 @@ fn choose(
 }
 
 /// Two plugins may call themselves alike.
-fn tell_apart(contenders: &mut [Contender]) {
+fn tell_apart(contenders: &mut [Contender], suffix: &str) {
     if let [first, second] = contenders
         && first.facts.name == second.facts.name
     {
-        second.facts.name += " (2)";
+        second.facts.name += suffix;
     }
 }
 

@@ -77,6 +77,13 @@ pub(crate) enum Error {
     )]
     ObjectSize { plugin: String, object_size: u64, size: u64 },
     #[error(
+        "{count} objects of {} are too many for {plugin}, which has room for {}: take fewer \
+         --objects, a smaller --object-size, or a larger cache",
+        output::bytes(*object_size),
+        output::bytes(*size)
+    )]
+    Objects { plugin: String, count: u64, object_size: u64, size: u64 },
+    #[error(
         "{wanted} descriptors are needed for that many connections, and the system allows \
          {allowed}: raise the limit (ulimit -Hn), or take fewer --connections and --idle"
     )]
@@ -128,6 +135,7 @@ impl Error {
             | Error::NoUser(_)
             | Error::NothingToStart
             | Error::ObjectSize { .. }
+            | Error::Objects { .. }
             | Error::OnlyHostile(_)
             | Error::Usage(_)
             | Error::WouldEvict(_) => 2,

@@ -137,6 +137,33 @@ medians of rounds side by side, and from the least to the most
 }
 
 #[test]
+fn a_plugin_is_compared_with_itself_without_idle_sessions() {
+    bench_ram(&["--idle", "3", "--vs-no-idle", "ping"]).assert().success().stdout_eq(str![[r#"
+...
+ping      cvmcache ram to cvmcache ram without idle [..]
+...
+"#]]);
+    bench_ram(&["--vs-no-idle", "ping"]).assert().code(2).stderr_eq(str![[r#"
+...
+  --idle <N>
+...
+"#]]);
+}
+
+#[test]
+fn many_objects_are_stored_before_they_are_asked_for() {
+    let many = ["--objects", "3000", "--object-size", "64", "stat", "read"];
+    let report = json(bench_ram(&many));
+    for workload in report["workloads"].as_array().unwrap() {
+        assert!(workload["results"][0]["ops"].as_u64().unwrap() > 0, "{workload}");
+    }
+    bench_ram(&["--objects", "3000", "stat"]).assert().code(2).stdout_eq("").stderr_eq(str![[r#"
+cvmcache: 3000 objects of 128.0 KiB are too many for cvmcache ram, which has room for 100.0 MiB: take fewer --objects, a smaller --object-size, or a larger cache
+
+"#]]);
+}
+
+#[test]
 fn a_second_plugin_takes_turns_with_the_first() {
     let plugin = start_ram();
     let locator = plugin.locator().to_string();

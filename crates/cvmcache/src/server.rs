@@ -12,6 +12,7 @@
 mod access;
 mod calls;
 mod connection;
+mod door;
 mod event_loop;
 mod listener;
 mod mailbox;
@@ -37,7 +38,8 @@ use crate::{CachePlugin, Control, Limits, Locator};
 
 use access::Access;
 pub use access::{AccessError, Networks, Users};
-use event_loop::{EventLoop, LISTENER, State, WAKER};
+use door::{Door, LISTENER};
+use event_loop::{EventLoop, State, WAKER};
 pub use listener::ListenError;
 use listener::Listener;
 use mailbox::{Note, mailbox};
@@ -223,9 +225,8 @@ impl Listening {
         let event_loop = EventLoop {
             poll,
             inbox,
-            listener: Some(listener),
+            door: Door::new(listener, builder.access),
             pid,
-            access: builder.access,
             service,
             workers,
             supervised: builder.supervised,

@@ -166,10 +166,11 @@ fn echo(
     };
     let scripts: Arc<[_]> =
         limit::rehearse(material.task(), times).map_err(std::io::Error::other)?.into();
+    let content: Arc<[u8]> = vec![7; material.hot_bytes()].into();
     let link = |_| {
         let actor = |_| Actor { scripts: Arc::clone(&scripts), script: 0, next: 0 };
         Ok((
-            Echoed::start(&contender.locator)?,
+            Echoed::start(&contender.locator, &content)?,
             (0..shape.in_flight).map(actor).collect::<Vec<_>>(),
         ))
     };

@@ -10,7 +10,8 @@ use serde::Serialize;
 
 use super::Shape;
 use super::driver::{Loops, Measurable};
-use super::objects::{Family, Object, Sizes};
+use super::filling;
+use super::objects::{Family, Object, Pool, Sizes};
 use super::session::{self, Session};
 use super::tasks::{self, PluginTask};
 use super::workload::Workload;
@@ -24,6 +25,10 @@ const HOT_OBJECTS: usize = 16;
 /// How many files `mixed` uses, if there is room.
 const FILES: usize = 1000;
 
+/// What a bare socket sends from, in bytes: as much as what is read of a plugin takes up.
+const LEAST_HOT: usize = 1024 * 1024;
+const MOST_HOT: usize = 64 * 1024 * 1024;
+
 /// The part of the cache that objects may take up which are not to be evicted.
 const OPEN_PART: u64 = 8;
 
@@ -34,6 +39,8 @@ pub(super) struct Contender {
     pub(super) locator: Locator,
     capabilities: Capabilities,
     part_size: usize,
+    /// Sessions that do nothing.
+    idle: u64,
     /// Dropped last: the plugin ends then.
     process: Option<PluginProcess>,
 }
@@ -62,7 +69,10 @@ pub(super) struct Prepared {
 pub(super) struct Material {
     workload: Workload,
     family: Family,
-    objects: Arc<[Object]>,
+    /// What is stored first and kept open.
+    open: Arc<[Object]>,
+    /// How many more are stored first.
+    closed: u64,
     begun: Arc<std::sync::atomic::AtomicU64>,
     /// How many objects the working set of `churn` has.
     working_set: u64,
@@ -70,7 +80,7 @@ pub(super) struct Material {
 }
 
 impl Contender {
-    pub(super) fn start(plugin: Plugin) -> Result<Self> {
+    pub(super) fn start(plugin: Plugin, idle: u64) -> Result<Self> {
         let (locator, process) = match plugin {
             Plugin::Running(locator) => (locator, None),
             Plugin::ToStart(command) => {
@@ -92,7 +102,7 @@ impl Contender {
         }
         let facts = Facts { name, locator: locator.to_string(), pid, size_bytes };
         let (capabilities, part_size) = (client.capabilities(), client.max_object_size());
-        Ok(Self { facts, locator, capabilities, part_size, process })
+        Ok(Self { facts, locator, capabilities, part_size, idle, process })
     }
 
     /// Whether it was started for the purpose, so that nobody else has anything in it.
@@ -116,9 +126,17 @@ impl Contender {
             Workload::Ping | Workload::Mixed => return Ok(()),
             _ => shape.object_size(workload).unwrap_or_default(),
         };
+        let plugin = self.facts.name.clone();
+        let count = match workload {
+            Workload::Stat | Workload::Read => shape.objects.unwrap_or(1),
+            _ => 1,
+        };
         match self.facts.size_bytes {
             Some(size) if object_size > size / 2 => {
-                Err(Error::ObjectSize { plugin: self.facts.name.clone(), object_size, size })
+                Err(Error::ObjectSize { plugin, object_size, size })
+            }
+            Some(size) if count.saturating_mul(object_size) > size => {
+                Err(Error::Objects { plugin, count, object_size, size })
             }
             _ => Ok(()),
         }
@@ -132,21 +150,20 @@ impl Contender {
         shape: &Shape,
         note: &dyn Fn(f64),
     ) -> Result<(Prepared, Material), ClientError> {
-        let idle = session::idle(&self.locator, shape.idle)?;
+        let idle = session::idle(&self.locator, self.idle)?;
         let mut keeper = session::connect(&self.locator)?;
         let material = self.material(workload, shape);
-        for object in material.objects.iter() {
+        for object in material.open.iter() {
             material.family.store(&mut keeper, object)?;
         }
-        if workload == Workload::Churn {
-            self.fill(&mut keeper, &material, note)?;
-        }
+        let Material { family, closed, part_size, .. } = &material;
+        filling::store(&self.locator, family, *closed, *part_size, note)?;
         let link = |_| -> Result<_, ClientError> {
             let link = Session::open(&self.locator, shape.in_flight)?;
             Ok((link, (0..shape.in_flight).map(|_| material.task()).collect::<Vec<_>>()))
         };
         let loops: Result<Vec<_>, _> = (0..shape.connections).map(link).collect();
-        let open = Arc::clone(&material.objects);
+        let open = Arc::clone(&material.open);
         let loops = Box::new(Loops(loops?));
         Ok((Prepared { loops, keeper, open, _idle: idle }, material))
     }
@@ -174,7 +191,8 @@ impl Contender {
         let family = Family::new(sizes);
         let size = self.facts.size_bytes.unwrap_or(u64::MAX);
         let may_be_open = size / OPEN_PART;
-        let objects = match workload {
+        let open = match workload {
+            Workload::Stat | Workload::Read if shape.objects.is_some() => Vec::new(),
             Workload::Stat | Workload::Read => within(may_be_open, family.sample(HOT_OBJECTS)),
             Workload::Mixed => {
                 let fit = (may_be_open as f64 / family.mean_size()) as usize;
@@ -183,36 +201,24 @@ impl Contender {
             _ => Vec::new(),
         };
         let working_set = size as f64 * shape.working_set / family.mean_size();
+        let working_set = (working_set as u64).max(1);
+        let closed = match workload {
+            Workload::Stat | Workload::Read => shape.objects.unwrap_or(0),
+            Workload::Churn => {
+                let sizes = (0..working_set).map(|number| family.object(number).size);
+                filling(self.facts.size_bytes.unwrap_or_default(), sizes)
+            }
+            _ => 0,
+        };
         Material {
             workload,
             family,
-            objects: objects.into(),
+            open: open.into(),
+            closed,
             begun: Arc::default(),
-            working_set: (working_set as u64).max(1),
+            working_set,
             part_size: self.part_size,
         }
-    }
-
-    /// Stores as much of the working set as the cache has room for.
-    fn fill(
-        &self,
-        client: &mut Client,
-        material: &Material,
-        note: &dyn Fn(f64),
-    ) -> Result<(), ClientError> {
-        let size = self.facts.size_bytes.unwrap_or_default();
-        let mut stored = 0;
-        for number in 0..material.working_set {
-            if stored >= size {
-                break;
-            }
-            let object = material.family.object(number);
-            material.family.store(client, &object)?;
-            client.close(&object.id)?;
-            stored += object.size;
-            note(stored as f64 / size as f64);
-        }
-        Ok(())
     }
 }
 
@@ -227,9 +233,18 @@ impl Prepared {
 }
 
 impl Material {
+    /// How many bytes are sent again and again.
+    pub(super) fn hot_bytes(&self) -> usize {
+        let open: u64 = self.open.iter().map(|object| object.size).sum();
+        (open as usize).clamp(LEAST_HOT, MOST_HOT)
+    }
+
     pub(super) fn task(&self) -> PluginTask {
         let (family, part_size) = (self.family.clone(), self.part_size);
-        let objects = Arc::clone(&self.objects);
+        let objects = match self.closed {
+            0 => Pool::Open(Arc::clone(&self.open)),
+            count => Pool::Closed(family.clone(), count),
+        };
         let step = tasks::READ.min(part_size as u64);
         match self.workload {
             Workload::Ping => Box::new(tasks::Ping(family.object(0).id)),
@@ -272,6 +287,17 @@ fn within(bytes: u64, mut objects: Vec<Object>) -> Vec<Object> {
     objects
 }
 
+/// How many objects of these sizes, one after the other, it takes to fill a cache.
+fn filling(size: u64, sizes: impl Iterator<Item = u64>) -> u64 {
+    let mut sum = 0;
+    let fits = |object: &u64| {
+        let has_room = sum < size;
+        sum += object;
+        has_room
+    };
+    sizes.take_while(fits).count() as u64
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -281,5 +307,11 @@ mod tests {
         let objects = Family::new(Sizes::All(100)).sample(10);
         assert_eq!(within(350, objects.clone()).len(), 3);
         assert_eq!(within(99, objects).len(), 1);
+    }
+
+    #[test]
+    fn a_cache_is_full_when_the_last_object_has_no_room_or_there_are_no_more() {
+        assert_eq!(filling(100, [40, 40, 40, 40].into_iter()), 3);
+        assert_eq!(filling(100, [40, 40].into_iter()), 2);
     }
 }

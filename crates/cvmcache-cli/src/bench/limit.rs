@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::io::{self, IoSlice, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use std::thread;
 
 use cvmcache::Locator;
@@ -28,8 +29,13 @@ const BUFFER: usize = 256 * 1024;
 /// What each request begins with: its own length, and that of the answer.
 const HEAD: usize = 8;
 
-/// Where the bytes come from; nobody looks at them.
-static ZEROS: [u8; BUFFER] = [0; BUFFER];
+/// Where the bytes come from, one part of it after the other; nobody looks at them. Bytes that are
+/// in the processor's nearest cache already cost a plugin less than it can have them for.
+#[derive(Debug)]
+struct Content {
+    bytes: Arc<[u8]>,
+    next: usize,
+}
 
 /// A request and its answer, as long as they are on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,7 +109,7 @@ impl Exchange {
 /// One of the scripts after the other, as chance has it.
 #[derive(Debug)]
 pub(super) struct Actor {
-    pub(super) scripts: std::sync::Arc<[Script]>,
+    pub(super) scripts: Arc<[Script]>,
     pub(super) script: usize,
     pub(super) next: usize,
 }
@@ -127,6 +133,7 @@ impl Task<Exchange, ()> for Actor {
 /// A bare socket, with an echo at its other end.
 pub(super) struct Echoed {
     stream: Box<dyn Stream>,
+    content: Content,
     /// What waits to be sent.
     outgoing: Vec<u8>,
     /// Whose answers are to come, and how long they are.
@@ -135,13 +142,30 @@ pub(super) struct Echoed {
     buffer: Vec<u8>,
 }
 
+impl Content {
+    fn new(bytes: &Arc<[u8]>) -> Self {
+        Self { bytes: Arc::clone(bytes), next: 0 }
+    }
+
+    /// The next bytes: at most `len`, and at least one if that is not zero.
+    fn next(&self, len: usize) -> &[u8] {
+        let rest = &self.bytes[self.next..];
+        &rest[..len.min(rest.len())]
+    }
+
+    fn took(&mut self, len: usize) {
+        self.next = (self.next + len) % self.bytes.len();
+    }
+}
+
 trait Stream: Read + Write + Send {}
 
 impl<T: Read + Write + Send> Stream for T {}
 
 impl Echoed {
-    /// Connects to an echo on a thread of its own, by the same means as a plugin is reached.
-    pub(super) fn start(like: &Locator) -> io::Result<Self> {
+    /// Connects to an echo on a thread of its own, by the same means as a plugin is reached. Both
+    /// ends send what is in `content`, which must not be empty.
+    pub(super) fn start(like: &Locator, content: &Arc<[u8]>) -> io::Result<Self> {
         let (near, far): (Box<dyn Stream>, Box<dyn Stream>) = match like {
             Locator::Tcp { .. } => {
                 let listener = TcpListener::bind(("127.0.0.1", 0))?;
@@ -157,9 +181,11 @@ impl Echoed {
             }
         };
         // The other end tells of a failure by closing, and this end notices.
-        thread::spawn(move || echo(far));
+        let theirs = Content::new(content);
+        thread::spawn(move || echo(far, theirs));
         Ok(Self {
             stream: near,
+            content: Content::new(content),
             outgoing: Vec::new(),
             waiting: VecDeque::new(),
             arrived: 0,
@@ -169,7 +195,7 @@ impl Echoed {
 
     /// Sends what waits, and `more` bytes.
     fn flush(&mut self, more: usize) -> io::Result<()> {
-        write_with(&mut *self.stream, &self.outgoing, more)?;
+        write_with(&mut *self.stream, &self.outgoing, &mut self.content, more)?;
         self.outgoing.clear();
         Ok(())
     }
@@ -206,7 +232,7 @@ impl Link for Echoed {
 }
 
 /// Reads requests, and answers all that have come in together, until the other end closes.
-fn echo(mut stream: Box<dyn Stream>) -> io::Result<()> {
+fn echo(mut stream: Box<dyn Stream>, mut content: Content) -> io::Result<()> {
     let mut buffer = vec![0; BUFFER];
     let (mut head, mut head_len) = ([0; HEAD], 0);
     // Of the request that is being read: what is missing, and what is to be answered then.
@@ -238,14 +264,19 @@ fn echo(mut stream: Box<dyn Stream>) -> io::Result<()> {
                 answers += answer;
             }
         }
-        write_with(&mut *stream, &[], answers)?;
+        write_with(&mut *stream, &[], &mut content, answers)?;
     }
 }
 
 /// Writes bytes, and some more that do not matter.
-fn write_with(stream: &mut dyn Stream, mut bytes: &[u8], mut more: usize) -> io::Result<()> {
+fn write_with(
+    stream: &mut dyn Stream,
+    mut bytes: &[u8],
+    content: &mut Content,
+    mut more: usize,
+) -> io::Result<()> {
     while !bytes.is_empty() || more > 0 {
-        let slices = [IoSlice::new(bytes), IoSlice::new(&ZEROS[..more.min(BUFFER)])];
+        let slices = [IoSlice::new(bytes), IoSlice::new(content.next(more))];
         let written = match stream.write_vectored(&slices) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             written => written?,
@@ -256,21 +287,20 @@ fn write_with(stream: &mut dyn Stream, mut bytes: &[u8], mut more: usize) -> io:
         let of_bytes = written.min(bytes.len());
         bytes = &bytes[of_bytes..];
         more -= written - of_bytes;
+        content.took(written - of_bytes);
     }
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use super::super::objects::{Family, Sizes};
+    use super::super::objects::{Family, Pool, Sizes};
     use super::super::tasks;
     use super::*;
 
     #[test]
     fn lengths_are_those_of_real_messages() {
-        let objects: Arc<[_]> = Family::new(Sizes::All(300_000)).sample(1).into();
+        let objects = Pool::Closed(Family::new(Sizes::All(300_000)), 1);
         let mixed = tasks::Mixed { objects, step: tasks::READ, file: None };
         let scripts = rehearse(Box::new(mixed), 2).unwrap();
         let (exchanges, done) = &scripts[0];
@@ -288,8 +318,9 @@ mod tests {
 
     #[test]
     fn an_echo_answers_requests_of_any_length_in_order() {
+        let content = vec![7; 100_000].into();
         for like in ["unix=/x", "tcp=localhost:1"] {
-            let mut link = Echoed::start(&like.parse().unwrap()).unwrap();
+            let mut link = Echoed::start(&like.parse().unwrap(), &content).unwrap();
             let lengths = [(8, 1), (2 * BUFFER as u32, 7), (9, 3 * BUFFER as u32), (8, 0)];
             for (task, (request, answer)) in lengths.into_iter().enumerate() {
                 link.queue(task, Exchange { request, answer }).unwrap();

@@ -1,6 +1,7 @@
 //! Objects that are nobody's: their names and their content, made from chance.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use cvmcache::client::{Client, ClientError, NewUpload, StorePart};
@@ -27,6 +28,24 @@ pub(super) enum Sizes {
     All(u64),
     /// As in a software repository, see `sizes`.
     Repository,
+}
+
+/// The objects of a cache that are asked for, each as likely as the others.
+#[derive(Debug, Clone)]
+pub(super) enum Pool {
+    /// A few that are kept open.
+    Open(Arc<[Object]>),
+    /// The first of a family, as many as that.
+    Closed(Family, u64),
+}
+
+impl Pool {
+    pub(super) fn any(&self) -> Object {
+        match self {
+            Self::Open(objects) => objects[fastrand::usize(..objects.len())],
+            Self::Closed(family, count) => family.object(fastrand::u64(..*count)),
+        }
+    }
 }
 
 /// A family of objects, of which any number can be named without remembering them.

@@ -7,7 +7,7 @@ use cvmcache::client::{ClientError, Operation, ReplyBody, RequestKind};
 use cvmcache::plugin::{ObjectId, Status};
 
 use super::driver::{Done, Next, Task};
-use super::objects::{Family, Object};
+use super::objects::{Family, Object, Pool};
 
 /// What a client reads at once, in bytes, unless the plugin allows less.
 pub(super) const READ: u64 = 128 * 1024;
@@ -37,11 +37,11 @@ impl Task<Operation, ReplyBody> for Ping {
 
 /// Asks for the size of an object.
 #[derive(Debug)]
-pub(super) struct Stat(pub(super) Arc<[Object]>);
+pub(super) struct Stat(pub(super) Pool);
 
 impl Task<Operation, ReplyBody> for Stat {
     fn begin(&mut self) -> Operation {
-        Operation::ObjectInfo { object: any_of(&self.0).id }
+        Operation::ObjectInfo { object: self.0.any().id }
     }
 
     fn proceed(&mut self, answer: ReplyBody) -> Step {
@@ -55,14 +55,14 @@ impl Task<Operation, ReplyBody> for Stat {
 /// Reads a piece of an object.
 #[derive(Debug)]
 pub(super) struct Read {
-    pub(super) objects: Arc<[Object]>,
+    pub(super) objects: Pool,
     /// How large a piece is.
     pub(super) step: u64,
 }
 
 impl Task<Operation, ReplyBody> for Read {
     fn begin(&mut self) -> Operation {
-        let object = any_of(&self.objects);
+        let object = self.objects.any();
         let steps = (object.size / self.step).max(1);
         read(&object, fastrand::u64(..steps) * self.step, self.step)
     }
@@ -133,7 +133,7 @@ impl Upload {
 /// Opens files, asks for their size, reads all of them, and closes them.
 #[derive(Debug)]
 pub(super) struct Mixed {
-    pub(super) objects: Arc<[Object]>,
+    pub(super) objects: Pool,
     pub(super) step: u64,
     /// The file, and how much of it has been read.
     pub(super) file: Option<(Object, u64)>,
@@ -141,7 +141,7 @@ pub(super) struct Mixed {
 
 impl Task<Operation, ReplyBody> for Mixed {
     fn begin(&mut self) -> Operation {
-        let object = any_of(&self.objects);
+        let object = self.objects.any();
         self.file = Some((object, 0));
         open(&object)
     }
@@ -217,10 +217,6 @@ impl Task<Operation, ReplyBody> for Churn {
             answer => return refused(answer, RequestKind::Refcount),
         }))
     }
-}
-
-fn any_of(objects: &[Object]) -> Object {
-    objects[fastrand::usize(..objects.len())]
 }
 
 fn open(object: &Object) -> Operation {
@@ -326,10 +322,10 @@ mod tests {
 
     #[test]
     fn a_file_is_read_to_its_end() {
-        let objects: Arc<[Object]> = family().sample(1).into();
+        let objects = Pool::Closed(family(), 1);
         let mut cache = Cache::default();
-        cache.objects.insert(objects[0].id, 10_000);
-        let mut mixed = Mixed { objects: Arc::clone(&objects), step: 4096, file: None };
+        cache.objects.insert(objects.any().id, 10_000);
+        let mut mixed = Mixed { objects: objects.clone(), step: 4096, file: None };
         let (done, requests) = cache.serve(&mut mixed);
         assert_eq!((done.bytes, requests, cache.open), (10_000, 6, 0));
         let (done, _) = cache.serve(&mut Read { objects, step: 4096 });
@@ -351,7 +347,7 @@ mod tests {
 
     #[test]
     fn a_status_is_an_error_and_so_is_another_answer() {
-        let mut stat = Stat(family().sample(1).into());
+        let mut stat = Stat(Pool::Open(family().sample(1).into()));
         let no_space = ReplyBody::ObjectInfo(Err(Status::NoSpace));
         let error = stat.proceed(no_space).err().unwrap();
         assert_eq!(error.status(), Some(Status::NoSpace));

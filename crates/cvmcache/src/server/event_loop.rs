@@ -15,9 +15,8 @@ use std::time::{Duration, Instant};
 use mio::{Events, Poll, Token};
 use tracing::{debug, error, info, warn};
 
-use super::access::Access;
 use super::connection::{Connection, Context, Turn};
-use super::listener::Listener;
+use super::door::{Door, LISTENER};
 use super::mailbox::{Inbox, Note};
 use super::polling::Polling;
 use super::workers::Workers;
@@ -25,8 +24,6 @@ use crate::control::Command;
 use crate::service::{Peer, Service};
 
 pub(super) const WAKER: Token = Token(0);
-pub(super) const LISTENER: Token = Token(1);
-const FIRST_CONNECTION: usize = 2;
 
 /// How long a round of turns takes, at most: everybody gets an equal part of it. One more callback
 /// may be under way when a turn is over.
@@ -34,19 +31,13 @@ const ROUND: Duration = Duration::from_millis(20);
 const LONGEST_TURN: Duration = Duration::from_millis(2);
 const SHORTEST_TURN: Duration = Duration::from_micros(100);
 
-/// How many connections are accepted before the others get their turn.
-const ACCEPT_AT_ONCE: usize = 64;
-/// When to try again after the system had no descriptor or no memory left for a connection.
-const ACCEPT_AGAIN: Duration = Duration::from_millis(500);
-
 pub(super) struct EventLoop {
     pub(super) poll: Poll,
     pub(super) inbox: Inbox,
-    /// `None` once the server is about to end.
-    pub(super) listener: Option<Listener>,
+    /// Shut once the server is about to end.
+    pub(super) door: Door,
     /// This process, for clients on the same machine.
     pub(super) pid: Option<u64>,
-    pub(super) access: Access,
     pub(super) service: Arc<Service>,
     pub(super) workers: Option<Workers>,
     /// Ends with the last client.
@@ -59,7 +50,6 @@ pub(super) struct EventLoop {
 #[derive(Debug, Default)]
 pub(super) struct State {
     connections: HashMap<Token, Connection>,
-    opened: usize,
     /// Who wants a turn. A token may outlive its connection here.
     queue: VecDeque<Token>,
     /// Who had the last turn.
@@ -68,9 +58,6 @@ pub(super) struct State {
     waiting: VecDeque<Token>,
     /// Who gets no more than a grace, and until when; the earliest first.
     closing: VecDeque<(Instant, Token)>,
-    /// There may be connections to accept.
-    acceptable: bool,
-    accept_again: Option<Instant>,
     /// When to look for uploads without parts, and for requests that take too long.
     next_sweep: Option<Instant>,
     next_check: Option<Instant>,
@@ -99,7 +86,7 @@ impl EventLoop {
     pub(super) fn run(mut self) -> io::Result<()> {
         let result = self.serve();
         // On the way out after a failure, clients must not find a socket with nobody behind it.
-        self.listener = None;
+        self.door.shut();
         let all_idle = self.state.connections.is_empty();
         if !all_idle {
             warn!(left = self.state.connections.len(), "ended before all callbacks had");
@@ -118,7 +105,7 @@ impl EventLoop {
             for event in &events {
                 match event.token() {
                     WAKER => {}
-                    LISTENER => self.state.acceptable = true,
+                    LISTENER => self.door.call(),
                     token => {
                         let hung_up = event.is_read_closed() || event.is_error();
                         let readable = event.is_readable() || hung_up;
@@ -174,7 +161,7 @@ impl EventLoop {
 
     fn is_over(&self) -> bool {
         let state = &self.state;
-        self.listener.is_none()
+        self.door.is_shut()
             && (state.connections.is_empty()
                 || state.deadline.is_some_and(|deadline| deadline <= Instant::now()))
     }
@@ -183,12 +170,11 @@ impl EventLoop {
     fn timeout(&self) -> Option<Duration> {
         let state = &self.state;
         let can_grant = !state.waiting.is_empty() && self.room() > 0;
-        let can_accept = state.acceptable && state.accept_again.is_none();
-        if !state.queue.is_empty() || can_grant || can_accept {
+        if !state.queue.is_empty() || can_grant || self.door.is_waited_at() {
             return Some(Duration::ZERO);
         }
         let closing = state.closing.front().map(|(deadline, _)| *deadline);
-        let timers = [state.accept_again, state.next_sweep, state.next_check, state.deadline];
+        let timers = [self.door.again_at(), state.next_sweep, state.next_check, state.deadline];
         let next = timers.into_iter().chain([closing]).flatten().min()?;
         Some(next.saturating_duration_since(Instant::now()))
     }
@@ -202,7 +188,7 @@ impl EventLoop {
                 }
                 Note::Command(Command::Terminate) if self.state.deadline.is_none() => {
                     info!(clients = self.state.connections.len(), "ending");
-                    self.listener = None;
+                    self.door.shut();
                     self.state.deadline = Some(self.service.limits().shutdown_deadline());
                     self.state.call_all(|connection| connection.finish(&self.service));
                 }
@@ -263,47 +249,12 @@ impl EventLoop {
     }
 
     fn accept(&mut self) {
-        let state = &mut self.state;
-        if state.accept_again.is_some_and(|again| again <= Instant::now()) {
-            state.accept_again = None;
-        }
-        let Some(listener) = &self.listener else { return };
-        for _ in 0..ACCEPT_AT_ONCE {
-            if !state.acceptable || state.accept_again.is_some() {
-                return;
-            }
-            let token = Token(FIRST_CONNECTION + state.opened);
-            let accepted = listener.accept().and_then(|(mut socket, origin)| {
-                socket.register(self.poll.registry(), token).map(|()| (socket, origin))
-            });
-            match accepted {
-                Ok((_, origin)) if !self.access.admits(origin) => {
-                    warn!(%origin, "connection refused");
-                }
-                Ok((socket, _)) => {
-                    debug!(connection = token.0, "connection accepted");
-                    state.opened += 1;
-                    let connection =
-                        Connection::new(token, socket, Peer::new(self.pid), &self.service);
-                    state.connections.insert(token, connection);
-                }
-                Err(error) => match error.kind() {
-                    // The latter is for one that is about to close.
-                    io::ErrorKind::WouldBlock | io::ErrorKind::InvalidInput => {
-                        state.acceptable = false;
-                    }
-                    // One connection that came to nothing.
-                    io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted => {}
-                    _ => {
-                        warn!(
-                            %error, clients = state.connections.len(),
-                            "cannot accept a connection: it waits until there is room"
-                        );
-                        state.accept_again = Some(Instant::now() + ACCEPT_AGAIN);
-                    }
-                },
-            }
-        }
+        let Self { door, poll, state, service, pid, .. } = self;
+        door.accept(poll.registry(), |token, socket| {
+            debug!(connection = token.0, "connection accepted");
+            let connection = Connection::new(token, socket, Peer::new(*pid), service);
+            state.connections.insert(token, connection);
+        });
     }
 
     /// Lets as many who wait for workers submit a job as there is room for.
@@ -364,29 +315,24 @@ impl EventLoop {
             }
         }
         if closed {
-            // There is a descriptor free now.
-            self.state.accept_again = None;
+            self.door.has_room();
             self.end_with_last_client();
         }
     }
 
     fn end_with_last_client(&mut self) {
-        if !self.supervised || self.listener.is_none() || self.service.clients_in_limbo() > 0 {
+        if !self.supervised || self.door.is_shut() || self.service.clients_in_limbo() > 0 {
             return;
         }
         // Somebody may be at the door, but nobody comes in behind them.
-        self.listener.iter().for_each(Listener::close);
-        self.state.acceptable = true;
+        self.door.close();
         self.accept();
         if self.state.connections.is_empty() {
             info!("the last client has gone");
-            self.listener = None;
+            self.door.shut();
             return;
         }
-        let reopened = self.listener.as_mut().map(|l| l.reopen(self.poll.registry(), LISTENER));
-        if let Some(Err(error)) = reopened {
-            warn!(%error, "cannot listen again: only the clients that are here are served");
-        }
+        self.door.reopen(self.poll.registry());
     }
 }
 

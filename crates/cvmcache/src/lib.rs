@@ -69,16 +69,19 @@ pub mod client;
 mod control;
 mod limits;
 mod locator;
+mod log;
 mod options;
 pub mod plugin;
 mod run;
 mod server;
 pub mod service;
 mod session;
+mod supervisor;
 
 pub use control::Control;
 pub use limits::{InvalidLimit, Limits};
 pub use locator::{Locator, LocatorError};
+pub use log::Log;
 pub use options::{Options, OptionsError};
 pub use plugin::{CachePlugin, Transaction};
 pub use run::run;
@@ -86,6 +89,7 @@ pub use server::{
     AccessError, Builder, ListenError, Listening, Networks, Running, Server, ServerError, Users,
 };
 pub use session::Session;
+pub use supervisor::{Supervisor, SupervisorError};
 
 // The plugin in the README is compiled with the tests.
 #[cfg(doctest)]

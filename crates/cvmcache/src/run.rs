@@ -3,9 +3,6 @@
 mod arguments;
 mod background;
 mod default_locator;
-mod logging;
-mod settings;
-mod supervise;
 mod terminal;
 
 use std::error::Error;
@@ -19,15 +16,15 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 use tracing::{debug, info, warn};
 
-use crate::server::{ListenError, Server, ServerError};
-use crate::{CachePlugin, Control, Options};
+use crate::server::Settings;
+use crate::{
+    CachePlugin, Control, Locator, Log, Options, OptionsError, Server, ServerError, Supervisor,
+};
 
 use arguments::Arguments;
 use background::Fork;
-use settings::Settings;
-use supervise::Supervisor;
 
-const DEBUG_LOG: &str = "CVMFS_CACHE_PLUGIN_DEBUGLOG";
+const LOCATOR: &str = "CVMFS_CACHE_PLUGIN_LOCATOR";
 const TEST: &str = "CVMFS_CACHE_PLUGIN_TEST";
 
 /// A failure on the way, to be told to whoever started the program.
@@ -145,22 +142,12 @@ where
     let by_hand = !supervised && background.is_none();
     let on_terminal = by_hand && io::stdin().is_terminal();
 
-    let _writers = logging::start(&options)?;
+    let _log = Log::start(&options)?;
     raise_descriptor_limit();
-    let settings = Settings::from_options(&options)?;
+    let (locator, settings) = (locator(&options)?, Settings::from_options(&options)?);
     let plugin = make(&options).map_err(Into::into)?;
-    let mut builder = Server::builder(plugin)
-        .name(format!("cvmcache {name}"))
-        .workers(settings.workers)
-        .supervised(supervised)
-        .allow_users(settings.users);
-    if let Some(time) = settings.poll_for {
-        builder = builder.poll_for(time);
-    }
-    if let Some(networks) = settings.networks {
-        builder = builder.allow_networks(networks);
-    }
-    let listening = builder.listen(&settings.locator)?;
+    let builder = Server::builder(plugin).name(format!("cvmcache {name}")).supervised(supervised);
+    let listening = settings.apply(builder).listen(&locator)?;
     let locator = listening.locator()?;
     let running = listening.spawn()?;
     watch_signals(running.control().clone(), on_terminal)?;
@@ -181,8 +168,15 @@ where
     Ok(ExitCode::SUCCESS)
 }
 
+fn locator(options: &Options) -> Result<Locator, OptionsError> {
+    let text = options.get(LOCATOR).ok_or_else(|| {
+        options.missing(LOCATOR, format!("add a line like {LOCATOR}=unix=/path/to/socket"))
+    })?;
+    Locator::from_os_str(text).map_err(|error| options.bad_value(LOCATOR, error))
+}
+
 fn is_in_use(error: &Failure) -> bool {
-    matches!(error.downcast_ref(), Some(ServerError::Listen(ListenError::InUse { .. })))
+    error.downcast_ref().is_some_and(ServerError::is_in_use)
 }
 
 /// A client that has gone meanwhile is no reason to end: others may come.

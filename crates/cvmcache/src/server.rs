@@ -18,6 +18,7 @@ mod mailbox;
 mod order;
 mod outbox;
 mod polling;
+mod settings;
 mod socket;
 mod workers;
 
@@ -42,6 +43,7 @@ pub use listener::ListenError;
 use listener::Listener;
 use mailbox::{Note, mailbox};
 use polling::Polling;
+pub(crate) use settings::Settings;
 use workers::Workers;
 
 /// How long to look for requests before sleeping, unless told otherwise.
@@ -279,6 +281,13 @@ pub enum ServerError {
     /// The I/O thread has panicked, which is a bug in this crate.
     #[error("the server has failed by a bug in cvmcache: please report it with what it has logged")]
     Panicked,
+}
+
+impl ServerError {
+    /// True if another process serves the locator: clients find that one there.
+    pub fn is_in_use(&self) -> bool {
+        matches!(self, Self::Listen(ListenError::InUse { .. }))
+    }
 }
 
 impl std::fmt::Debug for Builder {

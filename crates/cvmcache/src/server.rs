@@ -203,6 +203,13 @@ impl Listening {
         self.listener.locator()
     }
 
+    /// Runs callbacks on `count` threads after all, instead of as many as the
+    /// [builder](Builder::workers) was told.
+    pub fn workers(mut self, count: usize) -> Self {
+        self.builder.workers = count;
+        self
+    }
+
     /// Starts the I/O thread and the workers, and hands the plugin its [`Control`].
     ///
     /// # Errors

@@ -4,7 +4,7 @@
 //! nothing a plugin does with an old pointer can do harm, and a context may be waited for on one
 //! thread and ended on another.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::mem;
 use std::ptr;
@@ -39,11 +39,11 @@ enum Stage {
 }
 
 /// All contexts by the numbers that C has for them.
-static CONTEXTS: Mutex<Contexts> = Mutex::new(Contexts { last: 0, by_number: None });
+static CONTEXTS: Mutex<Contexts> = Mutex::new(Contexts { last: 0, by_number: BTreeMap::new() });
 
 struct Contexts {
     last: usize,
-    by_number: Option<HashMap<usize, Arc<Context>>>,
+    by_number: BTreeMap<usize, Arc<Context>>,
 }
 
 /// Makes a context for a table of callbacks.
@@ -68,13 +68,13 @@ pub(crate) fn init(table: &layout::Callbacks) -> *mut layout::Context {
     let mut contexts = contexts();
     contexts.last += 1;
     let number = contexts.last;
-    contexts.by_number.get_or_insert_default().insert(number, Arc::new(context));
+    contexts.by_number.insert(number, Arc::new(context));
     ptr::without_provenance_mut(number)
 }
 
 /// The context that C means; `None`, and a complaint, if there is none.
 pub(crate) fn find(function: &str, pointer: *mut layout::Context) -> Option<Arc<Context>> {
-    let found = contexts().by_number.as_ref().and_then(|map| map.get(&pointer.addr()).cloned());
+    let found = contexts().by_number.get(&pointer.addr()).cloned();
     if found.is_none() {
         complain(format_args!(
             "{function}: there is no such context; take what cvmcache_init has returned, and \
@@ -92,7 +92,7 @@ pub(crate) fn wait_for(pointer: *mut layout::Context) {
         return;
     }
     context.wait();
-    let gone = contexts().by_number.as_mut().and_then(|map| map.remove(&pointer.addr()));
+    let gone = contexts().by_number.remove(&pointer.addr());
     drop(gone);
 }
 

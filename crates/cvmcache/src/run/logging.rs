@@ -17,7 +17,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use super::DEBUG_LOG;
-use crate::{Options, OptionsError};
+use crate::{Options, OptionsError, watchdog};
 
 /// How many lines may wait to be written.
 const MAX_LINES: usize = 4096;
@@ -47,7 +47,9 @@ pub(super) fn start(options: &Options) -> Result<Writers, OptionsError> {
     // A program that has set up logging for itself keeps it.
     let _ = tracing_subscriber::registry().with(stderr).with(debug_log).try_init();
     panic::set_hook(Box::new(|panic| {
-        error!(%panic, backtrace = %Backtrace::force_capture(), "panic");
+        let backtrace = Backtrace::force_capture();
+        error!(%panic, %backtrace, "panic");
+        watchdog::report_panic(panic, &backtrace);
     }));
     Ok(Writers { _stderr: stderr_guard, _debug_log: debug_log_guard })
 }

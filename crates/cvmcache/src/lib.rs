@@ -57,6 +57,7 @@
 //! - [`Server`]: a plugin as a part of a program, or of a test.
 //! - [`Limits`]: what clients can make a plugin spend.
 //! - [`client`]: the other end of the wire.
+//! - [`watchdog`]: what is left of a plugin that crashed.
 //! - [`service`]: the rules of the protocol without a socket, for other transports and for tests.
 //!
 //! # A promise to clients
@@ -67,6 +68,7 @@
 
 pub mod client;
 mod control;
+mod fork;
 mod limits;
 mod locator;
 mod log;
@@ -77,6 +79,7 @@ mod server;
 pub mod service;
 mod session;
 mod supervisor;
+pub mod watchdog;
 
 pub use control::Control;
 pub use limits::{InvalidLimit, Limits};

@@ -16,7 +16,7 @@ use tracing_subscriber::fmt::layer;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-use crate::{Options, OptionsError};
+use crate::{Options, OptionsError, watchdog};
 
 const DEBUG_LOG: &str = "CVMFS_CACHE_PLUGIN_DEBUGLOG";
 
@@ -65,7 +65,9 @@ fn start(options: &Options) -> Result<Log, OptionsError> {
     // A program that has set up logging for itself keeps it.
     let _ = tracing_subscriber::registry().with(stderr).with(debug_log).try_init();
     panic::set_hook(Box::new(|panic| {
-        error!(%panic, backtrace = %Backtrace::force_capture(), "panic");
+        let backtrace = Backtrace::force_capture();
+        error!(%panic, %backtrace, "panic");
+        watchdog::report_panic(panic, &backtrace);
     }));
     Ok(Log { _stderr: stderr_guard, _debug_log: debug_log_guard })
 }

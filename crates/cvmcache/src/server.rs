@@ -34,7 +34,7 @@ use tracing::warn;
 
 use crate::limits::InvalidLimit;
 use crate::service::{Service, Trust};
-use crate::{CachePlugin, Control, Limits, Locator};
+use crate::{CachePlugin, Control, Limits, Locator, watchdog};
 
 use access::Access;
 pub use access::{AccessError, Networks, Users};
@@ -241,7 +241,10 @@ impl Listening {
             polling: Polling::new(builder.poll_for),
             state: State::default(),
         };
-        let thread = thread::Builder::new().name("io".to_owned()).spawn(|| event_loop.run())?;
+        let thread = thread::Builder::new().name("io".to_owned()).spawn(|| {
+            watchdog::prepare_thread();
+            event_loop.run()
+        })?;
         Ok(Running { control, thread })
     }
 }

@@ -23,11 +23,13 @@ const LONG: [&str; 5] = [
 const FOUND: i32 = 99;
 
 fn valgrind() -> Vec<String> {
-    let suppressions: PathBuf =
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/c/valgrind.supp");
-    let mut command: Vec<String> = ["valgrind", "--quiet", "--leak-check=full"].map(Into::into).into();
+    let suppressions: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/c/valgrind.supp");
+    let mut command: Vec<String> =
+        ["valgrind", "--quiet", "--leak-check=full"].map(Into::into).into();
     command.push("--errors-for-leak-kinds=definite,indirect,possible".to_owned());
     command.push("--show-leak-kinds=definite,indirect,possible".to_owned());
+    // The watchdog is not what this is about.
+    command.push("--child-silent-after-fork=yes".to_owned());
     command.push(format!("--error-exitcode={FOUND}"));
     command.push(format!("--suppressions={}", suppressions.display()));
     command

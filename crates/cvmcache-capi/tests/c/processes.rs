@@ -20,7 +20,7 @@ use crate::install::{Library, program};
 const LIMIT: Duration = Duration::from_secs(30);
 
 fn id() -> ObjectId {
-    "0beec7b5ea3f0fdbc95d0dd47f3c5bc275da8a33".parse().unwrap()
+    "0beec7b5ea3f0fdbc95d0dd47f3c5bc275da8a33".parse().expect("an id")
 }
 
 /// A plugin as a client starts it: without standard descriptors, and with a pipe to report to.
@@ -34,29 +34,29 @@ struct Supervised {
 
 impl Supervised {
     fn start(locator: impl FnOnce(&Path) -> Locator) -> Self {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().expect("a directory");
         let (config, fifo) = (directory.path().join("conf"), directory.path().join("ready"));
         let locator = locator(directory.path());
-        fs::write(&config, format!("CVMFS_CACHE_PLUGIN_LOCATOR={locator}\n")).unwrap();
-        mkfifo(&fifo, Mode::S_IRWXU).unwrap();
+        fs::write(&config, format!("CVMFS_CACHE_PLUGIN_LOCATOR={locator}\n")).expect("a file");
+        mkfifo(&fifo, Mode::S_IRWXU).expect("a pipe");
         let mut command = Command::new("sh");
         command
             .args(["-c", r#"exec "$0" "$1" 7>"$2" 0<&- 1>&- 2>&-"#])
             .args([&program("store.c", Library::Shared), &config, &fifo])
             .env("__CVMFS_CACHE_EXTERNAL_PIPE_READY__", "7");
-        let child = command.spawn().unwrap();
-        let ready = File::open(&fifo).unwrap();
+        let child = command.spawn().expect("a shell");
+        let ready = File::open(&fifo).expect("the other end opens it");
         Self { directory, child, ready }
     }
 
     fn answer(&mut self) -> u8 {
         let mut byte = [0];
-        self.ready.read_exact(&mut byte).unwrap();
+        self.ready.read_exact(&mut byte).expect("an answer");
         byte[0]
     }
 
     fn wait(&mut self) -> ExitStatus {
-        self.child.wait().unwrap()
+        self.child.wait().expect("it ends")
     }
 }
 
@@ -72,7 +72,7 @@ fn socket(directory: &Path) -> Locator {
 }
 
 fn connect(locator: &Locator) -> Client {
-    Client::builder().name("test.cern.ch:1").timeout(LIMIT).connect(locator).unwrap()
+    Client::builder().name("test.cern.ch:1").timeout(LIMIT).connect(locator).expect("a session")
 }
 
 #[test]
@@ -137,9 +137,26 @@ fn an_exception_in_a_callback_ends_the_process_with_a_message() {
     }
 }
 
+#[test]
+fn what_a_plugin_dies_of_is_in_the_file_that_the_watchdog_was_given() {
+    let directory = tempfile::tempdir().unwrap();
+    let dump = directory.path().join("crash");
+    let command = PluginCommand::new(program("store.cpp", Library::Shared))
+        .option("THROW", "obj_info")
+        .option("CVMFS_CACHE_PLUGIN_CRASH_DUMP", dump.to_str().unwrap());
+    let mut plugin = command.start().unwrap();
+    let (pid, mut client) = (plugin.pid(), connect(plugin.locator()));
+    assert!(client.object_info(&id()).is_err());
+    assert_eq!(plugin.wait_for(LIMIT).unwrap().unwrap().signal(), Some(6));
+    let report = fs::read_to_string(dump).unwrap();
+    for expected in ["store.cpp-Shared", &pid.to_string(), "SIGABRT"] {
+        assert!(report.contains(expected), "{report} lacks {expected}");
+    }
+}
+
 /// How many of two calls find the other one running.
 fn calls_that_meet(command: PluginCommand) -> usize {
-    let plugin = command.start().unwrap();
+    let plugin = command.start().expect("it starts");
     let call = || connect(plugin.locator()).object_info(&id()).is_ok();
     thread::scope(|scope| {
         let calls = [scope.spawn(call), scope.spawn(call)];
@@ -153,7 +170,8 @@ fn callbacks_run_at_once_only_if_the_plugin_or_the_environment_says_so() {
     let plain = PluginCommand::new(&program);
     assert_eq!(calls_that_meet(plain.clone().option("PATIENCE", "0")), 0);
     assert_eq!(calls_that_meet(plain.option("PATIENCE", "30").option("ALLOW", "yes")), 2);
-    let environment = format!("env CVMFS_CACHE_PLUGIN_CONCURRENT=yes {} {{conf}}", program.display());
+    let environment =
+        format!("env CVMFS_CACHE_PLUGIN_CONCURRENT=yes {} {{conf}}", program.display());
     let environment: PluginCommand = environment.parse().unwrap();
     assert_eq!(calls_that_meet(environment.option("PATIENCE", "30")), 2);
 }

@@ -61,7 +61,8 @@ fn it_goes_by_the_name_of_the_library_whose_place_it_takes() {
     assert!(dynamic.contains("soname: [libcvmfs_cache.so.2.12.0]"), "{dynamic}");
     // cargo-c makes the same of what is in the manifest.
     let manifest = include_str!("../../Cargo.toml");
-    for line in ["name = \"cvmfs_cache\"", "version = \"2.12.0\"", "version_suffix_components = 3"] {
+    for line in ["name = \"cvmfs_cache\"", "version = \"2.12.0\"", "version_suffix_components = 3"]
+    {
         assert!(manifest.lines().any(|l| l == line), "{line}");
     }
 }

@@ -187,6 +187,7 @@ int main(int argc, char **argv) {
   if (argc != 2 || cvmcache_options_parse(options, argv[1]) != 0) return 1;
   std::string locator = Option(options, "CVMFS_CACHE_PLUGIN_LOCATOR");
   throwing = Option(options, "THROW");
+  const std::string dump = Option(options, "CVMFS_CACHE_PLUGIN_CRASH_DUMP");
   cvmcache_options_fini(options);
 
   sigset_t signals;
@@ -194,7 +195,7 @@ int main(int argc, char **argv) {
   sigaddset(&signals, SIGTERM);
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
 
-  cvmcache_spawn_watchdog(nullptr);
+  cvmcache_spawn_watchdog(dump.empty() ? nullptr : dump.c_str());
   cvmcache_callbacks callbacks;
   memset(&callbacks, 0, sizeof(callbacks));
   callbacks.cvmcache_chrefcnt = ChangeRefcount;

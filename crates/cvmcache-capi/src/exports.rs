@@ -226,8 +226,12 @@ pub unsafe extern "C" fn cvmcache_options_set(
     let strings = || unsafe { string(NAME, key).zip(string(NAME, value)) };
     // SAFETY: the caller promises it.
     unsafe {
-        change(NAME, (), opts, |map| strings().map_or((), |(key, value)| map.set(key, value)))
-    };
+        change(NAME, (), opts, |map| {
+            if let Some((key, value)) = strings() {
+                map.set(key, value);
+            }
+        });
+    }
 }
 
 /// Removes an option.
@@ -241,7 +245,13 @@ pub unsafe extern "C" fn cvmcache_options_unset(opts: *mut OptionMap, key: *cons
     // SAFETY: the caller promises it.
     let key = || unsafe { string(NAME, key) };
     // SAFETY: the caller promises it.
-    unsafe { change(NAME, (), opts, |map| key().map_or((), |key| map.unset(key))) };
+    unsafe {
+        change(NAME, (), opts, |map| {
+            if let Some(key) = key() {
+                map.unset(key);
+            }
+        });
+    }
 }
 
 /// Adds the options in a file: 0, or -1 and a complaint.

@@ -26,7 +26,8 @@ fn functions(text: &str, is_next: impl Fn(&str) -> bool) -> BTreeSet<String> {
 }
 
 fn in_header() -> BTreeSet<String> {
-    let header = fs::read_to_string(PREFIX.join("include/libcvmfs_cache.h")).unwrap();
+    let header =
+        fs::read_to_string(PREFIX.join("include/libcvmfs_cache.h")).expect("it is installed");
     functions(&header, |rest| rest.starts_with('('))
 }
 

@@ -195,7 +195,7 @@ int main(int argc, char **argv) {
   sigaddset(&signals, SIGTERM);
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
 
-  cvmcache_spawn_watchdog(dump.empty() ? nullptr : dump.c_str());
+  if (!dump.empty()) cvmcache_spawn_watchdog(dump.c_str());
   cvmcache_callbacks callbacks;
   memset(&callbacks, 0, sizeof(callbacks));
   callbacks.cvmcache_chrefcnt = ChangeRefcount;

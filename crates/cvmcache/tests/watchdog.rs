@@ -1,22 +1,21 @@
 //! What is left of a plugin that crashes, and of its watchdog.
 
 mod support;
-#[path = "support/told_to.rs"]
-mod told_to;
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Read};
+use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Instant;
 
-use cvmcache::client::Client;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, geteuid, mkfifo};
-use support::id;
+use support::crashes::{
+    Crashing, assert_contains, children, is_there, read_to_end, tell, watchdog_of,
+};
 use support::plugin::{LIMIT, Plugin, Supervised, eventually, program};
+use support::told_to;
 
 const SIGNALS: [Signal; 7] = [
     Signal::SIGSEGV,
@@ -27,114 +26,6 @@ const SIGNALS: [Signal; 7] = [
     Signal::SIGQUIT,
     Signal::SIGXFSZ,
 ];
-
-/// A plugin that has a crash dump and no gdb, and is told to crash.
-struct Crashing {
-    plugin: Plugin,
-    dump: PathBuf,
-}
-
-impl Crashing {
-    fn new() -> Self {
-        let plugin = Plugin::new("crashing");
-        Self { dump: plugin.path("dump"), plugin }
-    }
-
-    fn start(lines: &str) -> Self {
-        let mut this = Self::new();
-        let mut command = this.command(lines);
-        this.spawn(&mut command);
-        this
-    }
-
-    fn command(&self, lines: &str) -> Command {
-        let dump = format!("CVMFS_CACHE_PLUGIN_CRASH_DUMP={}\n", self.dump.display());
-        let config = self.plugin.configure(&(dump + lines));
-        let mut command = self.plugin.command(&[config.as_ref()]);
-        command.env("PATH", "/nowhere").current_dir(self.plugin.directory.path());
-        command
-    }
-
-    /// Waits until it serves.
-    fn spawn(&mut self, command: &mut Command) {
-        let child = self.plugin.spawn(command);
-        let mut greeting = String::new();
-        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut greeting).unwrap();
-        assert!(greeting.contains("serves CernVM-FS clients"), "{greeting:?}");
-    }
-
-    fn pid(&self) -> i32 {
-        self.plugin.child.as_ref().unwrap().id() as i32
-    }
-
-    fn watchdog(&self) -> i32 {
-        let [watchdog] = children(self.pid())[..] else { panic!("not one child") };
-        assert_eq!(fs::read_to_string(format!("/proc/{watchdog}/comm")).unwrap(), "watchdog\n");
-        watchdog
-    }
-
-    fn tell(&self, what: u8) {
-        tell(&mut self.plugin.client(), what);
-    }
-
-    /// Tells it to crash, and waits for the end.
-    fn crash(&mut self, what: u8) -> Signal {
-        let begun = Instant::now();
-        self.tell(what);
-        let signal = self.plugin.wait_for_signal();
-        assert!(begun.elapsed() < LIMIT, "it ended {:?} later", begun.elapsed());
-        signal
-    }
-
-    fn dump(&self) -> String {
-        fs::read_to_string(&self.dump).unwrap()
-    }
-
-    /// What is on standard error, to its end: of the plugin and of the watchdog.
-    fn stderr(stderr: Option<std::process::ChildStderr>) -> String {
-        let mut said = String::new();
-        stderr.unwrap().read_to_string(&mut said).unwrap();
-        said
-    }
-
-    fn take_stderr(&mut self) -> Option<std::process::ChildStderr> {
-        self.plugin.child.as_mut().unwrap().stderr.take()
-    }
-}
-
-/// The answer does not matter, if there is one.
-fn tell(client: &mut Client, what: u8) {
-    let _ = client.read(&id(what), 0, 3);
-}
-
-fn children(parent: i32) -> Vec<i32> {
-    let entries = fs::read_dir("/proc").unwrap().map(|entry| entry.unwrap().file_name());
-    let processes = entries.filter_map(|name| name.to_str()?.parse().ok());
-    let is_child = |&process: &i32| {
-        let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
-        let fields = stat.rsplit(") ").next().unwrap();
-        fields.split(' ').nth(1).is_some_and(|field| field == parent.to_string())
-    };
-    processes.filter(is_child).collect()
-}
-
-/// Whether it runs, or its parent has not taken note of its end. Some first processes of a
-/// container take their time for that, which is not our doing.
-fn is_there(process: i32) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
-    let mut fields = stat.rsplit(") ").next().unwrap().split(' ');
-    match (fields.next(), fields.next()) {
-        (Some("Z" | "X"), Some(parent)) => parent != "1",
-        (Some(state), Some(_)) => state != "",
-        _ => false,
-    }
-}
-
-fn assert_contains(text: &str, parts: &[&str]) {
-    for part in parts {
-        assert!(text.contains(part), "{part:?} is not in:\n{text}");
-    }
-}
 
 #[test]
 fn every_signal_on_a_thread_is_reported_and_ends_the_process() {
@@ -273,7 +164,7 @@ fn a_thread_of_c_without_an_alternate_stack_ends_the_process_and_leaves_a_line()
     let mut f = Crashing::start("");
     let (stderr, watchdog) = (f.take_stderr(), f.watchdog());
     assert_eq!(f.crash(told_to::OVERFLOW_IN_C), Signal::SIGSEGV);
-    assert_contains(&Crashing::stderr(stderr), &["has ended without a report"]);
+    assert_contains(&read_to_end(stderr), &["has ended without a report"]);
     assert_contains(&f.dump(), &["has ended without a report"]);
     eventually("the watchdog ends", || !is_there(watchdog));
 }
@@ -331,7 +222,7 @@ fn a_plugin_that_is_killed_leaves_a_line_and_no_watchdog() {
     let (stderr, watchdog) = (f.take_stderr(), f.watchdog());
     f.plugin.signal(Signal::SIGKILL);
     assert_eq!(f.plugin.wait_for_signal(), Signal::SIGKILL);
-    assert_contains(&Crashing::stderr(stderr), &["has ended without a report: killed by SIGKILL"]);
+    assert_contains(&read_to_end(stderr), &["has ended without a report: killed by SIGKILL"]);
     assert_contains(&f.dump(), &["has ended without a report: killed by SIGKILL"]);
     eventually("the watchdog ends", || !is_there(watchdog));
 }
@@ -347,7 +238,7 @@ fn a_plugin_whose_watchdog_is_killed_goes_on_and_ends_by_the_right_signal() {
     f.tell(told_to::NOTHING);
     assert_eq!(f.crash(told_to::USE_NULL), Signal::SIGSEGV);
     assert!(!f.dump.exists());
-    let said = Crashing::stderr(stderr);
+    let said = read_to_end(stderr);
     assert_contains(&said, &["the watchdog has ended", "will not be reported"]);
 }
 
@@ -356,7 +247,7 @@ fn a_crash_in_the_handler_ends_the_process_and_leaves_a_line() {
     let mut f = Crashing::start("");
     let (stderr, watchdog) = (f.take_stderr(), f.watchdog());
     assert_eq!(f.crash(told_to::CRASH_IN_HANDLER), Signal::SIGSEGV);
-    assert_contains(&Crashing::stderr(stderr), &["has ended without a report"]);
+    assert_contains(&read_to_end(stderr), &["has ended without a report"]);
     eventually("the watchdog ends", || !is_there(watchdog));
 }
 
@@ -372,7 +263,7 @@ fn a_dump_that_cannot_be_written_is_on_standard_error() {
         f.spawn(&mut command);
         let (stderr, watchdog) = (f.take_stderr(), f.watchdog());
         assert_eq!(f.crash(told_to::USE_NULL), Signal::SIGSEGV);
-        let said = Crashing::stderr(stderr);
+        let said = read_to_end(stderr);
         assert_contains(
             &said,
             &[
@@ -396,7 +287,7 @@ fn started_by_a_client_it_leaves_a_dump() {
     assert_eq!(supervised.answer(), Some(b'C'));
     // The client sees the end of the pipe when it ends, and not when the watchdog does.
     let pid = supervised.plugin.child.as_ref().unwrap().id() as i32;
-    let [watchdog] = children(pid)[..] else { panic!("not one child") };
+    let watchdog = watchdog_of(pid);
     tell(&mut supervised.plugin.client(), told_to::USE_NULL);
     assert_eq!(supervised.plugin.wait_for_signal(), Signal::SIGSEGV);
     assert_contains(&fs::read_to_string(&dump).unwrap(), &["crashing::use_null", "==== end"]);
@@ -412,7 +303,7 @@ fn in_the_background_it_leaves_a_dump() {
     let config = plugin.configure(&lines);
     let output = plugin.command(&[config.as_ref()]).output().unwrap();
     let pid: i32 = String::from_utf8(output.stdout).unwrap().trim().parse().unwrap();
-    let [watchdog] = children(pid)[..] else { panic!("not one child") };
+    let watchdog = watchdog_of(pid);
     let mut client = plugin.client();
     assert_eq!(client.plugin_pid(), Some(pid as u64));
     tell(&mut client, told_to::USE_NULL);

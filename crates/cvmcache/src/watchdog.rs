@@ -84,6 +84,7 @@ use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockType, recv, setsockopt, socketpair, sockopt,
@@ -278,7 +279,7 @@ pub(crate) fn check_crash_dump(path: &Path) -> io::Result<()> {
         None => path,
     };
     match fs::metadata(path) {
-        Ok(metadata) if metadata.is_dir() => Err(ErrorKind::IsADirectory.into()),
+        Ok(metadata) if metadata.is_dir() => Err(Errno::EISDIR.into()),
         Ok(_) => Ok(access(path, AccessFlags::W_OK)?),
         Err(_) => Ok(access(directory, AccessFlags::W_OK | AccessFlags::X_OK)?),
     }

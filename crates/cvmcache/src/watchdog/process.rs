@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 
 use nix::errno::Errno;
 use nix::sys::prctl;
-use nix::sys::signal::SigSet;
+use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::socket::{MsgFlags, recv, send};
 use nix::unistd::{self, chdir, setsid};
 
@@ -66,6 +66,8 @@ fn watch(socket: OwnedFd, about: &About, output: Output) {
             Some(Message::Crash(crash)) => {
                 writer.write(describe(about, now, &crash));
                 writer.flush(WRITE_FIRST);
+                // A gdb that was killed may have left it stopped.
+                let _ = kill(about.process, Signal::SIGCONT);
                 let _ = tell(&socket, DONE);
                 break AFTER_CRASH;
             }
@@ -94,10 +96,11 @@ fn receive(socket: &OwnedFd) -> Option<Message> {
     loop {
         match recv(socket.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
             Ok(0) => return None,
-            Ok(length) => match Message::decode(&buffer[..length]) {
-                Some(message) => return Some(message),
-                None => {}
-            },
+            Ok(length) => {
+                if let Some(message) = Message::decode(&buffer[..length]) {
+                    return Some(message);
+                }
+            }
             Err(Errno::EINTR) => {}
             Err(_) => return None,
         }

@@ -3,6 +3,7 @@
 
 #![expect(unsafe_code, reason = "it is here to do what must not be done")]
 
+use std::error::Error;
 use std::hint::black_box;
 use std::process::{self, ExitCode};
 use std::{ptr, thread};
@@ -47,7 +48,15 @@ impl CachePlugin for Crashing {
 }
 
 fn main() -> ExitCode {
-    cvmcache::run("crashing", |_: &Options| Ok::<_, String>(Crashing))
+    cvmcache::run("crashing", make)
+}
+
+/// On the main thread: `CRASHING_SIGNAL` in the configuration is the number of a signal to raise.
+fn make(options: &Options) -> std::result::Result<Crashing, Box<dyn Error + Send + Sync>> {
+    if let Some(signal) = options.parse_value::<i32>("CRASHING_SIGNAL")? {
+        raise(Signal::try_from(signal)?)?;
+    }
+    Ok(Crashing)
 }
 
 #[inline(never)]

@@ -97,7 +97,7 @@ struct cvmcache_object_info {
   uint64_t size; /* in bytes */
   enum cvmcache_object_type type;
   int pinned;        /* not 0: somebody holds it open */
-  char *description; /* usually a path; NULL for none. A plugin's comes from malloc, and the library frees it. */
+  char *description; /* usually a path, or NULL; the library frees what a plugin sets, by free() */
 };
 
 struct cvmcache_info {
@@ -275,7 +275,7 @@ void cvmcache_options_free(char *value);
 #define LIBCVMFS_CACHE_HAS_WORKERS 1
 
 /* Says that callbacks may be called on several threads at once: nworkers of
- * cvmcache_process_requests() is how many they are, and 0 is one thread as ever. To be called before
+ * cvmcache_process_requests() is how many they are, at most 1024, and 0 is one thread as ever. To be called before
  * that. The environment variable CVMFS_CACHE_PLUGIN_CONCURRENT=yes does the same. The parts of an
  * upload and of a listing, and the changes of one object's references by one session, come one
  * after the other in any case. */

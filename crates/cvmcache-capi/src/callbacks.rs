@@ -27,48 +27,38 @@ use crate::session;
 #[derive(Debug)]
 pub(crate) struct Callbacks(layout::Callbacks);
 
-/// What a table must not lack.
-const REQUIRED: [(&str, &[&str], Capabilities); 7] = [
-    ("every plugin", &["obj_info", "pread"], Capabilities::NONE),
-    ("REFCOUNT", &["chrefcnt"], Capabilities::REFCOUNT),
-    ("WRITE", &["start_txn", "write_txn", "commit_txn", "abort_txn"], Capabilities::WRITE),
-    ("INFO", &["info"], Capabilities::INFO),
-    ("SHRINK", &["shrink"], Capabilities::SHRINK),
-    ("LIST", &["listing_begin", "listing_next", "listing_end"], Capabilities::LIST),
-    ("BREADCRUMB", &["breadcrumb_store", "breadcrumb_load"], Capabilities::BREADCRUMB),
-];
-
 impl Callbacks {
     /// Takes a table that has what it declares; otherwise says what it lacks.
     pub(crate) fn new(table: layout::Callbacks) -> Result<Self, String> {
         let declared = capabilities(&table);
-        let there = |name| match name {
-            "obj_info" => table.obj_info.is_some(),
-            "pread" => table.pread.is_some(),
-            "chrefcnt" => table.chrefcnt.is_some(),
-            "start_txn" => table.start_txn.is_some(),
-            "write_txn" => table.write_txn.is_some(),
-            "commit_txn" => table.commit_txn.is_some(),
-            "abort_txn" => table.abort_txn.is_some(),
-            "info" => table.info.is_some(),
-            "shrink" => table.shrink.is_some(),
-            "listing_begin" => table.listing_begin.is_some(),
-            "listing_next" => table.listing_next.is_some(),
-            "listing_end" => table.listing_end.is_some(),
-            "breadcrumb_store" => table.breadcrumb_store.is_some(),
-            "breadcrumb_load" => table.breadcrumb_load.is_some(),
-            _ => false,
-        };
-        for (what, names, capability) in REQUIRED {
-            if !declared.contains(capability) {
+        for (name, is_there, capability) in [
+            ("obj_info", table.obj_info.is_some(), Capabilities::NONE),
+            ("pread", table.pread.is_some(), Capabilities::NONE),
+            ("chrefcnt", table.chrefcnt.is_some(), Capabilities::REFCOUNT),
+            ("start_txn", table.start_txn.is_some(), Capabilities::WRITE),
+            ("write_txn", table.write_txn.is_some(), Capabilities::WRITE),
+            ("commit_txn", table.commit_txn.is_some(), Capabilities::WRITE),
+            ("abort_txn", table.abort_txn.is_some(), Capabilities::WRITE),
+            ("info", table.info.is_some(), Capabilities::INFO),
+            ("shrink", table.shrink.is_some(), Capabilities::SHRINK),
+            ("listing_begin", table.listing_begin.is_some(), Capabilities::LIST),
+            ("listing_next", table.listing_next.is_some(), Capabilities::LIST),
+            ("listing_end", table.listing_end.is_some(), Capabilities::LIST),
+            ("breadcrumb_store", table.breadcrumb_store.is_some(), Capabilities::BREADCRUMB),
+            ("breadcrumb_load", table.breadcrumb_load.is_some(), Capabilities::BREADCRUMB),
+        ] {
+            if is_there || !declared.contains(capability) {
                 continue;
             }
-            if let Some(name) = names.iter().find(|name| !there(**name)) {
-                return Err(format!(
-                    "the callback cvmcache_{name} is NULL, but {what} needs it; implement it, or \
-                     do not declare the capability"
-                ));
-            }
+            return Err(match capability {
+                Capabilities::NONE => {
+                    format!("the callback cvmcache_{name} is NULL, but every plugin needs it")
+                }
+                declared => format!(
+                    "the callback cvmcache_{name} is NULL, but the plugin declares {declared}: \
+                     implement it, or do not declare that"
+                ),
+            });
         }
         if declared.contains(Capabilities::SHRINK_RATE) && !declared.contains(Capabilities::INFO) {
             return Err("CVMCACHE_CAP_SHRINK_RATE goes with CVMCACHE_CAP_INFO: declare both".into());

@@ -11,7 +11,7 @@ use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use cvmcache::{Builder, Limits, Listening, Locator, Log, Running, Server, ServerError};
+use cvmcache::{Limits, Listening, Locator, Log, Running, Server, ServerError};
 
 use crate::border::complain;
 use crate::callbacks::Callbacks;
@@ -20,6 +20,9 @@ use crate::{layout, process, session};
 
 /// What clients are told that they talk to.
 const NAME: &str = "cvmcache libcvmfs_cache";
+
+/// The most threads that a system can be expected to start.
+const MAX_WORKERS: u32 = 1024;
 
 /// A plugin that serves, or is about to.
 pub(crate) struct Context {
@@ -30,7 +33,7 @@ pub(crate) struct Context {
 }
 
 enum Stage {
-    Made(Box<Builder>),
+    Made,
     Listening(Box<Listening>),
     Running(Running, Log),
     /// Somebody waits for its end, or takes the next step.
@@ -58,11 +61,10 @@ pub(crate) fn init(table: &layout::Callbacks) -> *mut layout::Context {
         }
     };
     let shared = Shared::new(State::new(callbacks));
-    let builder = Server::builder(Plugin(shared.clone())).name(NAME);
     let context = Context {
         shared,
         workers_allowed: AtomicBool::new(process::is_concurrent()),
-        stage: Mutex::new(Stage::Made(Box::new(builder))),
+        stage: Mutex::new(Stage::Made),
         changed: Condvar::new(),
     };
     let mut contexts = contexts();
@@ -104,12 +106,12 @@ impl Context {
     /// True if clients can connect from now on.
     pub(crate) fn listen(&self, locator: &OsStr) -> bool {
         let stage = mem::replace(&mut *self.stage(), Stage::Taken);
-        let Stage::Made(builder) = stage else {
+        let Stage::Made = stage else {
             complain("cvmcache_listen: the context listens already, or has ended");
             self.go_to(stage);
             return false;
         };
-        let (next, listens) = match start_listening(*builder, locator) {
+        let (next, listens) = match start_listening(&self.shared, locator) {
             Ok(listening) => (Stage::Listening(Box::new(listening)), true),
             Err(error) => {
                 match error.downcast_ref().is_some_and(ServerError::is_in_use) {
@@ -118,7 +120,8 @@ impl Context {
                     false => process::tell_failed(),
                 }
                 complain(error);
-                (Stage::Ended, false)
+                // Another locator may do.
+                (Stage::Made, false)
             }
         };
         self.go_to(next);
@@ -139,7 +142,7 @@ impl Context {
             return;
         };
         let allowed = self.workers_allowed.load(Ordering::Relaxed);
-        let workers = if allowed { nworkers as usize } else { 0 };
+        let workers = if allowed { nworkers.min(MAX_WORKERS) as usize } else { 0 };
         let next = match start_running(*listening, workers) {
             Ok((running, log)) => {
                 process::tell_ready();
@@ -194,7 +197,7 @@ impl Context {
                     stage = self.changed.wait(stage).unwrap_or_else(PoisonError::into_inner);
                 }
                 // A context that does not run is over now.
-                Stage::Made(_) | Stage::Listening(_) | Stage::Ended => {
+                Stage::Made | Stage::Listening(_) | Stage::Ended => {
                     *stage = Stage::Ended;
                     return;
                 }
@@ -223,9 +226,12 @@ impl Context {
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-fn start_listening(builder: Builder, locator: &OsStr) -> Result<Listening, Failure> {
+fn start_listening(shared: &Shared, locator: &OsStr) -> Result<Listening, Failure> {
     let locator = Locator::from_os_str(locator)?;
-    let builder = builder.supervised(process::is_supervised()).configure(&process::settings())?;
+    let builder = Server::builder(Plugin(shared.clone()))
+        .name(NAME)
+        .supervised(process::is_supervised())
+        .configure(&process::settings())?;
     Ok(process::log_meanwhile(|| builder.listen(&locator))?)
 }
 

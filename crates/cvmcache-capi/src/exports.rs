@@ -1,9 +1,9 @@
 //! What C calls: the functions of `libcvmfs_cache.h`. The header says what they do; here is what
 //! they rely on.
 //!
-//! No function panics, and each takes null pointers, with a complaint on standard error. Where a
-//! *string* is asked for, that is a pointer to bytes that end with a zero, and that nobody changes
-//! until the function returns.
+//! No function panics. Each takes null pointers, and complains on standard error where they make no
+//! sense. A *string* is a pointer to bytes that end with a zero, and that nobody changes until the
+//! function returns.
 
 #![expect(unsafe_code, reason = "the functions are called by their names, with pointers")]
 

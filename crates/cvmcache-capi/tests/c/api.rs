@@ -14,8 +14,9 @@ fn functions_do_what_the_header_says_and_take_null_pointers() {
         assert!(output.status.success(), "{}\n{said}", output.status);
         for complaint in [
             "libcvmfs_cache: cvmcache_init: the callback cvmcache_pread is NULL, but every plugin \
-             needs it; implement it, or do not declare the capability",
-            "libcvmfs_cache: cvmcache_init: the callback cvmcache_shrink is NULL, but SHRINK needs",
+             needs it",
+            "libcvmfs_cache: cvmcache_init: the callback cvmcache_shrink is NULL, but the plugin \
+             declares shrink: implement it, or do not declare that",
             "libcvmfs_cache: cvmcache_init: CVMCACHE_CAP_SHRINK_RATE goes with CVMCACHE_CAP_INFO",
             "libcvmfs_cache: cvmcache_listen: a string is NULL",
             "libcvmfs_cache: cvmcache_terminate: there is no such context",

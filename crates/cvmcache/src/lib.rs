@@ -57,6 +57,7 @@
 //! - [`Server`]: a plugin as a part of a program, or of a test.
 //! - [`Limits`]: what clients can make a plugin spend.
 //! - [`client`]: the other end of the wire.
+//! - [`watchdog`]: what is left of a plugin that crashed.
 //! - [`service`]: the rules of the protocol without a socket, for other transports and for tests.
 //!
 //! # A promise to clients
@@ -67,18 +68,23 @@
 
 pub mod client;
 mod control;
+mod fork;
 mod limits;
 mod locator;
+mod log;
 mod options;
 pub mod plugin;
 mod run;
 mod server;
 pub mod service;
 mod session;
+mod supervisor;
+pub mod watchdog;
 
 pub use control::Control;
 pub use limits::{InvalidLimit, Limits};
 pub use locator::{Locator, LocatorError};
+pub use log::Log;
 pub use options::{Options, OptionsError};
 pub use plugin::{CachePlugin, Transaction};
 pub use run::run;
@@ -86,6 +92,7 @@ pub use server::{
     AccessError, Builder, ListenError, Listening, Networks, Running, Server, ServerError, Users,
 };
 pub use session::Session;
+pub use supervisor::{Supervisor, SupervisorError};
 
 // The plugin in the README is compiled with the tests.
 #[cfg(doctest)]

@@ -119,6 +119,11 @@ impl Options {
         self.values.keys().filter_map(|key| key.to_str())
     }
 
+    /// The keys and values, sorted by key. They need not be UTF-8.
+    pub fn iter(&self) -> impl Iterator<Item = (&OsStr, &OsStr)> {
+        self.values.iter().map(|(key, value)| (key.as_os_str(), value.as_os_str()))
+    }
+
     /// Sets the value of a key.
     pub fn set(&mut self, key: impl Into<OsString>, value: impl Into<OsString>) {
         self.values.insert(key.into(), value.into());
@@ -221,6 +226,8 @@ mod tests {
     fn keys_are_listed_once_and_sorted() {
         let options = Options::parse(b"L=1\nK=1\nL=2\nno line\n\xff=1\n");
         assert_eq!(Vec::from_iter(options.keys()), ["K", "L"]);
+        let last = options.iter().last().unwrap();
+        assert_eq!(last, (OsStr::from_bytes(b"\xff"), "1".as_ref()));
     }
 
     #[test]

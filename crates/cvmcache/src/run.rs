@@ -3,14 +3,11 @@
 mod arguments;
 mod background;
 mod default_locator;
-mod logging;
-mod settings;
-mod supervise;
 mod terminal;
 
 use std::error::Error;
 use std::io::{self, IsTerminal};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{self, ExitCode};
 use std::thread;
 
@@ -19,15 +16,17 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 use tracing::{debug, info, warn};
 
-use crate::server::{ListenError, Server, ServerError};
-use crate::{CachePlugin, Control, Options};
+use crate::server::Settings;
+use crate::watchdog::{self, Watchdog, WatchdogError};
+use crate::{
+    CachePlugin, Control, Locator, Log, Options, OptionsError, Server, ServerError, Supervisor,
+};
 
 use arguments::Arguments;
 use background::Fork;
-use settings::Settings;
-use supervise::Supervisor;
 
-const DEBUG_LOG: &str = "CVMFS_CACHE_PLUGIN_DEBUGLOG";
+const LOCATOR: &str = "CVMFS_CACHE_PLUGIN_LOCATOR";
+const CRASH_DUMP: &str = "CVMFS_CACHE_PLUGIN_CRASH_DUMP";
 const TEST: &str = "CVMFS_CACHE_PLUGIN_TEST";
 
 /// A failure on the way, to be told to whoever started the program.
@@ -67,6 +66,7 @@ type Failure = Box<dyn Error + Send + Sync>;
 /// | `CVMFS_CACHE_PLUGIN_ALLOW` | networks whose clients may connect by TCP, as in `10.0.0.0/8, ::1`; default all |
 /// | `CVMFS_CACHE_PLUGIN_ALLOW_USERS` | users besides the plugin's own and root whose clients may connect by a unix socket, or `*` |
 /// | `CVMFS_CACHE_PLUGIN_DEBUGLOG` | a file to which everything is logged; default: only what matters, to standard error |
+/// | `CVMFS_CACHE_PLUGIN_CRASH_DUMP` | a file to which crashes and panics are reported; default: only syslog, and standard error |
 /// | `CVMFS_CACHE_PLUGIN_TEST` | if set: once it listens, it prints its process id and goes to the background |
 ///
 /// Other keys are the plugin's own.
@@ -81,6 +81,8 @@ type Failure = Box<dyn Error + Send + Sync>;
 /// - SIGTERM and SIGINT end it cleanly, as does SIGHUP on a terminal; a second one ends it at
 ///   once, with status 1. SIGUSR1, SIGUSR2 and otherwise SIGHUP do nothing, unless the plugin
 ///   handles them.
+/// - A [watchdog](crate::watchdog) reports what it dies of. Without one, as when there are threads
+///   already, it says so and goes on.
 /// - The limit on open descriptors is raised as far as it can be.
 ///
 /// # Exit status
@@ -145,22 +147,14 @@ where
     let by_hand = !supervised && background.is_none();
     let on_terminal = by_hand && io::stdin().is_terminal();
 
-    let _writers = logging::start(&options)?;
+    let watchdog = start_watchdog(name, &options, background.is_none());
+    let _log = Log::start(&options)?;
+    warn_of_no_dump(&watchdog, &options);
     raise_descriptor_limit();
-    let settings = Settings::from_options(&options)?;
+    let (locator, settings) = (locator(&options)?, Settings::from_options(&options)?);
     let plugin = make(&options).map_err(Into::into)?;
-    let mut builder = Server::builder(plugin)
-        .name(format!("cvmcache {name}"))
-        .workers(settings.workers)
-        .supervised(supervised)
-        .allow_users(settings.users);
-    if let Some(time) = settings.poll_for {
-        builder = builder.poll_for(time);
-    }
-    if let Some(networks) = settings.networks {
-        builder = builder.allow_networks(networks);
-    }
-    let listening = builder.listen(&settings.locator)?;
+    let builder = Server::builder(plugin).name(format!("cvmcache {name}")).supervised(supervised);
+    let listening = settings.apply(builder).listen(&locator)?;
     let locator = listening.locator()?;
     let running = listening.spawn()?;
     watch_signals(running.control().clone(), on_terminal)?;
@@ -181,8 +175,42 @@ where
     Ok(ExitCode::SUCCESS)
 }
 
+/// To be called before there are threads, which includes those of the log.
+fn start_watchdog(
+    name: &str,
+    options: &Options,
+    in_foreground: bool,
+) -> Result<Watchdog, WatchdogError> {
+    let watchdog = Watchdog::builder(name).stderr(in_foreground);
+    match options.get(CRASH_DUMP) {
+        Some(path) => watchdog.crash_dump(path).start(),
+        None => watchdog.start(),
+    }
+}
+
+/// A plugin without a watchdog is better than none.
+fn warn_of_no_dump(watchdog: &Result<Watchdog, WatchdogError>, options: &Options) {
+    if let Err(error) = watchdog {
+        warn!(%error, "a crash will not be reported");
+    }
+    if let Some(path) = options.get(CRASH_DUMP).map(Path::new)
+        && let Err(error) = watchdog::check_crash_dump(path)
+    {
+        let path = path.display();
+        let hint = "name a file in a directory that the plugin can write to";
+        warn!("{CRASH_DUMP}={path}: {error}; {hint}; crashes are reported to syslog only");
+    }
+}
+
+fn locator(options: &Options) -> Result<Locator, OptionsError> {
+    let text = options.get(LOCATOR).ok_or_else(|| {
+        options.missing(LOCATOR, format!("add a line like {LOCATOR}=unix=/path/to/socket"))
+    })?;
+    Locator::from_os_str(text).map_err(|error| options.bad_value(LOCATOR, error))
+}
+
 fn is_in_use(error: &Failure) -> bool {
-    matches!(error.downcast_ref(), Some(ServerError::Listen(ListenError::InUse { .. })))
+    error.downcast_ref().is_some_and(ServerError::is_in_use)
 }
 
 /// A client that has gone meanwhile is no reason to end: others may come.

@@ -19,6 +19,7 @@ mod mailbox;
 mod order;
 mod outbox;
 mod polling;
+mod settings;
 mod socket;
 mod workers;
 
@@ -34,7 +35,7 @@ use tracing::warn;
 
 use crate::limits::InvalidLimit;
 use crate::service::{Service, Trust};
-use crate::{CachePlugin, Control, Limits, Locator};
+use crate::{CachePlugin, Control, Limits, Locator, watchdog};
 
 use access::Access;
 pub use access::{AccessError, Networks, Users};
@@ -44,6 +45,7 @@ pub use listener::ListenError;
 use listener::Listener;
 use mailbox::{Note, mailbox};
 use polling::Polling;
+pub(crate) use settings::Settings;
 use workers::Workers;
 
 /// How long to look for requests before sleeping, unless told otherwise.
@@ -203,6 +205,13 @@ impl Listening {
         self.listener.locator()
     }
 
+    /// Runs callbacks on `count` threads after all, instead of as many as the
+    /// [builder](Builder::workers) was told.
+    pub fn workers(mut self, count: usize) -> Self {
+        self.builder.workers = count;
+        self
+    }
+
     /// Starts the I/O thread and the workers, and hands the plugin its [`Control`].
     ///
     /// # Errors
@@ -233,7 +242,10 @@ impl Listening {
             polling: Polling::new(builder.poll_for),
             state: State::default(),
         };
-        let thread = thread::Builder::new().name("io".to_owned()).spawn(|| event_loop.run())?;
+        let thread = thread::Builder::new().name("io".to_owned()).spawn(|| {
+            watchdog::prepare_thread();
+            event_loop.run()
+        })?;
         Ok(Running { control, thread })
     }
 }
@@ -280,6 +292,13 @@ pub enum ServerError {
     /// The I/O thread has panicked, which is a bug in this crate.
     #[error("the server has failed by a bug in cvmcache: please report it with what it has logged")]
     Panicked,
+}
+
+impl ServerError {
+    /// True if another process serves the locator: clients find that one there.
+    pub fn is_in_use(&self) -> bool {
+        matches!(self, Self::Listen(ListenError::InUse { .. }))
+    }
 }
 
 impl std::fmt::Debug for Builder {

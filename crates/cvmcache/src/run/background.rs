@@ -8,6 +8,7 @@ use nix::sys::wait::waitpid;
 use nix::unistd::{self, ForkResult, Pid};
 
 use super::terminal;
+use crate::fork;
 
 /// The two processes after the fork.
 pub(super) enum Fork {
@@ -23,9 +24,7 @@ pub(super) struct Background(File);
 /// Splits the process in two. To be called before there are threads.
 pub(super) fn fork() -> io::Result<Fork> {
     let (receiver, sender) = unistd::pipe()?;
-    #[expect(unsafe_code, reason = "the only way to go on in a process that nobody waits for")]
-    // SAFETY: there is only this thread, so the child is as able as the parent.
-    match unsafe { unistd::fork() }? {
+    match fork::fork()? {
         ForkResult::Parent { child } => {
             drop(sender);
             wait_until_ready(child, receiver.into()).map(Fork::Parent)

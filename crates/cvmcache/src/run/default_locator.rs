@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use nix::unistd::geteuid;
 use thiserror::Error;
 
-use super::settings::LOCATOR;
+use super::LOCATOR;
 use crate::Options;
 
 /// There is no place for a socket.

@@ -17,6 +17,7 @@ use tracing::warn;
 use super::mailbox::{Mailbox, Note};
 use super::order::Lane;
 use crate::service::{OpenSession, Service};
+use crate::watchdog;
 
 /// A request on its way to the service.
 #[derive(Debug)]
@@ -103,7 +104,10 @@ impl Workers {
         let (queue, service) = (self.queue.clone(), self.service.clone());
         let mailbox = self.mailbox.clone();
         let name = format!("worker-{}", threads.len());
-        let work = move || work(&queue, &service, &mailbox);
+        let work = move || {
+            watchdog::prepare_thread();
+            work(&queue, &service, &mailbox);
+        };
         threads.push(thread::Builder::new().name(name).spawn(work)?);
         Ok(())
     }

@@ -2,9 +2,11 @@
 
 #![allow(dead_code, unreachable_pub, reason = "every test uses a part of it")]
 
+pub mod crashes;
 pub mod plugin;
 pub mod served;
 pub mod sessions;
+pub mod told_to;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};

@@ -5,6 +5,7 @@
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
@@ -20,8 +21,9 @@ pub const LIMIT: Duration = Duration::from_secs(30);
 
 /// The program of an example. Cargo builds tests of examples with the tests, but not programs.
 pub fn program(name: &'static str) -> &'static Path {
-    static PROGRAMS: [OnceLock<PathBuf>; 2] = [OnceLock::new(), OnceLock::new()];
-    let cell = &PROGRAMS[usize::from(name == "ram")];
+    const NAMES: [&str; 3] = ["null", "ram", "crashing"];
+    static PROGRAMS: [OnceLock<PathBuf>; NAMES.len()] = [const { OnceLock::new() }; NAMES.len()];
+    let cell = &PROGRAMS[NAMES.iter().position(|&it| it == name).expect("one of them")];
     cell.get_or_init(|| {
         let build = escargot::CargoBuild::new().package("cvmcache").example(name).current_target();
         build.run().expect("cargo builds it").path().to_owned()
@@ -91,6 +93,14 @@ impl Plugin {
     pub fn signal(&self, signal: Signal) {
         let child = self.child.as_ref().expect("it was started");
         kill(Pid::from_raw(child.id() as i32), signal).expect("it has not been waited for");
+    }
+
+    /// Waits for the end by a signal and returns that.
+    pub fn wait_for_signal(&mut self) -> Signal {
+        let mut child = self.child.take().expect("it was started");
+        let status = child.wait().expect("it ends");
+        let signal = status.signal().unwrap_or_else(|| panic!("ended by no signal: {status}"));
+        Signal::try_from(signal).expect("a signal")
     }
 
     /// Waits for the end and returns the exit status.

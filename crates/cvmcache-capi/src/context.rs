@@ -1,0 +1,241 @@
+//! The life of a context: made, listening, running, ended, gone.
+//!
+//! C holds a pointer that points nowhere: it is the number of a context, never used again. So
+//! nothing a plugin does with an old pointer can do harm, and a context may be waited for on one
+//! thread and ended on another.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::mem;
+use std::ptr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use cvmcache::{Limits, Listening, Locator, Log, Running, Server, ServerError};
+
+use crate::border::complain;
+use crate::callbacks::Callbacks;
+use crate::plugin::{Plugin, Shared, State};
+use crate::{layout, process, session};
+
+/// What clients are told that they talk to.
+const NAME: &str = "cvmcache libcvmfs_cache";
+
+/// The most threads that a system can be expected to start.
+const MAX_WORKERS: u32 = 1024;
+
+/// A plugin that serves, or is about to.
+pub(crate) struct Context {
+    shared: Shared,
+    workers_allowed: AtomicBool,
+    stage: Mutex<Stage>,
+    changed: Condvar,
+}
+
+enum Stage {
+    Made,
+    Listening(Box<Listening>),
+    Running(Running, Log),
+    /// Somebody waits for its end, or takes the next step.
+    Taken,
+    Ended,
+}
+
+/// All contexts by the numbers that C has for them.
+static CONTEXTS: Mutex<Contexts> = Mutex::new(Contexts { last: 0, by_number: BTreeMap::new() });
+
+struct Contexts {
+    last: usize,
+    by_number: BTreeMap<usize, Arc<Context>>,
+}
+
+/// Makes a context for a table of callbacks.
+pub(crate) fn init(table: &layout::Callbacks) -> *mut layout::Context {
+    process::prepare();
+    let callbacks = match Callbacks::new(*table) {
+        Ok(callbacks) => callbacks,
+        Err(reason) => {
+            complain(format_args!("cvmcache_init: {reason}"));
+            process::tell_failed();
+            return ptr::null_mut();
+        }
+    };
+    let shared = Shared::new(State::new(callbacks));
+    let context = Context {
+        shared,
+        workers_allowed: AtomicBool::new(process::is_concurrent()),
+        stage: Mutex::new(Stage::Made),
+        changed: Condvar::new(),
+    };
+    let mut contexts = contexts();
+    contexts.last += 1;
+    let number = contexts.last;
+    contexts.by_number.insert(number, Arc::new(context));
+    ptr::without_provenance_mut(number)
+}
+
+/// The context that C means; `None`, and a complaint, if there is none.
+pub(crate) fn find(function: &str, pointer: *mut layout::Context) -> Option<Arc<Context>> {
+    let found = contexts().by_number.get(&pointer.addr()).cloned();
+    if found.is_none() {
+        complain(format_args!(
+            "{function}: there is no such context; take what cvmcache_init has returned, and \
+             nothing after cvmcache_wait_for"
+        ));
+    }
+    found
+}
+
+/// Waits for the end of a context, and forgets it.
+pub(crate) fn wait_for(pointer: *mut layout::Context) {
+    let Some(context) = find("cvmcache_wait_for", pointer) else { return };
+    if session::in_callback() {
+        complain("cvmcache_wait_for was called in a callback, and would wait for ever");
+        return;
+    }
+    context.wait();
+    let gone = contexts().by_number.remove(&pointer.addr());
+    drop(gone);
+}
+
+fn contexts() -> MutexGuard<'static, Contexts> {
+    CONTEXTS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Context {
+    /// True if clients can connect from now on.
+    pub(crate) fn listen(&self, locator: &OsStr) -> bool {
+        let stage = mem::replace(&mut *self.stage(), Stage::Taken);
+        let Stage::Made = stage else {
+            complain("cvmcache_listen: the context listens already, or has ended");
+            self.go_to(stage);
+            return false;
+        };
+        let (next, listens) = match start_listening(&self.shared, locator) {
+            Ok(listening) => (Stage::Listening(Box::new(listening)), true),
+            Err(error) => {
+                match error.downcast_ref().is_some_and(ServerError::is_in_use) {
+                    // The client will find the other process.
+                    true => process::tell_ready(),
+                    false => process::tell_failed(),
+                }
+                complain(error);
+                // Another locator may do.
+                (Stage::Made, false)
+            }
+        };
+        self.go_to(next);
+        listens
+    }
+
+    /// Lets `nworkers` of [`process_requests`](Self::process_requests) mean something.
+    pub(crate) fn allow_workers(&self) {
+        self.workers_allowed.store(true, Ordering::Relaxed);
+    }
+
+    /// Starts the threads.
+    pub(crate) fn process_requests(&self, nworkers: u32) {
+        let stage = mem::replace(&mut *self.stage(), Stage::Taken);
+        let Stage::Listening(listening) = stage else {
+            complain("cvmcache_process_requests: the context does not listen, or runs already");
+            self.go_to(stage);
+            return;
+        };
+        let allowed = self.workers_allowed.load(Ordering::Relaxed);
+        let workers = if allowed { nworkers.min(MAX_WORKERS) as usize } else { 0 };
+        let next = match start_running(*listening, workers) {
+            Ok((running, log)) => {
+                process::tell_ready();
+                Stage::Running(running, log)
+            }
+            Err(error) => {
+                process::tell_failed();
+                complain(error);
+                Stage::Ended
+            }
+        };
+        self.go_to(next);
+    }
+
+    pub(crate) fn ask_detach(&self) {
+        if let Some(control) = self.shared.control.get() {
+            control.ask_detach();
+        }
+    }
+
+    /// Ends the threads. Waits for that unless it is waited for already: by a thread that this may
+    /// have interrupted, if it is called by a signal handler, or by the one that runs the callback.
+    pub(crate) fn terminate(&self) {
+        let Some(control) = self.shared.control.get() else { return };
+        control.terminate();
+        if session::in_callback() {
+            return;
+        }
+        let mut stage = self.stage();
+        match mem::replace(&mut *stage, Stage::Taken) {
+            Stage::Running(running, log) => {
+                drop(stage);
+                self.finish(running, log);
+            }
+            other => *stage = other,
+        }
+    }
+
+    pub(crate) fn max_object_size(&self) -> u32 {
+        Limits::default().max_object_size
+    }
+
+    fn wait(&self) {
+        let mut stage = self.stage();
+        loop {
+            match mem::replace(&mut *stage, Stage::Taken) {
+                Stage::Running(running, log) => {
+                    drop(stage);
+                    return self.finish(running, log);
+                }
+                Stage::Taken => {
+                    stage = self.changed.wait(stage).unwrap_or_else(PoisonError::into_inner);
+                }
+                // A context that does not run is over now.
+                Stage::Made | Stage::Listening(_) | Stage::Ended => {
+                    *stage = Stage::Ended;
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Waits for the end of the threads, and tells who waits for it, too.
+    fn finish(&self, running: Running, log: Log) {
+        if let Err(error) = running.wait() {
+            complain(error);
+        }
+        drop(log);
+        self.go_to(Stage::Ended);
+    }
+
+    fn go_to(&self, stage: Stage) {
+        *self.stage() = stage;
+        self.changed.notify_all();
+    }
+
+    fn stage(&self) -> MutexGuard<'_, Stage> {
+        self.stage.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+fn start_listening(shared: &Shared, locator: &OsStr) -> Result<Listening, Failure> {
+    let locator = Locator::from_os_str(locator)?;
+    let builder = Server::builder(Plugin(shared.clone()))
+        .name(NAME)
+        .supervised(process::is_supervised())
+        .configure(&process::settings())?;
+    Ok(process::log_meanwhile(|| builder.listen(&locator))?)
+}
+
+fn start_running(listening: Listening, workers: usize) -> Result<(Running, Log), Failure> {
+    let log = process::start_log()?;
+    Ok((listening.workers(workers).spawn()?, log))
+}

@@ -1,0 +1,30 @@
+//! `libcvmfs_cache` for C and C++: the interface, revision 5, that existing CernVM-FS cache plugins
+//! are written against, on top of the SDK.
+//!
+//! What a C program calls is in [`exports`], and what it shares with this library in [`layout`];
+//! `include/libcvmfs_cache.h` says the same in C. Behind it:
+//!
+//! ```text
+//!  exports ──► context ──► plugin ──► callbacks ──► the plugin's code
+//!          │               transaction, listing     │
+//!          ├─► options, hash, watchdog              │
+//!          └─► session ◄────────────────────────────┘ who asks
+//! ```
+//!
+//! Pointers are dealt with where they come in (`exports`, `border`) and where they go out
+//! (`callbacks`); the rest is safe Rust.
+
+mod border;
+mod callbacks;
+mod context;
+pub mod exports;
+mod hash;
+pub mod layout;
+mod listing;
+mod options;
+mod plugin;
+mod process;
+mod references;
+mod session;
+mod transaction;
+mod watchdog;

@@ -1,0 +1,119 @@
+//! The table of callbacks as a plugin of the SDK.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use cvmcache::plugin::{
+    Breadcrumb, CacheInfo, Capabilities, Data, Listing, NewObject, ObjectId, ObjectInfo,
+    ObjectType, Result, Status,
+};
+use cvmcache::{CachePlugin, Control, Session, Transaction};
+
+use crate::callbacks::Callbacks;
+use crate::listing::Entries;
+use crate::references::References;
+use crate::session::c_string;
+use crate::transaction::Upload;
+
+/// A plugin, with what its uploads and listings share with it.
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) callbacks: Callbacks,
+    pub(crate) references: References,
+    pub(crate) control: OnceLock<Control>,
+    next_upload: AtomicU64,
+    next_listing: AtomicU64,
+}
+
+pub(crate) type Shared = Arc<State>;
+
+impl State {
+    pub(crate) fn new(callbacks: Callbacks) -> Self {
+        Self {
+            callbacks,
+            references: References::default(),
+            control: OnceLock::new(),
+            next_upload: AtomicU64::new(1),
+            next_listing: AtomicU64::new(1),
+        }
+    }
+}
+
+/// What the server calls.
+#[derive(Debug)]
+pub(crate) struct Plugin(pub(crate) Shared);
+
+impl CachePlugin for Plugin {
+    fn capabilities(&self) -> Capabilities {
+        self.0.callbacks.capabilities()
+    }
+
+    fn change_refcount(&self, session: &Session, id: &ObjectId, by: i32) -> Result<()> {
+        let result = self.0.callbacks.chrefcnt(session, id, by);
+        match result {
+            Ok(()) => self.0.references.add(*id, by),
+            Err(_) => self.0.references.forget(id),
+        }
+        result
+    }
+
+    fn object_info(&self, session: &Session, id: &ObjectId) -> Result<ObjectInfo> {
+        self.0.callbacks.obj_info(session, id)
+    }
+
+    /// Plugins may take it for granted that the object is there.
+    fn read(&self, session: &Session, id: &ObjectId, offset: u64, len: u32) -> Result<Data> {
+        if !self.0.references.hold(id) {
+            self.0.callbacks.obj_info(session, id)?;
+        }
+        self.0.callbacks.pread(session, id, offset, len)
+    }
+
+    fn begin(&self, session: &Session, object: NewObject) -> Result<Box<dyn Transaction>> {
+        let id = self.0.next_upload.fetch_add(1, Ordering::Relaxed);
+        self.0.callbacks.start_txn(session, id, &object)?;
+        Ok(Box::new(Upload::new(self.0.clone(), session.clone(), object.id, id)))
+    }
+
+    fn info(&self, session: &Session) -> Result<CacheInfo> {
+        self.0.callbacks.info(session)
+    }
+
+    fn shrink(&self, session: &Session, target: u64) -> Result<u64> {
+        self.0.callbacks.shrink(session, target)
+    }
+
+    fn list(&self, session: &Session, object_type: ObjectType) -> Result<Listing> {
+        let id = self.0.next_listing.fetch_add(1, Ordering::Relaxed);
+        self.0.callbacks.listing_begin(session, id, object_type)?;
+        Ok(Box::new(Entries::new(self.0.clone(), session.clone(), id)))
+    }
+
+    fn store_breadcrumb(
+        &self,
+        session: &Session,
+        repository: &[u8],
+        breadcrumb: Breadcrumb,
+    ) -> Result<()> {
+        let repository = repository_name(repository)?;
+        self.0.callbacks.breadcrumb_store(session, &repository, breadcrumb)
+    }
+
+    fn load_breadcrumb(&self, session: &Session, repository: &[u8]) -> Result<Breadcrumb> {
+        let repository = repository_name(repository)?;
+        self.0.callbacks.breadcrumb_load(session, &repository)
+    }
+
+    fn started(&self, control: Control) {
+        // The server says so once.
+        let _ = self.0.control.set(control);
+    }
+}
+
+/// The name as C has it. One with a zero byte would be another name there.
+fn repository_name(name: &[u8]) -> Result<std::ffi::CString> {
+    if name.contains(&0) {
+        return Err(Status::Malformed);
+    }
+    Ok(c_string(name))
+}

@@ -1,0 +1,143 @@
+//! What belongs to the process, and not to one context: descriptors 0 to 2, the client that has
+//! started it, signals and the log.
+
+use std::env;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, IntoRawFd};
+use std::sync::{Mutex, MutexGuard, Once, PoisonError};
+
+use cvmcache::{Log, Options, OptionsError, Supervisor};
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::sys::signal::{SigHandler, Signal, signal};
+use tracing::level_filters::LevelFilter;
+
+use crate::border::complain;
+
+/// Says that callbacks may be called on several threads at once.
+const CONCURRENT: &str = "CVMFS_CACHE_PLUGIN_CONCURRENT";
+
+/// What the environment may say to the server. The configuration file is the plugin's, and this
+/// library does not know it.
+const SETTINGS: [&str; 4] = [
+    "CVMFS_CACHE_PLUGIN_ALLOW",
+    "CVMFS_CACHE_PLUGIN_ALLOW_USERS",
+    "CVMFS_CACHE_PLUGIN_DEBUGLOG",
+    "CVMFS_CACHE_PLUGIN_POLL",
+];
+
+/// The client that has started this process.
+enum Client {
+    /// Nobody has looked yet.
+    Unknown,
+    None,
+    Waits(Supervisor),
+    /// It was told what it has waited for, or cannot be told.
+    Told,
+}
+
+static CLIENT: Mutex<Client> = Mutex::new(Client::Unknown);
+
+/// Gets the process into order. Whatever a plugin calls first calls this.
+pub(crate) fn prepare() {
+    static PREPARED: Once = Once::new();
+    PREPARED.call_once(|| {
+        if let Err(error) = open_standard_descriptors() {
+            complain(format_args!("cannot open /dev/null: {error}"));
+        }
+        let mut client = client();
+        *client = match Supervisor::from_env() {
+            Ok(Some(supervisor)) => Client::Waits(supervisor),
+            Ok(None) => Client::None,
+            Err(error) => {
+                complain(error);
+                Client::Told
+            }
+        };
+    });
+}
+
+/// Takes the lowest descriptors, if they are free: otherwise the next files that are opened get
+/// them, and whatever is printed goes there.
+fn open_standard_descriptors() -> io::Result<()> {
+    loop {
+        let null = File::options().read(true).write(true).open("/dev/null")?;
+        if null.as_raw_fd() > 2 {
+            return Ok(());
+        }
+        // Programs that the plugin starts want it, too.
+        fcntl(&null, FcntlArg::F_SETFD(FdFlag::empty()))?;
+        let _stays_open = null.into_raw_fd();
+    }
+}
+
+/// True if a client has started this process.
+pub(crate) fn is_supervised() -> bool {
+    prepare();
+    !matches!(*client(), Client::None | Client::Unknown)
+}
+
+/// Tells the client that waits, if there is one, that it can connect.
+pub(crate) fn tell_ready() {
+    tell(Supervisor::ready);
+}
+
+/// Tells the client that waits, if there is one, that nobody will be there.
+pub(crate) fn tell_failed() {
+    tell(Supervisor::failed);
+}
+
+fn tell(what: fn(&mut Supervisor) -> io::Result<()>) {
+    let mut client = client();
+    if let Client::Waits(supervisor) = &mut *client {
+        if let Err(error) = what(supervisor) {
+            complain(format_args!("cannot tell the client that waits for this plugin: {error}"));
+        }
+        *client = Client::Told;
+    }
+}
+
+fn client() -> MutexGuard<'static, Client> {
+    CLIENT.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What the environment says to the server.
+pub(crate) fn settings() -> Options {
+    let mut options = Options::new();
+    for key in SETTINGS {
+        if let Some(value) = env::var_os(key) {
+            options.set(key, value);
+        }
+    }
+    options
+}
+
+/// True if the environment says that callbacks may be called on several threads at once.
+pub(crate) fn is_concurrent() -> bool {
+    env::var_os(CONCURRENT).is_some_and(|value| value == "yes")
+}
+
+/// Starts the log, and has writing to a socket that is closed fail instead of ending the process.
+/// To be called once there will be no fork any more: the log has threads.
+pub(crate) fn start_log() -> Result<Log, OptionsError> {
+    ignore_broken_pipes();
+    Log::start(&settings())
+}
+
+/// Has what is logged before there are threads go to standard error.
+pub(crate) fn log_meanwhile<T>(body: impl FnOnce() -> T) -> T {
+    let subscriber = tracing_subscriber::fmt()
+        .with_writer(io::stderr)
+        .with_target(false)
+        .with_max_level(LevelFilter::INFO)
+        .finish();
+    tracing::subscriber::with_default(subscriber, body)
+}
+
+#[expect(unsafe_code, reason = "what is done with a signal is the whole process's")]
+fn ignore_broken_pipes() {
+    // SAFETY: no handler is installed that could do what is not allowed in one.
+    if let Err(error) = unsafe { signal(Signal::SIGPIPE, SigHandler::SigIgn) } {
+        complain(format_args!("cannot ignore SIGPIPE: {error}"));
+    }
+}

@@ -1,0 +1,65 @@
+//! Which objects the plugin has promised to keep, so that a read need not ask whether they are
+//! there.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use cvmcache::plugin::ObjectId;
+
+/// The references that the plugin counts, as far as it has confirmed them.
+#[derive(Debug, Default)]
+pub(crate) struct References(Mutex<HashMap<ObjectId, u64>>);
+
+impl References {
+    /// True if the plugin must not evict the object.
+    pub(crate) fn hold(&self, id: &ObjectId) -> bool {
+        self.lock().contains_key(id)
+    }
+
+    /// Takes note of a change that the plugin has made.
+    pub(crate) fn add(&self, id: ObjectId, by: i32) {
+        let mut references = self.lock();
+        let change = u64::from(by.unsigned_abs());
+        let count = references.get(&id).copied().unwrap_or(0);
+        let count =
+            if by < 0 { count.saturating_sub(change) } else { count.saturating_add(change) };
+        if count == 0 {
+            references.remove(&id);
+        } else {
+            references.insert(id, count);
+        }
+    }
+
+    /// Takes note that the plugin counts otherwise: then nothing is promised.
+    pub(crate) fn forget(&self, id: &ObjectId) {
+        self.lock().remove(id);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<ObjectId, u64>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cvmcache::plugin::HashAlgorithm;
+
+    use super::*;
+
+    #[test]
+    fn an_object_is_held_until_its_last_reference_is_gone() {
+        let id = ObjectId::new(HashAlgorithm::Sha1, [1; 20]);
+        let references = References::default();
+        references.add(id, 0);
+        references.add(id, -1);
+        assert!(!references.hold(&id));
+        references.add(id, 2);
+        references.add(id, -1);
+        assert!(references.hold(&id));
+        references.add(id, -1);
+        assert!(!references.hold(&id));
+        references.add(id, 5);
+        references.forget(&id);
+        assert!(!references.hold(&id));
+    }
+}

@@ -1,0 +1,47 @@
+//! An upload, by its number.
+
+use bytes::{Bytes, BytesMut};
+use cvmcache::plugin::{ObjectId, Result};
+use cvmcache::{Session, Transaction};
+
+use crate::plugin::Shared;
+
+/// An upload that the plugin has begun.
+pub(crate) struct Upload {
+    shared: Shared,
+    session: Session,
+    object: ObjectId,
+    id: u64,
+    /// True until the plugin was told how it ended.
+    open: bool,
+}
+
+impl Upload {
+    pub(crate) fn new(shared: Shared, session: Session, object: ObjectId, id: u64) -> Self {
+        Self { shared, session, object, id, open: true }
+    }
+}
+
+impl Transaction for Upload {
+    fn write(&mut self, data: Bytes) -> Result<()> {
+        // A callback may write to its buffer. Nobody else has these bytes, so they are not copied.
+        let mut data = data.try_into_mut().unwrap_or_else(|data| BytesMut::from(&data[..]));
+        self.shared.callbacks.write_txn(&self.session, self.id, &mut data)
+    }
+
+    /// Whatever comes of it, plugins take the upload for ended: there is no `abort_txn` after this.
+    fn commit(mut self: Box<Self>) -> Result<()> {
+        self.open = false;
+        self.shared.callbacks.commit_txn(&self.session, self.id)?;
+        self.shared.references.add(self.object, 1);
+        Ok(())
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        if self.open {
+            self.shared.callbacks.abort_txn(&self.session, self.id);
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! The watchdog of the SDK, for C: one for the process, from when it is spawned until it is
+//! terminated.
+
+use std::env;
+use std::ffi::OsStr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use cvmcache::watchdog::Watchdog;
+
+use crate::border::complain;
+
+static WATCHDOG: Mutex<Option<Watchdog>> = Mutex::new(None);
+
+/// Starts it, if there is none.
+pub(crate) fn spawn(crash_dump: Option<&OsStr>) {
+    let mut watchdog = watchdog();
+    if watchdog.is_some() {
+        return;
+    }
+    let builder = Watchdog::builder(program());
+    let builder = match crash_dump {
+        Some(file) => builder.crash_dump(file),
+        None => builder,
+    };
+    match builder.start() {
+        Ok(started) => *watchdog = Some(started),
+        // A plugin without a watchdog is better than none.
+        Err(error) => complain(format_args!("{error}: a crash will not be reported")),
+    }
+}
+
+/// Ends it, if there is one.
+pub(crate) fn terminate() {
+    let watchdog = watchdog().take();
+    drop(watchdog);
+}
+
+/// What the plugin goes by in reports.
+fn program() -> String {
+    let path = env::current_exe().ok();
+    let name = path.as_ref().and_then(|path| path.file_name());
+    name.map_or_else(|| "plugin".to_owned(), |name| name.to_string_lossy().into_owned())
+}
+
+fn watchdog() -> MutexGuard<'static, Option<Watchdog>> {
+    WATCHDOG.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,81 @@
+//! The same programs under valgrind: no errors, and nothing lost.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use cvmcache_testkit::{PluginCommand, Suite};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::install::{Library, program, run};
+
+/// Cases that list thousands of objects: half a minute each, and what they do others do, too.
+const LONG: [&str; 5] = [
+    "list-in-parts",
+    "list-in-turns",
+    "listing-unfinished",
+    "listing-after-its-end",
+    "listing-foreign",
+];
+
+/// What valgrind exits with if it has found something.
+const FOUND: i32 = 99;
+
+fn valgrind() -> Vec<String> {
+    let suppressions: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/c/valgrind.supp");
+    let mut command: Vec<String> =
+        ["valgrind", "--quiet", "--leak-check=full"].map(Into::into).into();
+    command.push("--errors-for-leak-kinds=definite,indirect,possible".to_owned());
+    command.push("--show-leak-kinds=definite,indirect,possible".to_owned());
+    // The watchdog is not what this is about.
+    command.push("--child-silent-after-fork=yes".to_owned());
+    command.push(format!("--error-exitcode={FOUND}"));
+    command.push(format!("--suppressions={}", suppressions.display()));
+    command
+}
+
+#[test]
+fn functions_lose_no_memory() {
+    let directory = tempfile::tempdir().unwrap();
+    let words = valgrind();
+    let mut command = Command::new(&words[0]);
+    command.args(&words[1..]).arg(program("api.c", Library::Shared)).arg(directory.path());
+    run(&mut command, "valgrind");
+}
+
+/// Runs cases against a plugin under valgrind, which then has to end with nothing to say.
+fn runs_clean(source: &str, suite: Suite) {
+    let mut words = valgrind();
+    words.push(program(source, Library::Shared).display().to_string());
+    words.push("{conf}".to_owned());
+    let command: PluginCommand = shlex::try_join(words.iter().map(String::as_str))
+        .expect("no zero bytes")
+        .parse()
+        .expect("a command");
+    let plugin = command.option("CVMFS_CACHE_PLUGIN_SIZE", "100").start();
+    let mut plugin = plugin.unwrap_or_else(|error| {
+        panic!("{error}; is the Debian package valgrind installed?");
+    });
+    let suite = suite.may_evict(true).timeout(Duration::from_secs(60));
+    suite.run(plugin.locator().clone()).expect("it lets clients in").assert_good();
+    kill(Pid::from_raw(plugin.pid().cast_signed()), Signal::SIGTERM).expect("it runs");
+    let ended = plugin.wait_for(Duration::from_secs(60)).expect("a child");
+    let ended = ended.expect("it ends within a minute");
+    assert_eq!(ended.code(), Some(0), "{ended}\n{}", plugin.log());
+}
+
+#[test]
+fn a_plugin_in_c_runs_clean_under_all_but_the_longest_cases() {
+    let all = Suite::new().hostile(true);
+    let names = all.cases().map(|case| case.name()).filter(|name| !LONG.contains(name));
+    let suite = names.fold(Suite::new().hostile(true), |suite, name| suite.filter(name));
+    runs_clean("store.c", suite);
+}
+
+#[test]
+fn a_plugin_in_cpp_runs_clean() {
+    let subjects = ["breadcrumb", "info", "list-pinned", "read-", "ref", "reload", "upload"];
+    let suite = subjects.into_iter().fold(Suite::new(), |suite, subject| suite.filter(subject));
+    runs_clean("store.cpp", suite);
+}

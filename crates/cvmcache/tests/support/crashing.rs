@@ -1,0 +1,105 @@
+//! A plugin that crashes when it is told to: by a read of an object whose digest is all one byte,
+//! which says how. Only for tests.
+
+#![expect(unsafe_code, reason = "it is here to do what must not be done")]
+
+use std::error::Error;
+use std::hint::black_box;
+use std::process::{self, ExitCode};
+use std::{ptr, thread};
+
+use cvmcache::plugin::*;
+use cvmcache::{CachePlugin, Options, Session};
+use nix::libc;
+use nix::sys::signal::{Signal, raise};
+
+/// What a read makes it do, besides raising the signal of that number.
+#[path = "told_to.rs"]
+mod told_to;
+
+struct Crashing;
+
+impl CachePlugin for Crashing {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::NONE
+    }
+
+    fn object_info(&self, _: &Session, _: &ObjectId) -> Result<ObjectInfo> {
+        Ok(ObjectInfo { size: 3, object_type: ObjectType::Regular })
+    }
+
+    fn read(&self, _: &Session, id: &ObjectId, _: u64, _: u32) -> Result<Data> {
+        match id.digest()[0] {
+            told_to::NOTHING => {}
+            told_to::USE_NULL => use_null(),
+            told_to::OVERFLOW => _ = overflow(0),
+            told_to::OVERFLOW_IN_C => overflow_in_c(),
+            told_to::ABORT => process::abort(),
+            told_to::PANIC => panic!("told to panic"),
+            told_to::EXIT => process::exit(3),
+            told_to::CRASH_IN_HANDLER => crash_in_handler(),
+            signal => {
+                let signal = Signal::try_from(i32::from(signal)).map_err(|_| Status::NoEntry)?;
+                raise(signal).map_err(|_| Status::IoErr)?;
+            }
+        }
+        Ok(b"abc".to_vec().into())
+    }
+}
+
+fn main() -> ExitCode {
+    cvmcache::run("crashing", make)
+}
+
+/// On the main thread: `CRASHING_SIGNAL` in the configuration is the number of a signal to raise.
+fn make(options: &Options) -> std::result::Result<Crashing, Box<dyn Error + Send + Sync>> {
+    if let Some(signal) = options.parse_value::<i32>("CRASHING_SIGNAL")? {
+        raise(Signal::try_from(signal)?)?;
+    }
+    Ok(Crashing)
+}
+
+#[inline(never)]
+fn use_null() {
+    // SAFETY: none; this is the crash.
+    black_box(unsafe { libc::strlen(black_box(ptr::null())) });
+}
+
+#[inline(never)]
+#[expect(unconditional_recursion, reason = "this is the crash")]
+fn overflow(depth: u64) -> u64 {
+    black_box(overflow(black_box(depth + 1))) + 1
+}
+
+/// The same where nobody has made an alternate stack.
+fn overflow_in_c() {
+    extern "C" fn begin(_: *mut libc::c_void) -> *mut libc::c_void {
+        overflow(0);
+        ptr::null_mut()
+    }
+    let mut thread = 0;
+    // SAFETY: the function takes no arguments and uses nothing of this thread's.
+    unsafe {
+        libc::pthread_create(&mut thread, ptr::null(), begin, ptr::null_mut());
+        libc::pthread_join(thread, ptr::null_mut());
+    }
+}
+
+/// Crashes on a thread whose alternate stack has no room for what a handler does.
+fn crash_in_handler() {
+    let crashing = thread::spawn(|| {
+        // SAFETY: none; this is what makes the handler crash. Below the stack there is a page
+        // that nobody may use.
+        unsafe {
+            let page = usize::try_from(libc::sysconf(libc::_SC_PAGESIZE)).unwrap_or(4096);
+            let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+            let memory = libc::mmap(ptr::null_mut(), 2 * page, libc::PROT_NONE, flags, -1, 0);
+            let usable = memory.byte_add(page);
+            libc::mprotect(usable, page, libc::PROT_READ | libc::PROT_WRITE);
+            let stack = libc::stack_t { ss_sp: usable, ss_flags: 0, ss_size: libc::MINSIGSTKSZ };
+            libc::sigaltstack(&stack, ptr::null_mut());
+        }
+        use_null();
+    });
+    let _ = crashing.join();
+}

@@ -1,0 +1,12 @@
+//! Numbers that are no signal's. The plugin that crashes and the tests that tell it to have them.
+
+#![allow(dead_code, unreachable_pub, reason = "every program uses a part of it")]
+
+pub const NOTHING: u8 = 100;
+pub const USE_NULL: u8 = 101;
+pub const OVERFLOW: u8 = 102;
+pub const OVERFLOW_IN_C: u8 = 103;
+pub const ABORT: u8 = 104;
+pub const PANIC: u8 = 105;
+pub const EXIT: u8 = 106;
+pub const CRASH_IN_HANDLER: u8 = 107;

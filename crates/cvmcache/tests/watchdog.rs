@@ -285,7 +285,6 @@ fn started_by_a_client_it_leaves_a_dump() {
     let config = plugin.configure(&format!("CVMFS_CACHE_PLUGIN_CRASH_DUMP={}\n", dump.display()));
     let mut supervised = Supervised::start(plugin, &config);
     assert_eq!(supervised.answer(), Some(b'C'));
-    // The client sees the end of the pipe when it ends, and not when the watchdog does.
     let pid = supervised.plugin.child.as_ref().unwrap().id() as i32;
     let watchdog = watchdog_of(pid);
     tell(&mut supervised.plugin.client(), told_to::USE_NULL);

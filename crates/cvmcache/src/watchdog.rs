@@ -34,7 +34,7 @@
 //! # What it costs
 //!
 //! A process that sleeps, and a thread that sleeps in the plugin. A plugin that crashes waits for at
-//! most 30 s until it is looked at: gdb gets 15 s of that. It is let go when the report is written,
+//! most 30 s until it is looked at: gdb gets 20 s of that. It is let go when the report is written,
 //! or after 2 s if the file system stands still; the watchdog writes on for at most a minute.
 
 // Why it is as it is.

@@ -108,12 +108,18 @@ fn without_gdb_all_threads_have_stacks_with_names_and_lines() {
 
 #[test]
 fn with_gdb_the_stacks_are_its() {
-    let mut f = Crashing::new();
-    let mut command = f.command("CVMFS_CACHE_PLUGIN_WORKERS=1\n");
-    command.env("PATH", std::env::var_os("PATH").unwrap());
-    f.spawn(&mut command);
-    assert_eq!(f.crash(told_to::USE_NULL), Signal::SIGSEGV);
-    let dump = f.dump();
+    let crash = || {
+        let mut f = Crashing::new();
+        let mut command = f.command("CVMFS_CACHE_PLUGIN_WORKERS=1\n");
+        command.env("PATH", std::env::var_os("PATH").unwrap());
+        f.spawn(&mut command);
+        assert_eq!(f.crash(told_to::USE_NULL), Signal::SIGSEGV);
+        f.dump()
+    };
+    // On a machine that is busy enough, gdb does not have the time it needs, and the watchdog is
+    // right to end it.
+    let mut dumps = (0..5).map(|_| crash());
+    let dump = dumps.find(|dump| !dump.contains("gdb did not end within")).unwrap();
     assert!(!dump.contains("gdb is not installed"), "apt-get install gdb\n{dump}");
     assert_contains(
         &dump,
@@ -144,7 +150,7 @@ fn a_gdb_that_hangs_is_ended_and_replaced() {
     command.env("PATH", f.plugin.directory.path());
     f.spawn(&mut command);
     assert_eq!(f.crash(told_to::USE_NULL), Signal::SIGSEGV);
-    assert_contains(&f.dump(), &["because gdb did not end within 15 s", "crashing::use_null"]);
+    assert_contains(&f.dump(), &["because gdb did not end within 20 s", "crashing::use_null"]);
     let gdb: i32 = fs::read_to_string(pid).unwrap().trim().parse().unwrap();
     eventually("gdb is ended", || !is_there(gdb) && children(gdb).is_empty());
 }
@@ -285,7 +291,6 @@ fn started_by_a_client_it_leaves_a_dump() {
     let config = plugin.configure(&format!("CVMFS_CACHE_PLUGIN_CRASH_DUMP={}\n", dump.display()));
     let mut supervised = Supervised::start(plugin, &config);
     assert_eq!(supervised.answer(), Some(b'C'));
-    // The client sees the end of the pipe when it ends, and not when the watchdog does.
     let pid = supervised.plugin.child.as_ref().unwrap().id() as i32;
     let watchdog = watchdog_of(pid);
     tell(&mut supervised.plugin.client(), told_to::USE_NULL);

@@ -24,7 +24,6 @@ const ALLOW: &str = "CVMFS_CACHE_PLUGIN_ALLOW";
 const ALLOW_USERS: &str = "CVMFS_CACHE_PLUGIN_ALLOW_USERS";
 const DEBUG_LOG: &str = "CVMFS_CACHE_PLUGIN_DEBUGLOG";
 const TEST: &str = "CVMFS_CACHE_PLUGIN_TEST";
-/// Only the plugins of the reference have it.
 const CRASH_DUMP: &str = "CVMFS_CACHE_PLUGIN_CRASH_DUMP";
 
 const KEYS: [&str; 9] =

@@ -134,6 +134,7 @@ fn reason(about: &About, crash: &Crash) -> String {
         }
         (libc::SIGSEGV, 1) => "nothing is mapped there",
         (libc::SIGSEGV, 2) => "no permission for what is mapped there",
+        (libc::SIGSEGV, libc::SI_KERNEL) => "an address that no memory can have",
         (libc::SIGBUS, 1) => "badly aligned",
         (libc::SIGBUS, 2) => "there is nothing behind what is mapped, as when a file is truncated",
         (libc::SIGFPE, 1) => "integer division by zero",

@@ -24,7 +24,7 @@ pub(super) struct Stacks {
     pub(super) text: String,
 }
 
-/// Takes a few seconds at most, and leaves the process as it was.
+/// Takes as long as gdb may, and a few seconds. A gdb that was killed may leave the process stopped.
 pub(super) fn collect(process: Pid, crash: &Crash) -> Stacks {
     let why_not = match debugger::stacks(process) {
         Ok(text) => return Stacks { source: "by gdb".to_owned(), text },

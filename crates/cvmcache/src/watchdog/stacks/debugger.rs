@@ -14,7 +14,7 @@ use thiserror::Error;
 use super::MAX_FRAMES;
 
 /// How long gdb may take. It reads all of the debugging information, and nodes may be busy.
-const PATIENCE: Duration = Duration::from_secs(15);
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// How much it may say, in bytes.
 const MAX_OUTPUT: u64 = 4 * 1024 * 1024;

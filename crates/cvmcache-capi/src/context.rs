@@ -105,12 +105,10 @@ fn contexts() -> MutexGuard<'static, Contexts> {
 impl Context {
     /// True if clients can connect from now on.
     pub(crate) fn listen(&self, locator: &OsStr) -> bool {
-        let stage = mem::replace(&mut *self.stage(), Stage::Taken);
-        let Stage::Made = stage else {
+        if self.take(|stage| matches!(stage, Stage::Made)).is_none() {
             complain("cvmcache_listen: the context listens already, or has ended");
-            self.go_to(stage);
             return false;
-        };
+        }
         let (next, listens) = match start_listening(&self.shared, locator) {
             Ok(listening) => (Stage::Listening(Box::new(listening)), true),
             Err(error) => {
@@ -135,10 +133,9 @@ impl Context {
 
     /// Starts the threads.
     pub(crate) fn process_requests(&self, nworkers: u32) {
-        let stage = mem::replace(&mut *self.stage(), Stage::Taken);
-        let Stage::Listening(listening) = stage else {
+        let taken = self.take(|stage| matches!(stage, Stage::Listening(_)));
+        let Some(Stage::Listening(listening)) = taken else {
             complain("cvmcache_process_requests: the context does not listen, or runs already");
-            self.go_to(stage);
             return;
         };
         let allowed = self.workers_allowed.load(Ordering::Relaxed);
@@ -171,13 +168,9 @@ impl Context {
         if session::in_callback() {
             return;
         }
-        let mut stage = self.stage();
-        match mem::replace(&mut *stage, Stage::Taken) {
-            Stage::Running(running, log) => {
-                drop(stage);
-                self.finish(running, log);
-            }
-            other => *stage = other,
+        let taken = self.take(|stage| matches!(stage, Stage::Running(..)));
+        if let Some(Stage::Running(running, log)) = taken {
+            self.finish(running, log);
         }
     }
 
@@ -212,6 +205,12 @@ impl Context {
         }
         drop(log);
         self.go_to(Stage::Ended);
+    }
+
+    /// Takes the stage for the next step, if it is the right one. [`go_to`](Self::go_to) follows.
+    fn take(&self, is_right: impl FnOnce(&Stage) -> bool) -> Option<Stage> {
+        let mut stage = self.stage();
+        is_right(&stage).then(|| mem::replace(&mut *stage, Stage::Taken))
     }
 
     fn go_to(&self, stage: Stage) {

@@ -67,6 +67,17 @@ fn a_plugin_in_cpp_conforms_with_the_static_library() {
 }
 
 #[test]
+fn what_a_plugin_does_not_declare_is_not_called() {
+    let program = program("store.cpp", Library::Shared);
+    let plugin = PluginCommand::new(program).option("READ_ONLY", "yes").start().expect("it starts");
+    let suite = Suite::new().filter("capability-undeclared");
+    let report = suite.run(plugin.locator().clone()).expect("it lets clients in");
+    // All else would be a call of NULL.
+    report.assert_good();
+    ends_well(plugin);
+}
+
+#[test]
 fn what_a_client_leaves_behind_is_ended_with_it() {
     let plugin = start("store.c", Library::Shared);
     let mut client = connect(plugin.locator());

@@ -1,5 +1,6 @@
 // A cache without a limit, in C++11, written as existing plugins are: maps by hash and by number, and
-// no check of what the library promises. With THROW=callback, that callback throws.
+// no check of what the library promises. With THROW=callback, that callback throws; with READ_ONLY set,
+// there are no callbacks but those that every plugin needs.
 #include <pthread.h>
 #include <signal.h>
 
@@ -187,6 +188,7 @@ int main(int argc, char **argv) {
   if (argc != 2 || cvmcache_options_parse(options, argv[1]) != 0) return 1;
   std::string locator = Option(options, "CVMFS_CACHE_PLUGIN_LOCATOR");
   throwing = Option(options, "THROW");
+  const bool read_only = !Option(options, "READ_ONLY").empty();
   const std::string dump = Option(options, "CVMFS_CACHE_PLUGIN_CRASH_DUMP");
   cvmcache_options_fini(options);
 
@@ -213,6 +215,12 @@ int main(int argc, char **argv) {
   callbacks.cvmcache_breadcrumb_store = StoreBreadcrumb;
   callbacks.cvmcache_breadcrumb_load = LoadBreadcrumb;
   callbacks.capabilities = CVMCACHE_CAP_ALL_V2;
+
+  if (read_only) {
+    memset(&callbacks, 0, sizeof(callbacks));
+    callbacks.cvmcache_obj_info = GetObjectInfo;
+    callbacks.cvmcache_pread = Pread;
+  }
 
   cvmcache_context *context = cvmcache_init(&callbacks);
   if (!cvmcache_listen(context, &locator[0])) return 1;

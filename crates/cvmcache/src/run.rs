@@ -62,7 +62,7 @@ type Failure = Box<dyn Error + Send + Sync>;
 /// | key | meaning |
 /// |---|---|
 /// | `CVMFS_CACHE_PLUGIN_LOCATOR` | where to listen, see [`Locator`](crate::Locator); must be there |
-/// | `CVMFS_CACHE_PLUGIN_WORKERS` | threads for callbacks, see [`Builder::workers`](crate::Builder::workers); default 0 |
+/// | `CVMFS_CACHE_PLUGIN_WORKERS` | threads for callbacks, see [`Builder::workers`](crate::Builder::workers); default: what the plugin asks for, see [`CachePlugin::workers`], mostly 0 |
 /// | `CVMFS_CACHE_PLUGIN_POLL` | microseconds to look for requests before sleeping, see [`Builder::poll_for`](crate::Builder::poll_for); 0 to 1000, default 50 |
 /// | `CVMFS_CACHE_PLUGIN_ALLOW` | networks whose clients may connect by TCP, as in `10.0.0.0/8, ::1`; default all |
 /// | `CVMFS_CACHE_PLUGIN_ALLOW_USERS` | users besides the plugin's own and root whose clients may connect by a unix socket, or `*` |
@@ -151,9 +151,11 @@ where
     let plugin = make(&options).map_err(Into::into)?;
     let mut builder = Server::builder(plugin)
         .name(format!("cvmcache {name}"))
-        .workers(settings.workers)
         .supervised(supervised)
         .allow_users(settings.users);
+    if let Some(count) = settings.workers {
+        builder = builder.workers(count);
+    }
     if let Some(time) = settings.poll_for {
         builder = builder.poll_for(time);
     }

@@ -14,7 +14,8 @@ const ALLOW_USERS: &str = "CVMFS_CACHE_PLUGIN_ALLOW_USERS";
 #[derive(Debug)]
 pub(super) struct Settings {
     pub(super) locator: Locator,
-    pub(super) workers: usize,
+    /// `None`: as the plugin has it.
+    pub(super) workers: Option<usize>,
     /// `None`: as the builder has it.
     pub(super) poll_for: Option<Duration>,
     pub(super) networks: Option<Networks>,
@@ -23,10 +24,9 @@ pub(super) struct Settings {
 
 impl Settings {
     pub(super) fn from_options(options: &Options) -> Result<Self, OptionsError> {
-        let workers: WorkerCount = options.parse_value(WORKERS)?.unwrap_or_default();
         Ok(Self {
             locator: locator(options)?,
-            workers: workers.0,
+            workers: options.parse_value(WORKERS)?.map(|count: WorkerCount| count.0),
             poll_for: options.parse_value(POLL)?.map(|time: PollTime| time.0),
             networks: options.parse_value(ALLOW)?,
             users: options.parse_value(ALLOW_USERS)?.unwrap_or_default(),
@@ -42,7 +42,7 @@ fn locator(options: &Options) -> Result<Locator, OptionsError> {
 }
 
 /// A number of workers that a system can be expected to start.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct WorkerCount(usize);
 
 impl FromStr for WorkerCount {

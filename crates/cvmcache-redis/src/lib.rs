@@ -4,5 +4,12 @@ mod config;
 mod link;
 mod plugin;
 
-pub use config::{Config, ConfigError};
+pub use config::{
+    Config, ConfigError, Prefix, PrefixError, Secret, SecretError, Server, ServerError, Tls,
+    TlsError,
+};
 pub use plugin::RedisCache;
+
+#[cfg(test)]
+#[path = "../tests/support/mod.rs"]
+mod servers;

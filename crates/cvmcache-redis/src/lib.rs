@@ -25,5 +25,12 @@ mod space;
 mod store;
 mod uploads;
 
-pub use config::{Config, ConfigError};
+pub use config::{
+    Config, ConfigError, Prefix, PrefixError, Secret, SecretError, Server, ServerError, Tls,
+    TlsError,
+};
 pub use plugin::RedisCache;
+
+#[cfg(test)]
+#[path = "../tests/support/mod.rs"]
+mod servers;

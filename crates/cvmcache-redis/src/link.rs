@@ -1,50 +1,75 @@
-//! The way to the server: one type for all kinds of them, with deadlines.
+//! The way to the server: one type for a single server and a Cluster, by TCP, TLS or a unix socket.
+//!
+//! Requests of all workers share a connection to each server, so that many are under way at once.
+//! None takes longer than its deadline; while a server is away, requests fail at once. An answer
+//! that comes after its deadline goes to nobody: the redis crate keeps the order of the requests.
 
+mod bounded;
+mod cluster;
+mod door;
+mod failure;
+mod node;
+
+use std::collections::HashMap;
 use std::future::Future;
-use std::time::Duration;
+use std::mem;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-use cvmcache::plugin::Status;
-use redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use redis::{ErrorKind, FromRedisValue, RedisError, ServerErrorKind};
-use thiserror::Error;
+use redis::aio::ConnectionLike;
+use redis::{Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, RedisFuture, Value};
 use tokio::runtime::Handle;
+use tokio::time::timeout;
+use tracing::warn;
 
 use crate::config::{Config, ConfigError};
 
-/// A connection to the server that is made anew when it breaks. Cheap to clone.
+pub(crate) use failure::Failure;
+
+use cluster::Cluster;
+use door::Door;
+use node::Node;
+
+/// The way to the server. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Link {
-    manager: ConnectionManager,
+    servers: Servers,
     runtime: Handle,
-    timeout: Duration,
+    deadline: Duration,
+    complaints: Arc<Complaints>,
 }
 
-/// Why the server did not do what it was asked.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub(crate) enum Failure {
-    #[error("the server cannot be reached")]
-    Unreachable,
-    #[error("the server did not answer in time")]
-    Deadline,
-    #[error("the server is out of memory")]
-    OutOfMemory,
-    #[error("the server takes no changes")]
-    ReadOnly,
-    #[error("the server refuses: {0}")]
-    Refused(String),
-    #[error("the server answers what makes no sense: {0}")]
-    Nonsense(String),
+#[derive(Clone)]
+enum Servers {
+    One(Node),
+    Cluster(Cluster),
 }
 
 impl Link {
+    /// Begins to connect. A server that is down is no error: it may come later than its plugins.
+    /// One that refuses the plugin is.
     pub(crate) fn new(config: &Config, runtime: Handle) -> Result<Self, ConfigError> {
-        let client = redis::Client::open(config.url.as_str()).map_err(ConfigError::Url)?;
-        let manager = {
-            let _inside = runtime.enter();
-            ConnectionManager::new_lazy_with_config(client, ConnectionManagerConfig::new())
-                .map_err(ConfigError::Url)?
+        let door = Door::new(config)?;
+        let deadline = config.timeout;
+        let servers = match config.server.addresses() {
+            [address] if !config.server.is_cluster() => {
+                Servers::One(Node::new(door, address.clone(), deadline, &runtime))
+            }
+            seeds => Servers::Cluster(Cluster::new(door, seeds, deadline, &runtime)),
         };
-        Ok(Self { manager, runtime, timeout: config.timeout })
+        let link = Self { servers, runtime, deadline, complaints: Arc::default() };
+        let first = link.wait(async {
+            match &link.servers {
+                Servers::One(node) => node.first_attempt().await,
+                Servers::Cluster(cluster) => cluster.first_attempt().await,
+            }
+        });
+        match first {
+            Err(Failure::Denied(code)) => {
+                Err(ConfigError::Denied { server: config.server.to_string(), code })
+            }
+            _ => Ok(link),
+        }
     }
 
     /// Waits for the work to be done, but not longer than requests may take.
@@ -53,23 +78,21 @@ impl Link {
         work: impl Future<Output = Result<T, Failure>>,
     ) -> Result<T, Failure> {
         self.runtime.block_on(async {
-            tokio::time::timeout(self.timeout, work).await.unwrap_or(Err(Failure::Deadline))
+            timeout(self.deadline, work).await.unwrap_or(Err(Failure::Deadline))
         })
     }
 
-    pub(crate) async fn command<T: FromRedisValue>(
-        &self,
-        command: &redis::Cmd,
-    ) -> Result<T, Failure> {
-        command.query_async(&mut self.manager.clone()).await.map_err(Failure::from)
+    /// Sends a command. It has one key, or several in one slot.
+    pub(crate) async fn command<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, Failure> {
+        self.told(async |line| command.query_async(line).await).await
     }
 
-    /// Sends commands together. Their keys may live in several slots.
+    /// Sends commands together. Their keys may live in several slots, unless it is atomic.
     pub(crate) async fn pipeline<T: FromRedisValue>(
         &self,
-        pipeline: &redis::Pipeline,
+        pipeline: &Pipeline,
     ) -> Result<T, Failure> {
-        pipeline.query_async(&mut self.manager.clone()).await.map_err(Failure::from)
+        self.told(async |line| pipeline.query_async(line).await).await
     }
 
     /// Runs a script, which the server is given if it does not know it.
@@ -77,31 +100,96 @@ impl Link {
         &self,
         call: &redis::ScriptInvocation<'_>,
     ) -> Result<T, Failure> {
-        call.invoke_async(&mut self.manager.clone()).await.map_err(Failure::from)
+        self.told(async |line| call.invoke_async(line).await).await
+    }
+
+    async fn told<T>(
+        &self,
+        ask: impl AsyncFnOnce(&mut Line<'_>) -> Result<T, RedisError>,
+    ) -> Result<T, Failure> {
+        let mut line = Line { servers: &self.servers, last: None, failure: None };
+        let answer = timeout(self.deadline, ask(&mut line)).await;
+        let failure = match answer {
+            Ok(Ok(answer)) => return Ok(answer),
+            Ok(Err(error)) => line.failure.unwrap_or_else(|| error.into()),
+            Err(_) => Failure::Deadline,
+        };
+        self.complaints.note(&failure);
+        Err(failure)
     }
 }
 
-impl From<RedisError> for Failure {
-    fn from(error: RedisError) -> Self {
-        match error.kind() {
-            ErrorKind::Server(ServerErrorKind::ReadOnly) => Failure::ReadOnly,
-            _ if error.code() == Some("OOM") => Failure::OutOfMemory,
-            ErrorKind::UnexpectedReturnType | ErrorKind::Parse => {
-                Failure::Nonsense(error.to_string())
+/// The servers as the redis crate wants a connection, for one command, pipeline or script.
+struct Line<'a> {
+    servers: &'a Servers,
+    /// Who answered last: a script that was not known there is loaded there.
+    last: Option<Node>,
+    /// What went wrong, if it was not the server that said so.
+    failure: Option<Failure>,
+}
+
+impl Line<'_> {
+    fn keep<T>(&mut self, answer: Result<T, Failure>) -> Result<T, RedisError> {
+        answer.map_err(|failure| {
+            self.failure = Some(failure);
+            RedisError::from((ErrorKind::Client, "no answer"))
+        })
+    }
+}
+
+impl ConnectionLike for Line<'_> {
+    fn req_packed_command<'a>(&'a mut self, command: &'a Cmd) -> RedisFuture<'a, Value> {
+        Box::pin(async move {
+            let answer = match self.servers {
+                Servers::One(node) => node.command(command).await,
+                Servers::Cluster(cluster) => cluster.command(command, &mut self.last).await,
+            };
+            self.keep(answer)
+        })
+    }
+
+    fn req_packed_commands<'a>(
+        &'a mut self,
+        pipeline: &'a Pipeline,
+        offset: usize,
+        count: usize,
+    ) -> RedisFuture<'a, Vec<Value>> {
+        Box::pin(async move {
+            let answer = match self.servers {
+                Servers::One(node) => node.commands(pipeline, offset, count).await,
+                Servers::Cluster(cluster) => cluster.commands(pipeline, offset, count).await,
+            };
+            self.keep(answer)
+        })
+    }
+
+    fn get_db(&self) -> i64 {
+        0
+    }
+}
+
+/// What the log was told of a server that answers, but does not do what it is asked: of each kind
+/// once a minute, not once a request. That it is away, its `Node` says.
+#[derive(Default)]
+struct Complaints(Mutex<HashMap<mem::Discriminant<Failure>, Instant>>);
+
+const A_WHILE: Duration = Duration::from_secs(60);
+
+impl Complaints {
+    fn note(&self, failure: &Failure) {
+        if matches!(failure, Failure::Unreachable | Failure::Deadline) {
+            return;
+        }
+        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = told.insert(mem::discriminant(failure), Instant::now());
+        match last.filter(|last| last.elapsed() < A_WHILE) {
+            Some(last) => {
+                told.insert(mem::discriminant(failure), last);
             }
-            _ if error.is_timeout() => Failure::Deadline,
-            _ if error.is_io_error() || error.is_unrecoverable_error() => Failure::Unreachable,
-            _ => Failure::Refused(error.to_string()),
+            None => warn!(reason = %failure, "the Redis server does not do what it is asked"),
         }
     }
 }
 
-impl From<Failure> for Status {
-    fn from(failure: Failure) -> Self {
-        match failure {
-            Failure::Deadline => Status::Timeout,
-            Failure::OutOfMemory => Status::NoSpace,
-            _ => Status::IoErr,
-        }
-    }
-}
+#[cfg(test)]
+mod tests;

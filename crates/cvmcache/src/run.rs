@@ -69,7 +69,7 @@ type Failure = Box<dyn Error + Send + Sync>;
 /// | `CVMFS_CACHE_PLUGIN_DEBUGLOG` | a file to which everything is logged; default: only what matters, to standard error |
 /// | `CVMFS_CACHE_PLUGIN_TEST` | if set: once it listens, it prints its process id and goes to the background |
 ///
-/// Other keys are the plugin's own.
+/// Other keys are the plugin's own. `CVMFS_CACHE_<name>_X` is understood as `CVMFS_CACHE_PLUGIN_X`.
 ///
 /// # What it does
 ///
@@ -134,6 +134,7 @@ where
         Some(path) => Options::from_file(path)?,
         None => default_locator::options(name)?,
     };
+    let options = options.for_plugin(name);
     let background = match options.get(TEST) {
         None => None,
         Some(_) => match background::fork()? {

@@ -29,9 +29,25 @@ impl Store {
                         self.sum().await?;
                     }
                 }
+                // What was pinned when it was asked may have been closed since.
+                Admission::Never if in_vain < 2 => {
+                    in_vain = 2;
+                    self.flush().await?;
+                    self.sum().await?;
+                }
                 Admission::Full { .. } | Admission::Never => return Err(Status::NoSpace),
             }
         }
+    }
+
+    /// Refuses what would not fit even if everything that is not pinned were evicted.
+    pub(crate) async fn could_hold(self: &Arc<Self>, size: u64) -> Result<()> {
+        if self.budget().could_hold(size) {
+            return Ok(());
+        }
+        self.flush().await?;
+        self.sum().await?;
+        if self.budget().could_hold(size) { Ok(()) } else { Err(Status::NoSpace) }
     }
 
     /// What all objects take, as the server has it.

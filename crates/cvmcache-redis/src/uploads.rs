@@ -52,10 +52,7 @@ impl Upload {
         let mut reserved = Reservation { store: Arc::clone(store), bytes: 0 };
         reserved.grow_to(space::cost(&facts)).await?;
         // What could never be kept is refused before it is sent, and before anything is evicted.
-        let size = new.expected_size.unwrap_or(0);
-        if !store.budget().could_hold(size) {
-            return Err(Status::NoSpace);
-        }
+        store.could_hold(new.expected_size.unwrap_or(0)).await?;
         Ok(Self {
             store: Arc::clone(store),
             id: new.id,

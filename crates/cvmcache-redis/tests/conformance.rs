@@ -24,7 +24,7 @@ fn on_a_unix_socket() {
 }
 
 #[test]
-fn with_a_password_a_key_and_the_guard() {
+fn with_a_password_and_a_key() {
     let server = Setup::new().tcp().password("s3cret").start();
     let directory = tempfile::tempdir().unwrap();
     let (key, password) = (directory.path().join("key"), directory.path().join("password"));
@@ -33,8 +33,7 @@ fn with_a_password_a_key_and_the_guard() {
     conforms(
         command(&format!("redis://127.0.0.1:{}", server.port()))
             .option("CVMFS_CACHE_PLUGIN_REDIS_PASSWORD_FILE", password.display().to_string())
-            .option("CVMFS_CACHE_PLUGIN_REDIS_KEYFILE", key.display().to_string())
-            .option("CVMFS_CACHE_PLUGIN_REDIS_PER_REPOSITORY", "on"),
+            .option("CVMFS_CACHE_PLUGIN_REDIS_KEYFILE", key.display().to_string()),
     );
 }
 

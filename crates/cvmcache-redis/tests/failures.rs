@@ -4,10 +4,12 @@
 mod plugin;
 mod support;
 
+use std::time::Instant;
+
 use cvmcache::plugin::Status;
 use redis::cmd;
 
-use plugin::{close, command, connect, object, open, read, start, store, with_jobs};
+use plugin::{LEASE, close, command, connect, object, open, read, start, store, with_jobs};
 use support::{RedisCluster, RedisServer, Setup, eventually};
 
 #[test]
@@ -219,8 +221,7 @@ fn bytes_that_change_on_the_server_are_noticed_and_the_object_is_dropped() {
         }
         let data = keys(&server, &format!("*:d:{}:*", object(n).0));
         assert!(!data.is_empty());
-        let mut byte: Vec<u8> =
-            server.ask(cmd("GETRANGE").arg(&data[0]).arg(20_000).arg(20_000));
+        let mut byte: Vec<u8> = server.ask(cmd("GETRANGE").arg(&data[0]).arg(20_000).arg(20_000));
         byte[0] ^= 1;
         server.ask::<()>(cmd("SETRANGE").arg(&data[0]).arg(20_000).arg(byte));
         assert_eq!(read(&mut client, n), Err(Status::Corrupted));
@@ -250,17 +251,23 @@ fn a_server_that_was_emptied_has_lost_its_objects_and_nothing_else() {
 }
 
 #[test]
-fn what_a_plugin_that_died_had_open_is_open_no_more() {
+fn what_a_plugin_that_died_had_open_can_be_evicted_when_its_lease_is_over() {
     let server = RedisServer::start();
     let (plugin, other) = (start(&server.url()), start(&server.url()));
     let mut client = connect(&plugin, "test.cern.ch:c");
     let mut observer = connect(&other, "test.cern.ch:o");
     store(&mut client, 3).unwrap();
-    let pinned = |observer: &mut cvmcache::client::Client| observer.info().unwrap().pinned_bytes;
-    eventually("it is pinned", || pinned(&mut observer) > 0);
+    let mut left = || {
+        observer.shrink(0).unwrap();
+        observer.info().unwrap().used_bytes
+    };
+    // While the plugin lives, it renews its lease.
+    let begin = Instant::now();
+    while begin.elapsed() < 2 * LEASE {
+        assert!(left() > 0, "nobody evicts what is open");
+    }
     drop(plugin);
-    eventually("it is not pinned any more", || pinned(&mut observer) == 0);
-    read(&mut observer, 3).unwrap();
+    eventually("it is evicted", || left() == 0);
 }
 
 #[test]

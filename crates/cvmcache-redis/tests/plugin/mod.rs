@@ -19,6 +19,9 @@ use crate::support::eventually;
 /// longer was forgotten.
 const FORGOTTEN: Duration = Duration::from_secs(30);
 
+/// The lease of the plugins here.
+pub(crate) const LEASE: Duration = Duration::from_secs(3);
+
 /// The program of the Redis cache. Cargo builds tests of examples with the tests, but not programs.
 fn program() -> PathBuf {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
@@ -34,7 +37,7 @@ pub(crate) fn command(url: &str) -> PluginCommand {
     PluginCommand::new(program())
         .option("CVMFS_CACHE_PLUGIN_REDIS_URL", url)
         .option("CVMFS_CACHE_PLUGIN_REDIS_TIMEOUT", "1000")
-        .option("CVMFS_CACHE_PLUGIN_REDIS_LEASE", "3")
+        .option("CVMFS_CACHE_PLUGIN_REDIS_LEASE", LEASE.as_secs().to_string())
         .option("CVMFS_CACHE_PLUGIN_SIZE", "500")
 }
 

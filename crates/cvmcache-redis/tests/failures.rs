@@ -6,7 +6,7 @@ mod support;
 
 use std::time::Instant;
 
-use cvmcache::plugin::Status;
+use cvmcache::plugin::{Breadcrumb, ObjectType, Status};
 use redis::cmd;
 
 use plugin::{LEASE, close, command, connect, object, open, read, start, store, with_jobs};
@@ -201,6 +201,41 @@ fn a_plugin_that_is_refused_at_the_start_says_what_to_do() {
         assert!(error.contains(part), "{error}");
     }
     assert!(!error.contains("wr0ng"), "{error}");
+}
+
+#[test]
+fn the_rights_that_the_documentation_names_are_enough_and_no_more() {
+    let documentation = include_str!("../../../docs/redis.md");
+    let rule = documentation.lines().find(|line| line.starts_with("user cvmcache ")).unwrap();
+    let server = Setup::new().tcp().line("user default off").line(rule).start();
+    let url = format!("redis://cvmcache:s3cret@127.0.0.1:{}", server.port());
+    let plugin =
+        command(&url).option("CVMFS_CACHE_PLUGIN_REDIS_PER_REPOSITORY", "on").start().unwrap();
+    let mut client = connect(&plugin, "test.cern.ch:c");
+    with_jobs(&plugin, |jobs| {
+        for _ in 0..10 {
+            jobs.are_good_again();
+        }
+        assert_eq!(jobs.failures(), 0);
+    });
+    store(&mut client, 1004).unwrap();
+    close(&mut client, 1004).unwrap();
+    let (id, _) = object(1004);
+    let listed = client.list(ObjectType::Regular).unwrap();
+    assert!(listed.iter().any(|entry| entry.id == id));
+    let breadcrumb = Breadcrumb { catalog: id, timestamp: 1, revision: Some(1) };
+    client.store_breadcrumb("test.cern.ch", breadcrumb).unwrap();
+    assert_eq!(client.load_breadcrumb("test.cern.ch").unwrap(), breadcrumb);
+    client.shrink(0).unwrap();
+    assert_eq!(client.info().unwrap().used_bytes, 0);
+    assert!(!plugin.log().contains("NOPERM"), "{}", plugin.log());
+
+    let mut connection = redis::Client::open(url).unwrap().get_connection().unwrap();
+    for words in ["FLUSHALL", "KEYS *", "CONFIG GET *", "GET elsewhere", "CLIENT LIST"] {
+        let mut denied = redis::Cmd::new();
+        let error = denied.arg(words.split(' ').collect::<Vec<_>>()).exec(&mut connection);
+        assert_eq!(error.unwrap_err().code(), Some("NOPERM"), "{words}");
+    }
 }
 
 /// All keys of the server that this pattern fits.

@@ -14,7 +14,7 @@ use crate::store::Store;
 impl Store {
     /// Reserves bytes for an upload, and evicts what must go for it.
     pub(crate) async fn reserve(self: &Arc<Self>, bytes: u64) -> Result<()> {
-        let mut in_vain = 0;
+        let (mut in_vain, mut asked) = (0, false);
         loop {
             let admission = self.budget().admit(bytes, Instant::now());
             match admission {
@@ -30,8 +30,8 @@ impl Store {
                     }
                 }
                 // What was pinned when it was asked may have been closed since.
-                Admission::Never if in_vain < 2 => {
-                    in_vain = 2;
+                Admission::Never if !asked => {
+                    asked = true;
                     self.flush().await?;
                     self.sum().await?;
                 }

@@ -66,6 +66,10 @@ impl Store {
         let pieces: Vec<_> = facts.shape.pieces(facts.size, offset, end).collect();
         let fetched = match self.fetch(id, &pieces).await {
             Ok(fetched) => fetched,
+            // Somebody has put a key of another kind there.
+            Err(Failure::Refused(reason)) if reason.contains("WRONGTYPE") => {
+                return Ok(Err(Unread::Bad));
+            }
             Err(failure) => return Ok(Err(Unread::Failed(failure))),
         };
         if fetched.iter().any(Bytes::is_empty) {

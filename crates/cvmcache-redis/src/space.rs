@@ -240,8 +240,8 @@ fn allocation(len: u64) -> u64 {
     if len <= 64 {
         return len.next_multiple_of(8);
     }
-    let step = (len - 1).next_power_of_two() / 8;
-    len.next_multiple_of(step.max(8))
+    let step = len.next_power_of_two() / 8;
+    len.next_multiple_of(step)
 }
 
 /// A share of a number of bytes, for `percent` up to 100. It does not overflow.

@@ -20,6 +20,8 @@ if is_new then
   redis.call('HSET', object(id), 'f', known, 'c', ARGV[5], 't', ARGV[6], 'n', 0, 's', segments)
   add(used, ARGV[5])
 end
-prolong(instance, lease)
-hold(instance, id)
+if #known > 0 then
+  prolong(instance, lease)
+  hold(instance, id)
+end
 return { is_new and 1 or 0, known }

@@ -1,5 +1,6 @@
 //! The real plugin, as a process, and clients that work with it and look at every byte.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
 #![allow(dead_code, reason = "not every test needs all of it")]
 
 use std::collections::HashMap;

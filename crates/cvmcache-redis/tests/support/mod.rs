@@ -1,7 +1,8 @@
 //! Redis servers for tests: real processes in temporary directories, which end with the thread
 //! that started them, however that ends.
 
-#![allow(dead_code, reason = "not every test needs every kind of server")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
+#![allow(dead_code, unused_imports, reason = "not every test needs every kind of server")]
 
 mod certificates;
 mod cluster;

@@ -136,6 +136,10 @@ impl<P: CachePlugin> CachePlugin for Faulty<P> {
         self.plugin.load_breadcrumb(session, repository)
     }
 
+    fn workers(&self) -> usize {
+        self.plugin.workers()
+    }
+
     fn started(&self, control: Control) {
         self.plugin.started(control);
     }

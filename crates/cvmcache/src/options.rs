@@ -22,6 +22,10 @@ use thiserror::Error;
 /// - A line without `=`, and one with a blank in its key, is skipped. Of two lines with the same
 ///   key the later one wins.
 ///
+/// Plugins ask for keys that begin with `CVMFS_CACHE_PLUGIN_`. Once the options know the
+/// [name of the plugin](Self::for_plugin), a key `CVMFS_CACHE_<name>_X` is understood as
+/// `CVMFS_CACHE_PLUGIN_X`, which wins if both are there.
+///
 /// ```
 /// use cvmcache::Options;
 ///
@@ -35,7 +39,11 @@ use thiserror::Error;
 pub struct Options {
     values: BTreeMap<OsString, OsString>,
     source: Option<PathBuf>,
+    plugin: Option<String>,
 }
+
+/// What the keys of every plugin begin with.
+const PLUGIN_KEYS: &str = "CVMFS_CACHE_PLUGIN_";
 
 /// Why a configuration cannot be used.
 #[derive(Debug, Error)]
@@ -100,7 +108,14 @@ impl Options {
     /// Reads the text of a file.
     pub fn parse(text: &[u8]) -> Self {
         let values = text.split(|&byte| byte == b'\n').filter_map(parse_line).collect();
-        Self { values, source: None }
+        Self { values, source: None, plugin: None }
+    }
+
+    /// Says for which plugin the options are, such as `ram`: its own keys are understood, too.
+    #[must_use]
+    pub fn for_plugin(mut self, name: impl Into<String>) -> Self {
+        self.plugin = Some(name.into());
+        self
     }
 
     /// The file that the options come from.
@@ -110,7 +125,7 @@ impl Options {
 
     /// The value of a key. It need not be UTF-8.
     pub fn get(&self, key: &str) -> Option<&OsStr> {
-        self.values.get(OsStr::new(key)).map(OsString::as_os_str)
+        self.find(key).map(|(_, value)| value.as_os_str())
     }
 
     /// The keys, sorted. One that is not UTF-8 is none that [`get`](Self::get) could be asked for,
@@ -153,7 +168,7 @@ impl Options {
         reason: impl Into<Box<dyn Error + Send + Sync>>,
     ) -> OptionsError {
         OptionsError::Value {
-            key: key.to_owned(),
+            key: self.written(key),
             value: self.get(key).unwrap_or_default().to_owned(),
             file: self.source.clone(),
             source: reason.into(),
@@ -163,6 +178,21 @@ impl Options {
     /// The error that says that a key is missing, and what to write.
     pub fn missing(&self, key: &str, hint: impl Into<String>) -> OptionsError {
         OptionsError::Missing { key: key.to_owned(), file: self.source.clone(), hint: hint.into() }
+    }
+
+    /// The key as it stands in the file: it may be one with the plugin's name.
+    pub fn written(&self, key: &str) -> String {
+        let found = self.find(key).and_then(|(found, _)| found.to_str());
+        found.unwrap_or(key).to_owned()
+    }
+
+    fn find(&self, key: &str) -> Option<(&OsString, &OsString)> {
+        let own = || {
+            let name = self.plugin.as_ref()?;
+            let rest = key.strip_prefix(PLUGIN_KEYS)?;
+            self.values.get_key_value(OsStr::new(&format!("CVMFS_CACHE_{name}_{rest}")))
+        };
+        self.values.get_key_value(OsStr::new(key)).or_else(own)
     }
 }
 
@@ -228,6 +258,20 @@ mod tests {
         assert_eq!(Vec::from_iter(options.keys()), ["K", "L"]);
         let last = options.iter().last().unwrap();
         assert_eq!(last, (OsStr::from_bytes(b"\xff"), "1".as_ref()));
+    }
+
+    #[test]
+    fn a_key_with_the_name_of_the_plugin_is_understood() {
+        let options = Options::parse(b"CVMFS_CACHE_redis_SIZE=lots\nCVMFS_CACHE_ram_WORKERS=1");
+        assert_eq!(options.get("CVMFS_CACHE_PLUGIN_SIZE"), None);
+        let mut options = options.for_plugin("redis");
+        assert_eq!(options.get("CVMFS_CACHE_PLUGIN_SIZE"), Some("lots".as_ref()));
+        assert_eq!(options.get("CVMFS_CACHE_PLUGIN_WORKERS"), None);
+        let error = options.parse_value::<u32>("CVMFS_CACHE_PLUGIN_SIZE").unwrap_err().to_string();
+        assert!(error.starts_with("CVMFS_CACHE_redis_SIZE=\"lots\": "), "{error}");
+        options.set("CVMFS_CACHE_PLUGIN_SIZE", "100");
+        assert_eq!(options.get("CVMFS_CACHE_PLUGIN_SIZE"), Some("100".as_ref()));
+        assert_eq!(options.written("CVMFS_CACHE_PLUGIN_SIZE"), "CVMFS_CACHE_PLUGIN_SIZE");
     }
 
     #[test]

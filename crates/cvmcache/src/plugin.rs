@@ -50,7 +50,8 @@ pub type Listing = Box<dyn Iterator<Item = Result<ListEntry>> + Send>;
 ///
 /// Callbacks take `&self`. With `workers(0)`, the default, they all run on the I/O thread, one at
 /// a time; none of them should block for long then. With `workers(n)`, up to n of them run at
-/// once. In both cases these keep their order: the parts of one upload, and the changes that one
+/// once. A plugin that waits for something else says how many it wants
+/// ([`workers`](Self::workers)). In both cases these keep their order: the parts of one upload, and the changes that one
 /// session makes to the reference count of one object.
 pub trait CachePlugin: Send + Sync + 'static {
     /// What the plugin can do. Asked once, before the first session.
@@ -161,6 +162,14 @@ pub trait CachePlugin: Send + Sync + 'static {
     fn load_breadcrumb(&self, session: &Session, repository: &[u8]) -> Result<Breadcrumb> {
         let _ = (session, repository);
         Err(Status::NoSupport)
+    }
+
+    /// How many callbacks at once suit this plugin, when nobody says: 0, the default, for one that
+    /// never waits, and as many as should wait at once for one that does. Asked once, when the
+    /// server starts; [`Builder::workers`](crate::Builder::workers) and
+    /// `CVMFS_CACHE_PLUGIN_WORKERS` win over it.
+    fn workers(&self) -> usize {
+        0
     }
 
     /// Called once, before the first session, with a handle by which the plugin can ask clients

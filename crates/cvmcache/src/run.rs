@@ -61,7 +61,7 @@ type Failure = Box<dyn Error + Send + Sync>;
 /// | key | meaning |
 /// |---|---|
 /// | `CVMFS_CACHE_PLUGIN_LOCATOR` | where to listen, see [`Locator`](crate::Locator); must be there |
-/// | `CVMFS_CACHE_PLUGIN_WORKERS` | threads for callbacks, see [`Builder::workers`](crate::Builder::workers); default 0 |
+/// | `CVMFS_CACHE_PLUGIN_WORKERS` | threads for callbacks, see [`Builder::workers`](crate::Builder::workers); default: what the plugin asks for, see [`CachePlugin::workers`], mostly 0 |
 /// | `CVMFS_CACHE_PLUGIN_POLL` | microseconds to look for requests before sleeping, see [`Builder::poll_for`](crate::Builder::poll_for); 0 to 1000, default 50 |
 /// | `CVMFS_CACHE_PLUGIN_ALLOW` | networks whose clients may connect by TCP, as in `10.0.0.0/8, ::1`; default all |
 /// | `CVMFS_CACHE_PLUGIN_ALLOW_USERS` | users besides the plugin's own and root whose clients may connect by a unix socket, or `*` |
@@ -69,7 +69,7 @@ type Failure = Box<dyn Error + Send + Sync>;
 /// | `CVMFS_CACHE_PLUGIN_CRASH_DUMP` | a file to which crashes and panics are reported; default: only syslog, and standard error |
 /// | `CVMFS_CACHE_PLUGIN_TEST` | if set: once it listens, it prints its process id and goes to the background |
 ///
-/// Other keys are the plugin's own.
+/// Other keys are the plugin's own. `CVMFS_CACHE_<name>_X` is understood as `CVMFS_CACHE_PLUGIN_X`.
 ///
 /// # What it does
 ///
@@ -136,6 +136,7 @@ where
         Some(path) => Options::from_file(path)?,
         None => default_locator::options(name)?,
     };
+    let options = options.for_plugin(name);
     let background = match options.get(TEST) {
         None => None,
         Some(_) => match background::fork()? {

@@ -74,7 +74,7 @@ impl Server {
             plugin: Box::new(plugin),
             name: Bytes::from_static(b"cvmcache"),
             limits: Limits::default(),
-            workers: 0,
+            workers: None,
             supervised: false,
             poll_for: POLL_FOR,
             checksum_replies: false,
@@ -90,7 +90,8 @@ pub struct Builder {
     plugin: Box<dyn CachePlugin>,
     name: Bytes,
     limits: Limits,
-    workers: usize,
+    /// `None`: as the plugin wants it.
+    workers: Option<usize>,
     supervised: bool,
     poll_for: Duration,
     checksum_replies: bool,
@@ -99,13 +100,13 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// Runs callbacks on `count` threads; 0, the default, runs them on the I/O thread, one at a
-    /// time.
+    /// Runs callbacks on `count` threads; 0 runs them on the I/O thread, one at a time. By default,
+    /// as many as the plugin asks for with [`CachePlugin::workers`], which is 0 for most.
     ///
     /// Callbacks that never wait are fastest on the I/O thread. Callbacks that wait, for a disk or
     /// a network, want as many workers as requests should wait at once.
     pub fn workers(mut self, count: usize) -> Self {
-        self.workers = count;
+        self.workers = Some(count);
         self
     }
 
@@ -208,7 +209,7 @@ impl Listening {
     /// Runs callbacks on `count` threads after all, instead of as many as the
     /// [builder](Builder::workers) was told.
     pub fn workers(mut self, count: usize) -> Self {
-        self.builder.workers = count;
+        self.builder.workers = Some(count);
         self
     }
 
@@ -224,13 +225,14 @@ impl Listening {
         listener.register(poll.registry(), LISTENER)?;
         let notes = mailbox.clone();
         let control = Control::new(move |command| notes.send(Note::Command(command)));
+        let workers = builder.workers.unwrap_or_else(|| builder.plugin.workers());
         builder.plugin.started(control.clone());
         let pid = listener.is_local().then(|| std::process::id().into());
         let service = Service::new(builder.plugin, builder.name, builder.limits)
             .checksum_replies(builder.checksum_replies)
             .trust(builder.trust);
         let service = Arc::new(service);
-        let workers = Workers::start(builder.workers, &service, &mailbox)?;
+        let workers = Workers::start(workers, &service, &mailbox)?;
         let event_loop = EventLoop {
             poll,
             inbox,

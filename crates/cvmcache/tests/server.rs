@@ -6,8 +6,9 @@ use bytes::Bytes;
 use cvmcache::client::{
     Client, ClientMessage, Connection, NewUpload, Operation, ReplyBody, Request, ServerMessage,
 };
+use cvmcache::plugin::*;
 use cvmcache::service::Trust;
-use cvmcache::{Locator, Server};
+use cvmcache::{CachePlugin, Locator, Server, Session};
 use support::served::serve;
 use support::{TestCache, id};
 
@@ -124,6 +125,45 @@ fn as_many_callbacks_run_at_once_as_there_are_workers() {
     f.cache.change(|state| state.hold_reads = false);
     for ticket in tickets {
         client.wait(ticket).unwrap();
+    }
+}
+
+/// A plugin that wants workers. What it says of an object is whether it has been asked on one.
+struct Waiting;
+
+impl CachePlugin for Waiting {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::NONE
+    }
+
+    fn object_info(&self, _: &Session, _: &ObjectId) -> Result<ObjectInfo> {
+        let on_worker = std::thread::current().name() != Some("io");
+        Ok(ObjectInfo { size: on_worker.into(), object_type: ObjectType::Regular })
+    }
+
+    fn read(&self, _: &Session, _: &ObjectId, _: u64, _: u32) -> Result<Data> {
+        Err(Status::NoEntry)
+    }
+
+    fn workers(&self) -> usize {
+        2
+    }
+}
+
+#[test]
+fn a_plugin_gets_the_workers_it_wants_unless_somebody_says_otherwise() {
+    for (workers, on_worker) in [(None, 1), (Some(1), 1), (Some(0), 0)] {
+        let directory = tempfile::tempdir().unwrap();
+        let locator = Locator::Unix(directory.path().join("socket"));
+        let mut builder = Server::builder(Waiting);
+        if let Some(count) = workers {
+            builder = builder.workers(count);
+        }
+        let running = builder.listen(&locator).unwrap().spawn().unwrap();
+        let mut client = Client::connect(&locator, "repo:1").unwrap();
+        assert_eq!(client.object_info(&id(1)).unwrap().size, on_worker, "{workers:?}");
+        running.control().terminate();
+        running.wait().unwrap();
     }
 }
 

@@ -60,7 +60,7 @@ says which one.
 
 Keys:
   CVMFS_CACHE_PLUGIN_LOCATOR=unix=/path/to/socket | tcp=host:port   where clients connect
-  CVMFS_CACHE_PLUGIN_WORKERS=N      threads that serve requests; 0 for none besides I/O (default)
+  CVMFS_CACHE_PLUGIN_WORKERS=N      threads that serve requests; 0 for none besides I/O
   CVMFS_CACHE_PLUGIN_POLL=N         microseconds to look for requests before sleeping; 50 by default
   CVMFS_CACHE_PLUGIN_ALLOW=NETWORK,...     who may connect by TCP; all by default
   CVMFS_CACHE_PLUGIN_ALLOW_USERS=USER,...  who else may connect by a unix socket; * for all

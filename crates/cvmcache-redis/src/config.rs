@@ -1,0 +1,324 @@
+//! What the cache is told: where its server is, how large it may grow, whom it trusts. Everything
+//! is parsed here once, into types that cannot be wrong.
+
+mod secret;
+mod server;
+mod tls;
+
+use std::error::Error;
+use std::fmt::Display;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use cvmcache::{Options, OptionsError};
+use thiserror::Error;
+
+pub use secret::{Secret, SecretError};
+pub use server::{Server, ServerError};
+pub use tls::{Tls, TlsError};
+
+pub(crate) use secret::read_password;
+pub(crate) use server::Address;
+
+/// How a [`RedisCache`](crate::RedisCache) is set up.
+///
+/// [`from_options`](Self::from_options) reads these keys of a plugin's configuration:
+///
+/// | key | value | default |
+/// |---|---|---|
+/// | `CVMFS_CACHE_PLUGIN_REDIS_URL` | the server, see [`Server`] | must be there |
+/// | `CVMFS_CACHE_PLUGIN_REDIS_PASSWORD_FILE` | a file with the password in its first line | the URL's password |
+/// | `CVMFS_CACHE_PLUGIN_REDIS_CA` | TLS: the PEM file of the authority that the server's certificate comes from | those the system trusts |
+/// | `CVMFS_CACHE_PLUGIN_REDIS_CERT`, `.._REDIS_CERT_KEY` | TLS: PEM files of the certificate that the plugin shows, and of its key | none |
+/// | `CVMFS_CACHE_PLUGIN_SIZE` | megabytes of the server's memory for objects; at least 100 | 1000 |
+/// | `CVMFS_CACHE_PLUGIN_REDIS_KEYFILE` | a file of at least 32 secret bytes that seals objects | objects are checked against accidents only |
+/// | `CVMFS_CACHE_PLUGIN_REDIS_PER_REPOSITORY` | `on`: sessions see only what their repository has added | `off` |
+/// | `CVMFS_CACHE_PLUGIN_REDIS_PREFIX` | what the names of all keys on the server begin with, see [`Prefix`] | `cvmfs` |
+/// | `CVMFS_CACHE_PLUGIN_REDIS_TIMEOUT` | milliseconds that a request waits for the server; 100 to 60000 | 5000 |
+/// | `CVMFS_CACHE_PLUGIN_REDIS_LEASE` | seconds that objects stay pinned after their plugin has died; 3 to 3600 | 60 |
+///
+/// Instead of the URL, `CVMFS_CACHE_PLUGIN_REDIS_SERVER_ADDRESS` and `.._REDIS_SERVER_PORT` may
+/// name a server without TLS and password; the port is 6379 by default. A key
+/// `CVMFS_CACHE_redis_X` is understood as `CVMFS_CACHE_PLUGIN_X`, as everywhere.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Config {
+    /// Where the server is, and who logs in.
+    pub server: Server,
+    /// A file with the password, which is read whenever a connection is made; the URL has none
+    /// then.
+    pub password_file: Option<PathBuf>,
+    /// Whom a server with TLS is trusted by; the certificates of the system by default.
+    pub tls: Option<Tls>,
+    /// What the objects may take of the server's memory, in bytes.
+    pub size: u64,
+    /// What the names of all keys begin with; default `cvmfs`.
+    pub prefix: Prefix,
+    /// The secret of the key file; `None` checks data against accidents only.
+    pub secret: Option<Secret>,
+    /// Lets a session see only what its own repository has added; default false.
+    pub per_repository: bool,
+    /// How long a request waits for the server; from 100 ms to 60 s, default 5 s.
+    pub timeout: Duration,
+    /// How long objects stay pinned after their plugin has died; default 60 s. It is renewed three
+    /// times in this time.
+    pub lease: Duration,
+    /// How long an upload without a new part is kept on the server; default 1 hour.
+    pub upload_expiry: Duration,
+}
+
+/// Why there is no cache with this configuration.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// A key is missing or makes no sense.
+    #[error(transparent)]
+    Options(#[from] OptionsError),
+    /// The URL is none of a Redis server.
+    #[error(transparent)]
+    Server(#[from] ServerError),
+    /// The certificates cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The server does not let the plugin in.
+    #[error(
+        "the Redis server at {server} refuses the plugin ({code}); correct user and password in \
+         {URL}, or the password in the file of {PASSWORD_FILE}"
+    )]
+    Denied {
+        /// The server, without the password.
+        server: String,
+        /// The code of the server's answer, such as `WRONGPASS`.
+        code: String,
+    },
+    /// The system refuses something.
+    #[error("cannot start the Redis cache: {0}")]
+    Io(#[from] std::io::Error),
+}
+
+const URL: &str = "CVMFS_CACHE_PLUGIN_REDIS_URL";
+const SERVER_ADDRESS: &str = "CVMFS_CACHE_PLUGIN_REDIS_SERVER_ADDRESS";
+const SERVER_PORT: &str = "CVMFS_CACHE_PLUGIN_REDIS_SERVER_PORT";
+const PASSWORD_FILE: &str = "CVMFS_CACHE_PLUGIN_REDIS_PASSWORD_FILE";
+const CA: &str = "CVMFS_CACHE_PLUGIN_REDIS_CA";
+const CERT: &str = "CVMFS_CACHE_PLUGIN_REDIS_CERT";
+const CERT_KEY: &str = "CVMFS_CACHE_PLUGIN_REDIS_CERT_KEY";
+const KEYFILE: &str = "CVMFS_CACHE_PLUGIN_REDIS_KEYFILE";
+const PREFIX: &str = "CVMFS_CACHE_PLUGIN_REDIS_PREFIX";
+const PER_REPOSITORY: &str = "CVMFS_CACHE_PLUGIN_REDIS_PER_REPOSITORY";
+const TIMEOUT: &str = "CVMFS_CACHE_PLUGIN_REDIS_TIMEOUT";
+const LEASE: &str = "CVMFS_CACHE_PLUGIN_REDIS_LEASE";
+const SIZE: &str = "CVMFS_CACHE_PLUGIN_SIZE";
+
+const MEGABYTE: u64 = 1024 * 1024;
+
+/// A smaller cache could not keep the catalogs of one mount.
+const MIN_SIZE: u64 = 100 * MEGABYTE;
+
+impl Config {
+    /// The defaults, for the server at this URL.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::Server`].
+    pub fn new(url: &str) -> Result<Self, ConfigError> {
+        Ok(Self::for_server(url.parse()?))
+    }
+
+    fn for_server(server: Server) -> Self {
+        Self {
+            server,
+            password_file: None,
+            tls: None,
+            size: 1000 * MEGABYTE,
+            prefix: Prefix("cvmfs".to_owned()),
+            secret: None,
+            per_repository: false,
+            timeout: Duration::from_secs(5),
+            lease: Duration::from_secs(60),
+            upload_expiry: Duration::from_secs(3600),
+        }
+    }
+
+    /// Reads the options of a plugin. [`Config`] lists them.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::Options`], which names the key.
+    pub fn from_options(options: &Options) -> Result<Self, ConfigError> {
+        let mut config = Self::for_server(server(options)?);
+        config.password_file = password_file(options, &config.server)?;
+        config.tls = tls(options, &config.server)?;
+        if let Some(megabytes) = parse::<Megabytes>(options, SIZE)? {
+            config.size = megabytes.0;
+        }
+        if let Some(prefix) = parse(options, PREFIX)? {
+            config.prefix = prefix;
+        }
+        if let Some(path) = options.get(KEYFILE).map(Path::new) {
+            let secret = Secret::from_file(path);
+            config.secret = Some(secret.map_err(|error| options.bad_value(KEYFILE, error))?);
+        }
+        if let Some(switch) = parse::<Switch>(options, PER_REPOSITORY)? {
+            config.per_repository = switch.0;
+        }
+        if let Some(Within(ms)) = parse::<Within<100, 60_000>>(options, TIMEOUT)? {
+            config.timeout = Duration::from_millis(ms);
+        }
+        if let Some(Within(seconds)) = parse::<Within<3, 3600>>(options, LEASE)? {
+            config.lease = Duration::from_secs(seconds);
+        }
+        Ok(config)
+    }
+}
+
+fn parse<T: FromStr<Err: Display>>(
+    options: &Options,
+    key: &str,
+) -> Result<Option<T>, OptionsError> {
+    options.parse_value(key)
+}
+
+/// The URL or, as the tutorial's plugin has it, address and port.
+fn server(options: &Options) -> Result<Server, OptionsError> {
+    if let Some(url) = options.get(URL) {
+        let parsed = url.to_str().ok_or(ServerError::not_utf8()).and_then(str::parse);
+        return parsed.map_err(|error: ServerError| OptionsError::Value {
+            key: options.written(URL),
+            // What stands there may hold a password.
+            value: error.url().into(),
+            file: options.source().map(Path::to_owned),
+            source: error.into_reason().into(),
+        });
+    }
+    let Some(host) = parse::<String>(options, SERVER_ADDRESS)? else {
+        return Err(options.missing(URL, format!("name the server, as in {URL}={EXAMPLE}")));
+    };
+    let port = parse::<u16>(options, SERVER_PORT)?.unwrap_or(DEFAULT_PORT);
+    Server::at(&host, port).map_err(|error| options.bad_value(SERVER_ADDRESS, error.into_reason()))
+}
+
+const EXAMPLE: &str = "redis://localhost:6379";
+const DEFAULT_PORT: u16 = 6379;
+
+fn password_file(options: &Options, server: &Server) -> Result<Option<PathBuf>, OptionsError> {
+    let Some(path) = options.get(PASSWORD_FILE).map(PathBuf::from) else { return Ok(None) };
+    let bad = |reason: Box<dyn Error + Send + Sync>| options.bad_value(PASSWORD_FILE, reason);
+    if server.password().is_some() {
+        return Err(bad(format!("{URL} has a password already; take it out there").into()));
+    }
+    secret::read_password(&path).map_err(|error| bad(error.into()))?;
+    Ok(Some(path))
+}
+
+fn tls(options: &Options, server: &Server) -> Result<Option<Tls>, OptionsError> {
+    let path = |key| options.get(key).map(Path::new);
+    if !server.uses_tls() {
+        return match [CA, CERT, CERT_KEY].into_iter().find(|key| path(key).is_some()) {
+            Some(key) => {
+                let reason = format!("it is of no use without TLS; write rediss:// in {URL}");
+                Err(options.bad_value(key, reason))
+            }
+            None => Ok(None),
+        };
+    }
+    let identity = match (path(CERT), path(CERT_KEY)) {
+        (Some(certificate), Some(key)) => Some((certificate, key)),
+        (None, None) => None,
+        (Some(_), None) => return Err(options.missing(CERT_KEY, "name the file with its key")),
+        (None, Some(_)) => return Err(options.missing(CERT, "name the file with its certificate")),
+    };
+    let tls = Tls::new(path(CA), identity).map_err(|error| {
+        let key = match &error {
+            TlsError::Identity { .. } => CERT,
+            TlsError::Key { .. } => CERT_KEY,
+            TlsError::Certificate { path: bad, .. } if path(CERT) == Some(bad) => CERT,
+            _ => CA,
+        };
+        options.bad_value(key, error)
+    })?;
+    Ok(Some(tls))
+}
+
+/// What the names of all keys on the server begin with: letters, digits, `.`, `_`, `-`, `/` and
+/// `:`, at most 64 of them. Braces would move keys to other slots of a Cluster, and stars change
+/// what an ACL rule with them means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Prefix(String);
+
+/// A text cannot be a [`Prefix`].
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("it has to be 1 to 64 letters, digits or any of . _ - / :")]
+pub struct PrefixError(());
+
+impl FromStr for Prefix {
+    type Err = PrefixError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let is_allowed = |c: char| c.is_ascii_alphanumeric() || "._-/:".contains(c);
+        if text.is_empty() || text.len() > 64 || !text.chars().all(is_allowed) {
+            return Err(PrefixError(()));
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl std::ops::Deref for Prefix {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Display for Prefix {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Megabytes, as bytes.
+struct Megabytes(u64);
+
+impl FromStr for Megabytes {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text.ends_with('%') {
+            return Err("nobody knows the memory of the server; write megabytes, as in 1000");
+        }
+        let bytes = text.parse().ok().and_then(|number: u64| number.checked_mul(MEGABYTE));
+        let bytes = bytes.ok_or("it is no number of megabytes; write one, as in 1000")?;
+        Ok(Self(bytes.max(MIN_SIZE)))
+    }
+}
+
+struct Switch(bool);
+
+impl FromStr for Switch {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        // The words that the client's own parser takes.
+        match text.to_ascii_lowercase().as_str() {
+            "on" | "yes" | "true" | "1" => Ok(Self(true)),
+            "off" | "no" | "false" | "0" => Ok(Self(false)),
+            _ => Err("write on or off"),
+        }
+    }
+}
+
+struct Within<const MIN: u64, const MAX: u64>(u64);
+
+impl<const MIN: u64, const MAX: u64> FromStr for Within<MIN, MAX> {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let number = text.parse().ok().filter(|number| (MIN..=MAX).contains(number));
+        number.map(Self).ok_or_else(|| format!("write a number from {MIN} to {MAX}"))
+    }
+}
+
+#[cfg(test)]
+mod tests;

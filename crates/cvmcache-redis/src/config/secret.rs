@@ -1,0 +1,123 @@
+//! Secrets in files: the key that seals objects, and the password of the server.
+
+use std::fmt;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::ops::Deref;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+use tracing::warn;
+
+/// A secret that shows itself to nobody: at least 32 bytes.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(Vec<u8>);
+
+/// Why a file holds no secret that can be used.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum SecretError {
+    /// It cannot be read.
+    #[error("cannot read {path:?}: {source}; let the plugin's user read it")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// It is too short to be safe.
+    #[error(
+        "a key needs at least 32 bytes, not {length}; make one with \
+         head -c 32 /dev/urandom > FILE"
+    )]
+    Short {
+        /// How many bytes there are.
+        length: usize,
+    },
+    /// It holds more than anybody would call a secret.
+    #[error("{path:?} has more than {MAX} bytes; is it the right file?")]
+    Long {
+        /// The file.
+        path: PathBuf,
+    },
+    /// There is no password in it.
+    #[error("{path:?} holds no password; write it there, in one line")]
+    NoPassword {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+/// A bound on what is read, for somebody who names the wrong file.
+const MAX: usize = 64 * 1024;
+
+const MIN: usize = 32;
+
+impl Secret {
+    /// Takes these bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`SecretError::Short`].
+    pub fn new(bytes: Vec<u8>) -> Result<Self, SecretError> {
+        match bytes.len() {
+            length @ 0..MIN => Err(SecretError::Short { length }),
+            _ => Ok(Self(bytes)),
+        }
+    }
+
+    /// Takes the whole content of a file.
+    ///
+    /// # Errors
+    ///
+    /// [`SecretError`].
+    pub fn from_file(path: &Path) -> Result<Self, SecretError> {
+        warn_of_readers(path);
+        Self::new(read(path)?)
+    }
+}
+
+impl Deref for Secret {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret")
+    }
+}
+
+/// The password in the first line of a file.
+pub(crate) fn read_password(path: &Path) -> Result<String, SecretError> {
+    let content = read(path)?;
+    let line = content.split(|&byte| byte == b'\n').next().unwrap_or_default();
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    match str::from_utf8(line) {
+        Ok(password) if !password.is_empty() => Ok(password.to_owned()),
+        _ => Err(SecretError::NoPassword { path: path.to_owned() }),
+    }
+}
+
+/// Says that everybody can read a file that somebody meant to be secret.
+pub(super) fn warn_of_readers(path: &Path) {
+    const OTHERS: u32 = 0o004;
+    if fs::metadata(path).is_ok_and(|metadata| metadata.mode() & OTHERS != 0) {
+        warn!(?path, "everybody can read this secret; chmod o-r keeps it one");
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, SecretError> {
+    let failed = |source| SecretError::Read { path: path.to_owned(), source };
+    let file = File::open(path).map_err(failed)?;
+    let mut content = Vec::new();
+    file.take(MAX as u64 + 1).read_to_end(&mut content).map_err(failed)?;
+    if content.len() > MAX {
+        return Err(SecretError::Long { path: path.to_owned() });
+    }
+    Ok(content)
+}

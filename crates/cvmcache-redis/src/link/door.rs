@@ -1,0 +1,135 @@
+//! How a connection to one server is opened: the socket, TLS, and the login.
+
+use std::io;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::AsyncConnectionConfig;
+use redis::aio::MultiplexedConnection;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+
+use super::Failure;
+use super::bounded::Bounded;
+use crate::config::{Address, Config, ConfigError, Server, Tls, read_password};
+
+/// How to get in, at whichever address.
+#[derive(Clone)]
+pub(super) struct Door {
+    server: Server,
+    password_file: Option<PathBuf>,
+    tls: Option<Arc<ClientConfig>>,
+    /// How long it may take.
+    patience: Duration,
+}
+
+/// Why nobody got in: what requests are told, and the log.
+pub(super) struct Closed {
+    pub(super) failure: Failure,
+    pub(super) reason: String,
+}
+
+impl From<Failure> for Closed {
+    fn from(failure: Failure) -> Self {
+        Self { reason: failure.to_string(), failure }
+    }
+}
+
+impl From<io::Error> for Closed {
+    fn from(error: io::Error) -> Self {
+        Self { failure: Failure::Unreachable, reason: error.to_string() }
+    }
+}
+
+/// What keeps a connection going. It has to be polled, and ends with the connection.
+pub(super) type Driver = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// How many requests may wait to be written before those who come have to wait, too.
+const QUEUE: usize = 1024;
+
+impl Door {
+    pub(super) fn new(config: &Config) -> Result<Self, ConfigError> {
+        let tls = match (&config.tls, config.server.uses_tls()) {
+            (_, false) => None,
+            (Some(tls), true) => Some(tls.config()),
+            (None, true) => Some(Tls::new(None, None)?.config()),
+        };
+        Ok(Self {
+            server: config.server.clone(),
+            password_file: config.password_file.clone(),
+            tls,
+            patience: config.timeout,
+        })
+    }
+
+    /// Connects and logs in.
+    pub(super) async fn open(
+        &self,
+        address: &Address,
+    ) -> Result<(MultiplexedConnection, Driver), Closed> {
+        let opened = timeout(self.patience, self.open_sometime(address)).await;
+        opened.unwrap_or_else(|_| Err(Failure::Deadline.into()))
+    }
+
+    async fn open_sometime(
+        &self,
+        address: &Address,
+    ) -> Result<(MultiplexedConnection, Driver), Closed> {
+        // Read again each time, because a password may be changed.
+        let from_file = match &self.password_file {
+            Some(path) => {
+                Some(read_password(path).map_err(|error| Failure::Denied(error.to_string()))?)
+            }
+            None => None,
+        };
+        let login = self.server.login(from_file.as_deref().or(self.server.password()));
+        let stream = self.stream(address).await?;
+        // Who asks has a deadline of its own.
+        let config = AsyncConnectionConfig::new()
+            .set_response_timeout(None)
+            .set_connection_timeout(None)
+            .set_pipeline_buffer_size(QUEUE);
+        let (mut connection, driver) =
+            MultiplexedConnection::new_with_config(&login, Bounded::new(stream), config)
+                .await
+                .map_err(|error| Failure::of_login(&error))?;
+        let mut driver: Driver = Box::pin(driver);
+        tokio::select! {
+            () = &mut driver => return Err(Failure::Unreachable.into()),
+            greeted = ping(&mut connection) => greeted?,
+        }
+        Ok((connection, driver))
+    }
+
+    async fn stream(&self, address: &Address) -> io::Result<Box<dyn Stream>> {
+        let (host, port) = match address {
+            Address::Unix(path) => return Ok(Box::new(UnixStream::connect(path).await?)),
+            Address::Tcp { host, port } => (host.as_str(), *port),
+        };
+        let stream = TcpStream::connect((host, port)).await?;
+        stream.set_nodelay(true)?;
+        let Some(config) = &self.tls else { return Ok(Box::new(stream)) };
+        let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
+        let connector = TlsConnector::from(Arc::clone(config));
+        Ok(Box::new(connector.connect(name, stream).await?))
+    }
+}
+
+/// Whether a server serves. One that may not be asked this does.
+pub(super) async fn ping(connection: &mut MultiplexedConnection) -> Result<(), Failure> {
+    let answer = redis::cmd("PING").exec_async(connection).await;
+    match answer.map_err(Failure::from) {
+        Err(Failure::Denied(code)) if code.starts_with("NOPERM") => Ok(()),
+        other => other,
+    }
+}
+
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}

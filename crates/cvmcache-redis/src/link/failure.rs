@@ -1,0 +1,184 @@
+//! Why a server did not do what it was asked: what its errors mean to us and to clients.
+
+use std::error::Error;
+use std::io;
+use std::sync::Arc;
+
+use cvmcache::plugin::Status;
+use redis::{ErrorKind, RedisError};
+use thiserror::Error;
+
+/// Why the server did not do what it was asked. It never holds what may be a password: of an error
+/// that the server sends while somebody logs in, only the code is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub(crate) enum Failure {
+    #[error("it cannot be reached")]
+    Unreachable,
+    #[error("it does not answer in time")]
+    Deadline,
+    #[error("it is out of memory")]
+    OutOfMemory,
+    #[error("it takes no changes ({0})")]
+    ReadOnly(String),
+    #[error("it is not ready ({0})")]
+    Unready(String),
+    #[error("it refuses the plugin ({0}); correct user, password or the user's permissions")]
+    Denied(String),
+    #[error("it refuses what it is asked: {0}")]
+    Refused(String),
+    #[error("what it answers makes no sense: {0}")]
+    Nonsense(String),
+}
+
+impl Failure {
+    /// What the error of a login is.
+    pub(super) fn of_login(error: &RedisError) -> Self {
+        match error.kind() {
+            // The server's text may repeat what was sent.
+            ErrorKind::AuthenticationFailed => Self::Denied("AUTH".to_owned()),
+            ErrorKind::Io | ErrorKind::Parse | ErrorKind::UnexpectedReturnType => {
+                Self::from(error.clone())
+            }
+            _ => Self::Denied("SELECT".to_owned()),
+        }
+    }
+}
+
+impl From<RedisError> for Failure {
+    fn from(error: RedisError) -> Self {
+        let text = || error.to_string();
+        match error.kind() {
+            ErrorKind::Io => match io_kind(&error) {
+                Some(io::ErrorKind::InvalidData) => Self::Nonsense(text()),
+                Some(io::ErrorKind::TimedOut) => Self::Deadline,
+                _ => Self::Unreachable,
+            },
+            ErrorKind::Parse | ErrorKind::UnexpectedReturnType => {
+                Self::Nonsense(error.category().to_owned())
+            }
+            _ => match error.code().unwrap_or_default() {
+                "OOM" => Self::OutOfMemory,
+                code @ ("READONLY" | "MISCONF" | "NOREPLICAS") => Self::ReadOnly(code.to_owned()),
+                code @ ("LOADING" | "BUSY" | "CLUSTERDOWN" | "MASTERDOWN" | "TRYAGAIN"
+                | "MOVED" | "ASK") => Self::Unready(code.to_owned()),
+                code @ ("NOAUTH" | "WRONGPASS") => Self::Denied(code.to_owned()),
+                "NOPERM" => Self::Denied(format!("NOPERM {}", error.detail().unwrap_or_default())),
+                _ => Self::Refused(text()),
+            },
+        }
+    }
+}
+
+fn io_kind(error: &RedisError) -> Option<io::ErrorKind> {
+    // The redis crate shares the errors of the system.
+    let shared: &Arc<dyn Error + Send + Sync> = error.source()?.downcast_ref()?;
+    shared.downcast_ref().map(io::Error::kind)
+}
+
+impl From<Failure> for Status {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Deadline => Status::Timeout,
+            Failure::OutOfMemory => Status::NoSpace,
+            _ => Status::IoErr,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use redis::parse_redis_value;
+
+    use super::*;
+
+    fn server_says(error: &str) -> Failure {
+        let value = parse_redis_value(format!("-{error}\r\n").as_bytes()).unwrap();
+        value.extract_error().unwrap_err().into()
+    }
+
+    fn code(code: &str) -> String {
+        code.to_owned()
+    }
+
+    #[test]
+    fn errors_of_the_server_are_told_apart() {
+        for (error, failure, status) in [
+            (
+                "OOM command not allowed when used memory > 'maxmemory'.",
+                Failure::OutOfMemory,
+                Status::NoSpace,
+            ),
+            (
+                "READONLY You can't write against a read only replica.",
+                Failure::ReadOnly(code("READONLY")),
+                Status::IoErr,
+            ),
+            (
+                "MISCONF Redis is configured to save RDB snapshots, but",
+                Failure::ReadOnly(code("MISCONF")),
+                Status::IoErr,
+            ),
+            (
+                "LOADING Redis is loading the dataset in memory",
+                Failure::Unready(code("LOADING")),
+                Status::IoErr,
+            ),
+            ("BUSY Redis is busy running a script.", Failure::Unready(code("BUSY")), Status::IoErr),
+            (
+                "CLUSTERDOWN Hash slot not served",
+                Failure::Unready(code("CLUSTERDOWN")),
+                Status::IoErr,
+            ),
+            (
+                "TRYAGAIN Multiple keys request during rehashing of slot",
+                Failure::Unready(code("TRYAGAIN")),
+                Status::IoErr,
+            ),
+            ("NOAUTH Authentication required.", Failure::Denied(code("NOAUTH")), Status::IoErr),
+            (
+                "WRONGPASS invalid username-password pair or user is disabled.",
+                Failure::Denied(code("WRONGPASS")),
+                Status::IoErr,
+            ),
+        ] {
+            assert_eq!(server_says(error), failure, "{error}");
+            assert_eq!(Status::from(failure), status, "{error}");
+        }
+        let no_permission = "NOPERM no permission to run 'keys'";
+        assert_eq!(server_says(no_permission), Failure::Denied(code(no_permission)));
+        assert!(matches!(server_says("WRONGTYPE Operation against"), Failure::Refused(_)));
+        let oops = server_says("ERR user_script:1: oops");
+        assert!(matches!(oops, Failure::Refused(what) if what.contains("oops")));
+        assert!(matches!(server_says(""), Failure::Refused(_)));
+    }
+
+    #[test]
+    fn an_error_of_a_script_is_taken_for_what_it_passes_on() {
+        // Redis 7 passes the error of a command in a script on with its code.
+        let oom =
+            "OOM command not allowed when used memory > 'maxmemory'. script: f, on @user_script:1.";
+        assert_eq!(server_says(oom), Failure::OutOfMemory);
+    }
+
+    #[test]
+    fn a_value_of_another_type_makes_no_sense() {
+        let value = parse_redis_value(b"$3\r\nabc\r\n").unwrap();
+        let error = redis::from_redis_value::<Vec<u64>>(value).unwrap_err();
+        assert!(matches!(RedisError::from(error).into(), Failure::Nonsense(_)));
+    }
+
+    #[test]
+    fn connections_that_break_are_told_from_answers_that_are_too_large() {
+        let failure = |kind| Failure::from(RedisError::from(io::Error::from(kind)));
+        assert_eq!(failure(io::ErrorKind::ConnectionReset), Failure::Unreachable);
+        assert_eq!(failure(io::ErrorKind::NotFound), Failure::Unreachable);
+        assert_eq!(failure(io::ErrorKind::TimedOut), Failure::Deadline);
+        assert!(matches!(failure(io::ErrorKind::InvalidData), Failure::Nonsense(_)));
+    }
+
+    #[test]
+    fn the_error_of_a_login_does_not_repeat_what_was_sent() {
+        let error = (ErrorKind::AuthenticationFailed, "refused", "args: 'secret'".to_owned());
+        assert_eq!(Failure::of_login(&error.into()), Failure::Denied(code("AUTH")));
+    }
+}

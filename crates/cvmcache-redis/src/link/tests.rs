@@ -1,0 +1,415 @@
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::thread;
+
+use redis::{Script, cmd, pipe};
+use tokio::runtime::Runtime;
+
+use super::*;
+use crate::config::Tls;
+use crate::servers::{Certificates, RedisCluster, RedisServer, Setup, eventually};
+
+/// So long that only what hangs takes it.
+const LONG: Duration = Duration::from_secs(20);
+
+const SHORT: Duration = Duration::from_millis(300);
+
+/// Much less than `LONG`, and much more than anything takes that does not wait for it.
+const AT_ONCE: Duration = Duration::from_secs(5);
+
+struct Linked {
+    link: Link,
+    _runtime: Runtime,
+}
+
+fn config(url: &str, timeout: Duration) -> Config {
+    Config { timeout, ..Config::new(url).unwrap() }
+}
+
+fn try_link(config: &Config) -> Result<Linked, ConfigError> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    let runtime = builder.worker_threads(1).enable_all().build().unwrap();
+    Ok(Linked { link: Link::new(config, runtime.handle().clone())?, _runtime: runtime })
+}
+
+fn linked(config: &Config) -> Linked {
+    try_link(config).unwrap()
+}
+
+impl Linked {
+    fn ask<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, Failure> {
+        self.link.wait(self.link.command(command))
+    }
+
+    fn ping(&self) -> Result<(), Failure> {
+        self.ask::<String>(&cmd("PING")).map(|_| ())
+    }
+
+    fn set(&self, key: &str) -> Result<(), Failure> {
+        self.ask(cmd("SET").arg(key).arg(key))
+    }
+
+    fn get(&self, key: &str) -> Result<Option<String>, Failure> {
+        self.ask(cmd("GET").arg(key))
+    }
+
+    /// Commands, pipelines and scripts over many slots.
+    fn serves(&self) {
+        let script = Script::new("return {KEYS[1], ARGV[1], redis.call('GET', KEYS[1])}");
+        let mut sets = pipe();
+        let mut gets = pipe();
+        let keys: Vec<_> = (0..50).map(|n| format!("key {n}")).collect();
+        for key in &keys {
+            self.set(key).unwrap();
+            sets.cmd("SET").arg(key).arg(format!("{key}!")).ignore();
+            gets.cmd("GET").arg(key).cmd("DEL").arg(key).ignore();
+            let said: Vec<String> =
+                self.link.wait(self.link.script(script.key(key).arg("x"))).unwrap();
+            assert_eq!(said, [key, "x", key]);
+        }
+        self.link.wait(self.link.pipeline::<()>(&sets)).unwrap();
+        let got: Vec<String> = self.link.wait(self.link.pipeline(&gets)).unwrap();
+        assert_eq!(got, Vec::from_iter(keys.iter().map(|key| format!("{key}!"))));
+        assert_eq!(self.get("key 0"), Ok(None));
+        let mut atomic = pipe();
+        atomic.atomic().cmd("INCR").arg("{n}a").cmd("INCR").arg("{n}b").ignore();
+        assert_eq!(self.link.wait(self.link.pipeline::<Vec<u64>>(&atomic)), Ok(vec![1]));
+    }
+}
+
+/// What it gives, and whether it took no time to speak of.
+fn timed<T>(what: impl FnOnce() -> T) -> (T, bool) {
+    let begin = Instant::now();
+    let outcome = what();
+    (outcome, begin.elapsed() < AT_ONCE)
+}
+
+#[test]
+fn every_kind_of_server_serves() {
+    for setup in [
+        Setup::new(),
+        Setup::new().tcp(),
+        Setup::new().password("s3cret"),
+        Setup::new().tcp().password("s3cret"),
+    ] {
+        let server = setup.start();
+        linked(&config(&server.url(), LONG)).serves();
+    }
+}
+
+#[test]
+fn a_user_with_a_password_and_a_database_of_its_own_is_served() {
+    let server = Setup::new().tcp().line("user me on >p%ss@/ ~* &* +@all").start();
+    let url = format!("redis://me:p%25ss%40%2F@127.0.0.1:{}/3", server.port());
+    linked(&config(&url, LONG)).set("k").unwrap();
+    let mut connection = server.connect();
+    cmd("SELECT").arg(3).exec(&mut connection).unwrap();
+    assert_eq!(cmd("GET").arg("k").query(&mut connection), Ok("k".to_owned()));
+}
+
+#[test]
+fn a_server_with_tls_is_served_if_its_authority_is_known() {
+    let certificates = Certificates::new();
+    let server = Setup::new().tls(&certificates).start();
+    let trusting = |authority: &Certificates| Config {
+        tls: Some(Tls::new(Some(&authority.path("ca")), None).unwrap()),
+        ..config(&server.url(), LONG)
+    };
+    linked(&trusting(&certificates)).serves();
+    let (failure, at_once) = timed(|| linked(&trusting(&Certificates::new())).ping());
+    assert_eq!((failure, at_once), (Err(Failure::Unreachable), true));
+}
+
+#[test]
+fn a_server_that_wants_a_certificate_gets_it() {
+    let certificates = Certificates::new().mutual();
+    let server = Setup::new().tls(&certificates).start();
+    let (ca, own, key) =
+        (certificates.path("ca"), certificates.path("client"), certificates.key_path("client"));
+    let with = |identity| Config {
+        tls: Some(Tls::new(Some(&ca), identity).unwrap()),
+        ..config(&server.url(), LONG)
+    };
+    linked(&with(Some((&own, &key)))).serves();
+    assert_eq!(linked(&with(None)).ping(), Err(Failure::Unreachable));
+}
+
+#[test]
+fn a_server_that_refuses_the_password_is_an_error_that_does_not_say_it() {
+    let server = Setup::new().tcp().password("right").start();
+    for login in ["", ":wr0ng@", "me:wr0ng@"] {
+        let url = format!("redis://{login}127.0.0.1:{}", server.port());
+        let error = try_link(&config(&url, LONG)).err().unwrap();
+        assert!(matches!(error, ConfigError::Denied { .. }), "{error}");
+        let text = format!("{error} {error:?}");
+        assert!(text.contains("127.0.0.1") && !text.contains("wr0ng"), "{text}");
+    }
+}
+
+#[test]
+fn a_password_is_read_again_when_a_connection_is_made_anew() {
+    let mut server = Setup::new().tcp().password("old").start();
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("password");
+    std::fs::write(&file, "old\n").unwrap();
+    let url = format!("redis://127.0.0.1:{}", server.port());
+    let link = linked(&Config { password_file: Some(file.clone()), ..config(&url, LONG) });
+    link.ping().unwrap();
+    server.kill();
+    std::fs::write(&file, "new\n").unwrap();
+    server.restart();
+    eventually("the old password is in the configuration, and refused is the new one", || {
+        matches!(link.ping(), Err(Failure::Denied(_)))
+    });
+    server.say("CONFIG SET requirepass new");
+    eventually("the new password is good", || link.ping().is_ok());
+}
+
+#[test]
+fn a_server_that_is_away_fails_at_once_and_serves_when_it_comes() {
+    for setup in [Setup::new(), Setup::new().tcp()] {
+        let mut server = setup.start();
+        server.kill();
+        let (link, at_once) = timed(|| linked(&config(&server.url(), LONG)));
+        assert!(at_once);
+        for _ in 0..100 {
+            assert_eq!(timed(|| link.ping()), (Err(Failure::Unreachable), true));
+        }
+        server.restart();
+        eventually("the server is found", || link.ping().is_ok());
+        link.serves();
+        server.kill();
+        eventually("it is gone", || link.ping() == Err(Failure::Unreachable));
+        server.restart();
+        eventually("the server is found again", || link.ping().is_ok());
+        link.serves();
+    }
+}
+
+#[test]
+fn a_server_that_does_not_answer_is_given_up_after_the_deadline_and_then_fails_at_once() {
+    let server = Setup::new().tcp().start();
+    let link = linked(&config(&server.url(), Duration::from_secs(1)));
+    link.set("a").unwrap();
+    server.pause();
+    assert_eq!(timed(|| link.get("a")), (Err(Failure::Deadline), true));
+    eventually("requests fail at once", || {
+        let begin = Instant::now();
+        link.get("a").is_err() && begin.elapsed() < Duration::from_millis(100)
+    });
+    server.go_on();
+    eventually("the server answers again", || link.get("a") == Ok(Some("a".to_owned())));
+    link.serves();
+}
+
+#[test]
+fn answers_that_come_late_are_not_those_of_others() {
+    let server = RedisServer::start();
+    let link = linked(&config(&server.url(), SHORT));
+    let keys: Vec<_> = (0..20).map(|n| n.to_string()).collect();
+    for key in &keys {
+        eventually("it is set", || link.set(key).is_ok());
+    }
+    let mut late = 0;
+    for _ in 0..5 {
+        thread::scope(|scope| {
+            server.pause();
+            let asking: Vec<_> = keys.iter().map(|key| scope.spawn(|| link.get(key))).collect();
+            // Some wait for their deadline, and some are answered after it.
+            let answers: Vec<_> = asking.into_iter().map(|asking| asking.join().unwrap()).collect();
+            late += answers.iter().filter(|answer| **answer == Err(Failure::Deadline)).count();
+            server.go_on();
+            for key in &keys {
+                eventually("it is answered", || match link.get(key) {
+                    Ok(value) => {
+                        assert_eq!(value.as_deref(), Some(key.as_str()));
+                        true
+                    }
+                    Err(_) => false,
+                });
+            }
+        });
+    }
+    assert!(late > 0);
+}
+
+#[test]
+fn a_script_that_the_server_forgot_is_given_to_it_again() {
+    let server = RedisServer::start();
+    let link = linked(&config(&server.url(), LONG));
+    let script = Script::new("return 7");
+    for _ in 0..3 {
+        assert_eq!(link.link.wait(link.link.script(&script.prepare_invoke())), Ok(7));
+        server.say("SCRIPT FLUSH");
+    }
+}
+
+#[test]
+fn what_a_server_refuses_is_told_apart() {
+    let master = Setup::new().tcp().memory(5).start();
+    let link = linked(&config(&master.url(), LONG));
+    let big = "x".repeat(1 << 20);
+    let fill = |n: usize| link.ask::<()>(cmd("SET").arg(n).arg(&big));
+    let full = (0..100).map(fill).find_map(Result::err);
+    assert_eq!(full, Some(Failure::OutOfMemory));
+    link.ping().unwrap();
+
+    master.say("FLUSHALL");
+    let replica = Setup::new().tcp().start();
+    replica.say(&format!("REPLICAOF 127.0.0.1 {}", master.port()));
+    let link = linked(&config(&replica.url(), LONG));
+    assert!(matches!(link.set("k"), Err(Failure::ReadOnly(_))));
+    replica.say("REPLICAOF NO ONE");
+    link.set("k").unwrap();
+
+    let server = RedisServer::start();
+    let link = linked(&config(&server.url(), LONG));
+    server.say("ACL SETUSER default -set");
+    assert!(matches!(link.set("k"), Err(Failure::Denied(what)) if what.contains("NOPERM")));
+    assert!(matches!(link.ask::<()>(&cmd("NOCOMMAND")), Err(Failure::Refused(_))));
+    assert!(matches!(link.ask::<Vec<u64>>(&cmd("PING")), Err(Failure::Nonsense(_))));
+}
+
+/// A server that answers the first thing it is asked on a connection as it should, and then says
+/// this.
+fn fake(says: &'static [u8]) -> (String, thread::JoinHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("redis://{}", listener.local_addr().unwrap());
+    let serving = thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut buffer = [0; 1000];
+            for answer in [b"+PONG\r\n", says] {
+                match stream.read(&mut buffer) {
+                    Ok(0) | Err(_) => break,
+                    Ok(length) if buffer[..length].ends_with(b"END\r\n") => return,
+                    // Who hung up has seen enough.
+                    Ok(_) => drop(stream.write_all(answer)),
+                }
+            }
+        }
+    });
+    (url, serving)
+}
+
+#[test]
+fn a_server_that_talks_nonsense_or_without_end_is_left() {
+    for says in [&b"hello\r\n"[..], b"$99999999999\r\n", b"*2147483647\r\n", b"\r\n", b"$x\r\n"] {
+        let text = String::from_utf8_lossy(says);
+        let (url, serving) = fake(says);
+        let link = linked(&config(&url, LONG));
+        let (answer, at_once) = timed(|| link.ask::<Vec<String>>(&cmd("PING")));
+        assert!(at_once && answer.is_err(), "{text:?}: {answer:?}");
+        eventually("the server is called anew", || {
+            let _ = link.ask::<()>(&cmd("END"));
+            serving.is_finished()
+        });
+        serving.join().unwrap();
+    }
+}
+
+#[test]
+fn whatever_accepts_and_says_nothing_holds_nobody_longer_than_the_deadline() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("redis://{}", listener.local_addr().unwrap());
+    let (link, at_once) = timed(|| linked(&config(&url, LONG)));
+    assert!(at_once, "a plugin starts soon");
+    for _ in 0..20 {
+        let (answer, at_once) = timed(|| link.ping());
+        assert!(at_once && answer.is_err());
+    }
+}
+
+#[test]
+fn a_cluster_serves() {
+    let cluster = RedisCluster::start();
+    linked(&config(&cluster.url(), LONG)).serves();
+}
+
+#[test]
+fn a_cluster_serves_while_its_slots_move() {
+    let cluster = RedisCluster::start();
+    let link = linked(&config(&cluster.url(), LONG));
+    let keys: Vec<_> = (0..6).map(|n| format!("{{{n}}}key")).collect();
+    let mut gets = pipe();
+    for key in &keys {
+        link.set(key).unwrap();
+        gets.cmd("GET").arg(key);
+    }
+    let script = Script::new("return redis.call('GET', KEYS[1])");
+    for turn in 1..3 {
+        for key in &keys {
+            cluster.move_slot(key, (cluster.owner(key) + turn) % 3);
+        }
+        for server in &cluster.servers {
+            server.say("SCRIPT FLUSH");
+        }
+        assert_eq!(link.link.wait(link.link.pipeline::<Vec<String>>(&gets)), Ok(keys.clone()));
+        for key in &keys {
+            assert_eq!(link.get(key), Ok(Some(key.clone())));
+            assert_eq!(link.link.wait(link.link.script(&script.key(key))), Ok(key.clone()));
+        }
+    }
+}
+
+#[test]
+fn a_server_of_a_cluster_that_hangs_holds_up_none_of_the_others() {
+    let cluster = RedisCluster::with(&Setup::new().line("cluster-require-full-coverage no"));
+    let link = linked(&config(&cluster.url(), LONG));
+    let key_of = |n| (0..).map(|k| format!("{k}")).find(|key| cluster.owner(key) == n).unwrap();
+    let keys = [key_of(0), key_of(1), key_of(2)];
+    for key in &keys {
+        link.set(key).unwrap();
+    }
+    let link = linked(&config(&cluster.url(), Duration::from_secs(2)));
+    for paused in 0..3 {
+        cluster.servers[paused].pause();
+        thread::scope(|scope| {
+            let hanging = scope.spawn(|| link.get(&keys[paused]));
+            for (n, key) in keys.iter().enumerate().filter(|(n, _)| *n != paused) {
+                assert_eq!(link.get(key), Ok(Some(key.clone())), "{n} while {paused} hangs");
+            }
+            assert!(hanging.join().unwrap().is_err());
+        });
+        for key in keys.iter().filter(|key| **key != keys[paused]) {
+            assert_eq!(link.get(key), Ok(Some(key.clone())));
+        }
+        cluster.servers[paused].go_on();
+        eventually("it serves again", || link.get(&keys[paused]).is_ok());
+        cluster.wait();
+    }
+}
+
+#[test]
+fn a_server_of_a_cluster_that_was_killed_comes_back() {
+    let mut cluster = RedisCluster::with(&Setup::new().persistent());
+    let link = linked(&config(&cluster.url(), LONG));
+    let keys: Vec<_> = (0..20).map(|n| n.to_string()).collect();
+    for key in &keys {
+        link.set(key).unwrap();
+    }
+    // The one that the plugin was told about, too.
+    for n in 0..3 {
+        cluster.servers[n].kill();
+        for key in &keys {
+            assert!(timed(|| link.get(key)).1);
+        }
+        cluster.servers[n].restart();
+        cluster.wait();
+        for key in &keys {
+            eventually("it is there again", || link.get(key) == Ok(Some(key.clone())));
+        }
+    }
+}
+
+#[test]
+fn work_in_the_background_may_use_it() {
+    fn may_be_spawned(_: impl Future<Output = Result<(), Failure>> + Send) {}
+    let server = RedisServer::start();
+    let Linked { link, .. } = linked(&config(&server.url(), LONG));
+    let script = Script::new("return 1");
+    let invocation = script.prepare_invoke();
+    may_be_spawned(link.command(&Cmd::new()));
+    may_be_spawned(link.pipeline(&pipe()));
+    may_be_spawned(link.script(&invocation));
+}

@@ -1,0 +1,192 @@
+//! The cache plugin: what clients ask, in terms of the store.
+
+use std::sync::Arc;
+
+use cvmcache::plugin::{
+    Breadcrumb, CacheInfo, Capabilities, Data, Listing, NewObject, ObjectId, ObjectInfo,
+    ObjectType, Result,
+};
+use cvmcache::{CachePlugin, Control, Options, Session, Transaction};
+use tokio::runtime::Runtime;
+
+use crate::config::{Config, ConfigError};
+use crate::eviction::Shrunk;
+use crate::guard::Guarded;
+use crate::keeper;
+use crate::link::Link;
+use crate::listing::Pages;
+use crate::store::Store;
+use crate::uploads::Upload;
+
+/// A cache in a Redis server or cluster, which other instances may use at the same time.
+pub struct RedisCache {
+    store: Arc<Store>,
+    /// Runs the connections and what goes on in the background. `None` only while it is dropped.
+    runtime: Option<Runtime>,
+}
+
+impl RedisCache {
+    /// A cache as the options of a plugin describe it. docs/redis.md has the keys.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`], if they make no sense. A server that is down is no error: it is looked for
+    /// until it is there.
+    pub fn from_options(options: &Options) -> Result<Self, ConfigError> {
+        Self::new(Config::from_options(options)?)
+    }
+
+    /// A cache as the configuration describes it.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`], if it makes no sense.
+    pub fn new(config: Config) -> Result<Self, ConfigError> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(IO_THREADS)
+            .thread_name("redis")
+            .enable_all()
+            .build()?;
+        let link = Link::new(&config, runtime.handle().clone())?;
+        let store = Arc::new(Store::new(&config, link, runtime.handle().clone()));
+        keeper::start(&store, runtime.handle());
+        Ok(Self { store, runtime: Some(runtime) })
+    }
+
+    /// Lets a repository see none of the objects that it has stored so far, in any instance, from the
+    /// next request on. It makes a difference only with `per_repository`.
+    ///
+    /// # Errors
+    ///
+    /// The status of what went wrong. Then the repository may see them or not.
+    pub fn revoke(&self, repository: &[u8]) -> Result<()> {
+        Ok(self.store.link.wait(self.store.revoke(repository))?)
+    }
+}
+
+/// Threads that speak with the server.
+const IO_THREADS: usize = 1;
+
+/// How many requests wait for the server at once.
+const WORKERS: usize = 32;
+
+impl CachePlugin for RedisCache {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::ALL
+    }
+
+    fn workers(&self) -> usize {
+        WORKERS
+    }
+
+    fn change_refcount(&self, session: &Session, id: &ObjectId, by: i32) -> Result<()> {
+        let store = &self.store;
+        if by < 0 {
+            return store.wait(store.close(id, by.unsigned_abs()));
+        }
+        let repository = store.guarded(session);
+        store.wait(async {
+            if by == 0 {
+                return store.guard(repository.as_ref(), id, store.facts(id)).await.into_result();
+            }
+            match store.guard(repository.as_ref(), id, store.open(id, by)).await {
+                Guarded::Allowed(opened) => opened,
+                Guarded::Refused(opened, status) => {
+                    if opened.is_ok() {
+                        store.close(id, by.unsigned_abs()).await?;
+                    }
+                    Err(status)
+                }
+            }
+        })?;
+        Ok(())
+    }
+
+    fn object_info(&self, session: &Session, id: &ObjectId) -> Result<ObjectInfo> {
+        let store = &self.store;
+        let repository = store.guarded(session);
+        let facts = store.wait(async {
+            store.guard(repository.as_ref(), id, store.facts(id)).await.into_result()
+        });
+        Ok(facts?.info())
+    }
+
+    fn read(&self, session: &Session, id: &ObjectId, offset: u64, len: u32) -> Result<Data> {
+        let store = &self.store;
+        let repository = store.guarded(session);
+        let read = store.read(id, offset, len);
+        store.wait(async { store.guard(repository.as_ref(), id, read).await.into_result() })
+    }
+
+    fn begin(&self, session: &Session, object: NewObject) -> Result<Box<dyn Transaction>> {
+        let repository = self.store.guarded(session);
+        let upload = self.store.wait(Upload::begin(&self.store, object, repository))?;
+        Ok(Box::new(upload))
+    }
+
+    fn info(&self, _session: &Session) -> Result<CacheInfo> {
+        let sum = self.store.link.wait(async {
+            self.store.flush().await?;
+            self.store.sum().await
+        })?;
+        Ok(self.store.budget().info(sum))
+    }
+
+    /// Others evict between two steps, and what they store meanwhile could keep this going for ever,
+    /// so it ends after as many steps as a cache of this size can need.
+    fn shrink(&self, _session: &Session, target: u64) -> Result<u64> {
+        let mut evicted = false;
+        loop {
+            match self.store.link.wait(self.store.shrink_step(target))? {
+                Shrunk::Done { used } => return Ok(used),
+                Shrunk::More => {
+                    if !evicted {
+                        self.store.budget().count_clean_up();
+                    }
+                    evicted = true;
+                }
+            }
+        }
+    }
+
+    fn list(&self, _session: &Session, object_type: ObjectType) -> Result<Listing> {
+        self.store.link.wait(self.store.flush())?;
+        Ok(Box::new(Pages::new(Arc::clone(&self.store), object_type)))
+    }
+
+    fn store_breadcrumb(
+        &self,
+        _session: &Session,
+        repository: &[u8],
+        breadcrumb: Breadcrumb,
+    ) -> Result<()> {
+        self.store.wait(self.store.store_breadcrumb(repository, breadcrumb))
+    }
+
+    fn load_breadcrumb(&self, _session: &Session, repository: &[u8]) -> Result<Breadcrumb> {
+        self.store.wait(self.store.load_breadcrumb(repository))
+    }
+
+    fn started(&self, control: Control) {
+        // The server starts once; were it to start again, the first handle would do as well.
+        let _ = self.store.control.set(control);
+    }
+}
+
+impl Drop for RedisCache {
+    /// Whatever is still held is let go of, unless the server is away: then its lease ends.
+    fn drop(&mut self) {
+        if let Err(error) = self.store.link.wait(self.store.leave()) {
+            tracing::info!(%error, "cannot say goodbye to the server, it will notice");
+        }
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl std::fmt::Debug for RedisCache {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RedisCache").finish_non_exhaustive()
+    }
+}

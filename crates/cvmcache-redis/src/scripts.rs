@@ -1,0 +1,193 @@
+//! What is done on the server in one step: Lua scripts, each on the keys of one shard, and what they
+//! take and return.
+
+use redis::{Script, ScriptInvocation};
+
+use crate::keys::{Keys, Shard};
+
+/// A script with what all of them share. Scripts that free memory, or hold what is there, have to
+/// run on a server that is full; those that only read, on one that takes no changes as well.
+macro_rules! script {
+    ($name:literal) => {
+        script!($name, "#!lua flags=allow-oom\n")
+    };
+    ($name:literal, refused when out of memory) => {
+        script!($name, "#!lua\n")
+    };
+    ($name:literal, only reads) => {
+        script!($name, "#!lua flags=no-writes\n")
+    };
+    ($name:literal, $first_line:literal) => {
+        Script::new(concat!(
+            $first_line,
+            include_str!("scripts/prelude.lua"),
+            include_str!(concat!("scripts/", $name, ".lua"))
+        ))
+    };
+}
+
+/// All scripts.
+pub(crate) struct Scripts {
+    keys: Keys,
+    candidates: Script,
+    commit: Script,
+    drop: Script,
+    evict: Script,
+    held: Script,
+    hold: Script,
+    leave: Script,
+    look: Script,
+    page: Script,
+    release: Script,
+    renew: Script,
+}
+
+/// What the commit of an upload takes, besides the object's name.
+pub(crate) struct CommitCall<'a> {
+    pub(crate) facts: &'a [u8],
+    pub(crate) cost: u64,
+    pub(crate) object_type: i32,
+    pub(crate) token: &'a str,
+    /// How many segments were sent before.
+    pub(crate) sent: u64,
+    /// The last one, unless there is none.
+    pub(crate) last: Option<&'a [u8]>,
+}
+
+/// Who asks: the name of this instance, and for how many milliseconds it holds what it holds.
+#[derive(Debug, Clone)]
+pub(crate) struct Holder {
+    pub(crate) instance: String,
+    pub(crate) lease: u64,
+}
+
+impl Scripts {
+    pub(crate) fn new(keys: Keys) -> Self {
+        Self {
+            keys,
+            candidates: script!("candidates"),
+            commit: script!("commit", refused when out of memory),
+            drop: script!("drop"),
+            evict: script!("evict"),
+            held: script!("held", only reads),
+            hold: script!("hold"),
+            leave: script!("leave"),
+            look: script!("look", only reads),
+            page: script!("page", only reads),
+            release: script!("release"),
+            renew: script!("renew"),
+        }
+    }
+
+    /// Returns the oldest objects: `Vec<(bool, Vec<u8>, Vec<u8>, u64)>`.
+    pub(crate) fn candidates(&self, shard: Shard, limit: usize) -> ScriptInvocation<'_> {
+        let mut call = self.call(&self.candidates, shard);
+        call.arg(limit);
+        call
+    }
+
+    /// Returns whose object it is, and its facts: `(i64, Vec<u8>)`.
+    pub(crate) fn commit(
+        &self,
+        holder: &Holder,
+        shard: Shard,
+        id: &str,
+        commit: &CommitCall<'_>,
+    ) -> ScriptInvocation<'_> {
+        let mut call = self.call(&self.commit, shard);
+        let segments = commit.sent + u64::from(commit.last.is_some());
+        call.arg(&holder.instance).arg(holder.lease).arg(id).arg(commit.facts).arg(commit.cost);
+        call.arg(commit.object_type).arg(segments).arg(commit.token).arg(commit.sent);
+        if let Some(last) = commit.last {
+            call.arg(last);
+        }
+        call
+    }
+
+    /// Returns whether the object was removed: `bool`.
+    pub(crate) fn drop(&self, shard: Shard, id: &str, seen: &[u8]) -> ScriptInvocation<'_> {
+        let mut call = self.call(&self.drop, shard);
+        call.arg(id).arg(seen);
+        call
+    }
+
+    /// Takes objects as `candidates` has returned them, and returns what they cost: `u64`.
+    pub(crate) fn evict<'a>(
+        &self,
+        shard: Shard,
+        objects: impl Iterator<Item = (bool, &'a [u8], &'a [u8])>,
+    ) -> ScriptInvocation<'_> {
+        let mut call = self.call(&self.evict, shard);
+        for (volatile, id, used) in objects {
+            call.arg(u8::from(volatile)).arg(id).arg(used);
+        }
+        call
+    }
+
+    /// Returns the next cursor and names: `(u64, Vec<Vec<u8>>)`.
+    pub(crate) fn held(&self, holder: &Holder, shard: Shard, cursor: u64) -> ScriptInvocation<'_> {
+        let mut call = self.call(&self.held, shard);
+        call.arg(&holder.instance).arg(cursor);
+        call
+    }
+
+    /// Returns the facts of an object that is there: `Option<Vec<u8>>`.
+    pub(crate) fn hold(&self, holder: &Holder, shard: Shard, id: &str) -> ScriptInvocation<'_> {
+        let mut call = self.call(&self.hold, shard);
+        call.arg(&holder.instance).arg(holder.lease).arg(id);
+        call
+    }
+
+    /// Returns whether there is more to let go of: `bool`.
+    pub(crate) fn leave(&self, holder: &Holder, shard: Shard) -> ScriptInvocation<'_> {
+        let mut call = self.call(&self.leave, shard);
+        call.arg(&holder.instance);
+        call
+    }
+
+    /// Returns the facts of an object that is there: `Option<Vec<u8>>`.
+    pub(crate) fn look(&self, shard: Shard, id: &str) -> ScriptInvocation<'_> {
+        let mut call = self.call(&self.look, shard);
+        call.arg(id);
+        call
+    }
+
+    /// Returns the next cursor and objects: `(u64, Vec<(Vec<u8>, Vec<u8>, bool)>)`.
+    pub(crate) fn page(&self, shard: Shard, object_type: i32, cursor: u64) -> ScriptInvocation<'_> {
+        let mut call = self.call(&self.page, shard);
+        call.arg(object_type).arg(cursor);
+        call
+    }
+
+    /// Returns nothing: `()`.
+    pub(crate) fn release(
+        &self,
+        holder: &Holder,
+        shard: Shard,
+        objects: impl Iterator<Item = (String, u64)>,
+    ) -> ScriptInvocation<'_> {
+        let mut call = self.call(&self.release, shard);
+        call.arg(&holder.instance);
+        for (id, used) in objects {
+            call.arg(id).arg(used);
+        }
+        call
+    }
+
+    /// Returns how many objects are held, or -1: `i64`.
+    pub(crate) fn renew(&self, holder: &Holder, shard: Shard) -> ScriptInvocation<'_> {
+        let mut call = self.call(&self.renew, shard);
+        call.arg(&holder.instance).arg(holder.lease);
+        call
+    }
+
+    fn call<'a>(&self, script: &'a Script, shard: Shard) -> ScriptInvocation<'a> {
+        script.key(self.keys.used(shard))
+    }
+}
+
+impl std::fmt::Debug for Scripts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Scripts")
+    }
+}

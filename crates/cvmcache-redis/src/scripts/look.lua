@@ -1,0 +1,2 @@
+-- The facts of an object. ARGV: id.
+return facts(ARGV[1])

@@ -1,0 +1,135 @@
+//! Whether what the server returns is what was stored: checks of chunks, facts and breadcrumbs.
+//!
+//! A check is the beginning of a keyed BLAKE3 hash over the data and all that says where it belongs.
+//! With the secret of a key file, whoever can write to the server but does not know it cannot make
+//! one. Without, the key is published below, and checks tell accidents only.
+
+use cvmcache::plugin::ObjectId;
+
+/// How long a check is, in bytes.
+pub(crate) const CHECK: usize = 16;
+
+pub(crate) type Check = [u8; CHECK];
+
+/// Makes checks with a key.
+#[derive(Clone)]
+pub(crate) struct Seal {
+    key: [u8; 32],
+}
+
+/// What is checked, so that one kind of data never passes for another.
+#[derive(Clone, Copy)]
+enum Kind {
+    Chunk = 1,
+    Facts = 2,
+    Breadcrumb = 3,
+}
+
+impl Seal {
+    /// Checks with a secret, or with a published key.
+    pub(crate) fn new(secret: Option<&[u8]>) -> Self {
+        let key = match secret {
+            Some(secret) => blake3::derive_key("cvmcache-redis 1 secret of a key file", secret),
+            None => blake3::derive_key("cvmcache-redis 1 published key", b""),
+        };
+        Self { key }
+    }
+
+    /// The check of a chunk of an object: `number` is its place, counted in chunks of `chunk_len`
+    /// bytes. How large the object is, is not known while it is uploaded; its facts say it, and the
+    /// number of bytes that each chunk has by that is checked here.
+    pub(crate) fn chunk(&self, id: &ObjectId, chunk_len: u32, number: u64, bytes: &[u8]) -> Check {
+        let mut place = [0; ID_LEN + 4 + 8];
+        place[..ID_LEN].copy_from_slice(&id_bytes(id));
+        place[ID_LEN..][..4].copy_from_slice(&chunk_len.to_le_bytes());
+        place[ID_LEN + 4..].copy_from_slice(&number.to_le_bytes());
+        self.check(Kind::Chunk, &place, bytes)
+    }
+
+    /// The check of the facts of an object.
+    pub(crate) fn facts(&self, id: &ObjectId, bytes: &[u8]) -> Check {
+        self.check(Kind::Facts, &id_bytes(id), bytes)
+    }
+
+    /// The check of the breadcrumb of a repository.
+    pub(crate) fn breadcrumb(&self, repository: &[u8], bytes: &[u8]) -> Check {
+        self.check(Kind::Breadcrumb, blake3::hash(repository).as_bytes(), bytes)
+    }
+
+    /// The place goes behind the bytes: the hash is fastest over data that begins with its first
+    /// byte. Each kind has places of one length, so nothing can be taken for something else.
+    fn check(&self, kind: Kind, place: &[u8], bytes: &[u8]) -> Check {
+        let mut hasher = blake3::Hasher::new_keyed(&self.key);
+        hasher.update(bytes).update(place).update(&[kind as u8]);
+        let mut check = [0; CHECK];
+        hasher.finalize_xof().fill(&mut check);
+        check
+    }
+}
+
+/// Compares in a time that does not tell how much of it is right.
+pub(crate) fn is_same(check: &Check, other: &[u8]) -> bool {
+    let differences = check.iter().zip(other).fold(0, |all, (a, b)| all | (a ^ b));
+    other.len() == CHECK && differences == 0
+}
+
+impl std::fmt::Debug for Seal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Seal")
+    }
+}
+
+const ID_LEN: usize = 1 + ObjectId::DIGEST_LEN;
+
+fn id_bytes(id: &ObjectId) -> [u8; ID_LEN] {
+    let mut bytes = [0; ID_LEN];
+    // The numbers of the wire are 1 to 3.
+    bytes[0] = id.algorithm().to_wire() as u8;
+    bytes[1..].copy_from_slice(id.digest());
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use cvmcache::plugin::HashAlgorithm;
+
+    use super::*;
+
+    #[test]
+    fn a_check_depends_on_everything_that_says_where_data_belongs() {
+        let seal = Seal::new(Some(&[7; 32]));
+        let id = ObjectId::new(HashAlgorithm::Sha1, [1; 20]);
+        let other = ObjectId::new(HashAlgorithm::Shake128, [1; 20]);
+        let mut checks = vec![
+            seal.chunk(&id, 16, 0, b"abc"),
+            seal.chunk(&id, 16, 1, b"abc"),
+            seal.chunk(&id, 32, 0, b"abc"),
+            seal.chunk(&id, 16, 0, b"abd"),
+            seal.chunk(&id, 16, 0, b""),
+            seal.chunk(&other, 16, 0, b"abc"),
+            seal.facts(&id, b"abc"),
+            seal.facts(&other, b"abc"),
+            seal.breadcrumb(b"a.cern.ch", b"abc"),
+            seal.breadcrumb(b"b.cern.ch", b"abc"),
+            Seal::new(Some(&[8; 32])).chunk(&id, 16, 0, b"abc"),
+            Seal::new(None).chunk(&id, 16, 0, b"abc"),
+        ];
+        let count = checks.len();
+        checks.sort_unstable();
+        checks.dedup();
+        assert_eq!(checks.len(), count);
+    }
+
+    #[test]
+    fn only_a_whole_check_is_the_same() {
+        let check: Check = std::array::from_fn(|i| i as u8);
+        assert!(is_same(&check, &check));
+        assert!(!is_same(&check, &check[..15]));
+        assert!(!is_same(&check, b""));
+        for bit in 0..8 * CHECK {
+            let mut flipped = check;
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert!(!is_same(&check, &flipped));
+        }
+    }
+}

@@ -1,0 +1,348 @@
+//! What clients see while the server fails, and afterwards: an answer, whatever happens, on the
+//! connection that they have, and never a wrong byte.
+
+mod plugin;
+mod support;
+
+use std::time::Instant;
+
+use cvmcache::plugin::{Breadcrumb, ObjectType, Status};
+use redis::cmd;
+
+use plugin::{LEASE, close, command, connect, object, open, read, start, store, with_jobs};
+use support::{RedisCluster, RedisServer, Setup, eventually};
+
+#[test]
+fn a_server_that_is_killed_and_comes_back_empty_has_lost_its_objects_and_nothing_else() {
+    let mut server = Setup::new().tcp().start();
+    let plugin = start(&server.url());
+    let mut client = connect(&plugin, "test.cern.ch:c");
+    store(&mut client, 1001).unwrap();
+    store(&mut client, 1002).unwrap();
+    close(&mut client, 1002).unwrap();
+    with_jobs(&plugin, |jobs| {
+        for _ in 0..2 {
+            server.kill();
+            jobs.notice();
+            server.restart();
+            jobs.are_good_again();
+        }
+    });
+    for n in [1001, 1002] {
+        assert_eq!(read(&mut client, n), Err(Status::NoEntry));
+        assert_eq!(open(&mut client, n), Err(Status::NoEntry));
+        store(&mut client, n).unwrap();
+        read(&mut client, n).unwrap();
+    }
+    client.quit().unwrap();
+}
+
+#[test]
+fn a_server_that_is_killed_and_comes_back_with_its_data_serves_what_it_had() {
+    let mut server = Setup::new().persistent().start();
+    let plugin = start(&server.url());
+    let mut client = connect(&plugin, "test.cern.ch:c");
+    store(&mut client, 1001).unwrap();
+    store(&mut client, 1002).unwrap();
+    close(&mut client, 1002).unwrap();
+    with_jobs(&plugin, |jobs| {
+        server.kill();
+        jobs.notice();
+        server.restart();
+        jobs.are_good_again();
+    });
+    // Open all the time, and not.
+    read(&mut client, 1001).unwrap();
+    open(&mut client, 1002).unwrap();
+    read(&mut client, 1002).unwrap();
+    client.quit().unwrap();
+}
+
+#[test]
+fn a_server_that_stops_and_goes_on_is_waited_for_no_longer_than_the_deadline() {
+    let server = RedisServer::start();
+    let plugin = start(&server.url());
+    with_jobs(&plugin, |jobs| {
+        for _ in 0..2 {
+            server.pause();
+            jobs.notice();
+            server.go_on();
+            jobs.are_good_again();
+        }
+    });
+}
+
+#[test]
+fn a_plugin_may_start_before_its_server() {
+    let mut server = Setup::new().tcp().start();
+    server.kill();
+    let plugin = start(&server.url());
+    let mut client = connect(&plugin, "test.cern.ch:c");
+    assert_eq!(store(&mut client, 1), Err(Status::IoErr));
+    server.restart();
+    eventually("it is found", || store(&mut client, 1).is_ok());
+    read(&mut client, 1).unwrap();
+}
+
+#[test]
+fn scripts_that_the_server_forgets_are_not_missed() {
+    let server = RedisServer::start();
+    let plugin = start(&server.url());
+    with_jobs(&plugin, |jobs| {
+        for _ in 0..20 {
+            server.say("SCRIPT FLUSH");
+            jobs.are_good_again();
+        }
+        assert_eq!(jobs.failures(), 0);
+    });
+}
+
+#[test]
+fn a_replica_serves_what_it_has_and_takes_nothing() {
+    let master = Setup::new().tcp().start();
+    let writer = start(&master.url());
+    let mut client = connect(&writer, "test.cern.ch:c");
+    store(&mut client, 3).unwrap();
+    let replica = Setup::new().tcp().start();
+    let plugin = start(&replica.url());
+    replica.say(&format!("REPLICAOF 127.0.0.1 {}", master.port()));
+    let mut reader = connect(&plugin, "test.cern.ch:r");
+    eventually("it has got all", || read(&mut reader, 3).is_ok());
+    assert_eq!(store(&mut reader, 4), Err(Status::IoErr));
+    assert_eq!(read(&mut reader, 4), Err(Status::NoEntry));
+    replica.say("REPLICAOF NO ONE");
+    eventually("it takes objects", || store(&mut reader, 4).is_ok());
+    read(&mut reader, 4).unwrap();
+}
+
+#[test]
+fn a_server_that_is_full_before_the_cache_is_makes_room_or_says_so() {
+    let server = Setup::new().memory(40).start();
+    let plugin = start(&server.url());
+    let mut client = connect(&plugin, "test.cern.ch:c");
+    // 600 kB each: three times what there is room for.
+    let large = (0..200).map(|n| 5 * n + 4);
+    let mut stored = 0;
+    for n in large.clone() {
+        match store(&mut client, n) {
+            Ok(()) => {
+                stored += 1;
+                close(&mut client, n).unwrap();
+            }
+            Err(status) => assert_eq!(status, Status::NoSpace),
+        }
+    }
+    assert!(stored > 100, "only {stored} of 200 fit, one after the other");
+    // Opened, they stay: there comes an end.
+    let mut held = Vec::new();
+    let full = large.clone().find_map(|n| match store(&mut client, n) {
+        Ok(()) => {
+            held.push(n);
+            None
+        }
+        Err(status) => Some(status),
+    });
+    assert_eq!(full, Some(Status::NoSpace));
+    for &n in &held {
+        read(&mut client, n).unwrap();
+        close(&mut client, n).unwrap();
+    }
+    eventually("there is room again", || store(&mut client, 1004).is_ok());
+    read(&mut client, 1004).unwrap();
+}
+
+#[test]
+fn a_password_that_was_changed_is_an_error_until_it_is_right_again() {
+    let server = Setup::new().tcp().password("s3cret").start();
+    let plugin = start(&server.url());
+    with_jobs(&plugin, |jobs| {
+        server.say("CONFIG SET requirepass other");
+        server.say("CLIENT KILL TYPE normal");
+        jobs.notice();
+        server.say("CONFIG SET requirepass s3cret");
+        jobs.are_good_again();
+    });
+}
+
+#[test]
+fn the_log_says_once_that_the_server_goes_and_comes_and_never_the_password() {
+    let mut server = Setup::new().tcp().password("s3cret").start();
+    let directory = tempfile::tempdir().unwrap();
+    let everything = directory.path().join("log");
+    let plugin = command(&server.url())
+        .option("CVMFS_CACHE_PLUGIN_DEBUGLOG", everything.display().to_string())
+        .start()
+        .unwrap();
+    let mut client = connect(&plugin, "test.cern.ch:c");
+    store(&mut client, 1).unwrap();
+    server.kill();
+    for _ in 0..500 {
+        // Some time is needed to notice.
+        let _ = store(&mut client, 1);
+    }
+    assert_eq!(store(&mut client, 1), Err(Status::IoErr));
+    server.restart();
+    eventually("it is back", || store(&mut client, 1).is_ok());
+    client.quit().unwrap();
+    plugin.end().unwrap();
+    let log = std::fs::read_to_string(&everything).unwrap();
+    let lines = |text| log.lines().filter(|line| line.contains(text)).count();
+    assert_eq!(lines("the Redis server is away"), 1, "{log}");
+    assert_eq!(lines("the Redis server is back"), 1, "{log}");
+    assert_eq!(lines("s3cret"), 0, "{log}");
+}
+
+#[test]
+fn a_plugin_that_is_refused_at_the_start_says_what_to_do() {
+    let server = Setup::new().tcp().password("right").start();
+    let url = format!("redis://:wr0ng@127.0.0.1:{}", server.port());
+    let error = command(&url).start().unwrap_err().to_string();
+    for part in ["ended with status 1", "CVMFS_CACHE_PLUGIN_REDIS_URL", "127.0.0.1"] {
+        assert!(error.contains(part), "{error}");
+    }
+    assert!(!error.contains("wr0ng"), "{error}");
+}
+
+#[test]
+fn the_rights_that_the_documentation_names_are_enough_and_no_more() {
+    let documentation = include_str!("../../../docs/redis.md");
+    let rule = documentation.lines().find(|line| line.starts_with("user cvmcache ")).unwrap();
+    let server = Setup::new().tcp().line("user default off").line(rule).start();
+    let url = format!("redis://cvmcache:s3cret@127.0.0.1:{}", server.port());
+    let plugin =
+        command(&url).option("CVMFS_CACHE_PLUGIN_REDIS_PER_REPOSITORY", "on").start().unwrap();
+    let mut client = connect(&plugin, "test.cern.ch:c");
+    with_jobs(&plugin, |jobs| {
+        for _ in 0..10 {
+            jobs.are_good_again();
+        }
+        assert_eq!(jobs.failures(), 0);
+    });
+    store(&mut client, 1004).unwrap();
+    close(&mut client, 1004).unwrap();
+    let (id, _) = object(1004);
+    let listed = client.list(ObjectType::Regular).unwrap();
+    assert!(listed.iter().any(|entry| entry.id == id));
+    let breadcrumb = Breadcrumb { catalog: id, timestamp: 1, revision: Some(1) };
+    client.store_breadcrumb("test.cern.ch", breadcrumb).unwrap();
+    assert_eq!(client.load_breadcrumb("test.cern.ch").unwrap(), breadcrumb);
+    client.shrink(0).unwrap();
+    assert_eq!(client.info().unwrap().used_bytes, 0);
+    assert!(!plugin.log().contains("NOPERM"), "{}", plugin.log());
+
+    let mut connection = redis::Client::open(url).unwrap().get_connection().unwrap();
+    for words in ["FLUSHALL", "KEYS *", "CONFIG GET *", "GET elsewhere", "CLIENT LIST"] {
+        let mut denied = redis::Cmd::new();
+        let error = denied.arg(words.split(' ').collect::<Vec<_>>()).exec(&mut connection);
+        assert_eq!(error.unwrap_err().code(), Some("NOPERM"), "{words}");
+    }
+}
+
+/// All keys of the server that this pattern fits.
+fn keys(server: &RedisServer, pattern: &str) -> Vec<String> {
+    server.ask(cmd("KEYS").arg(pattern))
+}
+
+#[test]
+fn bytes_that_change_on_the_server_are_noticed_and_the_object_is_dropped() {
+    let server = RedisServer::start();
+    let plugin = start(&server.url());
+    let mut client = connect(&plugin, "test.cern.ch:c");
+    // Of several parts, open and closed.
+    for (n, is_open) in [(1004, true), (1009, false)] {
+        store(&mut client, n).unwrap();
+        if !is_open {
+            close(&mut client, n).unwrap();
+        }
+        let data = keys(&server, &format!("*:d:{}:*", object(n).0));
+        assert!(!data.is_empty());
+        let mut byte: Vec<u8> = server.ask(cmd("GETRANGE").arg(&data[0]).arg(20_000).arg(20_000));
+        byte[0] ^= 1;
+        server.ask::<()>(cmd("SETRANGE").arg(&data[0]).arg(20_000).arg(byte));
+        assert_eq!(read(&mut client, n), Err(Status::Corrupted));
+        assert_eq!(read(&mut client, n), Err(Status::NoEntry));
+        assert_eq!(keys(&server, &format!("*{}*", object(n).0)), [""; 0]);
+        store(&mut client, n).unwrap();
+        read(&mut client, n).unwrap();
+    }
+    assert!(plugin.log().contains("ERROR") || plugin.log().contains("WARN"), "{}", plugin.log());
+}
+
+#[test]
+fn a_server_that_was_emptied_has_lost_its_objects_and_nothing_else() {
+    let server = RedisServer::start();
+    let plugin = start(&server.url());
+    let mut client = connect(&plugin, "test.cern.ch:c");
+    store(&mut client, 1003).unwrap();
+    with_jobs(&plugin, |jobs| {
+        for _ in 0..5 {
+            server.say("FLUSHALL");
+            jobs.are_good_again();
+        }
+    });
+    assert_eq!(read(&mut client, 1003), Err(Status::NoEntry));
+    store(&mut client, 1003).unwrap();
+    read(&mut client, 1003).unwrap();
+}
+
+#[test]
+fn what_a_plugin_that_died_had_open_can_be_evicted_when_its_lease_is_over() {
+    let server = RedisServer::start();
+    let (plugin, other) = (start(&server.url()), start(&server.url()));
+    let mut client = connect(&plugin, "test.cern.ch:c");
+    let mut observer = connect(&other, "test.cern.ch:o");
+    store(&mut client, 3).unwrap();
+    let mut left = || {
+        observer.shrink(0).unwrap();
+        observer.info().unwrap().used_bytes
+    };
+    // While the plugin lives, it renews its lease.
+    let begin = Instant::now();
+    while begin.elapsed() < 2 * LEASE {
+        assert!(left() > 0, "nobody evicts what is open");
+    }
+    drop(plugin);
+    eventually("it is evicted", || left() == 0);
+}
+
+#[test]
+fn a_cluster_may_lose_a_server_and_get_it_back() {
+    let mut cluster = RedisCluster::with(&Setup::new().persistent());
+    let plugin = start(&cluster.url());
+    let mut client = connect(&plugin, "test.cern.ch:c");
+    for n in 1000..1030 {
+        store(&mut client, n).unwrap();
+    }
+    with_jobs(&plugin, |jobs| {
+        for n in 0..2 {
+            cluster.servers[n].kill();
+            jobs.notice();
+            cluster.servers[n].restart();
+            cluster.wait();
+            jobs.are_good_again();
+        }
+    });
+    for n in 1000..1030 {
+        eventually("it is there", || read(&mut client, n).is_ok());
+    }
+}
+
+#[test]
+fn slots_of_a_cluster_may_move_while_clients_work() {
+    let cluster = RedisCluster::start();
+    let plugin = start(&cluster.url());
+    let mut client = connect(&plugin, "test.cern.ch:c");
+    for n in 1000..1010 {
+        store(&mut client, n).unwrap();
+    }
+    with_jobs(&plugin, |jobs| {
+        for n in 1000..1004 {
+            let shard = format!("{{{}}}", &object(n).0.to_string()[..2]);
+            cluster.move_slot(&shard, (cluster.owner(&shard) + 1) % 3);
+            jobs.are_good_again();
+        }
+    });
+    for n in 1000..1010 {
+        read(&mut client, n).unwrap();
+    }
+}

@@ -1,0 +1,127 @@
+//! The membership guard: a repository sees what its own clients have stored, and nothing else.
+
+mod cache;
+mod support;
+
+use cache::{Instance, config, content, id, instance, keys, with};
+use cvmcache::plugin::*;
+use support::{RedisServer, eventually};
+
+fn guarded(server: &RedisServer, name: &'static str) -> Instance {
+    let mut config = config(server);
+    config.per_repository = true;
+    let mut instance = with(config);
+    instance.session(name);
+    instance
+}
+
+#[track_caller]
+fn sees_nothing(instance: &Instance, id: ObjectId) {
+    assert_eq!(instance.open(id), Err(Status::NoEntry));
+    assert_eq!(instance.look(id), Err(Status::NoEntry));
+    assert_eq!(instance.cache.object_info(&instance.session, &id).err(), Some(Status::NoEntry));
+    assert_eq!(instance.read(id, 0, 10), Err(Status::NoEntry));
+}
+
+#[test]
+fn a_repository_sees_only_what_it_has_stored_itself() {
+    let server = RedisServer::start();
+    let mut a = guarded(&server, "atlas.cern.ch:1");
+    let data = content(1, 1000);
+    a.store(id(1, 1), &data).unwrap();
+    assert_eq!(a.read_all(id(1, 1)).unwrap(), data);
+    // Another repository on the same instance, while the object is open; and on another instance.
+    let b = guarded(&server, "lhcb.cern.ch:1");
+    a.session("lhcb.cern.ch:2");
+    sees_nothing(&a, id(1, 1));
+    sees_nothing(&b, id(1, 1));
+    // Having fetched it under its own rights, it sees what is there, and the first one still does.
+    b.store(id(1, 1), &content(2, 10)).unwrap();
+    for instance in [&a, &b] {
+        assert_eq!(instance.read_all(id(1, 1)).unwrap(), data);
+        instance.open(id(1, 1)).unwrap();
+        instance.close(id(1, 1)).unwrap();
+    }
+    a.session("atlas.cern.ch:3");
+    assert_eq!(a.read_all(id(1, 1)).unwrap(), data);
+    // A refused open holds nothing.
+    a.session("cms.cern.ch:1");
+    sees_nothing(&a, id(1, 1));
+    a.close(id(1, 1)).unwrap();
+    b.close(id(1, 1)).unwrap();
+    a.info();
+    assert_eq!(b.shrink(0), 0);
+}
+
+#[test]
+fn revoking_takes_effect_everywhere_at_once_for_one_repository() {
+    let server = RedisServer::start();
+    let mut a = guarded(&server, "atlas.cern.ch:1");
+    let b = guarded(&server, "lhcb.cern.ch:1");
+    let c = guarded(&server, "atlas.cern.ch:2");
+    let data = content(1, 1000);
+    for instance in [&a, &b] {
+        instance.store(id(1, 1), &data).unwrap();
+    }
+    c.open(id(1, 1)).unwrap();
+    a.cache.revoke(b"atlas.cern.ch").unwrap();
+    sees_nothing(&a, id(1, 1));
+    sees_nothing(&c, id(1, 1));
+    assert_eq!(b.read_all(id(1, 1)).unwrap(), data);
+    // What was open can be closed, and what is stored again is seen again.
+    c.close(id(1, 1)).unwrap();
+    a.store(id(1, 1), &data).unwrap();
+    assert_eq!(c.read_all(id(1, 1)).unwrap(), data);
+    a.close(id(1, 1)).unwrap();
+    a.close(id(1, 1)).unwrap();
+    a.session("lhcb.cern.ch:2");
+    assert_eq!(a.read_all(id(1, 1)).unwrap(), data);
+}
+
+#[test]
+fn either_part_may_be_missing() {
+    let server = RedisServer::start();
+    let a = guarded(&server, "atlas.cern.ch:1");
+    // A member without an object: the set forgets it.
+    let members = || -> Vec<String> {
+        server.ask(redis::cmd("SMEMBERS").arg("cvmfs:1:{repo:atlas.cern.ch}"))
+    };
+    a.leave(id(1, 1), &content(1, 10));
+    assert_eq!(members(), [id(1, 1).to_string()]);
+    assert_eq!(a.shrink(0), 0);
+    assert_eq!(members().len(), 1, "the two parts know nothing of each other");
+    sees_nothing(&a, id(1, 1));
+    eventually("the member is forgotten", || members().is_empty());
+    // An object without a member: one that was stored before the guard was on.
+    let without = instance(&server);
+    without.store(id(1, 2), &content(2, 10)).unwrap();
+    sees_nothing(&a, id(1, 2));
+    a.store(id(1, 2), &content(2, 10)).unwrap();
+    assert_eq!(a.read_all(id(1, 2)).unwrap(), content(2, 10));
+    assert_eq!(without.read_all(id(1, 2)).unwrap(), content(2, 10));
+    // Neither.
+    sees_nothing(&a, id(1, 3));
+}
+
+#[test]
+fn without_the_guard_there_are_no_sets() {
+    let server = RedisServer::start();
+    let mut a = instance(&server);
+    a.store(id(1, 1), &content(1, 10)).unwrap();
+    assert_eq!(keys(&server, "*repo*"), [""; 0]);
+    a.session("lhcb.cern.ch:1");
+    assert_eq!(a.read_all(id(1, 1)).unwrap(), content(1, 10));
+}
+
+#[test]
+fn whatever_a_repository_is_called_it_has_a_set_of_its_own() {
+    let server = RedisServer::start();
+    let mut a = guarded(&server, "a}b{c:1");
+    a.store(id(1, 1), &content(1, 10)).unwrap();
+    for name in ["a:1", "a}b{:1", "a%7db%7bc:1", ":1", ""] {
+        a.session(name);
+        sees_nothing(&a, id(1, 1));
+    }
+    a.session("a}b{c:2");
+    assert_eq!(a.read_all(id(1, 1)).unwrap(), content(1, 10));
+}

@@ -1,0 +1,260 @@
+//! Several instances on one server: what one stores the others see, and what one holds open nobody
+//! evicts, as long as it lives.
+
+mod cache;
+mod support;
+
+use std::sync::Barrier;
+use std::thread;
+use std::time::Duration;
+
+use cache::{Instance, PART, config, content, id, instance, keys, with};
+use cvmcache::client::{Client, NewUpload};
+use cvmcache::plugin::*;
+use cvmcache_testkit::PluginCommand;
+use support::{RedisServer, eventually};
+
+#[test]
+fn what_one_instance_stores_all_others_see_at_once() {
+    let server = RedisServer::start();
+    let (a, b) = (instance(&server), instance(&server));
+    for (number, len) in
+        [0, 1, 16 * 1024, PART - 1, PART, 500_000, 3_000_000].into_iter().enumerate()
+    {
+        let (id, data) = (id(number as u8, 1), content(number as u64, len));
+        assert_eq!(b.open(id), Err(Status::NoEntry));
+        a.store(id, &data).unwrap();
+        assert_eq!(b.open(id), Ok(()));
+        assert_eq!(b.read_all(id).unwrap(), data, "{len} bytes");
+        let middle = len / 2;
+        assert_eq!(
+            b.read(id, middle as u64, 70_000).unwrap(),
+            data[middle..len.min(middle + 70_000)]
+        );
+        assert_eq!(b.read(id, len as u64, 1).unwrap(), "");
+        assert_eq!(b.read(id, len as u64 + 1, 1), Err(Status::OutOfBounds));
+    }
+}
+
+#[test]
+fn what_a_living_instance_holds_nobody_evicts() {
+    let server = RedisServer::start();
+    let (a, b) = (instance(&server), instance(&server));
+    let data = content(1, 100_000);
+    a.store(id(1, 1), &data).unwrap();
+    a.leave(id(1, 2), &data);
+    b.leave(id(2, 1), &data);
+    // Longer than leases last.
+    let renewals = redis::cmd("CONFIG").arg("RESETSTAT").to_owned();
+    server.ask::<()>(&renewals);
+    eventually("leases are renewed several times", || {
+        let stats: String = server.ask(redis::cmd("INFO").arg("commandstats"));
+        let calls = stats.lines().find_map(|line| line.strip_prefix("cmdstat_time:calls="));
+        calls.is_some_and(|calls| calls.split(',').next().unwrap().parse::<u32>().unwrap() > 12)
+    });
+    let used = b.shrink(0);
+    assert!(used > 100_000);
+    assert_eq!(b.info().pinned_bytes, used);
+    assert_eq!(a.read_all(id(1, 1)).unwrap(), data);
+    assert_eq!(a.look(id(1, 2)), Err(Status::NoEntry));
+    assert_eq!(a.look(id(2, 1)), Err(Status::NoEntry));
+    a.close(id(1, 1)).unwrap();
+    a.info();
+    assert_eq!(b.shrink(0), 0);
+}
+
+#[test]
+fn what_two_instances_hold_the_last_to_close_frees() {
+    let server = RedisServer::start();
+    let (a, b) = (instance(&server), instance(&server));
+    a.store(id(1, 1), &content(1, 1000)).unwrap();
+    b.open(id(1, 1)).unwrap();
+    b.open(id(1, 1)).unwrap();
+    a.close(id(1, 1)).unwrap();
+    assert!(a.shrink(0) > 0);
+    b.close(id(1, 1)).unwrap();
+    assert!(b.shrink(0) > 0);
+    b.close(id(1, 1)).unwrap();
+    assert_eq!(b.shrink(0), 0);
+    assert_eq!(b.close(id(1, 1)), Err(Status::NoEntry));
+}
+
+#[test]
+fn an_instance_that_ends_lets_go_of_everything() {
+    let server = RedisServer::start();
+    let (a, b) = (instance(&server), instance(&server));
+    for shard in 0..=255 {
+        a.store(id(shard, 1), &content(1, 100)).unwrap();
+    }
+    assert_eq!(b.info().pinned_bytes, b.info().used_bytes);
+    drop(a);
+    assert_eq!(b.info().pinned_bytes, 0);
+    assert_eq!(b.shrink(0), 0);
+    assert_eq!(keys(&server, "*:held:*"), [""; 0]);
+}
+
+#[test]
+fn an_instance_that_is_killed_loses_its_pins_when_its_lease_ends_and_not_before() {
+    let server = RedisServer::start();
+    let program = escargot::CargoBuild::new().package("cvmcache-redis").example("redis");
+    let program = program.current_target().run().expect("cargo builds it");
+    let plugin = PluginCommand::new(program.path())
+        .option("CVMFS_CACHE_PLUGIN_REDIS_URL", server.url())
+        .option("CVMFS_CACHE_PLUGIN_REDIS_LEASE", "3")
+        .start()
+        .expect("it starts");
+    let mut client = Client::connect(plugin.locator(), "test.cern.ch:1").unwrap();
+    client.store(NewUpload::new(id(7, 1)), content(1, 1000)).unwrap();
+    let other = instance(&server);
+    let pid = nix::unistd::Pid::from_raw(plugin.pid().try_into().unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+    assert!(other.shrink(0) > 0, "it is evicted before the lease has ended");
+    eventually("the lease ends", || other.shrink(0) == 0);
+    assert_eq!(other.look(id(7, 1)), Err(Status::NoEntry));
+    assert_eq!(keys(&server, "*"), [""; 0]);
+}
+
+#[test]
+fn an_instance_that_was_given_up_holds_again_what_is_still_there() {
+    let server = RedisServer::start();
+    let a = instance(&server);
+    let data = content(1, 1000);
+    a.store(id(1, 1), &data).unwrap();
+    a.store(id(2, 1), &data).unwrap();
+    // As if it had slept for longer than its lease: others let go, and one object is evicted.
+    for shard in ["01", "02"] {
+        server.ask::<()>(
+            redis::cmd("ZADD").arg(format!("cvmfs:1:{{{shard}}}:alive")).arg(0).arg("x"),
+        );
+        let holders: Vec<String> = keys(&server, &format!("*{{{shard}}}:held:*"));
+        assert_eq!(holders.len(), 1);
+        server.ask::<()>(redis::cmd("DEL").arg(&holders));
+        server.ask::<()>(redis::cmd("DEL").arg(format!("cvmfs:1:{{{shard}}}:alive")));
+    }
+    server.ask::<()>(redis::cmd("UNLINK").arg(keys(&server, "*{02}*")));
+    eventually("it holds again what is there", || keys(&server, "*{01}:held:*").len() == 1);
+    eventually("it knows what is lost", || a.look(id(2, 1)) == Err(Status::NoEntry));
+    assert_eq!(a.read(id(2, 1), 0, 10), Err(Status::NoEntry));
+    assert_eq!(a.read_all(id(1, 1)).unwrap(), data);
+    // The references of sessions go on counting.
+    a.store(id(2, 1), &data).unwrap();
+    assert_eq!(a.read_all(id(2, 1)).unwrap(), data);
+    assert_eq!(a.close(id(2, 1)), Ok(()));
+    assert_eq!(a.close(id(2, 1)), Ok(()));
+    assert_ne!(a.close(id(2, 1)), Ok(()));
+}
+
+#[test]
+fn an_object_that_exists_is_kept_and_an_upload_of_it_leaves_nothing_behind() {
+    let server = RedisServer::start();
+    let (a, b) = (instance(&server), instance(&server));
+    for len in [10, 2_000_000] {
+        let (id, data) = (id(len as u8, 1), content(1, len));
+        a.store(id, &data).unwrap();
+        let used = a.info().used_bytes;
+        let data_keys = keys(&server, &format!("*:d:{id}:*"));
+        b.store(id, &content(2, len)).unwrap();
+        assert_eq!(b.read_all(id).unwrap(), data, "the first one is kept");
+        assert_eq!(b.info().used_bytes, used);
+        assert_eq!(keys(&server, &format!("*:d:{id}:*")), data_keys);
+        eventually("the upload is gone", || keys(&server, "*:u:*").is_empty());
+        a.close(id).unwrap();
+        assert_eq!(a.shrink(0), used, "the second holds it");
+        b.close(id).unwrap();
+        assert_eq!(b.shrink(0), 0);
+    }
+}
+
+#[test]
+fn of_uploads_that_end_at_the_same_time_one_wins_and_all_hold_it() {
+    let server = RedisServer::start();
+    let instances: Vec<Instance> = (0..4).map(|_| instance(&server)).collect();
+    for round in 0..20 {
+        let (id, data) = (id(round, 1), content(u64::from(round), 600_000));
+        let barrier = Barrier::new(2 * instances.len());
+        thread::scope(|scope| {
+            for instance in instances.iter().chain(&instances) {
+                let (data, barrier) = (&data, &barrier);
+                scope.spawn(move || {
+                    let mut upload = instance.begin(id).unwrap();
+                    for part in data.chunks(PART) {
+                        upload.write(data.slice_ref(part)).unwrap();
+                    }
+                    barrier.wait();
+                    upload.commit().unwrap();
+                });
+            }
+        });
+        for instance in &instances {
+            assert_eq!(instance.read_all(id).unwrap(), data);
+            assert_eq!([(); 3].map(|()| instance.close(id).is_ok()), [true, true, false]);
+        }
+    }
+    for instance in &instances {
+        instance.info();
+    }
+    assert_eq!(instances[0].shrink(0), 0);
+    eventually("nothing is left", || keys(&server, "*:[odu]:*").is_empty());
+}
+
+#[test]
+fn an_upload_that_is_dropped_leaves_nothing_and_one_that_nobody_ends_expires() {
+    let server = RedisServer::start();
+    let a = instance(&server);
+    let mut upload = a.begin(id(1, 1)).unwrap();
+    for part in content(1, 4 * PART).chunks(PART) {
+        upload.write(part.to_vec().into()).unwrap();
+    }
+    assert!(!keys(&server, "*:u:*").is_empty());
+    drop(upload);
+    eventually("a dropped upload is gone", || keys(&server, "*").is_empty());
+
+    let mut config = config(&server);
+    config.upload_expiry = Duration::from_millis(300);
+    let b = with(config);
+    let mut upload = b.begin(id(1, 1)).unwrap();
+    for part in content(1, 4 * PART).chunks(PART) {
+        upload.write(part.to_vec().into()).unwrap();
+    }
+    eventually("an upload without a part for long is gone", || keys(&server, "*:u:*").is_empty());
+    assert_eq!(upload.commit(), Err(Status::Timeout));
+    assert_eq!(b.look(id(1, 1)), Err(Status::NoEntry));
+    assert_eq!(b.info().used_bytes, 0);
+}
+
+#[test]
+fn a_listing_has_what_is_there_from_beginning_to_end_exactly_once() {
+    let server = RedisServer::start();
+    let (a, b) = (instance(&server), instance(&server));
+    let data = content(1, 10);
+    for number in 0..=255 {
+        for shard in [1, 2, 3] {
+            let kind = ObjectType::ALL[usize::from(number) % 3];
+            a.store_as(id(shard, number), kind, &data).unwrap();
+        }
+    }
+    for kind in ObjectType::ALL {
+        let mut listing = b.cache.list(&b.session, kind).unwrap();
+        let mut listed = vec![listing.next().unwrap().unwrap().id];
+        // What is opened and closed meanwhile changes its place in the index.
+        for number in 0..=255 {
+            a.close(id(2, number)).unwrap();
+            a.open(id(3, number)).unwrap();
+        }
+        a.info();
+        listed.extend(listing.map(|entry| entry.unwrap().id));
+        for number in 0..=255 {
+            a.open(id(2, number)).unwrap();
+        }
+        let count = listed.len();
+        listed.sort();
+        listed.dedup();
+        assert_eq!(listed.len(), count, "nothing twice");
+        assert_eq!(count, if kind == ObjectType::Regular { 3 * 86 } else { 3 * 85 });
+    }
+    a.close(id(1, 0)).unwrap();
+    a.info();
+    let entry = |id| b.list(ObjectType::Regular).into_iter().find(|entry| entry.id == id).unwrap();
+    assert!(!entry(id(1, 0)).pinned);
+    assert!(entry(id(1, 3)).pinned);
+}

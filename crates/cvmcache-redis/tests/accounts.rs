@@ -37,7 +37,7 @@ fn live(instance: &Instance, seed: u64, steps: usize) -> HashMap<ObjectId, u32> 
                 Err(status) => assert_eq!((status, *held), (Status::NoEntry, 0)),
             },
             10..16 if *held > 0 => {
-                instance.close(id).unwrap();
+                instance.close(id).expect("it is open");
                 *held -= 1;
             }
             16 => drop(
@@ -47,7 +47,8 @@ fn live(instance: &Instance, seed: u64, steps: usize) -> HashMap<ObjectId, u32> 
             18 => drop(instance.list(kind)),
             _ if *held > 0 => {
                 let expected = content(len as u64, len);
-                assert_eq!(instance.read_all(id).unwrap(), expected, "what is open is there");
+                let read = instance.read_all(id).expect("what is open is there");
+                assert_eq!(read, expected);
             }
             _ => match instance.read_all(id) {
                 Ok(read) => assert_eq!(read, content(len as u64, len)),
@@ -69,8 +70,8 @@ fn recount(server: &RedisServer, open: &[HashMap<ObjectId, u32>]) {
         };
         let (mut used, mut pinned, mut segments, mut indexed) = (0, 0, 0, 0);
         for object_key in keys(server, &key("o:*").replace('{', "\\{").replace('}', "\\}")) {
-            let name = object_key.rsplit(':').next().unwrap();
-            let id: ObjectId = name.parse().unwrap();
+            let name = object_key.rsplit(':').next().unwrap_or_default();
+            let id: ObjectId = name.parse().expect("the key ends with the name of an object");
             let (cost, holders, parts, kind): (u64, usize, usize, u8) =
                 server.ask(redis::cmd("HMGET").arg(&object_key).arg(&["c", "n", "s", "t"]));
             assert_eq!(holders, open.iter().filter(|open| open.contains_key(&id)).count());

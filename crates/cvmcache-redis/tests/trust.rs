@@ -11,10 +11,10 @@ use support::{RedisServer, eventually};
 const LEN: usize = 1_200_000;
 
 fn with_key(server: &RedisServer) -> Config {
-    let file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(file.path(), [7; 32]).unwrap();
+    let file = tempfile::NamedTempFile::new().expect("there is room");
+    std::fs::write(file.path(), [7; 32]).expect("there is room");
     let mut config = config(server);
-    config.secret = Some(Secret::from_file(file.path()).unwrap());
+    config.secret = Some(Secret::from_file(file.path()).expect("it is long enough"));
     config
 }
 

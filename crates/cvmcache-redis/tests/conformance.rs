@@ -11,11 +11,7 @@ use support::{Certificates, RedisCluster, RedisServer, Setup};
 
 #[track_caller]
 fn conforms(command: PluginCommand) {
-    // On a machine that is busy, a cache is slow, and does not lose what it holds.
-    let command = command
-        .option("CVMFS_CACHE_PLUGIN_SIZE", "100")
-        .option("CVMFS_CACHE_PLUGIN_REDIS_TIMEOUT", "20000")
-        .option("CVMFS_CACHE_PLUGIN_REDIS_LEASE", "600");
+    let command = command.option("CVMFS_CACHE_PLUGIN_SIZE", "100");
     Suite::new().hostile(true).run(command).expect("it starts").assert_good();
 }
 

@@ -9,6 +9,7 @@ mod cluster;
 mod door;
 mod failure;
 mod node;
+mod slots;
 
 use std::collections::HashMap;
 use std::future::Future;

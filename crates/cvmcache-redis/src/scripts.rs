@@ -6,18 +6,20 @@ use redis::{Script, ScriptInvocation};
 use crate::keys::{Keys, Shard};
 
 /// A script with what all of them share. Scripts that free memory, or hold what is there, have to
-/// run on a server that is full.
+/// run on a server that is full; those that only read, on one that takes no changes as well.
 macro_rules! script {
     ($name:literal) => {
-        Script::new(concat!(
-            "#!lua flags=allow-oom\n",
-            include_str!("scripts/prelude.lua"),
-            include_str!(concat!("scripts/", $name, ".lua"))
-        ))
+        script!($name, "#!lua flags=allow-oom\n")
     };
     ($name:literal, refused when out of memory) => {
+        script!($name, "#!lua\n")
+    };
+    ($name:literal, only reads) => {
+        script!($name, "#!lua flags=no-writes\n")
+    };
+    ($name:literal, $first_line:literal) => {
         Script::new(concat!(
-            "#!lua\n",
+            $first_line,
             include_str!("scripts/prelude.lua"),
             include_str!(concat!("scripts/", $name, ".lua"))
         ))
@@ -67,11 +69,11 @@ impl Scripts {
             commit: script!("commit", refused when out of memory),
             drop: script!("drop"),
             evict: script!("evict"),
-            held: script!("held"),
+            held: script!("held", only reads),
             hold: script!("hold"),
             leave: script!("leave"),
-            look: script!("look"),
-            page: script!("page"),
+            look: script!("look", only reads),
+            page: script!("page", only reads),
             release: script!("release"),
             renew: script!("renew"),
         }

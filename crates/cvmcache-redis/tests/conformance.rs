@@ -11,10 +11,7 @@ use support::{Certificates, RedisCluster, RedisServer, Setup};
 
 #[track_caller]
 fn conforms(command: PluginCommand) {
-    // A cache that is slow to answer is none that does not.
-    let command = command
-        .option("CVMFS_CACHE_PLUGIN_SIZE", "100")
-        .option("CVMFS_CACHE_PLUGIN_REDIS_TIMEOUT", "20000");
+    let command = command.option("CVMFS_CACHE_PLUGIN_SIZE", "100");
     Suite::new().hostile(true).run(command).expect("it starts").assert_good();
 }
 

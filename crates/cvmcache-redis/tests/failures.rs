@@ -4,12 +4,11 @@
 mod plugin;
 mod support;
 
-use std::time::Instant;
-
-use cvmcache::plugin::Status;
+use cvmcache::client::Client;
+use cvmcache::plugin::{Breadcrumb, ObjectType, Status};
 use redis::cmd;
 
-use plugin::{LEASE, close, command, connect, object, open, read, start, store, with_jobs};
+use plugin::{close, command, connect, finally, object, open, read, start, store, with_jobs};
 use support::{RedisCluster, RedisServer, Setup, eventually};
 
 #[test]
@@ -29,7 +28,7 @@ fn a_server_that_is_killed_and_comes_back_empty_has_lost_its_objects_and_nothing
         }
     });
     for n in [1001, 1002] {
-        assert_eq!(read(&mut client, n), Err(Status::NoEntry));
+        assert_eq!(finally(|| read(&mut client, n)), Err(Status::NoEntry));
         assert_eq!(open(&mut client, n), Err(Status::NoEntry));
         store(&mut client, n).unwrap();
         read(&mut client, n).unwrap();
@@ -52,7 +51,7 @@ fn a_server_that_is_killed_and_comes_back_with_its_data_serves_what_it_had() {
         jobs.are_good_again();
     });
     // Open all the time, and not.
-    read(&mut client, 1001).unwrap();
+    finally(|| read(&mut client, 1001)).unwrap();
     open(&mut client, 1002).unwrap();
     read(&mut client, 1002).unwrap();
     client.quit().unwrap();
@@ -61,7 +60,8 @@ fn a_server_that_is_killed_and_comes_back_with_its_data_serves_what_it_had() {
 #[test]
 fn a_server_that_stops_and_goes_on_is_waited_for_no_longer_than_the_deadline() {
     let server = RedisServer::start();
-    let plugin = start(&server.url());
+    let deadline = "CVMFS_CACHE_PLUGIN_REDIS_TIMEOUT";
+    let plugin = command(&server.url()).option(deadline, "1000").start().unwrap();
     with_jobs(&plugin, |jobs| {
         for _ in 0..2 {
             server.pause();
@@ -203,6 +203,41 @@ fn a_plugin_that_is_refused_at_the_start_says_what_to_do() {
     assert!(!error.contains("wr0ng"), "{error}");
 }
 
+#[test]
+fn the_rights_that_the_documentation_names_are_enough_and_no_more() {
+    let documentation = include_str!("../../../docs/redis.md");
+    let rule = documentation.lines().find(|line| line.starts_with("user cvmcache ")).unwrap();
+    let server = Setup::new().tcp().line("user default off").line(rule).start();
+    let url = format!("redis://cvmcache:s3cret@127.0.0.1:{}", server.port());
+    let plugin =
+        command(&url).option("CVMFS_CACHE_PLUGIN_REDIS_PER_REPOSITORY", "on").start().unwrap();
+    let mut client = connect(&plugin, "test.cern.ch:c");
+    with_jobs(&plugin, |jobs| {
+        for _ in 0..10 {
+            jobs.are_good_again();
+        }
+        assert_eq!(jobs.failures(), 0);
+    });
+    store(&mut client, 1004).unwrap();
+    close(&mut client, 1004).unwrap();
+    let (id, _) = object(1004);
+    let listed = client.list(ObjectType::Regular).unwrap();
+    assert!(listed.iter().any(|entry| entry.id == id));
+    let breadcrumb = Breadcrumb { catalog: id, timestamp: 1, revision: Some(1) };
+    client.store_breadcrumb("test.cern.ch", breadcrumb).unwrap();
+    assert_eq!(client.load_breadcrumb("test.cern.ch").unwrap(), breadcrumb);
+    client.shrink(0).unwrap();
+    assert_eq!(client.info().unwrap().used_bytes, 0);
+    assert!(!plugin.log().contains("NOPERM"), "{}", plugin.log());
+
+    let mut connection = redis::Client::open(url).unwrap().get_connection().unwrap();
+    for words in ["FLUSHALL", "KEYS *", "CONFIG GET *", "GET elsewhere", "CLIENT LIST"] {
+        let mut denied = redis::Cmd::new();
+        let error = denied.arg(words.split(' ').collect::<Vec<_>>()).exec(&mut connection);
+        assert_eq!(error.unwrap_err().code(), Some("NOPERM"), "{words}");
+    }
+}
+
 /// All keys of the server that this pattern fits.
 fn keys(server: &RedisServer, pattern: &str) -> Vec<String> {
     server.ask(cmd("KEYS").arg(pattern))
@@ -245,7 +280,7 @@ fn a_server_that_was_emptied_has_lost_its_objects_and_nothing_else() {
             jobs.are_good_again();
         }
     });
-    assert_eq!(read(&mut client, 1003), Err(Status::NoEntry));
+    assert_eq!(finally(|| read(&mut client, 1003)), Err(Status::NoEntry));
     store(&mut client, 1003).unwrap();
     read(&mut client, 1003).unwrap();
 }
@@ -253,21 +288,18 @@ fn a_server_that_was_emptied_has_lost_its_objects_and_nothing_else() {
 #[test]
 fn what_a_plugin_that_died_had_open_can_be_evicted_when_its_lease_is_over() {
     let server = RedisServer::start();
-    let (plugin, other) = (start(&server.url()), start(&server.url()));
+    let lease = "CVMFS_CACHE_PLUGIN_REDIS_LEASE";
+    let plugin = command(&server.url()).option(lease, "3").start().unwrap();
+    let other = start(&server.url());
     let mut client = connect(&plugin, "test.cern.ch:c");
     let mut observer = connect(&other, "test.cern.ch:o");
     store(&mut client, 3).unwrap();
-    let mut left = || {
+    drop(plugin);
+    let left = |observer: &mut Client| {
         observer.shrink(0).unwrap();
         observer.info().unwrap().used_bytes
     };
-    // While the plugin lives, it renews its lease.
-    let begin = Instant::now();
-    while begin.elapsed() < 2 * LEASE {
-        assert!(left() > 0, "nobody evicts what is open");
-    }
-    drop(plugin);
-    eventually("it is evicted", || left() == 0);
+    eventually("it is evicted", || left(&mut observer) == 0);
 }
 
 #[test]
@@ -308,6 +340,6 @@ fn slots_of_a_cluster_may_move_while_clients_work() {
         }
     });
     for n in 1000..1010 {
-        read(&mut client, n).unwrap();
+        finally(|| read(&mut client, n)).unwrap();
     }
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use redis::cluster_routing::Slot;
-use redis::{Arg, Cmd, ErrorKind, Pipeline, RedisError, ServerErrorKind, Value, from_redis_value};
+use redis::{Cmd, Pipeline, ServerErrorKind, Value};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
@@ -22,6 +22,7 @@ use tracing::debug;
 use super::Failure;
 use super::door::Door;
 use super::node::Node;
+use super::slots::{Map, parse_slots, redirection, server_error, slot};
 use crate::config::Address;
 
 /// The way to a Cluster. Cheap to clone.
@@ -41,9 +42,6 @@ struct Shared {
     stale: Notify,
     publish: watch::Sender<Option<Result<Arc<Map>, Failure>>>,
 }
-
-/// Which server has which slot.
-type Map = HashMap<Slot, Address>;
 
 /// How often a request follows servers that point to each other.
 const REDIRECTIONS: usize = 5;
@@ -296,162 +294,9 @@ async fn survey(shared: Arc<Shared>) {
     }
 }
 
-/// The slot of a command's first key.
-fn slot(command: &Cmd) -> Option<Slot> {
-    let argument = |n| match command.args_iter().nth(n) {
-        Some(Arg::Simple(bytes)) => Some(bytes),
-        _ => None,
-    };
-    let key = match argument(0)?.to_ascii_uppercase().as_slice() {
-        b"EVAL" | b"EVALSHA" | b"EVAL_RO" | b"EVALSHA_RO" => {
-            argument(2).filter(|count| *count != b"0").and_then(|_| argument(3))
-        }
-        b"MEMORY" | b"OBJECT" => argument(2),
-        b"CLUSTER" | b"CONFIG" | b"DBSIZE" | b"INFO" | b"PING" | b"SCRIPT" | b"TIME" => None,
-        _ => argument(1),
-    };
-    key.map(Slot::for_key)
-}
-
 async fn ask(node: &Node, command: &Cmd) -> Result<Value, Failure> {
     let mut pipeline = Pipeline::new();
     pipeline.cmd("ASKING").add_command(command.clone());
     let answers = node.commands(&pipeline, 0, 2).await?;
     answers.into_iter().nth(1).ok_or_else(|| Failure::Nonsense("no answer".to_owned()))
-}
-
-fn server_error(value: &Value) -> Option<RedisError> {
-    match value {
-        Value::ServerError(error) => Some(error.clone().into()),
-        _ => None,
-    }
-}
-
-/// Where else to ask, if the answer says so; without an address, here again.
-fn redirection(value: &Value) -> Option<(ServerErrorKind, Option<Address>)> {
-    let error = server_error(value)?;
-    match error.kind() {
-        ErrorKind::Server(kind @ (ServerErrorKind::Moved | ServerErrorKind::Ask)) => {
-            let (host, port) = error.redirect_node()?.0.rsplit_once(':')?;
-            // Without a host, it would be the same one with another port, which nobody has.
-            let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-            Some((kind, Some(Address::Tcp { host, port: port.parse().ok()? })))
-        }
-        ErrorKind::Server(kind @ ServerErrorKind::TryAgain) => Some((kind, None)),
-        _ => None,
-    }
-}
-
-/// An answer to CLUSTER SLOTS: `[[first, last, [host, port, ..], replicas ..], ..]`.
-fn parse_slots(answer: Value, asked: &Address) -> Result<Map, Failure> {
-    if let Some(error) = server_error(&answer) {
-        return Err(error.into());
-    }
-    let Address::Tcp { host: asked, .. } = asked else {
-        return Err(Failure::Nonsense("a Cluster on a unix socket".to_owned()));
-    };
-    let nonsense = || Failure::Nonsense("the slots of the Cluster".to_owned());
-    let ranges: Vec<Vec<Value>> = from_redis_value(answer).map_err(|_| nonsense())?;
-    let mut map = Map::new();
-    for range in ranges {
-        let [Value::Int(first), Value::Int(last), Value::Array(owner), ..] = range.as_slice()
-        else {
-            return Err(nonsense());
-        };
-        let [host, Value::Int(port), ..] = owner.as_slice() else { return Err(nonsense()) };
-        let host = match host {
-            // A server that does not know its own name.
-            Value::Nil => asked.clone(),
-            Value::BulkString(name) if name.is_empty() => asked.clone(),
-            Value::BulkString(name) => String::from_utf8_lossy(name).into_owned(),
-            _ => return Err(nonsense()),
-        };
-        let port = u16::try_from(*port).map_err(|_| nonsense())?;
-        let slots = u16::try_from(*first).ok().zip(u16::try_from(*last).ok());
-        let (first, last) = slots.ok_or_else(nonsense)?;
-        for slot in first..=last {
-            let slot = Slot::new(slot).ok_or_else(nonsense)?;
-            map.insert(slot, Address::Tcp { host: host.clone(), port });
-        }
-    }
-    match map.is_empty() {
-        // Not set up yet.
-        true => Err(Failure::Unready("no slots".to_owned())),
-        false => Ok(map),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use redis::{cmd, parse_redis_value};
-
-    use super::*;
-
-    fn here() -> Address {
-        Address::Tcp { host: "here".to_owned(), port: 7000 }
-    }
-
-    fn tcp(host: &str, port: u16) -> Address {
-        Address::Tcp { host: host.to_owned(), port }
-    }
-
-    #[test]
-    fn commands_go_to_the_slot_of_their_key() {
-        let key = Some(Slot::for_key("p:1:{ab}:x"));
-        assert_eq!(Slot::for_key("p:1:{ab}:x"), Slot::for_key("ab"));
-        assert_eq!(slot(cmd("hmget").arg("p:1:{ab}:x").arg("f")), key);
-        assert_eq!(slot(cmd("EVALSHA").arg("sha").arg(2).arg("p:1:{ab}:x").arg("k")), key);
-        assert_eq!(slot(cmd("MEMORY").arg("USAGE").arg("p:1:{ab}:x")), key);
-        for without in [
-            cmd("EVALSHA").arg("sha").arg(0).arg("p:1:{ab}:x"),
-            cmd("SCRIPT").arg("LOAD").arg("return 1"),
-            &mut cmd("PING"),
-            &mut Cmd::new(),
-        ] {
-            assert_eq!(slot(without), None);
-        }
-    }
-
-    #[test]
-    fn redirections_are_understood() {
-        let says = |error: &str| redirection(&parse_redis_value(error.as_bytes()).unwrap());
-        let moved = |address| Some((ServerErrorKind::Moved, Some(address)));
-        assert_eq!(says("-MOVED 3999 127.0.0.1:6381\r\n"), moved(tcp("127.0.0.1", 6381)));
-        assert_eq!(says("-MOVED 3999 ::1:6381\r\n"), moved(tcp("::1", 6381)));
-        let asks = Some((ServerErrorKind::Ask, Some(tcp("a.b", 1))));
-        assert_eq!(says("-ASK 3999 a.b:1\r\n"), asks);
-        assert_eq!(says("-TRYAGAIN later\r\n"), Some((ServerErrorKind::TryAgain, None)));
-        for other in ["-MOVED 3999\r\n", "-MOVED x y\r\n", "-ERR no\r\n", "+OK\r\n"] {
-            assert_eq!(says(other), None, "{other:?}");
-        }
-    }
-
-    #[test]
-    fn slots_are_read_with_their_owners() {
-        let answer = b"*2\r\n*3\r\n:0\r\n:1\r\n*3\r\n$9\r\n127.0.0.1\r\n:7001\r\n$2\r\nid\r\n\
-                       *4\r\n:5\r\n:5\r\n*2\r\n$0\r\n\r\n:7002\r\n*2\r\n$1\r\nr\r\n:7003\r\n";
-        let map = parse_slots(parse_redis_value(answer).unwrap(), &here()).unwrap();
-        let owner = |slot| map.get(&Slot::new(slot).unwrap()).cloned();
-        assert_eq!(owner(1), Some(tcp("127.0.0.1", 7001)));
-        assert_eq!(owner(2), None);
-        assert_eq!(owner(5), Some(tcp("here", 7002)));
-        assert_eq!(map.len(), 3);
-    }
-
-    #[test]
-    fn slots_that_make_no_sense_are_refused() {
-        for answer in [
-            "*0\r\n",
-            ":1\r\n",
-            "-ERR This instance has cluster support disabled\r\n",
-            "*1\r\n*2\r\n:0\r\n:1\r\n",
-            "*1\r\n*3\r\n:0\r\n:99999\r\n*2\r\n$1\r\na\r\n:1\r\n",
-            "*1\r\n*3\r\n:0\r\n:16384\r\n*2\r\n$1\r\na\r\n:1\r\n",
-            "*1\r\n*3\r\n:-1\r\n:1\r\n*2\r\n$1\r\na\r\n:1\r\n",
-            "*1\r\n*3\r\n:0\r\n:1\r\n*2\r\n$1\r\na\r\n:99999\r\n",
-        ] {
-            let value = parse_redis_value(answer.as_bytes()).unwrap();
-            assert!(parse_slots(value, &here()).is_err(), "{answer:?}");
-        }
-    }
 }

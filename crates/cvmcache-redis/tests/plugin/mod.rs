@@ -1,5 +1,6 @@
 //! The real plugin, as a process, and clients that work with it and look at every byte.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
 #![allow(dead_code, reason = "not every test needs all of it")]
 
 use std::collections::HashMap;
@@ -15,12 +16,9 @@ use cvmcache_testkit::{PluginCommand, PluginProcess};
 
 use crate::support::eventually;
 
-/// How long a client waits for an answer: many deadlines of the plugins here. One that waits for
+/// How long a client waits for an answer: several deadlines of the plugins here. One that waits for
 /// longer was forgotten.
-const FORGOTTEN: Duration = Duration::from_secs(30);
-
-/// The lease of the plugins here.
-pub(crate) const LEASE: Duration = Duration::from_secs(3);
+const FORGOTTEN: Duration = Duration::from_secs(90);
 
 /// The program of the Redis cache. Cargo builds tests of examples with the tests, but not programs.
 fn program() -> PathBuf {
@@ -32,12 +30,12 @@ fn program() -> PathBuf {
     PROGRAM.get_or_init(build).clone()
 }
 
-/// A plugin for the server at this URL, with a deadline of a second.
+/// A plugin for the server at this URL, with a deadline that a busy machine keeps.
 pub(crate) fn command(url: &str) -> PluginCommand {
     PluginCommand::new(program())
         .option("CVMFS_CACHE_PLUGIN_REDIS_URL", url)
-        .option("CVMFS_CACHE_PLUGIN_REDIS_TIMEOUT", "1000")
-        .option("CVMFS_CACHE_PLUGIN_REDIS_LEASE", LEASE.as_secs().to_string())
+        .option("CVMFS_CACHE_PLUGIN_REDIS_TIMEOUT", "20000")
+        .option("CVMFS_CACHE_PLUGIN_REDIS_LEASE", "600")
         .option("CVMFS_CACHE_PLUGIN_SIZE", "500")
 }
 
@@ -69,6 +67,19 @@ pub(crate) fn status<T>(outcome: Result<T, ClientError>) -> Result<T, Status> {
         ClientError::Status(status) => status,
         error => panic!("a client must always get an answer: {error}"),
     })
+}
+
+/// What it comes to in the end, when the trouble is over and the plugin has found its server again.
+#[track_caller]
+pub(crate) fn finally<T>(mut attempt: impl FnMut() -> Result<T, Status>) -> Result<T, Status> {
+    let mut outcome = attempt();
+    eventually("the plugin serves again", || {
+        if matches!(outcome, Err(Status::IoErr | Status::Timeout)) {
+            outcome = attempt();
+        }
+        !matches!(outcome, Err(Status::IoErr | Status::Timeout))
+    });
+    outcome
 }
 
 #[track_caller]

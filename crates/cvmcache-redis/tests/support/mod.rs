@@ -1,7 +1,8 @@
 //! Redis servers for tests: real processes in temporary directories, which end with the thread
 //! that started them, however that ends.
 
-#![allow(dead_code, reason = "not every test needs every kind of server")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
+#![allow(dead_code, unused_imports, reason = "not every test needs every kind of server")]
 
 mod certificates;
 mod cluster;
@@ -15,7 +16,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// How long anything may take that will happen.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Waits until it is so, and says what it was about if it never is.
 #[track_caller]

@@ -269,3 +269,149 @@ impl Hold {
         Self { references: 0, state: State::Asking, facts: None, closed: 0 }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use cvmcache::plugin::{HashAlgorithm, ObjectType};
+
+    use super::*;
+    use crate::facts::Shape;
+
+    const ID: ObjectId = ObjectId::new(HashAlgorithm::Sha1, [1; 20]);
+
+    fn facts() -> Arc<Facts> {
+        let object_type = ObjectType::Regular;
+        Facts { size: 1, object_type, shape: Shape::NEW, description: None }.into()
+    }
+
+    /// A table in which an object is held by so many references.
+    fn held(references: i32) -> Holds {
+        let mut holds = Holds::default();
+        assert!(matches!(holds.open(&ID, references), Ok(Open::Ask)));
+        holds.held(&ID, references, facts(), 0).unwrap();
+        holds
+    }
+
+    #[test]
+    fn only_the_first_reference_asks_and_only_the_last_is_released() {
+        let mut holds = held(1);
+        assert!(matches!(holds.open(&ID, 2), Ok(Open::Done(_))));
+        assert_eq!(holds.close(&ID, 1, 5), Ok(false));
+        assert_eq!(holds.batch(9), []);
+        assert_eq!(holds.close(&ID, 2, 6), Ok(true));
+        assert_eq!(holds.batch(9), [(ID, 6)]);
+        holds.released(&ID, true);
+        assert!(holds.by_shard().is_empty());
+    }
+
+    #[test]
+    fn what_is_opened_again_in_time_is_not_released() {
+        let mut holds = held(1);
+        holds.close(&ID, 1, 5).unwrap();
+        assert!(matches!(holds.open(&ID, 1), Ok(Open::Done(_))));
+        assert_eq!(holds.batch(9), []);
+        holds.close(&ID, 1, 7).unwrap();
+        assert_eq!(holds.batch(9), [(ID, 7)], "once, as it was closed last");
+    }
+
+    #[test]
+    fn others_wait_while_the_server_is_asked_or_told() {
+        let mut holds = Holds::default();
+        assert!(matches!(holds.open(&ID, 1), Ok(Open::Ask)));
+        assert!(matches!(holds.open(&ID, 1), Ok(Open::Wait)));
+        assert!(!holds.claim(&ID));
+        holds.held(&ID, 1, facts(), 0).unwrap();
+        holds.close(&ID, 1, 1).unwrap();
+        holds.batch(1);
+        assert!(matches!(holds.open(&ID, 1), Ok(Open::Wait)));
+        holds.released(&ID, true);
+        assert!(matches!(holds.open(&ID, 1), Ok(Open::Ask)));
+    }
+
+    #[test]
+    fn a_release_that_failed_is_tried_again_and_not_relied_upon() {
+        let mut holds = held(1);
+        holds.close(&ID, 1, 5).unwrap();
+        holds.batch(1);
+        holds.released(&ID, false);
+        assert_eq!(holds.known(&ID), Known::Unknown);
+        assert_eq!(holds.batch(1), [(ID, 5)]);
+        holds.released(&ID, false);
+        assert!(matches!(holds.open(&ID, 1), Ok(Open::Ask)));
+        assert_eq!(holds.batch(1), [], "it is needed again");
+    }
+
+    #[test]
+    fn what_is_in_doubt_is_released() {
+        let mut holds = Holds::default();
+        holds.open(&ID, 1).unwrap();
+        holds.in_doubt(&ID, 3);
+        assert_eq!(holds.known(&ID), Known::Unknown);
+        assert_eq!(holds.close(&ID, 1, 4), Err(Status::NoEntry));
+        assert_eq!(holds.batch(9), [(ID, 3)]);
+    }
+
+    #[test]
+    fn doubt_about_one_more_reference_leaves_those_that_are_held() {
+        let mut holds = held(2);
+        assert!(holds.claim(&ID));
+        assert_eq!(holds.known(&ID), Known::Here(facts()), "it can be read meanwhile");
+        assert_eq!(holds.close(&ID, 1, 3), Ok(false));
+        holds.in_doubt(&ID, 4);
+        assert_eq!(holds.known(&ID), Known::Here(facts()));
+        assert_eq!(holds.close(&ID, 1, 5), Ok(true));
+    }
+
+    #[test]
+    fn what_is_closed_while_the_server_is_asked_is_released_afterwards() {
+        for outcome in 0..3 {
+            let mut holds = held(1);
+            assert!(holds.claim(&ID));
+            assert_eq!(holds.close(&ID, 1, 3), Ok(false));
+            match outcome {
+                0 => holds.held(&ID, 0, facts(), 4).unwrap(),
+                1 => holds.in_doubt(&ID, 4),
+                _ => holds.missing(&ID),
+            }
+            assert_eq!(holds.batch(9).len(), usize::from(outcome < 2));
+        }
+    }
+
+    #[test]
+    fn what_the_server_has_lost_is_lost_until_it_is_stored_again() {
+        let mut holds = held(2);
+        holds.lose(&ID, 1);
+        assert_eq!(holds.known(&ID), Known::Lost);
+        assert!(matches!(holds.open(&ID, 1), Ok(Open::Ask)));
+        holds.missing(&ID);
+        assert_eq!(holds.known(&ID), Known::Lost);
+        assert!(holds.claim(&ID));
+        holds.held(&ID, 1, facts(), 2).unwrap();
+        assert_eq!(holds.known(&ID), Known::Here(facts()));
+        assert_eq!(holds.close(&ID, 3, 3), Ok(true), "old references count");
+    }
+
+    #[test]
+    fn counts_stay_within_what_the_protocol_can_express() {
+        let mut holds = held(i32::MAX);
+        assert_eq!(holds.open(&ID, 1).err(), Some(Status::BadCount));
+        assert!(holds.claim(&ID));
+        assert_eq!(holds.held(&ID, 1, facts(), 1), Err(Status::BadCount));
+        assert_eq!(holds.close(&ID, u32::MAX, 2), Err(Status::BadCount));
+        assert_eq!(holds.close(&ID, i32::MAX as u32, 2), Ok(true));
+        assert_eq!(holds.close(&ID, 1, 3), Err(Status::BadCount));
+        holds.batch(1);
+        holds.released(&ID, true);
+        assert_eq!(holds.close(&ID, 1, 3), Err(Status::NoEntry));
+    }
+
+    #[test]
+    fn what_only_the_server_knows_of_is_released() {
+        let mut holds = Holds::default();
+        holds.found(&ID, 1);
+        assert_eq!(holds.batch(9), [(ID, 1)]);
+        let mut holds = held(1);
+        holds.found(&ID, 1);
+        assert_eq!(holds.batch(9), []);
+    }
+}

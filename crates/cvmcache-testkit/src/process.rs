@@ -179,10 +179,14 @@ impl PluginProcess {
         lines[lines.len().saturating_sub(LOG_LINES)..].join("\n")
     }
 
-    fn wait_until_it_serves(&mut self, program: &OsStr) -> Result<(), StartError> {
-        let deadline = Instant::now() + PATIENCE;
+    fn wait_until_it_serves(
+        &mut self,
+        program: &OsStr,
+        patience: Duration,
+    ) -> Result<(), StartError> {
+        let deadline = Instant::now() + patience;
         loop {
-            let builder = Client::builder().name("test.cern.ch:first").timeout(PATIENCE);
+            let builder = Client::builder().name("test.cern.ch:first").timeout(patience);
             let error = match builder.connect(&self.locator).and_then(Client::quit) {
                 Ok(()) => return Ok(()),
                 Err(error) => error,

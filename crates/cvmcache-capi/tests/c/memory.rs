@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use cvmcache_testkit::{PluginCommand, Suite};
@@ -18,6 +19,12 @@ const LONG: [&str; 5] = [
     "listing-after-its-end",
     "listing-foreign",
 ];
+
+/// How long anything may take that takes a few seconds alone.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// One at a time: they are the slowest of all tests, and would only slow each other down.
+static TURN: Mutex<()> = Mutex::new(());
 
 /// What valgrind exits with if it has found something.
 const FOUND: i32 = 99;
@@ -37,6 +44,7 @@ fn valgrind() -> Vec<String> {
 
 #[test]
 fn functions_lose_no_memory() {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let directory = tempfile::tempdir().unwrap();
     let words = valgrind();
     let mut command = Command::new(&words[0]);
@@ -46,6 +54,7 @@ fn functions_lose_no_memory() {
 
 /// Runs cases against a plugin under valgrind, which then has to end with nothing to say.
 fn runs_clean(source: &str, suite: Suite) {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let mut words = valgrind();
     words.push(program(source, Library::Shared).display().to_string());
     words.push("{conf}".to_owned());
@@ -53,15 +62,15 @@ fn runs_clean(source: &str, suite: Suite) {
         .expect("no zero bytes")
         .parse()
         .expect("a command");
-    let plugin = command.option("CVMFS_CACHE_PLUGIN_SIZE", "100").start();
+    let plugin = command.option("CVMFS_CACHE_PLUGIN_SIZE", "100").patience(PATIENCE).start();
     let mut plugin = plugin.unwrap_or_else(|error| {
         panic!("{error}; is the Debian package valgrind installed?");
     });
-    let suite = suite.may_evict(true).timeout(Duration::from_secs(60));
+    let suite = suite.may_evict(true).timeout(PATIENCE);
     suite.run(plugin.locator().clone()).expect("it lets clients in").assert_good();
     kill(Pid::from_raw(plugin.pid().cast_signed()), Signal::SIGTERM).expect("it runs");
-    let ended = plugin.wait_for(Duration::from_secs(60)).expect("a child");
-    let ended = ended.expect("it ends within a minute");
+    let ended = plugin.wait_for(PATIENCE).expect("a child");
+    let ended = ended.expect("it ends in time");
     assert_eq!(ended.code(), Some(0), "{ended}\n{}", plugin.log());
 }
 

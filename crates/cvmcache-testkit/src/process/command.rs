@@ -7,11 +7,12 @@ use std::io;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::str::FromStr;
+use std::time::Duration;
 
 use cvmcache::Locator;
 use thiserror::Error;
 
-use super::{PluginProcess, StartError};
+use super::{PATIENCE, PluginProcess, StartError};
 
 /// What stands for the path of the configuration file in a command.
 const CONFIGURATION: &str = "{conf}";
@@ -37,6 +38,7 @@ pub struct PluginCommand {
     arguments: Vec<OsString>,
     options: BTreeMap<String, String>,
     tcp: bool,
+    patience: Duration,
 }
 
 /// A text is no command.
@@ -58,6 +60,7 @@ impl PluginCommand {
             arguments: vec![CONFIGURATION.into()],
             options: BTreeMap::new(),
             tcp: false,
+            patience: PATIENCE,
         }
     }
 
@@ -77,6 +80,14 @@ impl PluginCommand {
     #[must_use]
     pub fn tcp(mut self) -> Self {
         self.tcp = true;
+        self
+    }
+
+    /// How long it may take until it lets a client in; default 20 s. A plugin under a tool that looks
+    /// into it takes its time.
+    #[must_use]
+    pub fn patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
         self
     }
 
@@ -106,7 +117,7 @@ impl PluginCommand {
         let program = &self.program;
         let mut process = PluginProcess::spawn(locator, directory, &mut command)
             .map_err(|source| StartError::Program { program: program.clone(), source })?;
-        process.wait_until_it_serves(program)?;
+        process.wait_until_it_serves(program, self.patience)?;
         Ok(process)
     }
 

@@ -19,7 +19,6 @@ use redis::aio::MultiplexedConnection;
 use support::RedisServer;
 use tokio::runtime::{Builder, Runtime};
 
-#[allow(dead_code, unused_imports, reason = "what tests need is more")]
 #[path = "../tests/support/mod.rs"]
 mod support;
 

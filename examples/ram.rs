@@ -27,7 +27,10 @@ mod tests;
 use std::process::ExitCode;
 
 use crate::plugin::RamCache;
+use crate::size::CacheSize;
 
 fn main() -> ExitCode {
-    cvmcache::run("ram", RamCache::from_options)
+    cvmcache::Program::new("ram")
+        .key(CacheSize::KEY, "MB|N%", "how much memory the cache may take; 1000 MB by default")
+        .run(RamCache::from_options)
 }

@@ -3,8 +3,12 @@
 
 use std::process::ExitCode;
 
-use cvmcache_redis::RedisCache;
+use cvmcache_redis::{Config, RedisCache};
 
 fn main() -> ExitCode {
-    cvmcache::run("redis", RedisCache::from_options)
+    let mut program = cvmcache::Program::new("redis");
+    for (key, value, meaning) in Config::KEYS {
+        program = program.key(key, value, meaning);
+    }
+    program.run(RedisCache::from_options)
 }

@@ -5,7 +5,7 @@ use clap::{Parser, Subcommand};
 use cvmcache::plugin::ObjectType;
 
 use crate::{
-    bench, check, completions, doctor, get, info, ls, output, put, shrink, soak, stat, top,
+    bench, check, completions, doctor, get, info, ls, man, output, put, shrink, soak, stat, top,
 };
 
 const EXAMPLES: &str = "\
@@ -43,6 +43,7 @@ pub(crate) enum Command {
     Get(get::Get),
     Info(info::Info),
     Ls(ls::Ls),
+    Man(man::Man),
     Put(put::Put),
     Shrink(shrink::Shrink),
     Soak(soak::Soak),

@@ -17,6 +17,7 @@ mod hashing;
 mod info;
 mod interrupt;
 mod ls;
+mod man;
 mod output;
 mod put;
 mod remote;
@@ -77,6 +78,7 @@ fn run(command: Command, out: &mut dyn Write) -> Result<Verdict> {
         Command::Get(command) => command.run(),
         Command::Info(command) => command.run(out),
         Command::Ls(command) => command.run(out),
+        Command::Man(command) => command.run(out),
         Command::Put(command) => command.run(out),
         Command::Shrink(command) => command.run(&mut Tireless(out)),
         Command::Soak(command) => ending_plugins(|| command.run(&mut Tireless(out))),

@@ -117,6 +117,22 @@ const MEGABYTE: u64 = 1024 * 1024;
 const MIN_SIZE: u64 = 100 * MEGABYTE;
 
 impl Config {
+    /// The keys, what their values look like, and what they mean, in a line each: for the help of a
+    /// program.
+    pub const KEYS: [(&str, &str, &str); 11] = [
+        (URL, "redis://HOST:PORT", "the server; rediss:// for TLS; must be there"),
+        (PASSWORD_FILE, "FILE", "has the server's password in its first line"),
+        (CA, "FILE", "TLS: whom to trust, as PEM; as the system does by default"),
+        (CERT, "FILE", "TLS: the certificate to show, as PEM; none by default"),
+        (CERT_KEY, "FILE", "TLS: its key, as PEM"),
+        (SIZE, "MB", "how much of the server's memory is for objects; 1000 by default"),
+        (KEYFILE, "FILE", "at least 32 secret bytes that seal objects; none by default"),
+        (PER_REPOSITORY, "on|off", "whether repositories see only their own; off by default"),
+        (PREFIX, "TEXT", "what names on the server begin with; cvmfs by default"),
+        (TIMEOUT, "MS", "how long a request waits for the server; 5000 by default"),
+        (LEASE, "S", "how long objects stay pinned after the plugin died; 60 by default"),
+    ];
+
     /// The defaults, for the server at this URL.
     ///
     /// # Errors

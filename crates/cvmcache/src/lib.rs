@@ -77,6 +77,7 @@ pub mod plugin;
 mod run;
 mod server;
 pub mod service;
+mod service_manager;
 mod session;
 mod supervisor;
 pub mod watchdog;
@@ -87,10 +88,12 @@ pub use locator::{Locator, LocatorError};
 pub use log::Log;
 pub use options::{Options, OptionsError};
 pub use plugin::{CachePlugin, Transaction};
-pub use run::run;
+pub use run::{Program, run};
 pub use server::{
-    AccessError, Builder, ListenError, Listening, Networks, Running, Server, ServerError, Users,
+    AccessError, Builder, Heartbeat, ListenError, Listening, Networks, Running, Server,
+    ServerError, Users,
 };
+pub use service_manager::{ServiceManager, ServiceManagerError};
 pub use session::Session;
 pub use supervisor::{Supervisor, SupervisorError};
 

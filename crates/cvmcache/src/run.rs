@@ -19,10 +19,11 @@ use tracing::{debug, info, warn};
 use crate::server::Settings;
 use crate::watchdog::{self, Watchdog, WatchdogError};
 use crate::{
-    CachePlugin, Control, Locator, Log, Options, OptionsError, Server, ServerError, Supervisor,
+    CachePlugin, Control, Locator, Log, Options, OptionsError, Server, ServerError, ServiceManager,
+    Supervisor, server,
 };
 
-use arguments::Arguments;
+use arguments::{Arguments, Key};
 use background::Fork;
 
 const LOCATOR: &str = "CVMFS_CACHE_PLUGIN_LOCATOR";
@@ -76,6 +77,9 @@ type Failure = Box<dyn Error + Send + Sync>;
 /// - Started by a client (supervised), it tells the client when to connect, and ends when the last
 ///   client has gone. If another process serves the locator already, it tells the client to
 ///   connect, too, and ends.
+/// - Started by a [service manager](ServiceManager), such as systemd, it tells when clients can
+///   connect, and that it is alive, and serves on the socket that it is given, if any. It must be
+///   the one of the locator.
 /// - Started on a terminal, it greets; `R` and Enter ask the clients to detach, Ctrl+D ends it.
 ///   A standard input that is no terminal is not read.
 /// - SIGTERM and SIGINT end it cleanly, as does SIGHUP on a terminal; a second one ends it at
@@ -94,9 +98,61 @@ where
     P: CachePlugin,
     E: Into<Box<dyn Error + Send + Sync>>,
 {
+    Program::new(name).run(make)
+}
+
+/// A plugin as a program that can say more of itself than its name.
+///
+/// ```no_run
+/// # use cvmcache::{CachePlugin, Options};
+/// # fn main_function<P: CachePlugin>(make: fn(&Options) -> Result<P, String>) -> std::process::ExitCode {
+/// cvmcache::Program::new("mine")
+///     .key("CVMFS_CACHE_PLUGIN_SIZE", "MB", "how large the cache may grow; 1000 by default")
+///     .run(make)
+/// # }
+/// ```
+#[derive(Debug)]
+#[must_use = "it does nothing until it runs"]
+pub struct Program<'a> {
+    name: &'a str,
+    keys: Vec<Key>,
+}
+
+impl<'a> Program<'a> {
+    /// A program for a plugin of this name, see [`run`].
+    pub fn new(name: &'a str) -> Self {
+        Self { name, keys: Vec::new() }
+    }
+
+    /// Tells users of a key of the plugin's own, in `--help`, which is also what its manual page is
+    /// made from: what its value looks like, and what it means and is by default, in a line.
+    pub fn key(mut self, name: &'static str, value: &'static str, meaning: &'static str) -> Self {
+        self.keys.push(Key { name, value, meaning });
+        self
+    }
+
+    /// Runs it, see [`run`].
+    pub fn run<P, E>(self, make: impl FnOnce(&Options) -> Result<P, E>) -> ExitCode
+    where
+        P: CachePlugin,
+        E: Into<Box<dyn Error + Send + Sync>>,
+    {
+        run_program(self.name, &self.keys, make)
+    }
+}
+
+fn run_program<P, E>(
+    name: &str,
+    keys: &[Key],
+    make: impl FnOnce(&Options) -> Result<P, E>,
+) -> ExitCode
+where
+    P: CachePlugin,
+    E: Into<Box<dyn Error + Send + Sync>>,
+{
     let config = match Arguments::from_env() {
         Ok(Arguments::Serve(config)) => config,
-        Ok(Arguments::Help) => return terminal::print(&arguments::help(name)),
+        Ok(Arguments::Help) => return terminal::print(&arguments::help(name, keys)),
         Ok(Arguments::Version) => return terminal::print(&arguments::version(name)),
         Err(error) => {
             terminal::complain(name, &error);
@@ -107,7 +163,16 @@ where
         Ok(supervisor) => supervisor,
         Err(error) => return terminal::complain(name, &error),
     };
-    match serve(name, config, make, supervisor.as_mut()) {
+    // The variables of a client that starts plugins are for the client.
+    let manager = match &supervisor {
+        Some(_) => Ok(ServiceManager::default()),
+        None => ServiceManager::from_env(),
+    };
+    let manager = match manager {
+        Ok(manager) => manager,
+        Err(error) => return terminal::complain(name, &error),
+    };
+    match serve(name, config, make, supervisor.as_mut(), manager) {
         Ok(code) => code,
         // The client will find the other process.
         Err(error) if supervisor.is_some() && is_in_use(&error) => {
@@ -127,6 +192,7 @@ fn serve<P, E>(
     config: Option<PathBuf>,
     make: impl FnOnce(&Options) -> Result<P, E>,
     supervisor: Option<&mut Supervisor>,
+    mut manager: ServiceManager,
 ) -> Result<ExitCode, Failure>
 where
     P: CachePlugin,
@@ -134,7 +200,10 @@ where
 {
     let options = match &config {
         Some(path) => Options::from_file(path)?,
-        None => default_locator::options(name)?,
+        None => match manager.socket() {
+            Some(socket) => default_locator::of(server::locator_of(socket)?),
+            None => default_locator::options(name)?,
+        },
     };
     let options = options.for_plugin(name);
     let background = match options.get(TEST) {
@@ -155,7 +224,11 @@ where
     let (locator, settings) = (locator(&options)?, Settings::from_options(&options)?);
     let plugin = make(&options).map_err(Into::into)?;
     let builder = Server::builder(plugin).name(format!("cvmcache {name}")).supervised(supervised);
-    let listening = settings.apply(builder).listen(&locator)?;
+    let builder = manager.report_on(settings.apply(builder), &locator);
+    let listening = match manager.take_socket() {
+        Some(socket) => builder.listen_on(socket, &locator)?,
+        None => builder.listen(&locator)?,
+    };
     let locator = listening.locator()?;
     let running = listening.spawn()?;
     watch_signals(running.control().clone(), on_terminal)?;
@@ -168,6 +241,9 @@ where
     }
     if let Some(background) = background {
         background.ready()?;
+    }
+    if let Err(error) = manager.ready(&locator) {
+        warn!(%error, "cannot tell the service manager that clients can connect");
     }
     running.wait()?;
     if by_hand {

@@ -14,6 +14,8 @@ mod calls;
 mod connection;
 mod door;
 mod event_loop;
+mod handed_over;
+mod heartbeat;
 mod listener;
 mod mailbox;
 mod order;
@@ -24,6 +26,7 @@ mod socket;
 mod workers;
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -41,6 +44,9 @@ use access::Access;
 pub use access::{AccessError, Networks, Users};
 use door::{Door, LISTENER};
 use event_loop::{EventLoop, State, WAKER};
+pub(crate) use handed_over::locator_of;
+pub use heartbeat::Heartbeat;
+use heartbeat::Pulse;
 pub use listener::ListenError;
 use listener::Listener;
 use mailbox::{Note, mailbox};
@@ -80,6 +86,7 @@ impl Server {
             checksum_replies: false,
             trust: Trust::default(),
             access: Access::default(),
+            pulse: Pulse::default(),
         }
     }
 }
@@ -97,6 +104,7 @@ pub struct Builder {
     checksum_replies: bool,
     trust: Trust,
     access: Access,
+    pulse: Pulse,
 }
 
 impl Builder {
@@ -167,6 +175,20 @@ impl Builder {
         self
     }
 
+    /// Calls `beat` on the I/O thread at once, then whenever `period` has passed, and when the
+    /// server begins to end: for telling somebody who acts if it stops, because a callback is stuck
+    /// there.
+    ///
+    /// Nobody is served while it runs: it must not wait.
+    pub fn heartbeat(
+        mut self,
+        period: Duration,
+        beat: impl FnMut(Heartbeat) + Send + 'static,
+    ) -> Self {
+        self.pulse = Pulse::new(period, Box::new(beat));
+        self
+    }
+
     /// Binds the socket. From now on clients can connect; they are served once the server runs.
     ///
     /// A unix socket has mode 0600, and a lock file beside it (`PATH.lock`) that keeps a second
@@ -178,14 +200,33 @@ impl Builder {
     /// [`ServerError::Limit`] and [`ServerError::Listen`].
     pub fn listen(self, locator: &Locator) -> Result<Listening, ServerError> {
         self.limits.check(&self.name)?;
-        let listener = Listener::bind(locator)?;
+        Ok(self.behind(Listener::bind(locator)?, locator))
+    }
+
+    /// Listens on a socket that somebody else has made, such as
+    /// [a service manager](crate::ServiceManager::take_socket), and that clients find at `locator`.
+    ///
+    /// A unix socket's file is left as it is, and not removed at the end. Its lock file is made and
+    /// locked if that is possible. A [supervised](Self::supervised) server turns nobody away at its
+    /// end: who connects then waits for whoever listens next.
+    ///
+    /// # Errors
+    ///
+    /// [`ServerError::Limit`], and [`ServerError::Listen`]: if the socket is no stream socket, does
+    /// not listen, or listens elsewhere, or another process holds the lock.
+    pub fn listen_on(self, socket: OwnedFd, locator: &Locator) -> Result<Listening, ServerError> {
+        self.limits.check(&self.name)?;
+        Ok(self.behind(Listener::take_over(socket, locator)?, locator))
+    }
+
+    fn behind(self, listener: Listener, locator: &Locator) -> Listening {
         if listener.is_exposed() && self.access.networks.is_none() {
             warn!(
                 "{locator}: whoever can reach this address can read and fill the cache; name the \
                  networks that may (CVMFS_CACHE_PLUGIN_ALLOW), or listen on a loopback address"
             );
         }
-        Ok(Listening { builder: self, listener })
+        Listening { builder: self, listener }
     }
 }
 
@@ -242,6 +283,7 @@ impl Listening {
             workers,
             supervised: builder.supervised,
             polling: Polling::new(builder.poll_for),
+            pulse: builder.pulse,
             state: State::default(),
         };
         let thread = thread::Builder::new().name("io".to_owned()).spawn(|| {

@@ -187,6 +187,13 @@ fn whoever_starts_it_wrongly_is_told_what_to_do() {
 }
 
 #[test]
+fn help_lists_the_keys_of_the_plugin_itself() {
+    let help = Plugin::new("ram").command(&["--help".as_ref()]).output().unwrap();
+    let help = String::from_utf8(help.stdout).unwrap();
+    assert!(help.contains("\n  CVMFS_CACHE_PLUGIN_SIZE=MB|N%  how much memory"), "{help}");
+}
+
+#[test]
 fn help_and_version_are_printed() {
     let plugin = Plugin::new("null");
     let help = plugin.command(&["--help".as_ref()]).output().unwrap();

@@ -2,9 +2,24 @@
 
 use std::env;
 use std::ffi::OsString;
+use std::fmt;
 use std::path::PathBuf;
 
 use thiserror::Error;
+
+/// A key of a plugin's own, as `--help` shows it.
+#[derive(Debug)]
+pub(super) struct Key {
+    pub(super) name: &'static str,
+    pub(super) value: &'static str,
+    pub(super) meaning: &'static str,
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "  {}={}  {}", self.name, self.value, self.meaning)
+    }
+}
 
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Arguments {
@@ -48,7 +63,8 @@ pub(super) fn version(name: &str) -> String {
     format!("cvmcache {name} {}\n", env!("CARGO_PKG_VERSION"))
 }
 
-pub(super) fn help(name: &str) -> String {
+pub(super) fn help(name: &str, keys: &[Key]) -> String {
+    let own: String = keys.iter().map(Key::to_string).collect();
     format!(
         "\
 A cache plugin for CernVM-FS: {name}
@@ -67,8 +83,7 @@ Keys:
   CVMFS_CACHE_PLUGIN_DEBUGLOG=FILE  log everything to FILE
   CVMFS_CACHE_PLUGIN_CRASH_DUMP=FILE  append what is known of crashes and panics to FILE
   CVMFS_CACHE_PLUGIN_TEST=yes       print the process id and go to the background
-and those of the plugin itself, in its documentation.
-
+{own}
 Options:
   -h, --help     print this
   -V, --version  print the version

@@ -11,7 +11,7 @@ use nix::unistd::geteuid;
 use thiserror::Error;
 
 use super::LOCATOR;
-use crate::Options;
+use crate::{Locator, Options};
 
 /// There is no place for a socket.
 #[derive(Debug, Error)]
@@ -33,11 +33,22 @@ pub(super) fn options(name: &str) -> Result<Options, NoDirectory> {
     };
     make_private(&directory)
         .map_err(|reason| NoDirectory { directory: directory.clone(), reason })?;
-    let mut locator = OsString::from("unix=");
-    locator.push(directory.join(format!("{name}.socket")));
+    Ok(of(Locator::Unix(directory.join(format!("{name}.socket")))))
+}
+
+/// Options with nothing but this locator.
+pub(super) fn of(locator: Locator) -> Options {
+    let mut text = OsString::new();
+    match locator {
+        Locator::Unix(path) => {
+            text.push("unix=");
+            text.push(path);
+        }
+        tcp @ Locator::Tcp { .. } => text.push(tcp.to_string()),
+    }
     let mut options = Options::new();
-    options.set(LOCATOR, locator);
-    Ok(options)
+    options.set(LOCATOR, text);
+    options
 }
 
 /// Makes a directory that nobody else can write to, or makes sure that it is one: others may have

@@ -17,6 +17,7 @@ use tracing::{debug, error, info, warn};
 
 use super::connection::{Connection, Context, Turn};
 use super::door::{Door, LISTENER};
+use super::heartbeat::Pulse;
 use super::mailbox::{Inbox, Note};
 use super::polling::Polling;
 use super::workers::Workers;
@@ -43,6 +44,7 @@ pub(super) struct EventLoop {
     /// Ends with the last client.
     pub(super) supervised: bool,
     pub(super) polling: Polling,
+    pub(super) pulse: Pulse,
     pub(super) state: State,
 }
 
@@ -120,6 +122,7 @@ impl EventLoop {
             self.take_turns();
             self.sweep_uploads();
             self.check_calls();
+            self.pulse.beat(self.state.connections.len());
         }
         Ok(())
     }
@@ -175,7 +178,7 @@ impl EventLoop {
         }
         let closing = state.closing.front().map(|(deadline, _)| *deadline);
         let timers = [self.door.again_at(), state.next_sweep, state.next_check, state.deadline];
-        let next = timers.into_iter().chain([closing]).flatten().min()?;
+        let next = timers.into_iter().chain([closing, self.pulse.next()]).flatten().min()?;
         Some(next.saturating_duration_since(Instant::now()))
     }
 
@@ -188,6 +191,7 @@ impl EventLoop {
                 }
                 Note::Command(Command::Terminate) if self.state.deadline.is_none() => {
                     info!(clients = self.state.connections.len(), "ending");
+                    self.pulse.end();
                     self.door.shut();
                     self.state.deadline = Some(self.service.limits().shutdown_deadline());
                     self.state.call_all(|connection| connection.finish(&self.service));
@@ -329,6 +333,7 @@ impl EventLoop {
         self.accept();
         if self.state.connections.is_empty() {
             info!("the last client has gone");
+            self.pulse.end();
             self.door.shut();
             return;
         }

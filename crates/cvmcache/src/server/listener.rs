@@ -17,8 +17,10 @@ use nix::sys::socket::{self, AddressFamily, Backlog, SockFlag, SockType, UnixAdd
 use nix::sys::stat::{Mode, fchmod};
 use rustix::net::sockopt::{set_socket_keepalive, set_tcp_keepidle, socket_peercred};
 use thiserror::Error;
+use tracing::debug;
 
 use super::access::Origin;
+use super::handed_over::{self, HandedOver};
 use super::socket::Socket;
 use crate::Locator;
 
@@ -65,6 +67,23 @@ pub enum ListenError {
         /// What the resolver says.
         source: io::Error,
     },
+    /// Clients cannot be served on a socket that was handed over.
+    #[error("the socket that was handed over cannot be used: {problem}")]
+    Unsuitable {
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A socket that was handed over is not the one that is configured.
+    #[error(
+        "the socket that was handed over listens on {actual}, and not on {locator}: let \
+         ListenStream= of the socket unit and CVMFS_CACHE_PLUGIN_LOCATOR name the same place"
+    )]
+    Elsewhere {
+        /// The locator in question.
+        locator: Locator,
+        /// Where it listens.
+        actual: Locator,
+    },
     /// The system refuses the address or the path.
     #[error(
         "cannot listen on {locator}: {source}; use a path or an address of this machine that the plugin's user may use"
@@ -77,10 +96,10 @@ pub enum ListenError {
     },
 }
 
-/// A socket that listens. Dropping it removes it from the file system.
+/// A socket that listens. Dropping it removes it from the file system, unless it was handed over.
 #[derive(Debug)]
 pub(super) enum Listener {
-    Unix { socket: UnixListener, path: PathBuf, _lock: Flock<File> },
+    Unix { socket: UnixListener, path: PathBuf, is_ours: bool, _lock: Option<Flock<File>> },
     Tcp(TcpListener),
 }
 
@@ -89,6 +108,27 @@ impl Listener {
         match locator {
             Locator::Unix(path) => bind_unix(locator, path),
             Locator::Tcp { host, port } => bind_tcp(locator, host, *port),
+        }
+    }
+
+    /// Takes over a socket that somebody else has made, and will remove.
+    pub(super) fn take_over(socket: OwnedFd, locator: &Locator) -> Result<Self, ListenError> {
+        match handed_over::take_over(socket, locator)? {
+            HandedOver::Tcp(socket) => Ok(Listener::Tcp(TcpListener::from_std(socket))),
+            HandedOver::Unix(socket, path) => {
+                // It keeps away a plugin that would replace the socket, but whether the plugin's
+                // user may write there is up to who made it.
+                let lock = match lock(locator, &path) {
+                    Err(error @ ListenError::InUse { .. }) => return Err(error),
+                    Err(error) => {
+                        debug!(%error, "another plugin started here would replace the socket");
+                        None
+                    }
+                    Ok(lock) => Some(lock),
+                };
+                let socket = UnixListener::from_std(socket);
+                Ok(Listener::Unix { socket, path, is_ours: false, _lock: lock })
+            }
         }
     }
 
@@ -126,9 +166,10 @@ impl Listener {
     }
 
     /// Turns away whoever tries to connect from now on; who has connected can still be accepted.
+    /// Who comes to a socket that was handed over waits there for whoever gets it next.
     pub(super) fn close(&self) {
         // A TCP socket would turn those away, too.
-        if let Listener::Unix { socket, .. } = self {
+        if let Listener::Unix { socket, is_ours: true, .. } = self {
             // Fails only for what is not a socket.
             let _ = rustix::net::shutdown(socket, rustix::net::Shutdown::Read);
         }
@@ -136,7 +177,7 @@ impl Listener {
 
     /// Listens again after [`Listener::close`].
     pub(super) fn reopen(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
-        if let Listener::Unix { socket, path, .. } = self {
+        if let Listener::Unix { socket, path, is_ours: true, .. } = self {
             remove_stale(path)?;
             *socket = UnixListener::from_std(open_unix(path)?.into());
             self.register(registry, token)?;
@@ -167,7 +208,7 @@ impl Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        if let Listener::Unix { path, .. } = self {
+        if let Listener::Unix { path, is_ours: true, .. } = self {
             // The lock is still held, so this is our socket. The lock file stays: removing it
             // would let two processes hold locks on two files of that name.
             let _ = std::fs::remove_file(path);
@@ -176,6 +217,17 @@ impl Drop for Listener {
 }
 
 fn bind_unix(locator: &Locator, path: &Path) -> Result<Listener, ListenError> {
+    let lock = lock(locator, path)?;
+    let system = |source| ListenError::System { locator: locator.clone(), source };
+    remove_stale(path).map_err(|error| match error.kind() {
+        ErrorKind::AlreadyExists => ListenError::NotASocket { path: path.to_owned() },
+        _ => system(error),
+    })?;
+    let socket = UnixListener::from_std(open_unix(path).map_err(system)?.into());
+    Ok(Listener::Unix { socket, path: path.to_owned(), is_ours: true, _lock: Some(lock) })
+}
+
+fn lock(locator: &Locator, path: &Path) -> Result<Flock<File>, ListenError> {
     let mut lock_path = path.as_os_str().to_owned();
     lock_path.push(".lock");
     let unlockable = |source| ListenError::LockFile { path: PathBuf::from(&lock_path), source };
@@ -186,20 +238,10 @@ fn bind_unix(locator: &Locator, path: &Path) -> Result<Listener, ListenError> {
         .mode(0o600)
         .open(&lock_path)
         .map_err(unlockable)?;
-    let lock =
-        Flock::lock(lock_file, FlockArg::LockExclusiveNonblock).map_err(
-            |(_, errno)| match errno {
-                nix::Error::EWOULDBLOCK => ListenError::InUse { locator: locator.clone() },
-                errno => unlockable(errno.into()),
-            },
-        )?;
-    let system = |source| ListenError::System { locator: locator.clone(), source };
-    remove_stale(path).map_err(|error| match error.kind() {
-        ErrorKind::AlreadyExists => ListenError::NotASocket { path: path.to_owned() },
-        _ => system(error),
-    })?;
-    let socket = UnixListener::from_std(open_unix(path).map_err(system)?.into());
-    Ok(Listener::Unix { socket, path: path.to_owned(), _lock: lock })
+    Flock::lock(lock_file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
+        nix::Error::EWOULDBLOCK => ListenError::InUse { locator: locator.clone() },
+        errno => unlockable(errno.into()),
+    })
 }
 
 /// Whoever holds the lock owns the path: a socket there has nobody behind it.

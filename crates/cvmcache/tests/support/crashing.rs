@@ -37,6 +37,7 @@ impl CachePlugin for Crashing {
             told_to::ABORT => process::abort(),
             told_to::PANIC => panic!("told to panic"),
             told_to::EXIT => process::exit(3),
+            told_to::STICK => stick(),
             told_to::CRASH_IN_HANDLER => crash_in_handler(),
             signal => {
                 let signal = Signal::try_from(i32::from(signal)).map_err(|_| Status::NoEntry)?;
@@ -82,6 +83,13 @@ fn overflow_in_c() {
     unsafe {
         libc::pthread_create(&mut thread, ptr::null(), begin, ptr::null_mut());
         libc::pthread_join(thread, ptr::null_mut());
+    }
+}
+
+#[inline(never)]
+fn stick() {
+    loop {
+        thread::park();
     }
 }
 

@@ -137,12 +137,20 @@ pub struct Supervised {
 
 impl Supervised {
     pub fn start(plugin: Plugin, config: &Path) -> Self {
+        Self::start_with(plugin, config, |_| {})
+    }
+
+    pub fn start_with(plugin: Plugin, config: &Path, prepare: impl FnOnce(&mut Command)) -> Self {
         let mut this = Self { ready: File::open("/dev/null").expect("it is there"), plugin };
-        this.restart(config);
+        this.restart_with(config, prepare);
         this
     }
 
     pub fn restart(&mut self, config: &Path) {
+        self.restart_with(config, |_| {});
+    }
+
+    fn restart_with(&mut self, config: &Path, prepare: impl FnOnce(&mut Command)) {
         let fifo = self.plugin.path("ready");
         let _ = fs::remove_file(&fifo);
         mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
@@ -151,6 +159,7 @@ impl Supervised {
             .args(["-c", r#"exec "$0" "$1" 7>"$2" 0<&- 1>&- 2>&-"#])
             .args([program(self.plugin.name), config, &fifo])
             .env("__CVMFS_CACHE_EXTERNAL_PIPE_READY__", "7");
+        prepare(&mut command);
         self.plugin.spawn(&mut command);
         self.ready = File::open(&fifo).expect("the other end opens it");
     }

@@ -10,3 +10,4 @@ pub const ABORT: u8 = 104;
 pub const PANIC: u8 = 105;
 pub const EXIT: u8 = 106;
 pub const CRASH_IN_HANDLER: u8 = 107;
+pub const STICK: u8 = 108;

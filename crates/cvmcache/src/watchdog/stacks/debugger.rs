@@ -12,6 +12,7 @@ use nix::unistd::Pid;
 use thiserror::Error;
 
 use super::MAX_FRAMES;
+use crate::service_manager;
 
 /// How long gdb may take. It reads all of the debugging information, and nodes may be busy.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -56,6 +57,9 @@ fn ask(process: Pid) -> Result<String, NoStacks> {
         .stderr(sender)
         // It may be a script that starts the real one.
         .process_group(0);
+    for variable in service_manager::VARIABLES {
+        command.env_remove(variable);
+    }
     let mut child = command.spawn().map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => NoStacks::NotInstalled,
         _ => NoStacks::Start(error),

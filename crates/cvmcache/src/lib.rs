@@ -76,6 +76,9 @@ mod server;
 pub mod service;
 mod session;
 
+/// The target of the lines of a report: somebody has asked for all of them.
+pub(crate) const REPORT: &str = "cvmcache::report";
+
 pub use control::Control;
 pub use limits::{InvalidLimit, Limits};
 pub use locator::{Locator, LocatorError};

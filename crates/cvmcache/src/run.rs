@@ -4,6 +4,7 @@ mod arguments;
 mod background;
 mod default_locator;
 mod logging;
+mod metrics;
 mod settings;
 mod supervise;
 mod terminal;
@@ -67,6 +68,7 @@ type Failure = Box<dyn Error + Send + Sync>;
 /// | `CVMFS_CACHE_PLUGIN_ALLOW` | networks whose clients may connect by TCP, as in `10.0.0.0/8, ::1`; default all |
 /// | `CVMFS_CACHE_PLUGIN_ALLOW_USERS` | users besides the plugin's own and root whose clients may connect by a unix socket, or `*` |
 /// | `CVMFS_CACHE_PLUGIN_DEBUGLOG` | a file to which everything is logged; default: only what matters, to standard error |
+/// | `CVMFS_CACHE_PLUGIN_METRICS` | where metrics are served to Prometheus: `127.0.0.1:PORT`, or another address; needs the feature `prometheus` of this crate |
 /// | `CVMFS_CACHE_PLUGIN_TEST` | if set: once it listens, it prints its process id and goes to the background |
 ///
 /// Other keys are the plugin's own.
@@ -79,8 +81,8 @@ type Failure = Box<dyn Error + Send + Sync>;
 /// - Started on a terminal, it greets; `R` and Enter ask the clients to detach, Ctrl+D ends it.
 ///   A standard input that is no terminal is not read.
 /// - SIGTERM and SIGINT end it cleanly, as does SIGHUP on a terminal; a second one ends it at
-///   once, with status 1. SIGUSR1, SIGUSR2 and otherwise SIGHUP do nothing, unless the plugin
-///   handles them.
+///   once, with status 1. SIGUSR1 writes to the log what the plugin holds, see
+///   [`Control::report`]. SIGUSR2 and otherwise SIGHUP do nothing, unless the plugin handles them.
 /// - The limit on open descriptors is raised as far as it can be.
 ///
 /// # Exit status
@@ -148,11 +150,14 @@ where
     let _writers = logging::start(&options)?;
     raise_descriptor_limit();
     let settings = Settings::from_options(&options)?;
+    // Before the plugin: it may have metrics of its own.
+    let exporter = metrics::prepare(&options)?;
     let plugin = make(&options).map_err(Into::into)?;
     let mut builder = Server::builder(plugin)
         .name(format!("cvmcache {name}"))
         .workers(settings.workers)
         .supervised(supervised)
+        .metrics(exporter.is_some())
         .allow_users(settings.users);
     if let Some(time) = settings.poll_for {
         builder = builder.poll_for(time);
@@ -162,6 +167,8 @@ where
     }
     let listening = builder.listen(&settings.locator)?;
     let locator = listening.locator()?;
+    // After the socket: who finds that in use leaves the client to the other process.
+    exporter.map_or(Ok(()), metrics::Exporter::serve)?;
     let running = listening.spawn()?;
     watch_signals(running.control().clone(), on_terminal)?;
     tell(supervisor, Supervisor::ready);
@@ -204,6 +211,7 @@ fn watch_signals(control: Control, on_terminal: bool) -> io::Result<()> {
                     ending = true;
                     control.terminate();
                 }
+                SIGUSR1 => control.report(),
                 SIGHUP if on_terminal => control.terminate(),
                 _ => debug!(signal, "signal received"),
             }

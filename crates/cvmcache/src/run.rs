@@ -18,13 +18,14 @@ use std::thread;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::server::{ListenError, Server, ServerError};
 use crate::{CachePlugin, Control, Options};
 
 use arguments::Arguments;
 use background::Fork;
+use logging::{Reader, Writers};
 use settings::Settings;
 use supervise::Supervisor;
 
@@ -107,7 +108,9 @@ where
         Ok(supervisor) => supervisor,
         Err(error) => return terminal::complain(name, &error),
     };
-    match serve(name, config, make, supervisor.as_mut()) {
+    // It lasts longer than the server, so that nothing said at the end is lost.
+    let mut log = None;
+    match serve(name, config, make, supervisor.as_mut(), &mut log) {
         Ok(code) => code,
         // The client will find the other process.
         Err(error) if supervisor.is_some() && is_in_use(&error) => {
@@ -117,6 +120,12 @@ where
         }
         Err(error) => {
             tell(supervisor.as_mut(), Supervisor::failed);
+            if log.is_none() && supervisor.is_some() {
+                log = logging::start(name, Reader::System, &Options::new()).ok();
+            }
+            if log.is_some_and(|log| log.is_system) {
+                error!(%error, "the plugin ends");
+            }
             terminal::complain(name, &*error)
         }
     }
@@ -127,6 +136,7 @@ fn serve<P, E>(
     config: Option<PathBuf>,
     make: impl FnOnce(&Options) -> Result<P, E>,
     supervisor: Option<&mut Supervisor>,
+    log: &mut Option<Writers>,
 ) -> Result<ExitCode, Failure>
 where
     P: CachePlugin,
@@ -147,7 +157,8 @@ where
     let by_hand = !supervised && background.is_none();
     let on_terminal = by_hand && io::stdin().is_terminal();
 
-    let _writers = logging::start(&options)?;
+    let reader = if by_hand { Reader::Starter } else { Reader::System };
+    *log = Some(logging::start(name, reader, &options)?);
     raise_descriptor_limit();
     let settings = Settings::from_options(&options)?;
     // Before the plugin: it may have metrics of its own.

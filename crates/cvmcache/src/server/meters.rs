@@ -194,7 +194,13 @@ impl Meters {
             "plugin" => plugin.to_owned())
         .set(1.0);
         // Known from the beginning, so that the first of them is seen to be one more.
-        counter!("cvmcache_callback_panics_total").increment(0);
+        for name in [
+            "cvmcache_callback_panics_total",
+            "cvmcache_log_lines_left_out_total",
+            "cvmcache_log_lines_lost_total",
+        ] {
+            counter!(name).increment(0);
+        }
         Self {
             requests: Kind::NAMES.map(PerKind::new),
             hits: counter!("cvmcache_hits_total"),

@@ -123,7 +123,7 @@ where
             if log.is_none() && supervisor.is_some() {
                 log = logging::start(name, Reader::System, &Options::new()).ok();
             }
-            if log.is_some_and(|log| log.is_system) {
+            if log.as_ref().is_some_and(|log| log.is_system) {
                 error!(%error, "the plugin ends");
             }
             terminal::complain(name, &*error)

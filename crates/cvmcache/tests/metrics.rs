@@ -158,17 +158,17 @@ fn a_port_that_becomes_free_is_waited_for() {
 /// All that is said to a connection until it closes.
 fn told(url: &str, request: &[u8]) -> String {
     let mut socket = connect(url);
-    socket.write_all(request).unwrap();
+    socket.write_all(request).expect("it is taken");
     let mut answer = Vec::new();
     // It may be reset behind the answer, by what was sent and not read.
     let _ = socket.read_to_end(&mut answer);
-    String::from_utf8(answer).unwrap()
+    String::from_utf8(answer).expect("text")
 }
 
 fn connect(url: &str) -> TcpStream {
     let address = url.trim_start_matches("http://").trim_end_matches("/metrics");
-    let socket = TcpStream::connect(address).unwrap();
-    socket.set_read_timeout(Some(LIMIT)).unwrap();
+    let socket = TcpStream::connect(address).expect("a connection");
+    socket.set_read_timeout(Some(LIMIT)).expect("a socket");
     socket
 }
 

@@ -32,8 +32,9 @@ impl Prometheus {
             "scrape_configs:\n- job_name: cvmcache\n  scrape_interval: 1s\n  static_configs:\n  \
              - targets: ['{target}']\n"
         );
-        fs::write(&config, text).unwrap();
-        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        fs::write(&config, text).expect("a file");
+        let address =
+            TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr()).expect("a port");
         let process = Command::new("prometheus")
             .arg(format!("--config.file={}", config.display()))
             .arg(format!("--storage.tsdb.path={}", plugin.path("tsdb").display()))
@@ -60,8 +61,10 @@ fn promtool(arguments: &[&str], input: &str) -> Output {
     let mut command = Command::new("promtool");
     command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut process = command.spawn().expect(MISSING);
-    process.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
-    process.wait_with_output().unwrap()
+    let mut stdin = process.stdin.take().expect("piped");
+    stdin.write_all(input.as_bytes()).expect("it reads");
+    drop(stdin);
+    process.wait_with_output().expect("it ends")
 }
 
 fn busy_plugin() -> (Plugin, String) {
@@ -76,13 +79,13 @@ fn busy_plugin() -> (Plugin, String) {
 fn use_it(plugin: &Plugin) {
     let mut client = plugin.client();
     for number in 0..110 {
-        client.open(&id(number)).unwrap_err();
-        client.store(NewUpload::new(id(number)), vec![number; 1 << 20]).unwrap();
-        client.open(&id(number)).unwrap();
-        client.close(&id(number)).unwrap();
-        client.close(&id(number)).unwrap();
+        client.open(&id(number)).expect_err("a miss");
+        client.store(NewUpload::new(id(number)), vec![number; 1 << 20]).expect("done");
+        client.open(&id(number)).expect("done");
+        client.close(&id(number)).expect("done");
+        client.close(&id(number)).expect("done");
     }
-    client.close(&id(109)).unwrap_err();
+    client.close(&id(109)).expect_err("too many");
 }
 
 #[test]

@@ -13,7 +13,7 @@ use cvmcache_proto::{
     Decoder, DecoderLimits, Frame, FrameError, Operation, Request, ServerMessage, Status,
 };
 use mio::Token;
-use tracing::{debug, info};
+use tracing::{debug, info, trace_span};
 
 use super::calls::Calls;
 use super::meters::{Meters, Outcome as Answered, Subject};
@@ -222,6 +222,8 @@ impl Connection {
 
     /// Does some work: takes requests, sends answers.
     pub(super) fn turn(&mut self, context: &Context<'_>) -> Turn {
+        let _connection = trace_span!("connection", number = self.token.0).entered();
+        let _session = self.session().map(|session| trace_span!("session", %session).entered());
         let mut turn = Turn::Wait;
         if self.is_open() {
             match self.take_requests(context) {
@@ -292,6 +294,7 @@ impl Connection {
                 self.answer_measured(context.meters, subject, message);
             }
             Action::Handle(open, request) => {
+                let _request = trace_span!("request", number = request.id).entered();
                 let subject = since.map(|since| Subject::of(&request, since));
                 match context.workers {
                     None => {

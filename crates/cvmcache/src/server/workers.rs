@@ -12,7 +12,7 @@ use std::thread::{self, JoinHandle};
 use crossbeam_channel::{Receiver, Sender};
 use cvmcache_proto::{CacheInfo, Request, ServerMessage, Status};
 use mio::Token;
-use tracing::warn;
+use tracing::{trace_span, warn};
 
 use super::mailbox::{Mailbox, Note};
 use super::order::Lane;
@@ -179,6 +179,8 @@ fn work(queue: &Receiver<Job>, service: &Service, mailbox: &Mailbox) {
     for Job { token, work, lane } in queue {
         let outcome = match work {
             Work::Call(Call { serial, open, request }) => {
+                let session = open.session();
+                let _request = trace_span!("request", number = request.id, %session).entered();
                 let envelope = request.envelope();
                 // Plugins have a guard of their own; this is for what nobody has thought of.
                 let handled = catch_unwind(AssertUnwindSafe(|| service.handle(&open, request)));

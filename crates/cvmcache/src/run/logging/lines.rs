@@ -56,9 +56,8 @@ impl<W: Write + Clone> MakeWriter<'_> for Lines<W> {
 /// The layer writes each line at once.
 impl<W: Write> Write for Line<W> {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        match &mut self.writer {
-            Some(writer) => writer.write_all(&tidy(line, self.prefix, self.longest))?,
-            None => {}
+        if let Some(writer) = &mut self.writer {
+            writer.write_all(&tidy(line, self.prefix, self.longest))?;
         }
         Ok(line.len())
     }

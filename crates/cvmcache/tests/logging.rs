@@ -17,20 +17,20 @@ fn logging(name: &'static str, lines: &str) -> Plugin {
     let mut plugin = Plugin::new(name);
     let config = plugin.configure(lines);
     let mut command = plugin.command(&[config.as_ref()]);
-    command.stdout(Stdio::null()).stderr(File::create(plugin.path("stderr")).unwrap());
+    command.stdout(Stdio::null()).stderr(File::create(plugin.path("stderr")).expect("a file"));
     plugin.spawn(&mut command);
     eventually("it listens", || UnixStream::connect(plugin.path("socket")).is_ok());
     plugin
 }
 
 fn log(plugin: &Plugin, name: &str) -> String {
-    fs::read_to_string(plugin.path(name)).unwrap()
+    fs::read_to_string(plugin.path(name)).expect("a log")
 }
 
 /// Says what makes the server close the connection, and log that it did.
 fn talk_nonsense(plugin: &Plugin) {
-    let mut socket = UnixStream::connect(plugin.path("socket")).unwrap();
-    socket.write_all(&[0xff; 64]).unwrap();
+    let mut socket = UnixStream::connect(plugin.path("socket")).expect("it listens");
+    socket.write_all(&[0xff; 64]).expect("it is taken");
     let _ = socket.read_to_end(&mut Vec::new());
 }
 

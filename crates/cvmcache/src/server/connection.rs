@@ -329,19 +329,21 @@ impl Connection {
         workers.submit(Job { token: self.token, work: Work::Call(call), lane });
     }
 
+    #[inline]
     fn answer_measured(
         &mut self,
         meters: Option<&Meters>,
         subject: Option<Subject>,
         message: ServerMessage,
     ) {
-        match meters.zip(subject) {
-            None => self.answer(message),
-            Some((meters, subject)) => {
-                let outcome = Answered::of(&message);
-                self.answer(message);
-                meters.answered(subject, outcome);
-            }
+        if let Some(meters) = meters
+            && let Some(subject) = subject
+        {
+            let outcome = Answered::of(&message);
+            self.answer(message);
+            meters.answered(subject, outcome);
+        } else {
+            self.answer(message);
         }
     }
 

@@ -194,7 +194,6 @@ fn metrics_are_found_by_the_configuration_and_shown_as_rates() {
         let row = |name: &str| shown.lines().any(|line| line.starts_with(&format!("│{name} ")));
         row("open") && row("read") && row("close") && shown.contains("hits 100 %, read ")
     });
-    eprintln!("{}", terminal.text());
     assert!(terminal.text().contains(" us"), "{}", terminal.text());
     terminal.press("q");
     assert_eq!(terminal.wait_for_end(), 0);

@@ -150,7 +150,7 @@ impl Builder {
         self
     }
 
-    /// Measures requests, and what the server holds; default false, and then it costs nothing.
+    /// Measures requests, and what the server holds; default false, and then next to nothing.
     ///
     /// Everything goes through the crate [`metrics`](https://docs.rs/metrics), to the recorder that
     /// is current on the thread that calls [`Listening::spawn`]. The names are in

@@ -3,6 +3,7 @@
 mod arguments;
 mod background;
 mod default_locator;
+mod metrics;
 mod terminal;
 
 use std::error::Error;
@@ -14,12 +15,12 @@ use std::thread;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::server::Settings;
 use crate::watchdog::{self, Watchdog, WatchdogError};
 use crate::{
-    CachePlugin, Control, Locator, Log, Options, OptionsError, Server, ServerError, Supervisor,
+    CachePlugin, Control, Locator, Log, LogReader, Options, OptionsError, Server, ServerError, Supervisor,
 };
 
 use arguments::Arguments;
@@ -67,6 +68,7 @@ type Failure = Box<dyn Error + Send + Sync>;
 /// | `CVMFS_CACHE_PLUGIN_ALLOW_USERS` | users besides the plugin's own and root whose clients may connect by a unix socket, or `*` |
 /// | `CVMFS_CACHE_PLUGIN_DEBUGLOG` | a file to which everything is logged; default: only what matters, to standard error |
 /// | `CVMFS_CACHE_PLUGIN_CRASH_DUMP` | a file to which crashes and panics are reported; default: only syslog, and standard error |
+/// | `CVMFS_CACHE_PLUGIN_METRICS` | where metrics are served to Prometheus: `127.0.0.1:PORT`, or another address; needs the feature `prometheus` of this crate |
 /// | `CVMFS_CACHE_PLUGIN_TEST` | if set: once it listens, it prints its process id and goes to the background |
 ///
 /// Other keys are the plugin's own. `CVMFS_CACHE_<name>_X` is understood as `CVMFS_CACHE_PLUGIN_X`.
@@ -79,8 +81,8 @@ type Failure = Box<dyn Error + Send + Sync>;
 /// - Started on a terminal, it greets; `R` and Enter ask the clients to detach, Ctrl+D ends it.
 ///   A standard input that is no terminal is not read.
 /// - SIGTERM and SIGINT end it cleanly, as does SIGHUP on a terminal; a second one ends it at
-///   once, with status 1. SIGUSR1, SIGUSR2 and otherwise SIGHUP do nothing, unless the plugin
-///   handles them.
+///   once, with status 1. SIGUSR1 writes to the log what the plugin holds, see
+///   [`Control::report`]. SIGUSR2 and otherwise SIGHUP do nothing, unless the plugin handles them.
 /// - A [watchdog](crate::watchdog) reports what it dies of. Without one, as when there are threads
 ///   already, it says so and goes on.
 /// - The limit on open descriptors is raised as far as it can be.
@@ -107,7 +109,9 @@ where
         Ok(supervisor) => supervisor,
         Err(error) => return terminal::complain(name, &error),
     };
-    match serve(name, config, make, supervisor.as_mut()) {
+    // It lasts longer than the server, so that nothing said at the end is lost.
+    let mut log = None;
+    match serve(name, config, make, supervisor.as_mut(), &mut log) {
         Ok(code) => code,
         // The client will find the other process.
         Err(error) if supervisor.is_some() && is_in_use(&error) => {
@@ -117,6 +121,12 @@ where
         }
         Err(error) => {
             tell(supervisor.as_mut(), Supervisor::failed);
+            if log.is_none() && supervisor.is_some() {
+                log = Log::start(name, LogReader::System, &Options::new()).ok();
+            }
+            if log.as_ref().is_some_and(Log::is_system) {
+                error!(%error, "the plugin ends");
+            }
             terminal::complain(name, &*error)
         }
     }
@@ -127,6 +137,7 @@ fn serve<P, E>(
     config: Option<PathBuf>,
     make: impl FnOnce(&Options) -> Result<P, E>,
     supervisor: Option<&mut Supervisor>,
+    log: &mut Option<Log>,
 ) -> Result<ExitCode, Failure>
 where
     P: CachePlugin,
@@ -149,14 +160,22 @@ where
     let on_terminal = by_hand && io::stdin().is_terminal();
 
     let watchdog = start_watchdog(name, &options, background.is_none());
-    let _log = Log::start(&options)?;
+    let reader = if by_hand { LogReader::Starter } else { LogReader::System };
+    *log = Some(Log::start(name, reader, &options)?);
     warn_of_no_dump(&watchdog, &options);
     raise_descriptor_limit();
     let (locator, settings) = (locator(&options)?, Settings::from_options(&options)?);
+    // Before the plugin: it may have metrics of its own.
+    let exporter = metrics::prepare(&options)?;
     let plugin = make(&options).map_err(Into::into)?;
-    let builder = Server::builder(plugin).name(format!("cvmcache {name}")).supervised(supervised);
+    let builder = Server::builder(plugin)
+        .name(format!("cvmcache {name}"))
+        .supervised(supervised)
+        .metrics(exporter.is_some());
     let listening = settings.apply(builder).listen(&locator)?;
     let locator = listening.locator()?;
+    // After the socket: who finds that in use leaves the client to the other process.
+    exporter.map_or(Ok(()), metrics::Exporter::serve)?;
     let running = listening.spawn()?;
     watch_signals(running.control().clone(), on_terminal)?;
     tell(supervisor, Supervisor::ready);
@@ -233,6 +252,7 @@ fn watch_signals(control: Control, on_terminal: bool) -> io::Result<()> {
                     ending = true;
                     control.terminate();
                 }
+                SIGUSR1 => control.report(),
                 SIGHUP if on_terminal => control.terminate(),
                 _ => debug!(signal, "signal received"),
             }

@@ -16,6 +16,7 @@ mod door;
 mod event_loop;
 mod listener;
 mod mailbox;
+mod meters;
 mod order;
 mod outbox;
 mod polling;
@@ -26,7 +27,7 @@ mod workers;
 use std::io;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use mio::{Poll, Waker};
@@ -44,6 +45,9 @@ use event_loop::{EventLoop, State, WAKER};
 pub use listener::ListenError;
 use listener::Listener;
 use mailbox::{Note, mailbox};
+#[cfg(feature = "prometheus")]
+pub(crate) use meters::DURATION;
+use meters::Meters;
 use polling::Polling;
 pub(crate) use settings::Settings;
 use workers::Workers;
@@ -78,6 +82,7 @@ impl Server {
             supervised: false,
             poll_for: POLL_FOR,
             checksum_replies: false,
+            metrics: false,
             trust: Trust::default(),
             access: Access::default(),
         }
@@ -95,6 +100,7 @@ pub struct Builder {
     supervised: bool,
     poll_for: Duration,
     checksum_replies: bool,
+    metrics: bool,
     trust: Trust,
     access: Access,
 }
@@ -144,6 +150,16 @@ impl Builder {
     /// not check it.
     pub fn checksum_replies(mut self, on: bool) -> Self {
         self.checksum_replies = on;
+        self
+    }
+
+    /// Measures requests, and what the server holds; default false, and then next to nothing.
+    ///
+    /// Everything goes through the crate [`metrics`](https://docs.rs/metrics), to the recorder that
+    /// is current on the thread that calls [`Listening::spawn`]. The names are in
+    /// `docs/operations.md`. The plugin's `info` is called every two seconds for this.
+    pub fn metrics(mut self, on: bool) -> Self {
+        self.metrics = on;
         self
     }
 
@@ -227,6 +243,8 @@ impl Listening {
         let control = Control::new(move |command| notes.send(Note::Command(command)));
         let workers = builder.workers.unwrap_or_else(|| builder.plugin.workers());
         builder.plugin.started(control.clone());
+        let name = builder.name.escape_ascii().to_string();
+        let meters = builder.metrics.then(|| Meters::new(&name));
         let pid = listener.is_local().then(|| std::process::id().into());
         let service = Service::new(builder.plugin, builder.name, builder.limits)
             .checksum_replies(builder.checksum_replies)
@@ -242,6 +260,9 @@ impl Listening {
             workers,
             supervised: builder.supervised,
             polling: Polling::new(builder.poll_for),
+            meters,
+            name,
+            begun: Instant::now(),
             state: State::default(),
         };
         let thread = thread::Builder::new().name("io".to_owned()).spawn(|| {

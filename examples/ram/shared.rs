@@ -3,6 +3,7 @@
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use cvmcache::Control;
+use metrics::{Counter, counter};
 
 use crate::size::percent_of;
 use crate::store::{Chores, Store};
@@ -13,11 +14,19 @@ pub(crate) struct Shared {
     store: Mutex<Store>,
     /// Set when the server has started.
     control: OnceLock<Control>,
+    evicted_objects: Counter,
+    evicted_bytes: Counter,
 }
 
 impl Shared {
     pub(crate) fn new(size: u64) -> Self {
-        Self { size, store: Mutex::new(Store::new(size)), control: OnceLock::new() }
+        Self {
+            size,
+            store: Mutex::new(Store::new(size)),
+            control: OnceLock::new(),
+            evicted_objects: counter!("cvmcache_evicted_objects_total"),
+            evicted_bytes: counter!("cvmcache_evicted_bytes_total"),
+        }
     }
 
     pub(crate) fn started(&self, control: Control) {
@@ -38,6 +47,10 @@ impl Shared {
 
     fn do_chores(&self, chores: Chores) {
         let Chores { evicted, clean_up, ask_detach } = chores;
+        if !evicted.is_empty() {
+            self.evicted_objects.increment(evicted.len() as u64);
+            self.evicted_bytes.increment(evicted.iter().map(|object| Store::cost(object)).sum());
+        }
         drop(evicted);
         if clean_up {
             let target = percent_of(self.size, Store::CLEAN_UP_TO_PERCENT);

@@ -7,7 +7,7 @@ use std::io;
 use std::os::fd::{AsRawFd, IntoRawFd};
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 
-use cvmcache::{Log, Options, OptionsError, Supervisor};
+use cvmcache::{Log, LogReader, Options, OptionsError, Supervisor};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::signal::{SigHandler, Signal, signal};
 use tracing::level_filters::LevelFilter;
@@ -121,7 +121,15 @@ pub(crate) fn is_concurrent() -> bool {
 /// To be called once there will be no fork any more: the log has threads.
 pub(crate) fn start_log() -> Result<Log, OptionsError> {
     ignore_broken_pipes();
-    Log::start(&settings())
+    let reader = if is_supervised() { LogReader::System } else { LogReader::Starter };
+    Log::start(&program(), reader, &settings())
+}
+
+/// What the plugin goes by in reports.
+pub(crate) fn program() -> String {
+    let path = env::current_exe().ok();
+    let name = path.as_ref().and_then(|path| path.file_name());
+    name.map_or_else(|| "plugin".to_owned(), |name| name.to_string_lossy().into_owned())
 }
 
 /// Has what is logged before there are threads go to standard error.

@@ -1,13 +1,13 @@
 //! The watchdog of the SDK, for C: one for the process, from when it is spawned until it is
 //! terminated.
 
-use std::env;
 use std::ffi::OsStr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use cvmcache::watchdog::Watchdog;
 
 use crate::border::complain;
+use crate::process::program;
 
 static WATCHDOG: Mutex<Option<Watchdog>> = Mutex::new(None);
 
@@ -33,13 +33,6 @@ pub(crate) fn spawn(crash_dump: Option<&OsStr>) {
 pub(crate) fn terminate() {
     let watchdog = watchdog().take();
     drop(watchdog);
-}
-
-/// What the plugin goes by in reports.
-fn program() -> String {
-    let path = env::current_exe().ok();
-    let name = path.as_ref().and_then(|path| path.file_name());
-    name.map_or_else(|| "plugin".to_owned(), |name| name.to_string_lossy().into_owned())
 }
 
 fn watchdog() -> MutexGuard<'static, Option<Watchdog>> {

@@ -18,7 +18,9 @@ use crate::Verdict;
 use crate::error::{Error, Result};
 use crate::remote::Remote;
 
+mod metrics;
 mod sampler;
+mod scraper;
 mod state;
 mod view;
 
@@ -28,6 +30,7 @@ use state::{News, State};
 const EXAMPLES: &str = "\
 Examples:
   cvmcache top unix=/var/lib/cvmfs/cvmcache-ram.socket
+  cvmcache top --metrics 9469 unix=/var/lib/cvmfs/cvmcache-ram.socket
   cvmcache top --interval 10 --no-list    # CVMCACHE_LOCATOR is set
 
 Keys: q, Esc or Ctrl-C quits, + and - change the interval, r asks at once.
@@ -55,6 +58,10 @@ pub(crate) struct Top {
     /// Do not list objects to count them
     #[arg(long)]
     no_list: bool,
+    /// Where the plugin serves its metrics, to show rates and latencies; by default, where its
+    /// configuration says, if it runs on this machine
+    #[arg(long, value_name = "URL|HOST:PORT|PORT")]
+    metrics: Option<String>,
 }
 
 /// What there is to react to.
@@ -78,6 +85,10 @@ impl Top {
         let client = self.remote.connect("top")?;
         let locator = self.remote.locator()?;
         let mut state = State::new(&locator.to_string(), self.interval, !self.no_list);
+        state.metrics_url = match &self.metrics {
+            Some(text) => Some(scraper::url(text)),
+            None => client.plugin_pid().and_then(scraper::of_process),
+        };
         let in_colour = anstream::AutoStream::choice(&io::stdout()) != anstream::ColorChoice::Never;
 
         let mut screen = Screen(ratatui::try_init()?);

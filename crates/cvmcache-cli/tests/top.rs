@@ -3,14 +3,15 @@
 mod support;
 
 use cvmcache::Locator;
-use cvmcache::plugin::{Capabilities, ObjectType, Status};
-use cvmcache_testkit::{Callback, Fault, Faulty};
+use cvmcache::client::{Client, NewUpload};
+use cvmcache::plugin::{Capabilities, ObjectId, ObjectType, Status};
+use cvmcache_testkit::{Callback, Fault, Faulty, PluginCommand};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use snapbox::str;
-use support::cvmcache;
 use support::shelf::{Item, Served, Shelf};
 use support::terminal::Terminal;
+use support::{cvmcache, ram};
 
 fn shelf() -> Shelf {
     let pinned = Item { pinned: true, ..Item::new(1, "", "") };
@@ -172,4 +173,41 @@ error: invalid value '0' for '--interval <SECONDS>': write a number of seconds f
 For more information, try '--help'.
 
 "#]]);
+}
+
+#[test]
+fn metrics_are_found_by_the_configuration_and_shown_as_rates() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let command = PluginCommand::new(ram())
+        .option("CVMFS_CACHE_PLUGIN_SIZE", "100")
+        .option("CVMFS_CACHE_PLUGIN_METRICS", free.to_string());
+    let plugin = command.start().unwrap();
+    let locator = plugin.locator().to_string();
+    let mut terminal = Terminal::start(&["top", "--interval", "0.2", &locator], (100, 30));
+    let mut client = Client::connect(plugin.locator(), "test.cern.ch:1").unwrap();
+    let object = "df773e9a5cb233e9b40854d423944d70a042bc5d".parse::<ObjectId>().unwrap();
+    client.store(NewUpload::new(object), vec![7; 100_000]).unwrap();
+    terminal.wait_until(|shown| {
+        client.open(&object).unwrap();
+        client.read(&object, 0, 100_000).unwrap();
+        client.close(&object).unwrap();
+        let row = |name: &str| shown.lines().any(|line| line.starts_with(&format!("│{name} ")));
+        row("open") && row("read") && row("close") && shown.contains("hits 100 %, read ")
+    });
+    assert!(terminal.text().contains(" us"), "{}", terminal.text());
+    terminal.press("q");
+    assert_eq!(terminal.wait_for_end(), 0);
+}
+
+#[test]
+fn without_metrics_it_says_why_and_shows_the_rest() {
+    let plugin = Served::new(shelf());
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let metrics = free.port().to_string();
+    let arguments = ["top", "--metrics", &metrics, &plugin.locator()];
+    let mut terminal = Terminal::start(&arguments, (100, 30));
+    terminal.wait_for(&format!("http://{free}/metrics: "));
+    terminal.wait_for("Connection refused");
+    terminal.wait_for("512.0 MiB of 1.0 GiB");
+    terminal.wait_for("listed");
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Command {
     AskDetach,
+    Report,
     Terminate,
 }
 
@@ -31,6 +32,12 @@ impl Control {
     /// the cache can be evicted. They do it in their own time, or not at all.
     pub fn ask_detach(&self) {
         (self.0)(Command::AskDetach);
+    }
+
+    /// Has the server write to the log what it holds: its sessions with their names, what each of
+    /// them has open, the oldest uploads, and the limits. It is at most about a hundred lines.
+    pub fn report(&self) {
+        (self.0)(Command::Report);
     }
 
     /// Ends the server: it accepts nobody any more, answers what it has begun, closes all

@@ -82,10 +82,13 @@ mod session;
 mod supervisor;
 pub mod watchdog;
 
+/// The target of the lines of a report: somebody has asked for all of them.
+pub(crate) const REPORT: &str = "cvmcache::report";
+
 pub use control::Control;
 pub use limits::{InvalidLimit, Limits};
 pub use locator::{Locator, LocatorError};
-pub use log::Log;
+pub use log::{Log, LogReader};
 pub use options::{Options, OptionsError};
 pub use plugin::{CachePlugin, Transaction};
 pub use run::{Program, run};

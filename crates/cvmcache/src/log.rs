@@ -1,15 +1,25 @@
-//! Where the log goes: what matters to standard error, everything to the debug log.
+//! Where the log goes: what matters to standard error or to the system's log, everything to the
+//! debug log.
 //!
 //! Lines are written by threads of their own. If nobody takes them, as from a pipe that is full or a
-//! terminal that stands still, lines are lost, and the plugin goes on.
+//! terminal that stands still, lines are lost and counted, and the plugin goes on.
+
+mod debug_log;
+mod limiter;
+mod lines;
+mod syslog;
 
 use std::backtrace::Backtrace;
-use std::fs::File;
 use std::io::{self, Write};
 use std::panic;
+use std::path::Path;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
-use tracing::error;
-use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use metrics::counter;
+use tracing::{error, warn};
+use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::layer;
@@ -18,62 +28,184 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::{Options, OptionsError, watchdog};
 
+use debug_log::DebugLog;
+use limiter::{ABOUT_THE_LOG, Limiter};
+use lines::{Lines, no_prefix};
+use syslog::Syslog;
+
 const DEBUG_LOG: &str = "CVMFS_CACHE_PLUGIN_DEBUGLOG";
 
 /// How many lines may wait to be written.
 const MAX_LINES: usize = 4096;
 
-/// The log of a plugin's process: what matters on standard error, and everything in the file that
-/// `CVMFS_CACHE_PLUGIN_DEBUGLOG` names.
+/// How often it is said what was left out, and places may log again.
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// Who reads what a plugin has to say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogReader {
+    /// Whoever started it, or a service manager: standard error.
+    Starter,
+    /// Nobody that it knows of: the system's log, or standard error where there is none.
+    System,
+}
+
+/// The log of a plugin's process: what matters, to standard error or to the system's log, so many
+/// lines a minute from each place in the code; and everything, to the file that
+/// `CVMFS_CACHE_PLUGIN_DEBUGLOG` names, up to 64 MiB, and as much again in what was there before.
 ///
 /// It belongs to the main function; [`run`](crate::run) has started one already. Dropping it waits
 /// a moment for the last lines to be written.
-#[derive(Debug)]
 #[must_use = "lines are written as long as it is there"]
 pub struct Log {
-    _stderr: WorkerGuard,
-    _debug_log: Option<WorkerGuard>,
+    /// Dropped first: it has something to say at the end.
+    _accountant: Accountant,
+    _guards: [Option<WorkerGuard>; 2],
+    /// What matters goes to the system's log.
+    is_system: bool,
 }
 
 impl Log {
-    /// Starts the log and its threads, and has panics logged with their backtraces. A program that
-    /// has set up `tracing` for itself keeps what it has.
+    /// Starts the log of the plugin of this name, such as `ram`, and its threads, and has panics
+    /// logged with their backtraces. A program that has set up `tracing` for itself keeps what it
+    /// has.
     ///
     /// # Errors
     ///
     /// [`OptionsError::Value`] if the file cannot be opened.
-    pub fn start(options: &Options) -> Result<Self, OptionsError> {
-        start(options)
+    pub fn start(name: &str, reader: LogReader, options: &Options) -> Result<Self, OptionsError> {
+        start(name, reader, options)
+    }
+
+    pub(crate) fn is_system(&self) -> bool {
+        self.is_system
     }
 }
 
-fn start(options: &Options) -> Result<Log, OptionsError> {
-    let (stderr, stderr_guard) = writer(io::stderr());
-    let stderr = layer().with_writer(stderr).with_target(false).with_filter(LevelFilter::INFO);
+impl std::fmt::Debug for Log {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Log").field("is_system", &self.is_system).finish_non_exhaustive()
+    }
+}
+
+fn start(name: &str, reader: LogReader, options: &Options) -> Result<Log, OptionsError> {
     let debug_log = match options.get(DEBUG_LOG) {
         None => None,
         Some(path) => {
-            let file = File::options().create(true).append(true).open(path).map_err(|error| {
+            let opened = DebugLog::open(Path::new(path), debug_log::LARGEST);
+            let file = opened.map_err(|error| {
                 let hint = "name a file in a directory that the plugin can write to";
                 options.bad_value(DEBUG_LOG, format!("{error}; {hint}"))
             })?;
             Some(writer(file))
         }
     };
+    let system = match reader {
+        LogReader::System if Syslog::is_there() => Syslog::open(name).ok(),
+        _ => None,
+    };
+    let is_system = system.is_some();
+    let (main, main_guard) = match system {
+        Some(syslog) => writer(syslog),
+        None => writer(io::stderr()),
+    };
     let (debug_log, debug_log_guard) = debug_log.unzip();
-    let debug_log = debug_log.map(|writer| layer().with_writer(writer));
+    let lost = [Some(&main), debug_log.as_ref()].map(|log| log.map(NonBlocking::error_counter));
+    let limiter = Limiter::default();
+    let accounts = Accounts { limiter: limiter.clone(), lost, known: 0 };
+    let (to_system, to_starter) = if is_system { (Some(main), None) } else { (None, Some(main)) };
+    let limiter = Some(limiter);
+    let to_system = to_system.map(|writer| {
+        let lines = Lines { writer, prefix: syslog::prefix, limiter: limiter.clone() };
+        layer().with_target(false).without_time().with_writer(lines).with_filter(LevelFilter::INFO)
+    });
+    let to_starter = to_starter.map(|writer| {
+        let lines = Lines { writer, prefix: no_prefix, limiter: limiter.clone() };
+        layer().with_target(false).with_writer(lines).with_filter(LevelFilter::INFO)
+    });
+    let to_debug_log = debug_log.map(|writer| {
+        let lines = Lines { writer, prefix: no_prefix, limiter: None };
+        layer().with_writer(lines)
+    });
     // A program that has set up logging for itself keeps it.
-    let _ = tracing_subscriber::registry().with(stderr).with(debug_log).try_init();
+    let _ = tracing_subscriber::registry()
+        .with(to_system)
+        .with(to_starter)
+        .with(to_debug_log)
+        .try_init();
     panic::set_hook(Box::new(|panic| {
         let backtrace = Backtrace::force_capture();
         error!(%panic, %backtrace, "panic");
         watchdog::report_panic(panic, &backtrace);
     }));
-    Ok(Log { _stderr: stderr_guard, _debug_log: debug_log_guard })
+    let accountant = Accountant::start(accounts);
+    let guards = [Some(main_guard), debug_log_guard];
+    Ok(Log { _accountant: accountant, _guards: guards, is_system })
 }
 
 fn writer(output: impl Write + Send + 'static) -> (NonBlocking, WorkerGuard) {
     NonBlockingBuilder::default().lossy(true).buffered_lines_limit(MAX_LINES).finish(output)
+}
+
+/// A thread that says once a minute, and at the end, what is not in the log.
+struct Accountant {
+    stop: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+struct Accounts {
+    limiter: Limiter,
+    lost: [Option<ErrorCounter>; 2],
+    known: usize,
+}
+
+impl Accountant {
+    fn start(accounts: Accounts) -> Self {
+        let (stop, stopped) = crossbeam_channel::bounded(0);
+        let keep = move || accounts.keep(&stopped);
+        // Without it, a place that has logged much stays silent, and that is all.
+        let thread = thread::Builder::new().name("log".to_owned()).spawn(keep).ok();
+        Self { stop: Some(stop), thread }
+    }
+}
+
+impl Drop for Accountant {
+    fn drop(&mut self) {
+        self.stop = None;
+        if let Some(thread) = self.thread.take() {
+            // There is nobody left to be told of a panic in there.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Accounts {
+    fn keep(mut self, stopped: &Receiver<()>) {
+        loop {
+            self.tell();
+            let over = stopped.recv_timeout(MINUTE) == Err(RecvTimeoutError::Disconnected);
+            if over {
+                return self.tell();
+            }
+        }
+    }
+
+    fn tell(&mut self) {
+        let left_out = self.limiter.begin_minute();
+        let sum = left_out.iter().map(|place| u64::from(place.count)).sum();
+        counter!("cvmcache_log_lines_left_out_total").increment(sum);
+        for place in left_out {
+            let (count, file, line) = (place.count, place.file, place.line);
+            warn!(target: ABOUT_THE_LOG, "{count} more lines like those of {file}:{line} left out");
+        }
+        let lost: usize = self.lost.iter().flatten().map(ErrorCounter::dropped_lines).sum();
+        let new = lost - self.known;
+        self.known = lost;
+        counter!("cvmcache_log_lines_lost_total").increment(new as u64);
+        if new > 0 {
+            warn!(target: ABOUT_THE_LOG, "{new} lines lost: the log did not take them in time");
+        }
+    }
 }
 
 #[cfg(test)]
@@ -87,7 +219,7 @@ mod tests {
         let mut options = Options::new();
         options.set(DEBUG_LOG, &path);
         let usual = panic::take_hook();
-        let log = start(&options).unwrap();
+        let log = start("test", LogReader::Starter, &options).unwrap();
         let panicked = panic::catch_unwind(|| panic!("told to panic"));
         panic::set_hook(usual);
         assert!(panicked.is_err());

@@ -18,6 +18,7 @@ mod handed_over;
 mod heartbeat;
 mod listener;
 mod mailbox;
+mod meters;
 mod order;
 mod outbox;
 mod polling;
@@ -29,7 +30,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use mio::{Poll, Waker};
@@ -50,6 +51,9 @@ use heartbeat::Pulse;
 pub use listener::ListenError;
 use listener::Listener;
 use mailbox::{Note, mailbox};
+#[cfg(feature = "prometheus")]
+pub(crate) use meters::DURATION;
+use meters::Meters;
 use polling::Polling;
 pub(crate) use settings::Settings;
 use workers::Workers;
@@ -84,6 +88,7 @@ impl Server {
             supervised: false,
             poll_for: POLL_FOR,
             checksum_replies: false,
+            metrics: false,
             trust: Trust::default(),
             access: Access::default(),
             pulse: Pulse::default(),
@@ -102,6 +107,7 @@ pub struct Builder {
     supervised: bool,
     poll_for: Duration,
     checksum_replies: bool,
+    metrics: bool,
     trust: Trust,
     access: Access,
     pulse: Pulse,
@@ -152,6 +158,16 @@ impl Builder {
     /// not check it.
     pub fn checksum_replies(mut self, on: bool) -> Self {
         self.checksum_replies = on;
+        self
+    }
+
+    /// Measures requests, and what the server holds; default false, and then next to nothing.
+    ///
+    /// Everything goes through the crate [`metrics`](https://docs.rs/metrics), to the recorder that
+    /// is current on the thread that calls [`Listening::spawn`]. The names are in
+    /// `docs/operations.md`. The plugin's `info` is called every two seconds for this.
+    pub fn metrics(mut self, on: bool) -> Self {
+        self.metrics = on;
         self
     }
 
@@ -268,6 +284,8 @@ impl Listening {
         let control = Control::new(move |command| notes.send(Note::Command(command)));
         let workers = builder.workers.unwrap_or_else(|| builder.plugin.workers());
         builder.plugin.started(control.clone());
+        let name = builder.name.escape_ascii().to_string();
+        let meters = builder.metrics.then(|| Meters::new(&name));
         let pid = listener.is_local().then(|| std::process::id().into());
         let service = Service::new(builder.plugin, builder.name, builder.limits)
             .checksum_replies(builder.checksum_replies)
@@ -284,6 +302,9 @@ impl Listening {
             supervised: builder.supervised,
             polling: Polling::new(builder.poll_for),
             pulse: builder.pulse,
+            meters,
+            name,
+            begun: Instant::now(),
             state: State::default(),
         };
         let thread = thread::Builder::new().name("io".to_owned()).spawn(|| {

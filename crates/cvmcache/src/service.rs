@@ -11,12 +11,14 @@ mod holdings;
 mod listings;
 mod peer;
 mod reload;
+mod report;
 mod uploads;
 
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use bytes::Bytes;
 use cvmcache_proto::{HandshakeAck, Operation, PROTOCOL_VERSION, Reply, ReplyBody, Request};
@@ -32,6 +34,7 @@ use holdings::Holdings;
 use listings::Listings;
 pub use peer::{Action, Peer};
 use reload::Reloads;
+pub use report::{SessionReport, UploadReport};
 use uploads::Uploads;
 
 /// The rules of the protocol, around a plugin.
@@ -46,6 +49,10 @@ pub struct Service {
     reloads: Mutex<Reloads>,
     /// All sessions by number; empty unless [`Trust::foreign_sessions`].
     sessions: Mutex<HashMap<u64, Weak<OpenSession>>>,
+    /// The session of nobody, for what the server itself asks the plugin.
+    nobody: Session,
+    /// What the clock said last, in microseconds since the start. For reports only.
+    clock: AtomicU64,
 }
 
 /// What a session is believed beyond its own. By default nothing: a client that is wrong, or
@@ -63,6 +70,8 @@ pub struct Trust {
 #[derive(Debug)]
 pub struct OpenSession {
     session: Session,
+    /// When it began, by the service's clock.
+    since: Duration,
     holdings: Mutex<Holdings>,
     uploads: Mutex<Uploads>,
     listings: Mutex<Listings>,
@@ -82,6 +91,8 @@ impl Service {
             sessions: Mutex::default(),
             next_session: AtomicU64::new(1),
             reloads: Mutex::default(),
+            nobody: Session::new(0, Bytes::new()),
+            clock: AtomicU64::new(0),
         }
     }
 
@@ -130,6 +141,7 @@ impl Service {
         };
         let open = OpenSession {
             session,
+            since: self.clock(),
             holdings: Mutex::default(),
             uploads: Mutex::default(),
             listings: Mutex::default(),
@@ -167,7 +179,7 @@ impl Service {
             Operation::StoreAbort { object } => {
                 ReplyBody::Store { result: self.abort(open, request.id, &object), part: 0 }
             }
-            Operation::Info => ReplyBody::Info(self.info(open)),
+            Operation::Info => ReplyBody::Info(self.info(&open.session)),
             Operation::Shrink { target } => match self.shrink(open, target) {
                 Ok(used) if used <= target => {
                     ReplyBody::Shrink { result: Ok(()), used_bytes: used }
@@ -186,6 +198,11 @@ impl Service {
             }
         };
         Reply { id: request.id, body }
+    }
+
+    /// How full the cache is, if the plugin tells: for whoever runs it, and not for a session.
+    pub fn usage(&self) -> Option<CacheInfo> {
+        self.info(&self.nobody).ok()
     }
 
     /// Takes note that a session will ask for nothing more: what it leaves to who comes after a
@@ -228,9 +245,9 @@ impl Service {
         Ok(data)
     }
 
-    fn info(&self, open: &OpenSession) -> Result<CacheInfo> {
+    fn info(&self, session: &Session) -> Result<CacheInfo> {
         self.require(Capabilities::INFO)?;
-        let mut info = guard("info", || self.plugin.info(&open.session))?;
+        let mut info = guard("info", || self.plugin.info(session))?;
         if !self.capabilities.contains(Capabilities::SHRINK_RATE) {
             info.shrink_count = None;
         }

@@ -11,6 +11,7 @@ use cvmcache::Locator;
 use cvmcache::client::{Client, ClientError};
 use cvmcache::plugin::{Capabilities, ObjectType, Status};
 
+use super::scraper;
 use super::state::{Count, News, Objects, State};
 use crate::remote::Remote;
 
@@ -21,9 +22,10 @@ const REST: u32 = 10;
 pub(super) struct Sampler {
     filling: Sender<Order>,
     counting: Option<Sender<Order>>,
+    scraping: Option<Sender<Order>>,
 }
 
-enum Order {
+pub(super) enum Order {
     Now,
     Every(Duration),
 }
@@ -53,14 +55,21 @@ impl Sampler {
             thread::spawn(move || asker.keep_counting(&orders));
             counting
         });
+        let scraping = state.metrics_url.clone().map(|url| {
+            let (scraping, orders) = mpsc::channel();
+            let (interval, tell) = (asker.interval, asker.tell.clone());
+            thread::spawn(move || scraper::keep_scraping(&url, interval, tell, &orders));
+            scraping
+        });
         let (filling, orders) = mpsc::channel();
         thread::spawn(move || asker.keep_asking(client, &orders));
-        Self { filling, counting }
+        Self { filling, counting, scraping }
     }
 
     /// Asks how full the cache is without waiting for its time.
     pub(super) fn ask_now(&self) {
         order(&self.filling, Order::Now);
+        self.scraping.iter().for_each(|thread| order(thread, Order::Now));
     }
 
     /// Lists without waiting for its time.
@@ -71,7 +80,8 @@ impl Sampler {
     }
 
     pub(super) fn set_interval(&self, interval: Duration) {
-        for thread in [Some(&self.filling), self.counting.as_ref()].into_iter().flatten() {
+        let others = [self.counting.as_ref(), self.scraping.as_ref()];
+        for thread in others.into_iter().flatten().chain([&self.filling]) {
             order(thread, Order::Every(interval));
         }
     }
@@ -170,14 +180,19 @@ impl<T: Fn(News) -> bool> Asker<T> {
 
     /// Waits for the interval, and at least for so long; false if nobody wants to know any more.
     fn pause(&mut self, orders: &Receiver<Order>, at_least: Duration) -> bool {
-        let began = Instant::now();
-        loop {
-            let left = self.interval.max(at_least).saturating_sub(began.elapsed());
-            match orders.recv_timeout(left) {
-                Ok(Order::Every(interval)) => self.interval = interval,
-                Ok(Order::Now) | Err(RecvTimeoutError::Timeout) => return true,
-                Err(RecvTimeoutError::Disconnected) => return false,
-            }
+        pause(&mut self.interval, orders, at_least)
+    }
+}
+
+/// The same, for whoever has an interval.
+pub(super) fn pause(interval: &mut Duration, orders: &Receiver<Order>, at_least: Duration) -> bool {
+    let began = Instant::now();
+    loop {
+        let left = at_least.max(*interval).saturating_sub(began.elapsed());
+        match orders.recv_timeout(left) {
+            Ok(Order::Every(new)) => *interval = new,
+            Ok(Order::Now) | Err(RecvTimeoutError::Timeout) => return true,
+            Err(RecvTimeoutError::Disconnected) => return false,
         }
     }
 }

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use cvmcache::plugin::CacheInfo;
 
+use super::metrics::{Rates, Sample};
+
 /// How often a plugin may be asked.
 pub(super) const INTERVALS: RangeInclusive<Duration> =
     Duration::from_millis(100)..=Duration::from_secs(3600);
@@ -31,6 +33,10 @@ pub(super) enum News {
     Counted { counts: [Count; 3], took: Duration },
     /// A listing has not come to its end.
     NotCounted(String),
+    /// The metrics have been read.
+    Measured { sample: Sample, at: Instant },
+    /// They could not be read.
+    NotMeasured(String),
 }
 
 /// How many objects there are of one type.
@@ -77,6 +83,11 @@ pub(super) struct State {
     /// Bytes in use; none while the plugin was gone.
     pub(super) history: VecDeque<(Instant, Option<u64>)>,
     clean_ups: VecDeque<(Instant, u64)>,
+    /// Where the metrics are, if there are any.
+    pub(super) metrics_url: Option<String>,
+    /// The last ones, and what has happened since the ones before them, or why that is not known.
+    sample: Option<(Instant, Sample)>,
+    pub(super) rates: Result<Option<Rates>, String>,
 }
 
 impl State {
@@ -91,6 +102,9 @@ impl State {
             counting: None,
             history: VecDeque::new(),
             clean_ups: VecDeque::new(),
+            metrics_url: None,
+            sample: None,
+            rates: Ok(None),
         }
     }
 
@@ -124,6 +138,17 @@ impl State {
             News::Counted { counts, took } => {
                 self.counting = None;
                 self.objects = Objects::Known { counts, took, at: now };
+            }
+            News::Measured { sample, at } => {
+                // Of two that follow each other at once, rates mean nothing.
+                let before = self.sample.as_ref().filter(|(before, _)| at > *before);
+                let rates = before.map(|(before, of)| sample.rates_since(of, at - *before));
+                self.rates = Ok(rates.flatten());
+                self.sample = Some((at, sample));
+            }
+            News::NotMeasured(error) => {
+                self.sample = None;
+                self.rates = Err(error);
             }
             News::NotCounted(error) => {
                 self.counting = None;

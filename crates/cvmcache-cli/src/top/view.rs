@@ -1,5 +1,7 @@
 //! Draws what is known. What does not fit is left out; the most important stands on top.
 
+mod requests;
+
 use std::time::{Duration, Instant};
 
 use cvmcache::plugin::{CacheInfo, ObjectType};
@@ -24,7 +26,8 @@ const WIDE: u16 = 56;
 /// Draws all of it. Without colours, everything can be told from the text.
 pub(super) fn draw(frame: &mut Frame<'_>, state: &State, now: Instant, in_colour: bool) {
     let trouble = trouble(state, now);
-    let [head, banner, fill, foot, objects, history] = places(frame.area(), trouble.is_some());
+    let [head, banner, fill, foot, objects, requests, history] =
+        places(frame.area(), trouble.is_some(), state);
     draw_head(frame, head, state, now);
     if let Some(trouble) = trouble {
         let banner_style = Style::new().fg(Color::Red).bold();
@@ -37,6 +40,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, state: &State, now: Instant, in_colour
         Layout::horizontal([Constraint::Fill(3), Constraint::Fill(beside)]).areas(objects);
     draw_objects(frame, objects, state, now);
     draw_clean_ups(frame, clean_ups, state);
+    requests::draw(frame, requests, state);
     draw_history(frame, history, state, now);
     let keys = KEYS.into_iter().find(|keys| keys.len() <= foot.width.into()).unwrap_or_default();
     frame.render_widget(Line::from(keys).dim(), foot);
@@ -47,7 +51,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, state: &State, now: Instant, in_colour
 }
 
 /// Gives each its lines, the most important first: what gets none is not drawn.
-fn places(area: Rect, trouble: bool) -> [Rect; 6] {
+fn places(area: Rect, trouble: bool, state: &State) -> [Rect; 7] {
     let mut left = area.height;
     let mut take = |wanted: u16, at_least: u16| {
         let taken = if left < at_least { 0 } else { wanted.min(left) };
@@ -59,19 +63,23 @@ fn places(area: Rect, trouble: bool) -> [Rect; 6] {
     let banner = take(if trouble { 2 } else { 0 }, 1);
     let fill = take(if roomy { 4 } else { 2 }, 1);
     let foot = take(1, 1);
+    // Whoever has metrics wants to see them first.
+    let wanted = requests::height(state);
+    let requests = take(wanted, wanted.min(4));
     let objects = take(8, 8);
     let history = take(u16::MAX, 3);
-    let [head, banner, fill, objects, history, _, foot] = Layout::vertical([
+    let [head, banner, fill, requests, objects, history, _, foot] = Layout::vertical([
         Constraint::Length(head),
         Constraint::Length(banner),
         Constraint::Length(fill),
+        Constraint::Length(requests),
         Constraint::Length(objects),
         Constraint::Length(history),
         Constraint::Fill(1),
         Constraint::Length(foot),
     ])
     .areas(area);
-    [head, banner, fill, foot, objects, history]
+    [head, banner, fill, foot, objects, requests, history]
 }
 
 /// What the user has to know before all else.

@@ -56,7 +56,7 @@ impl Terminal {
 
     /// Waits until it shows what is wanted.
     #[track_caller]
-    pub fn wait_until(&mut self, wanted: impl Fn(&str) -> bool) {
+    pub fn wait_until(&mut self, mut wanted: impl FnMut(&str) -> bool) {
         let deadline = Instant::now() + PATIENCE;
         while !wanted(&self.text()) {
             let left = deadline.saturating_duration_since(Instant::now());

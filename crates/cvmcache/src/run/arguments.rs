@@ -82,6 +82,7 @@ Keys:
   CVMFS_CACHE_PLUGIN_ALLOW_USERS=USER,...  who else may connect by a unix socket; * for all
   CVMFS_CACHE_PLUGIN_DEBUGLOG=FILE  log everything to FILE
   CVMFS_CACHE_PLUGIN_CRASH_DUMP=FILE  append what is known of crashes and panics to FILE
+  CVMFS_CACHE_PLUGIN_METRICS=127.0.0.1:PORT  serve metrics to Prometheus
   CVMFS_CACHE_PLUGIN_TEST=yes       print the process id and go to the background
 {own}
 Options:

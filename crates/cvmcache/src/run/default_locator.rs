@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use nix::unistd::geteuid;
 use thiserror::Error;
 
-use super::LOCATOR;
+use super::serve::LOCATOR;
 use crate::{Locator, Options};
 
 /// There is no place for a socket.

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use cvmcache_proto::{Envelope, Request};
 
+use super::meters::Subject;
 use super::order::{Lane, Lanes};
 use super::workers::Call;
 use crate::service::OpenSession;
@@ -23,6 +24,8 @@ pub(super) struct Calls {
 struct Underway {
     envelope: Envelope,
     since: Instant,
+    /// What to measure, if anybody measures.
+    subject: Option<Subject>,
     bytes: usize,
     /// It is with the workers, and not in a lane any more.
     is_submitted: bool,
@@ -35,6 +38,7 @@ struct Underway {
 pub(super) struct Overdue {
     /// How to answer it.
     pub(super) envelope: Envelope,
+    pub(super) subject: Option<Subject>,
     /// It keeps a worker busy.
     pub(super) is_submitted: bool,
 }
@@ -55,20 +59,22 @@ impl Calls {
         open: Arc<OpenSession>,
         request: Request,
         bytes: usize,
+        subject: Option<Subject>,
     ) -> Option<(Call, Option<Lane>)> {
         self.last_serial += 1;
         let (serial, envelope) = (self.last_serial, request.envelope());
         let since = Instant::now();
-        let underway = Underway { envelope, since, bytes, is_submitted: false, is_overdue: false };
+        let underway =
+            Underway { envelope, since, subject, bytes, is_submitted: false, is_overdue: false };
         self.underway.insert(serial, underway);
         self.bytes += bytes;
         let entered = self.lanes.enter(Call { serial, open, request })?;
         Some(self.submitted(entered))
     }
 
-    /// A worker is done with a request. True if somebody still waits for the answer.
-    pub(super) fn done(&mut self, serial: u64) -> bool {
-        self.forget(serial).is_some_and(|call| !call.is_overdue)
+    /// A worker is done with a request. If somebody still waits for the answer: what to measure.
+    pub(super) fn done(&mut self, serial: u64) -> Option<Option<Subject>> {
+        self.forget(serial).filter(|call| !call.is_overdue).map(|call| call.subject)
     }
 
     /// What is to be submitted now that a lane is free.
@@ -88,7 +94,8 @@ impl Calls {
         let overdue = |call: &&mut Underway| !call.is_overdue && call.since.elapsed() > deadline;
         let expired = self.underway.values_mut().filter(overdue).map(|call| {
             call.is_overdue = true;
-            Overdue { envelope: call.envelope, is_submitted: call.is_submitted }
+            let Underway { envelope, subject, is_submitted, .. } = *call;
+            Overdue { envelope, subject, is_submitted }
         });
         expired.collect()
     }

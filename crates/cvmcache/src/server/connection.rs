@@ -13,9 +13,10 @@ use cvmcache_proto::{
     Decoder, DecoderLimits, Frame, FrameError, Operation, Request, ServerMessage, Status,
 };
 use mio::Token;
-use tracing::{debug, info};
+use tracing::{debug, info, trace_span};
 
 use super::calls::Calls;
+use super::meters::{Meters, Outcome as Answered, Subject};
 use super::order::Lane;
 use super::outbox::Outbox;
 use super::socket::{Received, Socket};
@@ -34,6 +35,8 @@ pub(super) struct Context<'a> {
     pub(super) service: &'a Service,
     /// `None`: callbacks run here and now.
     pub(super) workers: Option<&'a Workers>,
+    /// `None`: nothing is measured.
+    pub(super) meters: Option<&'a Meters>,
     /// How long a turn may take.
     pub(super) time: Duration,
     /// How many jobs it may submit.
@@ -120,6 +123,16 @@ impl Connection {
         self.stage == Stage::Open
     }
 
+    /// The client's session, how many of its requests are under way, and how many bytes of
+    /// answers it has not taken.
+    pub(super) fn session_and_load(&self) -> Option<(&Arc<OpenSession>, usize, usize)> {
+        self.peer.session().map(|open| (open, self.calls.len(), self.unsent()))
+    }
+
+    pub(super) fn unsent(&self) -> usize {
+        self.outbox.held()
+    }
+
     /// Notes what the poll has seen.
     pub(super) fn notice(&mut self, readable: bool, hung_up: bool) {
         self.readable |= readable;
@@ -172,11 +185,14 @@ impl Connection {
     }
 
     /// A worker has finished a job. The next turn goes on from here.
-    pub(super) fn done(&mut self, workers: &Workers, done: Done) {
+    pub(super) fn done(&mut self, workers: &Workers, meters: Option<&Meters>, done: Done) {
         match done.outcome {
             Outcome::SessionEnded => self.stage = Stage::Ended,
-            Outcome::Replied { serial, reply } if self.calls.done(serial) => self.answer(reply),
-            Outcome::Replied { .. } => workers.recovered(),
+            Outcome::Replied { serial, reply } => match self.calls.done(serial) {
+                Some(subject) => self.answer_measured(meters, subject, reply),
+                None => workers.recovered(),
+            },
+            Outcome::Usage(_) => {}
         }
         if let Some((call, lane)) = done.lane.and_then(|lane| self.calls.next_in(lane)) {
             self.submit(workers, call, lane);
@@ -189,17 +205,25 @@ impl Connection {
     }
 
     /// Answers requests that have been under way for longer than `deadline`.
-    pub(super) fn expire_calls(&mut self, workers: &Workers, deadline: Duration) {
+    pub(super) fn expire_calls(
+        &mut self,
+        workers: &Workers,
+        meters: Option<&Meters>,
+        deadline: Duration,
+    ) {
         for overdue in self.calls.expire(deadline) {
             if overdue.is_submitted {
                 workers.replace();
             }
-            self.answer(overdue.envelope.fail(Status::Timeout));
+            let answer = overdue.envelope.fail(Status::Timeout);
+            self.answer_measured(meters, overdue.subject, answer);
         }
     }
 
     /// Does some work: takes requests, sends answers.
     pub(super) fn turn(&mut self, context: &Context<'_>) -> Turn {
+        let _connection = trace_span!("connection", number = self.token.0).entered();
+        let _session = self.session().map(|session| trace_span!("session", %session).entered());
         let mut turn = Turn::Wait;
         if self.is_open() {
             match self.take_requests(context) {
@@ -263,15 +287,24 @@ impl Connection {
     }
 
     fn take(&mut self, context: &Context<'_>, frame: Frame) -> Result<(), End> {
+        let since = context.meters.map(|_| Instant::now());
         match self.peer.receive(context.service, frame) {
-            Action::Answer(message) => self.answer(message),
-            Action::Handle(open, request) => match context.workers {
-                None => {
-                    let reply = context.service.handle(&open, request);
-                    self.answer(ServerMessage::Reply(reply));
+            Action::Answer(message) => {
+                let subject = since.map(|since| Subject::of_answer(&message, since));
+                self.answer_measured(context.meters, subject, message);
+            }
+            Action::Handle(open, request) => {
+                let _request = trace_span!("request", number = request.id).entered();
+                let subject = since.map(|since| Subject::of(&request, since));
+                match context.workers {
+                    None => {
+                        let reply = context.service.handle(&open, request);
+                        let answer = ServerMessage::Reply(reply);
+                        self.answer_measured(context.meters, subject, answer);
+                    }
+                    Some(workers) => self.call(workers, open, request, subject),
                 }
-                Some(workers) => self.call(workers, open, request),
-            },
+            }
             Action::Quit => return Err(End::Quit),
             Action::Nothing => {}
         }
@@ -279,15 +312,39 @@ impl Connection {
     }
 
     /// Hands a request to the workers, in its turn.
-    fn call(&mut self, workers: &Workers, open: Arc<OpenSession>, request: Request) {
+    fn call(
+        &mut self,
+        workers: &Workers,
+        open: Arc<OpenSession>,
+        request: Request,
+        subject: Option<Subject>,
+    ) {
         let bytes = self.weight(&request);
-        if let Some((call, lane)) = self.calls.begin(open, request, bytes) {
+        if let Some((call, lane)) = self.calls.begin(open, request, bytes, subject) {
             self.submit(workers, call, lane);
         }
     }
 
     fn submit(&self, workers: &Workers, call: Call, lane: Option<Lane>) {
         workers.submit(Job { token: self.token, work: Work::Call(call), lane });
+    }
+
+    #[inline]
+    fn answer_measured(
+        &mut self,
+        meters: Option<&Meters>,
+        subject: Option<Subject>,
+        message: ServerMessage,
+    ) {
+        if let Some(meters) = meters
+            && let Some(subject) = subject
+        {
+            let outcome = Answered::of(&message);
+            self.answer(message);
+            meters.answered(subject, outcome);
+        } else {
+            self.answer(message);
+        }
     }
 
     fn answer(&mut self, message: ServerMessage) {

@@ -5,6 +5,8 @@
 //! that has more to do than one turn allows stands in the queue, and everybody in the queue gets
 //! one turn between two looks at the poll.
 
+mod overview;
+
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::mem;
@@ -19,10 +21,12 @@ use super::connection::{Connection, Context, Turn};
 use super::door::{Door, LISTENER};
 use super::heartbeat::Pulse;
 use super::mailbox::{Inbox, Note};
+use super::meters::Meters;
 use super::polling::Polling;
-use super::workers::Workers;
+use super::workers::{Outcome, Workers};
 use crate::control::Command;
 use crate::service::{Peer, Service};
+use overview::Overview;
 
 pub(super) const WAKER: Token = Token(0);
 
@@ -45,6 +49,11 @@ pub(super) struct EventLoop {
     pub(super) supervised: bool,
     pub(super) polling: Polling,
     pub(super) pulse: Pulse,
+    /// `None`: nothing is measured.
+    pub(super) meters: Option<Meters>,
+    /// What clients are told, escaped.
+    pub(super) name: String,
+    pub(super) begun: Instant,
     pub(super) state: State,
 }
 
@@ -63,6 +72,7 @@ pub(super) struct State {
     /// When to look for uploads without parts, and for requests that take too long.
     next_sweep: Option<Instant>,
     next_check: Option<Instant>,
+    overview: Overview,
     /// When to end, whoever is still there.
     deadline: Option<Instant>,
 }
@@ -95,7 +105,7 @@ impl EventLoop {
         }
         self.state.connections.clear();
         if let Some(workers) = self.workers.take() {
-            workers.stop(all_idle);
+            workers.stop(all_idle && !self.state.overview.is_asking());
         }
         result
     }
@@ -123,6 +133,7 @@ impl EventLoop {
             self.sweep_uploads();
             self.check_calls();
             self.pulse.beat(self.state.connections.len());
+            self.measure();
         }
         Ok(())
     }
@@ -178,17 +189,20 @@ impl EventLoop {
         }
         let closing = state.closing.front().map(|(deadline, _)| *deadline);
         let timers = [self.door.again_at(), state.next_sweep, state.next_check, state.deadline];
-        let next = timers.into_iter().chain([closing, self.pulse.next()]).flatten().min()?;
+        let beats = [closing, self.pulse.next(), state.overview.next()];
+        let next = timers.into_iter().chain(beats).flatten().min()?;
         Some(next.saturating_duration_since(Instant::now()))
     }
 
     fn read_notes(&mut self) {
+        let (mut usage, mut report) = (None, false);
         for note in self.inbox.drain() {
             match note {
                 Note::Command(Command::AskDetach) => {
                     info!(clients = self.state.connections.len(), "asking clients to detach");
                     self.state.call_all(|connection| connection.ask_detach(&self.service));
                 }
+                Note::Command(Command::Report) => report = true,
                 Note::Command(Command::Terminate) if self.state.deadline.is_none() => {
                     info!(clients = self.state.connections.len(), "ending");
                     self.pulse.end();
@@ -200,10 +214,20 @@ impl EventLoop {
                 Note::Done(done) => {
                     if let Some(workers) = &self.workers {
                         workers.done();
-                        self.state.call(done.token, |connection| connection.done(workers, done));
+                        let meters = self.meters.as_ref();
+                        match done.outcome {
+                            Outcome::Usage(learned) => usage = Some(learned),
+                            _ => self.state.call(done.token, |c| c.done(workers, meters, done)),
+                        }
                     }
                 }
             }
+        }
+        if let Some(usage) = usage {
+            self.learn_usage(usage);
+        }
+        if report {
+            self.report();
         }
     }
 
@@ -245,17 +269,20 @@ impl EventLoop {
             return;
         };
         if is_due(&mut self.state.next_check, deadline / 4) {
-            self.state.call_all(|connection| connection.expire_calls(workers, deadline));
+            let meters = self.meters.as_ref();
+            self.state.call_all(|c| c.expire_calls(workers, meters, deadline));
+            self.expire_question(deadline);
         }
-        if !workers.are_busy() {
+        if !self.workers.as_ref().is_some_and(Workers::are_busy) {
             self.state.next_check = None;
         }
     }
 
     fn accept(&mut self) {
-        let Self { door, poll, state, service, pid, .. } = self;
+        let Self { door, poll, state, service, pid, meters, .. } = self;
         door.accept(poll.registry(), |token, socket| {
             debug!(connection = token.0, "connection accepted");
+            meters.iter().for_each(Meters::connected);
             let connection = Connection::new(token, socket, Peer::new(*pid), service);
             state.connections.insert(token, connection);
         });
@@ -281,6 +308,9 @@ impl EventLoop {
         let turns = self.state.queue.len();
         let time = (ROUND / turns.max(1) as u32).clamp(SHORTEST_TURN, LONGEST_TURN);
         let mut closed = false;
+        if turns > 0 {
+            self.service.set_clock(self.begun.elapsed());
+        }
         for _ in 0..turns {
             let Some(token) = self.state.queue.pop_front() else { break };
             let Some(connection) = self.state.connections.get_mut(&token) else { continue };
@@ -294,7 +324,8 @@ impl EventLoop {
                 (false, false) => 0,
             };
             let workers = self.workers.as_ref();
-            let context = Context { service: &self.service, workers, time, jobs };
+            let meters = self.meters.as_ref();
+            let context = Context { service: &self.service, workers, meters, time, jobs };
             let turn = turn_or_abandon(connection, &context).unwrap_or_else(|| {
                 error!(connection = token.0, "connection given up after a panic");
                 Turn::Over

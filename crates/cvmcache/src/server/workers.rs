@@ -10,9 +10,9 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use crossbeam_channel::{Receiver, Sender};
-use cvmcache_proto::{Request, ServerMessage, Status};
+use cvmcache_proto::{CacheInfo, Request, ServerMessage, Status};
 use mio::Token;
-use tracing::warn;
+use tracing::{trace_span, warn};
 
 use super::mailbox::{Mailbox, Note};
 use super::order::Lane;
@@ -41,6 +41,8 @@ pub(super) struct Job {
 pub(super) enum Work {
     Call(Call),
     EndSession(Arc<OpenSession>),
+    /// Find out how full the cache is.
+    Usage,
 }
 
 /// What came of a job.
@@ -55,6 +57,7 @@ pub(super) struct Done {
 pub(super) enum Outcome {
     Replied { serial: u64, reply: ServerMessage },
     SessionEnded,
+    Usage(Option<CacheInfo>),
 }
 
 /// A pool of threads, as the I/O thread sees it.
@@ -131,6 +134,16 @@ impl Workers {
         self.stuck.set(self.stuck.get() - 1);
     }
 
+    /// How many jobs are not done.
+    pub(super) fn outstanding(&self) -> usize {
+        self.outstanding.get()
+    }
+
+    /// How many of them take too long.
+    pub(super) fn stuck(&self) -> usize {
+        self.stuck.get()
+    }
+
     /// True if there are jobs that are not done.
     pub(super) fn are_busy(&self) -> bool {
         self.outstanding.get() > 0
@@ -170,6 +183,8 @@ fn work(queue: &Receiver<Job>, service: &Service, mailbox: &Mailbox) {
     for Job { token, work, lane } in queue {
         let outcome = match work {
             Work::Call(Call { serial, open, request }) => {
+                let session = open.session();
+                let _request = trace_span!("request", number = request.id, %session).entered();
                 let envelope = request.envelope();
                 // Plugins have a guard of their own; this is for what nobody has thought of.
                 let handled = catch_unwind(AssertUnwindSafe(|| service.handle(&open, request)));
@@ -181,6 +196,7 @@ fn work(queue: &Receiver<Job>, service: &Service, mailbox: &Mailbox) {
                 let _ = catch_unwind(AssertUnwindSafe(|| service.end(&open, usize::MAX)));
                 Outcome::SessionEnded
             }
+            Work::Usage => Outcome::Usage(service.usage()),
         };
         mailbox.send(Note::Done(Done { token, outcome, lane }));
     }

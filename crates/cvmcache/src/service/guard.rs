@@ -3,15 +3,17 @@
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use metrics::counter;
 use tracing::error;
 
 use crate::plugin::{Result, Status};
 
-/// Calls into a plugin. A panic becomes [`Status::IoErr`] and a line in the log.
+/// Calls into a plugin. A panic becomes [`Status::IoErr`], a line in the log, and is counted.
 pub(super) fn guard<T>(callback: &'static str, call: impl FnOnce() -> Result<T>) -> Result<T> {
     // What a panic leaves behind is the plugin's own; nothing of ours is changed inside.
     catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|panic| {
-        error!(callback, message = message(&*panic), "a callback of the plugin panicked");
+        error!(callback, panic = message(&*panic), "a callback of the plugin panicked");
+        counter!("cvmcache_callback_panics_total").increment(1);
         Err(Status::IoErr)
     })
 }

@@ -18,7 +18,7 @@ pub(super) struct References(HashMap<ObjectId, u64>);
 /// What a session holds, and its part in a reload.
 #[derive(Debug, Default)]
 pub(super) struct Holdings {
-    references: References,
+    pub(super) references: References,
     /// How many reloads the session has announced: then its references outlive it.
     pub(super) announced: u32,
     /// True if the session took over from one that announced a reload: then it may give back
@@ -136,6 +136,11 @@ impl Holdings {
 impl References {
     pub(super) fn count(&self, id: &ObjectId) -> u64 {
         self.0.get(id).copied().unwrap_or(0)
+    }
+
+    /// How many objects there are references to.
+    pub(super) fn objects(&self) -> usize {
+        self.0.len()
     }
 
     pub(super) fn add(&mut self, id: ObjectId, count: u64) {

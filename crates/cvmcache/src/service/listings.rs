@@ -17,7 +17,7 @@ const ENTRY_OVERHEAD: usize = 48;
 #[derive(Default)]
 pub(super) struct Listings {
     /// By number; `None` while the plugin works on one, since the lock is not held then.
-    open: HashMap<u64, Option<Listing>>,
+    pub(super) open: HashMap<u64, Option<Listing>>,
     last_id: u64,
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::mem;
+use std::time::Duration;
 
 use cvmcache_proto::StorePart;
 use tracing::debug;
@@ -14,17 +15,19 @@ use crate::plugin::{Capabilities, NewObject, ObjectId, Result, Status, Transacti
 /// works on one, since the lock is not held then.
 #[derive(Debug, Default)]
 pub(super) struct Uploads {
-    open: HashMap<u64, Option<Upload>>,
+    pub(super) open: HashMap<u64, Option<Upload>>,
     /// What has been received of them.
-    bytes: u64,
+    pub(super) bytes: u64,
 }
 
-struct Upload {
-    object: ObjectId,
+pub(super) struct Upload {
+    pub(super) object: ObjectId,
+    /// When it began, by the service's clock.
+    pub(super) since: Duration,
     /// The part that must come next.
     next: u64,
-    received: u64,
-    expected: Option<u64>,
+    pub(super) received: u64,
+    pub(super) expected: Option<u64>,
     /// What the plugin made of it. After a failure the client still has to abort the upload, and
     /// parts that it had sent before it heard of the failure get the same answer.
     transaction: Result<Box<dyn Transaction>>,
@@ -130,6 +133,7 @@ impl Service {
         })?;
         Ok(Upload {
             object: part.object,
+            since: self.clock(),
             next: 1,
             received: 0,
             expected: part.expected_size,

@@ -1,0 +1,77 @@
+//! Gets the plugin's metrics, over and over, on a thread of its own.
+
+use std::path::PathBuf;
+use std::sync::mpsc::Receiver;
+use std::time::{Duration, Instant};
+
+use cvmcache::Options;
+use ureq::Agent;
+
+use super::metrics::Sample;
+use super::sampler::{Order, pause};
+use super::state::News;
+
+const METRICS: &str = "CVMFS_CACHE_PLUGIN_METRICS";
+
+/// How long the plugin may take for an answer, and how long that may be, in bytes.
+const TIMEOUT: Duration = Duration::from_secs(5);
+const MAX_ANSWER: u64 = 4 << 20;
+
+/// Where metrics are, from what the user says: an address or a port suffices.
+pub(super) fn url(text: &str) -> String {
+    if text.contains("://") {
+        return text.to_owned();
+    }
+    let is_port = text.bytes().all(|byte| byte.is_ascii_digit());
+    let host = if is_port { "127.0.0.1:" } else { "" };
+    format!("http://{host}{text}/metrics")
+}
+
+/// Where the metrics of a process on this machine are, if its configuration file says so.
+pub(super) fn of_process(pid: u64) -> Option<String> {
+    let process = PathBuf::from(format!("/proc/{pid}"));
+    let command = std::fs::read(process.join("cmdline")).ok()?;
+    let config = command.split(|&byte| byte == 0).rfind(|word| !word.is_empty())?;
+    let config = String::from_utf8(config.to_vec()).ok()?;
+    let options = Options::from_file(&process.join("cwd").join(config)).ok()?;
+    Some(url(options.get(METRICS)?.to_str()?))
+}
+
+/// Tells what it gets until nobody listens.
+pub(super) fn keep_scraping(
+    url: &str,
+    mut interval: Duration,
+    tell: impl Fn(News) -> bool,
+    orders: &Receiver<Order>,
+) {
+    let config = Agent::config_builder().timeout_global(Some(TIMEOUT)).proxy(None).max_redirects(0);
+    let agent = config.build().new_agent();
+    loop {
+        let news = match scrape(&agent, url) {
+            Ok(sample) => News::Measured { sample, at: Instant::now() },
+            Err(error) => News::NotMeasured(format!("{url}: {error}")),
+        };
+        if !tell(news) || !pause(&mut interval, orders, Duration::ZERO) {
+            return;
+        }
+    }
+}
+
+fn scrape(agent: &Agent, url: &str) -> Result<Sample, String> {
+    let mut answer = agent.get(url).call().map_err(|error| error.to_string())?;
+    let body = answer.body_mut().with_config().limit(MAX_ANSWER).read_to_string();
+    let text = body.map_err(|error| error.to_string())?;
+    Sample::parse(&text).ok_or_else(|| "these are no metrics of a plugin".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_or_an_address_is_enough() {
+        assert_eq!(url("9469"), "http://127.0.0.1:9469/metrics");
+        assert_eq!(url("[::1]:9469"), "http://[::1]:9469/metrics");
+        assert_eq!(url("http://node7:9469/x"), "http://node7:9469/x");
+    }
+}

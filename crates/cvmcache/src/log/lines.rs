@@ -1,0 +1,108 @@
+//! What a line looks like: one that cannot be taken for another, and not too long.
+//!
+//! Whatever a line says of clients is escaped where it is said. This is for what nobody has thought
+//! of, such as the message of a panic.
+
+use std::io::{self, Write};
+
+use tracing::{Level, Metadata};
+use tracing_subscriber::fmt::MakeWriter;
+
+use super::limiter::Limiter;
+
+/// How long a line may be, in bytes, before it is cut. Errors may come with a backtrace.
+const LONGEST: usize = 2 * 1024;
+const LONGEST_ERROR: usize = 32 * 1024;
+
+/// Puts lines in order for a writer, each with `prefix` of its level in front.
+#[derive(Debug)]
+pub(super) struct Lines<W> {
+    pub(super) writer: W,
+    pub(super) prefix: fn(Level) -> &'static str,
+    /// `None`: as many as there are.
+    pub(super) limiter: Option<Limiter>,
+}
+
+/// Takes one line.
+#[derive(Debug)]
+pub(super) struct Line<W> {
+    /// `None` if it is left out.
+    writer: Option<W>,
+    prefix: &'static str,
+    longest: usize,
+}
+
+pub(super) fn no_prefix(_: Level) -> &'static str {
+    ""
+}
+
+impl<W: Write + Clone> MakeWriter<'_> for Lines<W> {
+    type Writer = Line<W>;
+
+    fn make_writer(&self) -> Line<W> {
+        let writer = Some(self.writer.clone());
+        Line { writer, prefix: (self.prefix)(Level::INFO), longest: LONGEST }
+    }
+
+    fn make_writer_for(&self, metadata: &Metadata<'_>) -> Line<W> {
+        let level = *metadata.level();
+        let longest = if level == Level::ERROR { LONGEST_ERROR } else { LONGEST };
+        let is_admitted = self.limiter.as_ref().is_none_or(|limiter| limiter.admits(metadata));
+        let writer = is_admitted.then(|| self.writer.clone());
+        Line { writer, prefix: (self.prefix)(level), longest }
+    }
+}
+
+/// The layer writes each line at once.
+impl<W: Write> Write for Line<W> {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        if let Some(writer) = &mut self.writer {
+            writer.write_all(&tidy(line, self.prefix, self.longest))?;
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.writer.as_mut().map_or(Ok(()), W::flush)
+    }
+}
+
+/// Escapes what controls terminals, indents all but the first line, and cuts the end off.
+fn tidy(line: &[u8], prefix: &str, longest: usize) -> Vec<u8> {
+    let mut tidy = prefix.as_bytes().to_vec();
+    let text = String::from_utf8_lossy(line.trim_ascii_end());
+    for character in text.chars() {
+        if tidy.len() > longest {
+            tidy.extend_from_slice(b" ...");
+            break;
+        }
+        match character {
+            '\n' => tidy.extend_from_slice(b"\n    "),
+            '\t' => tidy.push(b'\t'),
+            control if control.is_control() => {
+                tidy.extend(control.escape_default().map(|ascii| ascii as u8));
+            }
+            other => tidy.extend_from_slice(other.encode_utf8(&mut [0; 4]).as_bytes()),
+        }
+    }
+    tidy.push(b'\n');
+    tidy
+}
+
+#[cfg(test)]
+mod tests {
+    fn tidy(line: &str) -> String {
+        String::from_utf8(super::tidy(line.as_bytes(), "<6>", 30)).unwrap()
+    }
+
+    #[test]
+    fn a_line_cannot_be_taken_for_another() {
+        assert_eq!(tidy("panic\nINFO fine\n"), "<6>panic\n    INFO fine\n");
+        assert_eq!(tidy("\x1b[2J\r\u{9b}é"), "<6>\\u{1b}[2J\\r\\u{9b}é\n");
+    }
+
+    #[test]
+    fn a_line_has_an_end() {
+        assert_eq!(tidy(&"x".repeat(1000)), format!("<6>{} ...\n", "x".repeat(28)));
+    }
+}

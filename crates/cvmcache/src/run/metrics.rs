@@ -1,0 +1,72 @@
+//! Whether metrics are served, and where.
+
+#[cfg_attr(not(feature = "prometheus"), path = "metrics/no_exporter.rs")]
+mod exporter;
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::str::FromStr;
+
+use thiserror::Error;
+
+use super::Failure;
+use crate::Options;
+
+pub(super) use exporter::Exporter;
+
+pub(super) const METRICS: &str = "CVMFS_CACHE_PLUGIN_METRICS";
+
+/// Why metrics are not served. Each of them is found before a client is.
+#[derive(Debug, Error)]
+pub(super) enum MetricsError {
+    #[error("cannot serve metrics at {address}: {source}; set {METRICS} to another port")]
+    #[cfg_attr(not(feature = "prometheus"), expect(dead_code, reason = "there is no exporter"))]
+    Bind { address: SocketAddr, source: io::Error },
+    #[error("{METRICS} is set, but the program has installed a recorder of its own: unset it")]
+    #[cfg_attr(not(feature = "prometheus"), expect(dead_code, reason = "there is no exporter"))]
+    Recorder,
+    #[error(
+        "{METRICS} is set, but this plugin was built without metrics: unset it, or have it built \
+         with the feature `prometheus` of the crate cvmcache"
+    )]
+    #[cfg_attr(feature = "prometheus", expect(dead_code, reason = "there is an exporter"))]
+    NoFeature,
+}
+
+/// What is to serve metrics, if the configuration wants it. From now on, they are recorded.
+pub(super) fn prepare(options: &Options) -> Result<Option<Exporter>, Failure> {
+    match options.parse_value::<Address>(METRICS)? {
+        None => Ok(None),
+        Some(Address(address)) => Ok(Some(Exporter::install(address)?)),
+    }
+}
+
+/// An address and a port, or a port on the loopback address.
+#[derive(Debug, PartialEq, Eq)]
+struct Address(SocketAddr);
+
+impl FromStr for Address {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let loopback = |port: u16| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
+        let address = text.parse().ok().or_else(|| text.parse().ok().map(loopback));
+        address.map(Self).ok_or("not an address and a port: use 127.0.0.1:PORT, or [::1]:PORT")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_alone_is_one_of_the_loopback_address() {
+        let address = |text: &str| text.parse::<Address>().map(|Address(it)| it.to_string());
+        assert_eq!(address("9469").as_deref(), Ok("127.0.0.1:9469"));
+        assert_eq!(address("0.0.0.0:9469").as_deref(), Ok("0.0.0.0:9469"));
+        assert_eq!(address("[::1]:9469").as_deref(), Ok("[::1]:9469"));
+        for text in ["", ":9469", "yes", "127.0.0.1", "127.0.0.1:70000", "localhost:9469"] {
+            assert!(address(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! What stands for the exporter where it was not built.
+
+use std::net::SocketAddr;
+
+use super::MetricsError;
+
+/// There is none.
+pub(crate) enum Exporter {}
+
+impl Exporter {
+    pub(crate) fn install(_: SocketAddr) -> Result<Self, MetricsError> {
+        Err(MetricsError::NoFeature)
+    }
+
+    pub(crate) fn serve(self) -> Result<(), MetricsError> {
+        match self {}
+    }
+}

@@ -1,0 +1,170 @@
+//! From a configuration to a server that has ended.
+
+use std::io::{self, IsTerminal};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use tracing::{error, warn};
+
+use super::background::{self, Fork};
+use super::starter::Starter;
+use super::{Failure, default_locator, metrics, signals, terminal};
+use crate::server::{self, Settings};
+use crate::watchdog::{self, Watchdog, WatchdogError};
+use crate::{CachePlugin, Locator, Log, LogReader, Options, OptionsError, Server, ServerError};
+
+pub(super) const LOCATOR: &str = "CVMFS_CACHE_PLUGIN_LOCATOR";
+const CRASH_DUMP: &str = "CVMFS_CACHE_PLUGIN_CRASH_DUMP";
+const TEST: &str = "CVMFS_CACHE_PLUGIN_TEST";
+
+/// Serves clients until the plugin is told to end, and tells who started it if it cannot.
+pub(super) fn serve<P, E>(
+    name: &str,
+    config: Option<PathBuf>,
+    make: impl FnOnce(&Options) -> Result<P, E>,
+) -> ExitCode
+where
+    P: CachePlugin,
+    E: Into<Failure>,
+{
+    let mut starter = match Starter::from_env() {
+        Ok(starter) => starter,
+        Err(error) => return terminal::complain(name, &*error),
+    };
+    // It lasts longer than the server, so that nothing said at the end is lost.
+    let mut log = None;
+    match try_serve(name, config, make, &mut starter, &mut log) {
+        Ok(code) => code,
+        Err(error) if starter.is_client() && is_in_use(&error) => {
+            starter.leave_to_other_process(&*error);
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            starter.failed();
+            if log.is_none() && starter.is_client() {
+                log = Log::start(name, LogReader::System, &Options::new()).ok();
+            }
+            if log.as_ref().is_some_and(Log::is_system) {
+                error!(%error, "the plugin ends");
+            }
+            terminal::complain(name, &*error)
+        }
+    }
+}
+
+fn try_serve<P, E>(
+    name: &str,
+    config: Option<PathBuf>,
+    make: impl FnOnce(&Options) -> Result<P, E>,
+    starter: &mut Starter,
+    log: &mut Option<Log>,
+) -> Result<ExitCode, Failure>
+where
+    P: CachePlugin,
+    E: Into<Failure>,
+{
+    let options = match &config {
+        Some(path) => Options::from_file(path)?,
+        None => match starter.socket() {
+            Some(socket) => default_locator::of(server::locator_of(socket)?),
+            None => default_locator::options(name)?,
+        },
+    };
+    let options = options.for_plugin(name);
+    let background = match options.get(TEST) {
+        None => None,
+        Some(_) => match background::fork()? {
+            Fork::Parent(code) => return Ok(code),
+            Fork::Child(background) => Some(background),
+        },
+    };
+    let by_hand = !starter.is_client() && background.is_none();
+    let on_terminal = by_hand && io::stdin().is_terminal();
+
+    let watchdog = start_watchdog(name, &options, background.is_none());
+    let reader = if by_hand { LogReader::Starter } else { LogReader::System };
+    *log = Some(Log::start(name, reader, &options)?);
+    warn_of_no_dump(&watchdog, &options);
+    raise_descriptor_limit();
+    let (locator, settings) = (locator(&options)?, Settings::from_options(&options)?);
+    // Before the plugin: it may have metrics of its own.
+    let exporter = metrics::prepare(&options)?;
+    let plugin = make(&options).map_err(Into::into)?;
+    let builder = Server::builder(plugin)
+        .name(format!("cvmcache {name}"))
+        .supervised(starter.is_client())
+        .metrics(exporter.is_some());
+    let builder = starter.report_on(settings.apply(builder), &locator);
+    let listening = match starter.take_socket() {
+        Some(socket) => builder.listen_on(socket, &locator)?,
+        None => builder.listen(&locator)?,
+    };
+    let locator = listening.locator()?;
+    // After the socket: who finds that in use leaves the client to the other process.
+    exporter.map_or(Ok(()), metrics::Exporter::serve)?;
+    let running = listening.spawn()?;
+    signals::watch(running.control().clone(), on_terminal)?;
+    starter.ready(&locator);
+    if by_hand {
+        terminal::greet(name, &locator, config.is_none());
+    }
+    if on_terminal {
+        terminal::listen(running.control().clone())?;
+    }
+    if let Some(background) = background {
+        background.ready()?;
+    }
+    running.wait()?;
+    if by_hand {
+        terminal::print("good bye\n");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// To be called before there are threads, which includes those of the log.
+fn start_watchdog(
+    name: &str,
+    options: &Options,
+    in_foreground: bool,
+) -> Result<Watchdog, WatchdogError> {
+    let watchdog = Watchdog::builder(name).stderr(in_foreground);
+    match options.get(CRASH_DUMP) {
+        Some(path) => watchdog.crash_dump(path).start(),
+        None => watchdog.start(),
+    }
+}
+
+/// A plugin without a watchdog is better than none.
+fn warn_of_no_dump(watchdog: &Result<Watchdog, WatchdogError>, options: &Options) {
+    if let Err(error) = watchdog {
+        warn!(%error, "a crash will not be reported");
+    }
+    if let Some(path) = options.get(CRASH_DUMP).map(Path::new)
+        && let Err(error) = watchdog::check_crash_dump(path)
+    {
+        let path = path.display();
+        let hint = "name a file in a directory that the plugin can write to";
+        warn!("{CRASH_DUMP}={path}: {error}; {hint}; crashes are reported to syslog only");
+    }
+}
+
+fn locator(options: &Options) -> Result<Locator, OptionsError> {
+    let text = options.get(LOCATOR).ok_or_else(|| {
+        options.missing(LOCATOR, format!("add a line like {LOCATOR}=unix=/path/to/socket"))
+    })?;
+    Locator::from_os_str(text).map_err(|error| options.bad_value(LOCATOR, error))
+}
+
+fn is_in_use(error: &Failure) -> bool {
+    error.downcast_ref().is_some_and(ServerError::is_in_use)
+}
+
+/// One descriptor a mount: the soft limit of 1024 is soon used up.
+fn raise_descriptor_limit() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        warn!(%error, "cannot raise the limit on open descriptors");
+    }
+}

@@ -1,0 +1,33 @@
+//! What signals ask of a plugin.
+
+use std::io;
+use std::process;
+use std::thread;
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
+use signal_hook::iterator::Signals;
+use tracing::debug;
+
+use crate::Control;
+
+/// Takes care of signals from now on, on a thread of its own.
+pub(super) fn watch(control: Control, on_terminal: bool) -> io::Result<()> {
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2])?;
+    thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        let mut ending = false;
+        for signal in signals.forever() {
+            match signal {
+                // The first did not help: a callback may be stuck on the I/O thread.
+                SIGTERM | SIGINT if ending => process::exit(1),
+                SIGTERM | SIGINT => {
+                    ending = true;
+                    control.terminate();
+                }
+                SIGUSR1 => control.report(),
+                SIGHUP if on_terminal => control.terminate(),
+                _ => debug!(signal, "signal received"),
+            }
+        }
+    })?;
+    Ok(())
+}

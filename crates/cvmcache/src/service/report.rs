@@ -1,0 +1,82 @@
+//! What the service can tell of itself: what each session holds, and for how long.
+//!
+//! There is no clock here. Whoever has one tells the time now and then, and what is stamped with it
+//! is as exact as that.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::{OpenSession, Service, lock};
+use crate::plugin::ObjectId;
+
+/// What a session holds at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SessionReport {
+    /// How long it has been open.
+    pub age: Duration,
+    /// How many objects it has open.
+    pub objects: usize,
+    /// How many uploads it has begun and not ended.
+    pub uploads: usize,
+    /// How many bytes have been received of them.
+    pub upload_bytes: u64,
+    /// The upload that began first. One that the plugin works on at this moment is not seen.
+    pub oldest_upload: Option<UploadReport>,
+    /// How many listings it has not read to their ends.
+    pub listings: usize,
+}
+
+/// An upload under way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct UploadReport {
+    /// The object that it is to become.
+    pub object: ObjectId,
+    /// How long ago it began.
+    pub age: Duration,
+    /// How many bytes have been received.
+    pub received: u64,
+    /// How many there will be, if the client said so.
+    pub expected: Option<u64>,
+}
+
+impl Service {
+    /// Tells the time, as it has passed since whenever the caller likes. Only reports use it.
+    pub fn set_clock(&self, now: Duration) {
+        // It lasts for half a million years.
+        self.clock.store(now.as_micros() as u64, Ordering::Relaxed);
+    }
+
+    pub(super) fn clock(&self) -> Duration {
+        Duration::from_micros(self.clock.load(Ordering::Relaxed))
+    }
+
+    /// How many uploads a session has begun and not ended, and how many bytes it has sent of them.
+    pub fn uploads(&self, open: &OpenSession) -> (usize, u64) {
+        let uploads = lock(&open.uploads);
+        (uploads.open.len(), uploads.bytes)
+    }
+
+    /// What a session holds.
+    pub fn report(&self, open: &OpenSession) -> SessionReport {
+        let now = self.clock();
+        let objects = lock(&open.holdings).references.objects();
+        let listings = lock(&open.listings).open.len();
+        let uploads = lock(&open.uploads);
+        let oldest = uploads.open.values().flatten().min_by_key(|upload| upload.since);
+        SessionReport {
+            age: now.saturating_sub(open.since),
+            objects,
+            uploads: uploads.open.len(),
+            upload_bytes: uploads.bytes,
+            oldest_upload: oldest.map(|upload| UploadReport {
+                object: upload.object,
+                age: now.saturating_sub(upload.since),
+                received: upload.received,
+                expected: upload.expected,
+            }),
+            listings,
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! What plugins log: what is worth it, on lines of their own, and never without an end.
+
+mod support;
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::process::Stdio;
+
+use cvmcache::client::{Client, NewUpload};
+use nix::sys::signal::Signal;
+use support::id;
+use support::plugin::{LIMIT, Plugin, Supervised, eventually};
+
+/// Starts a plugin whose standard error is the file `stderr`.
+fn logging(name: &'static str, lines: &str) -> Plugin {
+    let mut plugin = Plugin::new(name);
+    let config = plugin.configure(lines);
+    let mut command = plugin.command(&[config.as_ref()]);
+    command.stdout(Stdio::null()).stderr(File::create(plugin.path("stderr")).expect("a file"));
+    plugin.spawn(&mut command);
+    eventually("it listens", || UnixStream::connect(plugin.path("socket")).is_ok());
+    plugin
+}
+
+fn log(plugin: &Plugin, name: &str) -> String {
+    fs::read_to_string(plugin.path(name)).expect("a log")
+}
+
+/// Says what makes the server close the connection, and log that it did.
+fn talk_nonsense(plugin: &Plugin) {
+    let mut socket = UnixStream::connect(plugin.path("socket")).expect("it listens");
+    socket.write_all(&[0xff; 64]).expect("it is taken");
+    let _ = socket.read_to_end(&mut Vec::new());
+}
+
+#[test]
+fn a_client_that_provokes_a_line_with_every_connection_fills_no_disk() {
+    let mut plugin = logging("null", "");
+    for _ in 0..2000 {
+        talk_nonsense(&plugin);
+    }
+    plugin.client().info().unwrap();
+    plugin.signal(Signal::SIGTERM);
+    assert_eq!(plugin.wait(), 0);
+    let log = log(&plugin, "stderr");
+    let said = log.matches("not a frame").count();
+    assert!((20..100).contains(&said), "{said}");
+    assert!(log.len() < 32 * 1024, "{}", log.len());
+    let left_out: usize = log
+        .lines()
+        .filter(|line| line.contains("left out") && line.contains("connection.rs"))
+        .map(|line| {
+            let count = line.split("more lines").next().unwrap().split_whitespace().last();
+            count.unwrap().parse::<usize>().unwrap()
+        })
+        .sum();
+    assert_eq!(said + left_out, 2000, "{log}");
+}
+
+#[test]
+fn what_clients_call_themselves_stays_on_its_line() {
+    let plugin = logging("null", "");
+    let name = &b"repo\n2026-01-01T00:00:00Z ERROR made up\x1b[2J\xff:1"[..];
+    let client = Client::builder().name(name).timeout(LIMIT).connect(&plugin.locator()).unwrap();
+    let mut connection = client.into_connection();
+    connection.send_raw(&[0xff; 64]).unwrap();
+    eventually("it is logged", || log(&plugin, "stderr").contains("not a frame"));
+    let log = log(&plugin, "stderr");
+    let escaped = r"repo\n2026-01-01T00:00:00Z ERROR made up\x1b[2J\xff:1 (session 1)";
+    assert!(log.contains(escaped), "{log}");
+    assert!(!log.contains("\n2026-01-01") && !log.contains('\x1b'), "{log}");
+}
+
+#[test]
+fn sigusr1_has_it_report_what_it_holds() {
+    for workers in ["0", "2"] {
+        let plugin = logging("ram", &format!("CVMFS_CACHE_PLUGIN_WORKERS={workers}\n"));
+        let named = |name: &'static str| {
+            Client::builder().name(name).timeout(LIMIT).connect(&plugin.locator()).unwrap()
+        };
+        let mut first = named("atlas.cern.ch:1");
+        first.store(NewUpload::new(id(1)), "abc").unwrap();
+        first.store(NewUpload::new(id(2)), "abc").unwrap();
+        let mut upload = first.begin_upload(NewUpload::new(id(3)).expected_size(300_000));
+        upload.write(&mut first, vec![7; 262_144]).unwrap();
+        let _others: Vec<_> = (0..60).map(|_| named("cms.cern.ch:2\n")).collect();
+        plugin.signal(Signal::SIGUSR1);
+        eventually("it reports", || log(&plugin, "stderr").contains("bytes used"));
+        let log = log(&plugin, "stderr");
+        for line in [
+            "state of cvmcache ram, process ".to_owned(),
+            "Limits { max_object_size: 262144, ".to_owned(),
+            "61 connections, 61 sessions, 1 uploads with 262144 bytes, 0 clients away".to_owned(),
+            " 2 objects open, 1 uploads with 262144 bytes, 0 listings, 0 requests".to_owned(),
+            r"cms.cern.ch:2\n (session ".to_owned(),
+            "11 more sessions: 0 objects open, 0 uploads with 0 bytes".to_owned(),
+            format!("{}, 262144 of 300000 bytes, begun 0s ago", id(3)),
+        ] {
+            assert!(log.contains(&line), "{log} lacks {line}");
+        }
+        let report = log.lines().skip_while(|line| !line.contains("state of"));
+        assert!(report.count() < 65, "{log}");
+        first.info().unwrap();
+    }
+}
+
+#[test]
+fn what_happens_behind_the_end_of_the_server_is_logged() {
+    let mut first = Plugin::new("null");
+    first.start("");
+    let second = Plugin::new("null");
+    let debug_log = second.path("debug.log");
+    let config = first.configure(&format!("CVMFS_CACHE_PLUGIN_DEBUGLOG={}\n", debug_log.display()));
+    let mut supervised = Supervised::start(second, &config);
+    assert_eq!(supervised.answer(), Some(b'C'));
+    assert_eq!(supervised.plugin.wait(), 0);
+    let log = log(&supervised.plugin, "debug.log");
+    assert!(log.contains("leaving the client to the other process"), "{log}");
+}

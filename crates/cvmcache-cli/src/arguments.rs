@@ -61,6 +61,9 @@ pub(crate) fn object_type() -> impl TypedValueParser<Value = ObjectType> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::path::Path;
+
     use clap::CommandFactory;
 
     use super::*;
@@ -76,5 +79,42 @@ mod tests {
             let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
             assert!(help.contains("Example"), "{} has none", command.get_name());
         }
+    }
+
+    /// The words of each `cvmcache` command in the blocks of shell in a page.
+    fn commands(page: &str) -> Vec<Vec<String>> {
+        let blocks = page.split("\n```sh\n").skip(1).filter_map(|rest| rest.split("\n```").next());
+        let lines = blocks.flat_map(|block| {
+            block.replace("\\\n", " ").lines().map(str::to_owned).collect::<Vec<_>>()
+        });
+        lines.filter_map(|line| words_of(&line)).collect()
+    }
+
+    fn words_of(line: &str) -> Option<Vec<String>> {
+        let line = line.split(" | ").next()?.split(" # ").next()?.trim_end_matches(" &");
+        let line = line.replace("cargo run --release -p cvmcache-cli -- ", "cvmcache ");
+        let words = shlex::split(&line)?;
+        let is_command = |word: &String| word == "cvmcache" || word.ends_with("/cvmcache");
+        is_command(words.first()?).then_some(words)
+    }
+
+    #[test]
+    fn the_commands_in_the_book_are_understood() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let pages = fs::read_dir(root.join("docs")).unwrap().map(|page| page.unwrap().path());
+        let mut seen = 0;
+        for page in pages.chain([root.join("README.md"), root.join("CONTRIBUTING.md")]) {
+            if page.extension().is_none_or(|extension| extension != "md") {
+                continue;
+            }
+            for words in commands(&fs::read_to_string(&page).unwrap()) {
+                // In the table of rows it stands for what they are.
+                let words: Vec<_> = words.into_iter().filter(|word| word != "ARGUMENTS").collect();
+                let parsed = Arguments::try_parse_from(&words);
+                assert!(parsed.is_ok(), "{}: {words:?}: {}", page.display(), parsed.unwrap_err());
+                seen += 1;
+            }
+        }
+        assert!(seen > 15, "there are {seen} only");
     }
 }

@@ -49,6 +49,37 @@ fn the_ram_cache_passes_on_tcp_with_workers() {
     assert_eq!(skipped(&report), ["capability-undeclared"]);
 }
 
+/// The cases that a step of the tutorial's plugin is not asked to pass; it passes all others.
+fn skipped_by_step(name: &str) -> Vec<&'static str> {
+    let directory = tempfile::tempdir().expect("a directory");
+    let command = PluginCommand::new(program(name))
+        .option("CVMFS_CACHE_PLUGIN_SIZE", "100")
+        .option("CVMFS_CACHE_PLUGIN_DIRECTORY", directory.path().display().to_string());
+    let report = Suite::new().hostile(true).run(command).expect("it starts");
+    report.assert_good();
+    skipped(&report)
+}
+
+#[test]
+fn the_tutorials_plugin_passes_after_its_first_steps() {
+    assert!(skipped_by_step("directory-reading").contains(&"object-stored"));
+    let skipped = skipped_by_step("directory-storing");
+    assert!(skipped.contains(&"quota-under-pressure") && !skipped.contains(&"object-stored"));
+}
+
+#[test]
+fn the_tutorials_plugin_passes_in_the_end() {
+    let not_declared = [
+        "breadcrumb-absent",
+        "breadcrumb-kept",
+        "breadcrumb-replaced",
+        "breadcrumb-names",
+        "detach-reaches-all",
+        "text-long-repository-name",
+    ];
+    assert_eq!(skipped_by_step("directory"), not_declared);
+}
+
 #[test]
 fn a_cache_without_a_limit_passes_what_does_not_fill_it() {
     let report = check("null", "0", false);

@@ -50,6 +50,13 @@
 //! # }
 //! ```
 //!
+//! # When callbacks are called
+//!
+#![doc = include_str!("../life-cycle.svg")]
+//!
+//! Clients may do the same at the same time, and stop at any point: what they leave behind is given
+//! back as the last line says.
+//!
 //! # Where to go from here
 //!
 //! - [`CachePlugin`]: what a plugin can do, the life of an object, and what is taken care of.
@@ -100,7 +107,10 @@ pub use service_manager::{ServiceManager, ServiceManagerError};
 pub use session::Session;
 pub use supervisor::{Supervisor, SupervisorError};
 
-// The plugin in the README is compiled with the tests.
+// The plugin in the README, and what is code in the book, is compiled with the tests.
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]
+#[doc = include_str!("../../../docs/porting.md")]
+#[doc = include_str!("../../../docs/sessions.md")]
+#[doc = include_str!("../../../docs/writing-a-plugin.md")]
 struct Readme;

@@ -1,0 +1,236 @@
+//! That what the book and the maps of the code say is there: links, anchors, included code, samples of
+//! configuration, and the files that ARCHITECTURE.md names.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use cvmcache::{Locator, Options};
+use pulldown_cmark::{Event, Options as Markdown, Parser, Tag, TagEnd};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().expect("it is there")
+}
+
+fn read(path: &Path) -> String {
+    fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// The pages of the book, and the documents beside it.
+fn documents() -> Vec<PathBuf> {
+    let mut found: Vec<_> = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "fuzz/README.md"]
+        .map(|name| root().join(name))
+        .into();
+    let pages = fs::read_dir(root().join("docs")).expect("a directory");
+    found.extend(pages.map(|page| page.expect("an entry").path()));
+    found.retain(|path| path.extension().is_some_and(|extension| extension == "md"));
+    found.sort();
+    found
+}
+
+/// Where a document links to, and the anchors of its headings.
+fn links_and_anchors(text: &str) -> (Vec<String>, BTreeSet<String>) {
+    let (mut links, mut anchors) = (Vec::new(), BTreeSet::new());
+    let mut heading = None;
+    for event in Parser::new_ext(text, Markdown::ENABLE_TABLES) {
+        match event {
+            Event::Start(Tag::Link { dest_url, .. } | Tag::Image { dest_url, .. }) => {
+                links.push(dest_url.into_string());
+            }
+            Event::Start(Tag::Heading { .. }) => heading = Some(String::new()),
+            Event::End(TagEnd::Heading(_)) => anchors.extend(heading.take().map(|h| anchor(&h))),
+            Event::Text(text) | Event::Code(text) => {
+                if let Some(heading) = &mut heading {
+                    heading.push_str(&text);
+                }
+            }
+            _ => {}
+        }
+    }
+    (links, anchors)
+}
+
+/// What mdBook, and whoever shows Markdown, makes of a heading.
+fn anchor(heading: &str) -> String {
+    let kept = heading.chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c));
+    kept.map(|c| if c == ' ' { '-' } else { c.to_ascii_lowercase() }).collect()
+}
+
+#[test]
+fn every_link_leads_somewhere() {
+    let mut dead = Vec::new();
+    for document in documents() {
+        let (links, _) = links_and_anchors(&read(&document));
+        for link in links.iter().filter(|link| !link.contains("://")) {
+            let (path, anchor) = link.split_once('#').unwrap_or((link, ""));
+            let directory = document.parent().expect("it is a file");
+            let target = if path.is_empty() { document.clone() } else { directory.join(path) };
+            let has_anchor =
+                || anchor.is_empty() || links_and_anchors(&read(&target)).1.contains(anchor);
+            // A book that is read elsewhere has nothing around it.
+            let leaves_book = directory.ends_with("docs") && path.starts_with("..");
+            if leaves_book || !target.exists() || !has_anchor() {
+                dead.push(format!("{}: {link}", document.display()));
+            }
+        }
+    }
+    assert!(dead.is_empty(), "{dead:#?}");
+}
+
+#[test]
+fn every_page_is_in_the_table_of_contents_once() {
+    let summary = root().join("docs/SUMMARY.md");
+    let (mut listed, _) = links_and_anchors(&read(&summary));
+    listed.sort();
+    let pages = documents()
+        .into_iter()
+        .filter(|path| path.parent() == summary.parent() && *path != summary);
+    let names: Vec<_> = pages
+        .map(|page| page.file_name().expect("a name").to_string_lossy().into_owned())
+        .collect();
+    assert_eq!(listed, names);
+}
+
+#[test]
+fn whatever_is_included_is_there() {
+    let mut seen = 0;
+    for document in documents() {
+        let text = read(&document);
+        for include in text.split("{{#include ").skip(1) {
+            seen += 1;
+            let (what, _) = include.split_once("}}").expect("an end");
+            let (path, anchor) = what.split_once(':').unwrap_or((what, ""));
+            let included = read(&document.parent().expect("it is a file").join(path));
+            let lines: Vec<_> = included.lines().map(str::trim).collect();
+            let has = |mark: &str| lines.contains(&format!("// {mark}: {anchor}").as_str());
+            let complete = anchor.is_empty() || (has("ANCHOR") && has("ANCHOR_END"));
+            assert!(complete, "{}: {what}", document.display());
+        }
+    }
+    assert!(seen > 10, "the tutorial is made of them");
+}
+
+#[test]
+fn the_crate_and_the_book_have_the_same_picture_of_callbacks() {
+    let crates = read(&root().join("crates/cvmcache/life-cycle.svg"));
+    assert!(crates == read(&root().join("docs/diagrams/life-cycle.svg")), "copy one to the other");
+    assert!(!crates.trim().contains("\n\n"), "a blank line ends HTML in Markdown");
+}
+
+#[test]
+fn the_samples_of_configuration_make_sense() {
+    let sample = |name: &str| {
+        let path = root().join("packaging/conf").join(name);
+        let text = read(&path);
+        let options = Options::from_file(&path).expect("it can be read");
+        let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).count();
+        assert_eq!(options.iter().count(), lines, "{name} has a line that is skipped");
+        options
+    };
+    for kind in ["ram", "redis"] {
+        let plugin = sample(&format!("cache-{kind}.conf"));
+        let client = sample(&format!("client-{kind}.conf"));
+        let of_plugin: Option<Locator> =
+            plugin.parse_value("CVMFS_CACHE_PLUGIN_LOCATOR").expect("a locator");
+        let of_client = client.parse_value(&format!("CVMFS_CACHE_{kind}_LOCATOR"));
+        assert!(of_plugin.is_some());
+        assert_eq!(of_plugin, of_client.expect("a locator"));
+        let size = plugin.parse_value::<u32>("CVMFS_CACHE_PLUGIN_SIZE").expect("a number");
+        assert!(size.is_some_and(|megabytes| megabytes >= 100));
+    }
+}
+
+/// What stands in backticks in the map of the code, with the place in whose row it stands.
+fn map_of_the_code() -> Vec<(String, String)> {
+    let text = read(&root().join("ARCHITECTURE.md"));
+    let (_, map) = text.split_once("## Where things are").expect("the map");
+    let (map, _) = map.split_once("\n## ").expect("its end");
+    let mut base = String::new();
+    let mut found = Vec::new();
+    for row in map.lines().filter(|line| line.starts_with("| `")) {
+        let mut words = row.split('`').skip(1).step_by(2);
+        let first = words.next().expect("a place");
+        if !first.starts_with("...") {
+            base = first.to_owned();
+        }
+        let place = first.replacen("...", &base, 1);
+        let directory = match place.rsplit_once('/') {
+            Some((directory, _)) if first.starts_with("...") => directory.to_owned(),
+            _ => base.clone(),
+        };
+        // The other places of the row are in its first cell.
+        let others = row.split('|').nth(1).expect("a cell").split('`').skip(1).step_by(2).skip(1);
+        found.push((place.clone(), place));
+        found.extend(others.map(|other| {
+            let above = Path::new(&directory).parent().unwrap_or(Path::new("")).join(other);
+            let places = [Path::new(&directory).join(other), Path::new(&base).join(other), above];
+            let there = places.iter().find(|place| root().join(place).exists());
+            (other.to_owned(), there.unwrap_or(&places[0]).display().to_string())
+        }));
+    }
+    found
+}
+
+#[test]
+fn every_place_on_the_map_of_the_code_exists() {
+    let map = map_of_the_code();
+    let gone: Vec<_> = map.iter().filter(|(_, path)| !root().join(path).exists()).collect();
+    assert!(map.len() > 40 && gone.is_empty(), "{gone:#?}");
+}
+
+#[test]
+fn every_module_that_the_map_explains_exists() {
+    let text = read(&root().join("ARCHITECTURE.md"));
+    let mut base = String::new();
+    let mut gone = Vec::new();
+    for row in text.lines().filter(|line| line.starts_with("| `")) {
+        let cells: Vec<_> = row.split('|').collect();
+        if let Some((package, _)) = cells[1].trim_matches([' ', '`']).split_once('`') {
+            base = if package.starts_with("...") { base } else { package.to_owned() };
+        } else if !cells[1].contains("...") {
+            base = cells[1].trim_matches([' ', '`']).to_owned();
+        }
+        let of_modules = base.starts_with("crates/") && cells[1].contains("/`");
+        for word in cells[2].split('`').skip(1).step_by(2).filter(|_| of_modules) {
+            let is_module = word.chars().all(|c| c.is_ascii_lowercase() || "_/".contains(c));
+            if is_module && !has_module(&root().join(&base), word) {
+                gone.push(format!("{base}: {word}"));
+            }
+        }
+    }
+    assert!(gone.is_empty(), "{gone:#?}");
+}
+
+fn has_module(directory: &Path, name: &str) -> bool {
+    let path = directory.join(name);
+    path.exists()
+        || path.with_extension("rs").exists()
+        || fs::read_dir(directory).expect("a directory").any(|entry| {
+            let path = entry.expect("an entry").path();
+            path.is_dir() && has_module(&path, name)
+        })
+}
+
+#[test]
+fn every_directory_of_modules_is_on_the_map_of_the_code() {
+    let text = read(&root().join("ARCHITECTURE.md"));
+    let mut missing = Vec::new();
+    for package in fs::read_dir(root().join("crates")).expect("a directory") {
+        let package = package.expect("an entry").path();
+        let name = package.file_name().expect("a name").to_string_lossy().into_owned();
+        if !text.contains(&format!("`crates/{name}`")) {
+            missing.push(name);
+        }
+        for entry in fs::read_dir(package.join("src")).expect("a directory") {
+            let path = entry.expect("an entry").path();
+            let name = path.file_name().expect("a name").to_string_lossy().into_owned();
+            let is_named =
+                ["`", "/"].iter().any(|before| text.contains(&format!("{before}{name}/`")))
+                    || text.contains(&format!("{name}.rs"));
+            if path.is_dir() && !is_named {
+                missing.push(path.display().to_string());
+            }
+        }
+    }
+    assert!(missing.is_empty(), "{missing:#?}");
+}

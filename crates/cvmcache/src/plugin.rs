@@ -54,7 +54,8 @@ pub type Listing = Box<dyn Iterator<Item = Result<ListEntry>> + Send>;
 /// ([`workers`](Self::workers)). In both cases these keep their order: the parts of one upload, and the changes that one
 /// session makes to the reference count of one object.
 pub trait CachePlugin: Send + Sync + 'static {
-    /// What the plugin can do. Asked once, before the first session.
+    /// What the plugin can do. Asked once, on the thread that starts the server, before the first
+    /// session and after [`started`](Self::started): it cannot change later.
     fn capabilities(&self) -> Capabilities;
 
     /// Opens (`by` > 0) or closes (`by` < 0) an object, or with `by` = 0 looks whether it is there.
@@ -66,7 +67,8 @@ pub trait CachePlugin: Send + Sync + 'static {
     /// # Errors
     ///
     /// [`Status::NoEntry`] if there is no such object, [`Status::BadCount`] if the count would
-    /// fall below zero or overflow.
+    /// fall below zero or overflow; then nothing has changed. `by` is below -1 when a session that
+    /// had an object open several times has ended. A session gives back no more than it holds.
     fn change_refcount(&self, session: &Session, id: &ObjectId, by: i32) -> Result<()> {
         let _ = (session, id, by);
         Err(Status::NoSupport)
@@ -76,16 +78,19 @@ pub trait CachePlugin: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// [`Status::NoEntry`] if there is no such object.
+    /// [`Status::NoEntry`] if there is no such object; the client fetches it then. Any other status
+    /// fails the request.
     fn object_info(&self, session: &Session, id: &ObjectId) -> Result<ObjectInfo>;
 
     /// Reads `len` bytes of an object from `offset` on, or fewer at its end. `len` is at most
-    /// `max_object_size`.
+    /// [`Limits::max_object_size`](crate::Limits::max_object_size), `offset` anything at all. An
+    /// answer of more than `len` bytes is not sent: the client gets [`Status::IoErr`] instead.
     ///
     /// # Errors
     ///
     /// [`Status::NoEntry`] if there is no such object, [`Status::OutOfBounds`] if `offset` is
-    /// larger than its size. An `offset` equal to the size is not an error: the answer is empty.
+    /// larger than its size, [`Status::Corrupted`] if it is not what was stored. An `offset` equal
+    /// to the size is not an error: the answer is empty.
     fn read(&self, session: &Session, id: &ObjectId, offset: u64, len: u32) -> Result<Data>;
 
     /// Begins an upload. Called only with [`Capabilities::WRITE`].
@@ -94,7 +99,8 @@ pub trait CachePlugin: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// [`Status::NoSpace`] if there is no room for it.
+    /// [`Status::NoSpace`] if there is no room for it; the client goes on without caching it. Any
+    /// other status ends the upload, too.
     fn begin(&self, session: &Session, object: NewObject) -> Result<Box<dyn Transaction>> {
         let _ = (session, object);
         Err(Status::NoSupport)
@@ -111,7 +117,7 @@ pub trait CachePlugin: Send + Sync + 'static {
     }
 
     /// Evicts objects without references until at most `target` bytes are in use, and returns how
-    /// many are then. Called only with [`Capabilities::SHRINK`].
+    /// many bytes are then. Called only with [`Capabilities::SHRINK`].
     ///
     /// If what is in use cannot be brought down to `target`, the client is told so
     /// ([`Status::Partial`]): that is not an error of the callback.
@@ -172,8 +178,9 @@ pub trait CachePlugin: Send + Sync + 'static {
         0
     }
 
-    /// Called once, before the first session, with a handle by which the plugin can ask clients
-    /// to close file catalogs, or stop the server.
+    /// Called once, on the thread that starts the server and before the first session, with a handle
+    /// by which the plugin can ask clients to close file catalogs, or stop the server. It may be kept,
+    /// and used on any thread.
     fn started(&self, control: Control) {
         let _ = control;
     }
@@ -204,7 +211,10 @@ impl NewObject {
 
 /// An upload under way. Dropping it gives the upload up.
 ///
-/// Its methods are called one at a time, though not always on the same thread.
+/// Its methods are called one at a time, in the order of the parts, though not always on the same
+/// thread: the I/O thread without workers, and any of them otherwise. It is dropped when the client
+/// gives the upload up, when its session ends, after an error, and after
+/// [`Limits::upload_idle`](crate::Limits::upload_idle) without a part.
 pub trait Transaction: Send {
     /// Appends bytes. They are `max_object_size` many, except for the last ones, and never none.
     /// The memory is the plugin's to keep: the bytes were received into a buffer of their size.

@@ -118,6 +118,20 @@ fn the_crate_and_the_book_have_the_same_picture_of_callbacks() {
 }
 
 #[test]
+fn porting_has_every_name_of_the_c_library() {
+    let header = read(&root().join("crates/cvmcache-capi/include/libcvmfs_cache.h"));
+    let page = read(&root().join("docs/porting.md"));
+    let of = |text: &str| -> BTreeSet<String> {
+        let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        let names = words.filter(|word| word.starts_with("cvmcache_") && !word.ends_with('_'));
+        names.map(str::to_owned).collect()
+    };
+    let names = of(&header);
+    let missing: Vec<_> = names.difference(&of(&page)).collect();
+    assert!(names.len() > 40 && missing.is_empty(), "{missing:?}");
+}
+
+#[test]
 fn the_samples_of_configuration_make_sense() {
     let sample = |name: &str| {
         let path = root().join("packaging/conf").join(name);

@@ -33,3 +33,8 @@ pub use process::{ParseCommandError, PluginCommand, PluginProcess, StartError};
 pub use suite::{
     Case, CaseResult, Failure, Kind, Outcome, Report, Suite, SuiteError, Target, check,
 };
+
+// What is code in the book is compiled with the tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/checking-a-plugin.md")]
+struct Book;

@@ -111,6 +111,23 @@ fn whatever_is_included_is_there() {
 }
 
 #[test]
+fn all_rust_in_the_book_is_compiled() {
+    let crates = ["cvmcache", "cvmcache-testkit"].map(|name| root().join("crates").join(name));
+    let doctests: String = crates.iter().map(|package| read(&package.join("src/lib.rs"))).collect();
+    for document in documents() {
+        let text = read(&document);
+        let blocks = text.split("\n```rust").skip(1);
+        let (ignored, compiled): (Vec<_>, Vec<_>) =
+            blocks.partition(|block| block.starts_with(",ignore"));
+        let name = document.file_name().expect("a name").to_string_lossy();
+        let is_doctest = doctests.contains(&format!("/{name}\")]"));
+        assert!(compiled.is_empty() || is_doctest, "{name}: nobody compiles its code");
+        let is_included = |block: &&str| block.starts_with(",ignore\n{{#include ");
+        assert!(ignored.iter().all(is_included), "{name}: code that is ignored");
+    }
+}
+
+#[test]
 fn the_crate_and_the_book_have_the_same_picture_of_callbacks() {
     let crates = read(&root().join("crates/cvmcache/life-cycle.svg"));
     assert!(crates == read(&root().join("docs/diagrams/life-cycle.svg")), "copy one to the other");
@@ -126,9 +143,53 @@ fn porting_has_every_name_of_the_c_library() {
         let names = words.filter(|word| word.starts_with("cvmcache_") && !word.ends_with('_'));
         names.map(str::to_owned).collect()
     };
-    let names = of(&header);
-    let missing: Vec<_> = names.difference(&of(&page)).collect();
+    let (names, told) = (of(&header), of(&page));
+    let missing: Vec<_> = names.difference(&told).collect();
     assert!(names.len() > 40 && missing.is_empty(), "{missing:?}");
+}
+
+/// The messages in the source, with their fields and what numbers these have.
+fn messages() -> Vec<(String, Vec<(String, String)>)> {
+    let directory = root().join("crates/cvmcache-proto/src");
+    let files = ["wire.rs", "wire/from_client.rs", "wire/from_plugin.rs"];
+    let text: String = files.iter().map(|file| read(&directory.join(file))).collect();
+    let structs = text.split("pub struct ").skip(1).filter(|rest| rest.starts_with("Msg"));
+    let message = |rest: &str| {
+        let (name, rest) = rest.split_once(' ').expect("a name");
+        let body = rest.split('}').next().unwrap_or_default();
+        let fields = body.split("tag = \"").skip(1).map(|field| {
+            let (tag, rest) = field.split_once('"').expect("a number");
+            let (_, rest) = rest.split_once("pub ").expect("a field");
+            (rest.split(':').next().unwrap_or_default().to_owned(), tag.to_owned())
+        });
+        (name.to_owned(), fields.collect())
+    };
+    structs.map(message).filter(|(name, _)| name != "MsgRpc").collect()
+}
+
+#[test]
+fn the_protocol_reference_has_every_field_with_its_number() {
+    let page = read(&root().join("docs/protocol.md"));
+    let wire = read(&root().join("crates/cvmcache-proto/src/wire.rs"));
+    let messages = messages();
+    let mut missing = Vec::new();
+    for (message, fields) in &messages {
+        let name = format!("`{message}`");
+        let is_row = |row: &&str| row.split('|').skip(1).take(2).any(|cell| cell.contains(&name));
+        let row = page.lines().find(is_row).unwrap_or_else(|| panic!("no row for {message}"));
+        let variant = format!("({message})");
+        if let Some((before, _)) = wire.split_once(&variant) {
+            let (_, tag) = before.rsplit_once("tag = \"").expect("its number");
+            let number = tag.split('"').next().expect("it ends");
+            assert!(row.starts_with(&format!("| {number} |")), "{message} is {number}: {row}");
+        }
+        // The page says once what they all begin with.
+        let common = |name: &str| ["session_id", "req_id", "status"].contains(&name);
+        let fields = fields.iter().filter(|(field, _)| !common(field));
+        let told = |(field, tag): &&(String, String)| row.contains(&format!(" {tag} `{field}`"));
+        missing.extend(fields.filter(|field| !told(field)).map(|field| (message, field)));
+    }
+    assert!(messages.len() > 20 && missing.is_empty(), "{missing:?}");
 }
 
 #[test]

@@ -11,6 +11,7 @@ use cvmcache::client::{Client, NewUpload};
 use nix::sys::signal::Signal;
 use support::id;
 use support::plugin::{LIMIT, Plugin, Supervised, eventually};
+use support::syslog::Syslog;
 
 /// Starts a plugin whose standard error is the file `stderr`.
 fn logging(name: &'static str, lines: &str) -> Plugin {
@@ -117,4 +118,39 @@ fn what_happens_behind_the_end_of_the_server_is_logged() {
     assert_eq!(supervised.plugin.wait(), 0);
     let log = log(&supervised.plugin, "debug.log");
     assert!(log.contains("leaving the client to the other process"), "{log}");
+}
+
+#[test]
+fn a_plugin_that_a_client_starts_logs_to_the_system() {
+    let plugin = Plugin::new("null");
+    let syslog = Syslog::new(plugin.directory.path());
+    let config = plugin.configure("");
+    let mut supervised =
+        Supervised::start_with(plugin, &config, |command| *command = syslog.seen_by(command));
+    assert_eq!(supervised.answer(), Some(b'C'));
+    talk_nonsense(&supervised.plugin);
+    let said = syslog.read_until("not a frame");
+    let process = format!(" cvmcache-null[{}]: ", supervised.plugin.pid());
+    // 3 is the facility for daemons, and 6 the severity of what is worth knowing.
+    let last = said.last().unwrap();
+    assert!(last.starts_with("<30>") && last.contains(&process), "{last}");
+}
+
+#[test]
+fn what_keeps_it_from_starting_is_in_the_log_of_the_system() {
+    for (lines, complaint) in [
+        ("CVMFS_CACHE_PLUGIN_WORKERS=many\n", "not a number of threads"),
+        ("CVMFS_CACHE_PLUGIN_DEBUGLOG=/nowhere/log\n", "name a file in a directory"),
+    ] {
+        let plugin = Plugin::new("null");
+        let syslog = Syslog::new(plugin.directory.path());
+        let config = plugin.configure(lines);
+        let mut supervised =
+            Supervised::start_with(plugin, &config, |command| *command = syslog.seen_by(command));
+        assert_eq!(supervised.answer(), Some(b'F'));
+        assert_eq!(supervised.plugin.wait(), 1);
+        let said = syslog.read_until("the plugin ends");
+        let last = said.last().unwrap();
+        assert!(last.starts_with("<27>") && last.contains(complaint), "{last}");
+    }
 }

@@ -5,7 +5,6 @@ mod support;
 use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -15,6 +14,7 @@ use support::crashes::{
     Crashing, assert_contains, children, is_there, read_to_end, tell, watchdog_of,
 };
 use support::plugin::{LIMIT, Plugin, Supervised, eventually, program};
+use support::syslog::Syslog;
 use support::told_to;
 
 const SIGNALS: [Signal; 7] = [
@@ -95,9 +95,9 @@ fn without_gdb_all_threads_have_stacks_with_names_and_lines() {
             "(worker-",
         ],
     );
-    // Main, the watchdog's, the log's, the signals', I/O, two workers. One that has only just been
+    // Main, the watchdog's, two of the log, the signals', I/O, two workers. One that has only just been
     // started has neither its name nor a stack yet.
-    assert_eq!(dump.lines().filter(|line| line.starts_with("Thread ")).count(), 7, "{dump}");
+    assert_eq!(dump.lines().filter(|line| line.starts_with("Thread ")).count(), 8, "{dump}");
     // Whole ones: up to where threads and the program begin.
     assert!(dump.matches("thread_start").count() >= 2, "{dump}");
     assert!(dump.contains("in _start ") && !dump.contains("the rest is not known"), "{dump}");
@@ -384,42 +384,16 @@ fn socket_and_lock_are_free_while_the_watchdog_still_writes() {
 #[test]
 fn syslog_has_the_report() {
     let mut f = Crashing::new();
-    let syslog = UnixDatagram::bind(f.plugin.path("log")).unwrap();
-    syslog.set_read_timeout(Some(LIMIT)).unwrap();
+    let syslog = Syslog::new(f.plugin.directory.path());
     let plain = f.command("");
-    // A /dev of its own, where the log is this test's.
-    let script = r#"
-        set -e
-        mount -t tmpfs tmpfs "$1"
-        for name in null zero urandom; do
-            touch "$1/$name"
-            mount --bind "/dev/$name" "$1/$name"
-        done
-        touch "$1/log"
-        mount --bind "$0" "$1/log"
-        mount --move "$1" /dev
-        shift
-        exec env PATH=/nowhere "$@"
-    "#;
-    let dev = f.plugin.path("dev");
-    fs::create_dir(&dev).unwrap();
-    let mut command = Command::new("unshare");
-    command.arg("--mount");
-    if !geteuid().is_root() {
-        command.arg("--map-root-user");
-    }
-    command.args(["sh", "-c", script]).arg(f.plugin.path("log")).arg(&dev);
-    command.arg(plain.get_program()).args(plain.get_args());
+    let mut without_debugger = Command::new("env");
+    without_debugger.arg("PATH=/nowhere").arg(plain.get_program()).args(plain.get_args());
+    let mut command = syslog.seen_by(&without_debugger);
     command.stdout(Stdio::piped()).stderr(Stdio::inherit());
     f.spawn(&mut command);
     let pid = f.pid();
     assert_eq!(f.crash(told_to::USE_NULL), Signal::SIGSEGV);
-    let mut said = Vec::new();
-    let mut buffer = [0; 8192];
-    while !said.last().is_some_and(|line: &String| line.contains("==== end")) {
-        let length = syslog.recv(&mut buffer).unwrap();
-        said.push(String::from_utf8_lossy(&buffer[..length]).into_owned());
-    }
+    let said = syslog.read_until("==== end");
     // 3 is the facility for daemons, and 3 the severity of errors.
     assert!(said.iter().all(|line| line.starts_with("<27>")), "{said:?}");
     assert!(

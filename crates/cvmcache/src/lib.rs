@@ -91,7 +91,7 @@ pub use locator::{Locator, LocatorError};
 pub use log::{Log, LogReader};
 pub use options::{Options, OptionsError};
 pub use plugin::{CachePlugin, Transaction};
-pub use run::{Program, run};
+pub use run::{InvalidMetricsAddress, MetricsAddress, Program, run};
 pub use server::{
     AccessError, Builder, Heartbeat, ListenError, Listening, Networks, Running, Server,
     ServerError, Users,

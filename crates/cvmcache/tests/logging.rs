@@ -4,8 +4,10 @@ mod support;
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::process::Stdio;
+use std::time::Instant;
 
 use cvmcache::client::{Client, NewUpload};
 use nix::sys::signal::Signal;
@@ -107,6 +109,23 @@ fn sigusr1_has_it_report_what_it_holds() {
 }
 
 #[test]
+fn whoever_asks_for_reports_without_end_gets_one_a_second() {
+    let mut plugin = logging("null", "");
+    let mut client = plugin.client();
+    let begun = Instant::now();
+    for _ in 0..200 {
+        plugin.signal(Signal::SIGUSR1);
+        client.info().unwrap();
+    }
+    client.quit().unwrap();
+    plugin.signal(Signal::SIGTERM);
+    assert_eq!(plugin.wait(), 0);
+    let most = 1 + begun.elapsed().as_secs() as usize;
+    let reports = log(&plugin, "stderr").matches("state of ").count();
+    assert!((1..=most).contains(&reports), "{reports} of {most}");
+}
+
+#[test]
 fn what_happens_behind_the_end_of_the_server_is_logged() {
     let mut first = Plugin::new("null");
     first.start("");
@@ -118,6 +137,32 @@ fn what_happens_behind_the_end_of_the_server_is_logged() {
     assert_eq!(supervised.plugin.wait(), 0);
     let log = log(&supervised.plugin, "debug.log");
     assert!(log.contains("leaving the client to the other process"), "{log}");
+}
+
+#[test]
+fn the_journal_is_told_how_bad_a_line_is() {
+    let mut plugin = Plugin::new("null");
+    let config = plugin.configure("");
+    let stderr = File::create(plugin.path("stderr")).expect("a file");
+    let metadata = stderr.metadata().expect("a file");
+    let mut command = plugin.command(&[config.as_ref()]);
+    command.env("JOURNAL_STREAM", format!("{}:{}", metadata.dev(), metadata.ino()));
+    plugin.spawn(command.stdout(Stdio::null()).stderr(stderr));
+    eventually("it listens", || UnixStream::connect(plugin.path("socket")).is_ok());
+    talk_nonsense(&plugin);
+    eventually("it is logged", || log(&plugin, "stderr").contains("not a frame"));
+    let log = log(&plugin, "stderr");
+    assert!(log.lines().all(|line| line.starts_with("<6>INFO ")), "{log}");
+}
+
+#[test]
+fn what_cannot_be_written_to_the_debug_log_is_said_to_be_lost() {
+    let mut plugin = logging("null", "CVMFS_CACHE_PLUGIN_DEBUGLOG=/dev/full\n");
+    plugin.client().quit().unwrap();
+    plugin.signal(Signal::SIGTERM);
+    assert_eq!(plugin.wait(), 0);
+    let log = log(&plugin, "stderr");
+    assert!(log.contains("lines lost: cannot write to the log: No space left on device"), "{log}");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::env;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, IntoRawFd};
-use std::sync::{Mutex, MutexGuard, Once, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError, Weak};
 
 use cvmcache::{Log, Options, OptionsError, Supervisor};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
@@ -119,9 +119,19 @@ pub(crate) fn is_concurrent() -> bool {
 
 /// Starts the log, and has writing to a socket that is closed fail instead of ending the process.
 /// To be called once there will be no fork any more: the log has threads.
-pub(crate) fn start_log() -> Result<Log, OptionsError> {
+///
+/// All contexts share it, and it ends with the last of them.
+pub(crate) fn start_log() -> Result<Arc<Log>, OptionsError> {
+    static LOG: Mutex<Weak<Log>> = Mutex::new(Weak::new());
+
     ignore_broken_pipes();
-    Log::start(&settings())
+    let mut shared = LOG.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(log) = shared.upgrade() {
+        return Ok(log);
+    }
+    let log = Arc::new(Log::start(&settings())?);
+    *shared = Arc::downgrade(&log);
+    Ok(log)
 }
 
 /// Has what is logged before there are threads go to standard error.

@@ -34,7 +34,8 @@ pub use suite::{
     Case, CaseResult, Failure, Kind, Outcome, Report, Suite, SuiteError, Target, check,
 };
 
-// What is code in the book is compiled with the tests.
+// What is code in the README and in the book is compiled with the tests.
 #[cfg(doctest)]
+#[doc = include_str!("../README.md")]
 #[doc = include_str!("../../../docs/checking-a-plugin.md")]
-struct Book;
+struct Readme;

@@ -35,7 +35,8 @@ impl Control {
     }
 
     /// Has the server write to the log what it holds: its sessions with their names, what each of
-    /// them has open, the oldest uploads, and the limits. It is at most about a hundred lines.
+    /// them has open, the oldest uploads, and the limits. It is at most about a hundred lines, and once
+    /// a second: who asks again before has just been answered.
     pub fn report(&self) {
         (self.0)(Command::Report);
     }

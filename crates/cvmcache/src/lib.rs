@@ -52,7 +52,7 @@
 //!
 //! # When callbacks are called
 //!
-#![doc = include_str!("../life-cycle.svg")]
+#![doc = include_str!("life-cycle.svg")]
 //!
 //! Clients may do the same at the same time, and stop at any point: what they leave behind is given
 //! back as the last line says.
@@ -98,7 +98,7 @@ pub use locator::{Locator, LocatorError};
 pub use log::{Log, LogReader};
 pub use options::{Options, OptionsError};
 pub use plugin::{CachePlugin, Transaction};
-pub use run::{Program, run};
+pub use run::{InvalidMetricsAddress, MetricsAddress, Program, run};
 pub use server::{
     AccessError, Builder, Heartbeat, ListenError, Listening, Networks, Running, Server,
     ServerError, Users,
@@ -107,9 +107,10 @@ pub use service_manager::{ServiceManager, ServiceManagerError};
 pub use session::Session;
 pub use supervisor::{Supervisor, SupervisorError};
 
-// The plugin in the README, and what is code in the book, is compiled with the tests.
+// The plugins in the READMEs, and what is code in the book, are compiled with the tests.
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]
+#[doc = include_str!("../README.md")]
 #[doc = include_str!("../../../docs/porting.md")]
 #[doc = include_str!("../../../docs/sessions.md")]
 #[doc = include_str!("../../../docs/writing-a-plugin.md")]

@@ -5,8 +5,10 @@
 //! terminal that stands still, lines are lost and counted, and the plugin goes on.
 
 mod debug_log;
+mod failures;
 mod limiter;
 mod lines;
+mod prefix;
 mod syslog;
 
 use std::backtrace::Backtrace;
@@ -17,7 +19,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
-use metrics::counter;
+use metrics::{Counter, counter};
 use tracing::{error, warn};
 use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::Layer;
@@ -29,8 +31,10 @@ use tracing_subscriber::util::SubscriberInitExt;
 use crate::{Options, OptionsError, watchdog};
 
 use debug_log::DebugLog;
+use failures::{Counted, Failed, Failures};
 use limiter::{ABOUT_THE_LOG, Limiter};
-use lines::{Lines, no_prefix};
+use lines::Lines;
+use prefix::Prefix;
 use syslog::Syslog;
 
 const DEBUG_LOG: &str = "CVMFS_CACHE_PLUGIN_DEBUGLOG";
@@ -97,40 +101,46 @@ fn start(name: &str, reader: LogReader, options: &Options) -> Result<Log, Option
                 let hint = "name a file in a directory that the plugin can write to";
                 options.bad_value(DEBUG_LOG, format!("{error}; {hint}"))
             })?;
-            Some(writer(file))
+            Some(file)
         }
     };
+    let failures = Failures::default();
+    let writer = |output: Box<dyn Write + Send>| writer(output, &failures);
+    let debug_log = debug_log.map(|file| writer(Box::new(file)));
     let system = match reader {
         LogReader::System if Syslog::is_there() => Syslog::open(name).ok(),
         _ => None,
     };
     let is_system = system.is_some();
     let (main, main_guard) = match system {
-        Some(syslog) => writer(syslog),
-        None => writer(io::stderr()),
+        Some(syslog) => writer(Box::new(syslog)),
+        None => writer(Box::new(io::stderr())),
     };
     let (debug_log, debug_log_guard) = debug_log.unzip();
     let lost = [Some(&main), debug_log.as_ref()].map(|log| log.map(NonBlocking::error_counter));
     let limiter = Limiter::default();
-    let accounts = Accounts { limiter: limiter.clone(), lost, known: 0 };
-    let (to_system, to_starter) = if is_system { (Some(main), None) } else { (None, Some(main)) };
-    let limiter = Some(limiter);
-    let to_system = to_system.map(|writer| {
-        let lines = Lines { writer, prefix: syslog::prefix, limiter: limiter.clone() };
-        layer().with_target(false).without_time().with_writer(lines).with_filter(LevelFilter::INFO)
-    });
-    let to_starter = to_starter.map(|writer| {
-        let lines = Lines { writer, prefix: no_prefix, limiter: limiter.clone() };
-        layer().with_target(false).with_writer(lines).with_filter(LevelFilter::INFO)
-    });
+    let accounts = Accounts { limiter: limiter.clone(), lost, known: 0, failures };
+    let prefix = if is_system { Prefix::Syslog } else { Prefix::of_stderr() };
+    let lines = Lines { writer: main, prefix, limiter: Some(limiter) };
+    // The system has a clock of its own.
+    let (to_system, to_reader) = match prefix {
+        Prefix::None => {
+            let layer = layer().with_target(false).with_writer(lines);
+            (None, Some(layer.with_filter(LevelFilter::INFO)))
+        }
+        Prefix::Syslog | Prefix::Journal => {
+            let layer = layer().with_target(false).without_time().with_writer(lines);
+            (Some(layer.with_filter(LevelFilter::INFO)), None)
+        }
+    };
     let to_debug_log = debug_log.map(|writer| {
-        let lines = Lines { writer, prefix: no_prefix, limiter: None };
+        let lines = Lines { writer, prefix: Prefix::None, limiter: None };
         layer().with_writer(lines)
     });
     // A program that has set up logging for itself keeps it.
     let _ = tracing_subscriber::registry()
         .with(to_system)
-        .with(to_starter)
+        .with(to_reader)
         .with(to_debug_log)
         .try_init();
     panic::set_hook(Box::new(|panic| {
@@ -143,7 +153,8 @@ fn start(name: &str, reader: LogReader, options: &Options) -> Result<Log, Option
     Ok(Log { _accountant: accountant, _guards: guards, is_system })
 }
 
-fn writer(output: impl Write + Send + 'static) -> (NonBlocking, WorkerGuard) {
+fn writer(output: Box<dyn Write + Send>, failures: &Failures) -> (NonBlocking, WorkerGuard) {
+    let output = Counted { writer: output, failures: failures.clone() };
     NonBlockingBuilder::default().lossy(true).buffered_lines_limit(MAX_LINES).finish(output)
 }
 
@@ -157,6 +168,7 @@ struct Accounts {
     limiter: Limiter,
     lost: [Option<ErrorCounter>; 2],
     known: usize,
+    failures: Failures,
 }
 
 impl Accountant {
@@ -201,11 +213,19 @@ impl Accounts {
         let lost: usize = self.lost.iter().flatten().map(ErrorCounter::dropped_lines).sum();
         let new = lost - self.known;
         self.known = lost;
-        counter!("cvmcache_log_lines_lost_total").increment(new as u64);
+        lost_lines().increment(new as u64);
         if new > 0 {
             warn!(target: ABOUT_THE_LOG, "{new} lines lost: the log did not take them in time");
         }
+        if let Some(Failed { lines, error }) = self.failures.take() {
+            lost_lines().increment(lines);
+            warn!(target: ABOUT_THE_LOG, "{lines} lines lost: cannot write to the log: {error}");
+        }
     }
+}
+
+fn lost_lines() -> Counter {
+    counter!("cvmcache_log_lines_lost_total")
 }
 
 #[cfg(test)]

@@ -16,6 +16,8 @@ use crate::{CachePlugin, Options};
 
 use arguments::{Arguments, Key};
 
+pub use metrics::{InvalidMetricsAddress, MetricsAddress};
+
 /// A failure on the way, to be told to whoever started the program.
 type Failure = Box<dyn Error + Send + Sync>;
 
@@ -54,7 +56,7 @@ type Failure = Box<dyn Error + Send + Sync>;
 /// | `CVMFS_CACHE_PLUGIN_ALLOW_USERS` | users besides the plugin's own and root whose clients may connect by a unix socket, or `*` |
 /// | `CVMFS_CACHE_PLUGIN_DEBUGLOG` | a file to which everything is logged; default: only what matters, to standard error |
 /// | `CVMFS_CACHE_PLUGIN_CRASH_DUMP` | a file to which crashes and panics are reported; default: only syslog, and standard error |
-/// | `CVMFS_CACHE_PLUGIN_METRICS` | where metrics are served to Prometheus: `127.0.0.1:PORT`, or another address; needs the feature `prometheus` of this crate |
+/// | `CVMFS_CACHE_PLUGIN_METRICS` | where metrics are served to Prometheus, see [`MetricsAddress`]: `127.0.0.1:PORT`, or another address; needs the feature `prometheus` of this crate |
 /// | `CVMFS_CACHE_PLUGIN_TEST` | if set: once it listens, it prints its process id and goes to the background |
 ///
 /// Other keys are the plugin's own. `CVMFS_CACHE_<name>_X` is understood as `CVMFS_CACHE_PLUGIN_X`.

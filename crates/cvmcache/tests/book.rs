@@ -129,7 +129,7 @@ fn all_rust_in_the_book_is_compiled() {
 
 #[test]
 fn the_crate_and_the_book_have_the_same_picture_of_callbacks() {
-    let crates = read(&root().join("crates/cvmcache/life-cycle.svg"));
+    let crates = read(&root().join("crates/cvmcache/src/life-cycle.svg"));
     assert!(crates == read(&root().join("docs/diagrams/life-cycle.svg")), "copy one to the other");
     assert!(!crates.trim().contains("\n\n"), "a blank line ends HTML in Markdown");
 }

@@ -4,13 +4,16 @@ mod support;
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::process::Stdio;
+use std::time::Instant;
 
 use cvmcache::client::{Client, NewUpload};
 use nix::sys::signal::Signal;
 use support::id;
 use support::plugin::{LIMIT, Plugin, Supervised, eventually};
+use support::syslog::Syslog;
 
 /// Starts a plugin whose standard error is the file `stderr`.
 fn logging(name: &'static str, lines: &str) -> Plugin {
@@ -106,6 +109,23 @@ fn sigusr1_has_it_report_what_it_holds() {
 }
 
 #[test]
+fn whoever_asks_for_reports_without_end_gets_one_a_second() {
+    let mut plugin = logging("null", "");
+    let mut client = plugin.client();
+    let begun = Instant::now();
+    for _ in 0..200 {
+        plugin.signal(Signal::SIGUSR1);
+        client.info().unwrap();
+    }
+    client.quit().unwrap();
+    plugin.signal(Signal::SIGTERM);
+    assert_eq!(plugin.wait(), 0);
+    let most = 1 + begun.elapsed().as_secs() as usize;
+    let reports = log(&plugin, "stderr").matches("state of ").count();
+    assert!((1..=most).contains(&reports), "{reports} of {most}");
+}
+
+#[test]
 fn what_happens_behind_the_end_of_the_server_is_logged() {
     let mut first = Plugin::new("null");
     first.start("");
@@ -117,4 +137,65 @@ fn what_happens_behind_the_end_of_the_server_is_logged() {
     assert_eq!(supervised.plugin.wait(), 0);
     let log = log(&supervised.plugin, "debug.log");
     assert!(log.contains("leaving the client to the other process"), "{log}");
+}
+
+#[test]
+fn the_journal_is_told_how_bad_a_line_is() {
+    let mut plugin = Plugin::new("null");
+    let config = plugin.configure("");
+    let stderr = File::create(plugin.path("stderr")).expect("a file");
+    let metadata = stderr.metadata().expect("a file");
+    let mut command = plugin.command(&[config.as_ref()]);
+    command.env("JOURNAL_STREAM", format!("{}:{}", metadata.dev(), metadata.ino()));
+    plugin.spawn(command.stdout(Stdio::null()).stderr(stderr));
+    eventually("it listens", || UnixStream::connect(plugin.path("socket")).is_ok());
+    talk_nonsense(&plugin);
+    eventually("it is logged", || log(&plugin, "stderr").contains("not a frame"));
+    let log = log(&plugin, "stderr");
+    assert!(log.lines().all(|line| line.starts_with("<6>INFO ")), "{log}");
+}
+
+#[test]
+fn what_cannot_be_written_to_the_debug_log_is_said_to_be_lost() {
+    let mut plugin = logging("null", "CVMFS_CACHE_PLUGIN_DEBUGLOG=/dev/full\n");
+    plugin.client().quit().unwrap();
+    plugin.signal(Signal::SIGTERM);
+    assert_eq!(plugin.wait(), 0);
+    let log = log(&plugin, "stderr");
+    assert!(log.contains("lines lost: cannot write to the log: No space left on device"), "{log}");
+}
+
+#[test]
+fn a_plugin_that_a_client_starts_logs_to_the_system() {
+    let plugin = Plugin::new("null");
+    let syslog = Syslog::new(plugin.directory.path());
+    let config = plugin.configure("");
+    let mut supervised =
+        Supervised::start_with(plugin, &config, |command| *command = syslog.seen_by(command));
+    assert_eq!(supervised.answer(), Some(b'C'));
+    talk_nonsense(&supervised.plugin);
+    let said = syslog.read_until("not a frame");
+    let process = format!(" cvmcache-null[{}]: ", supervised.plugin.pid());
+    // 3 is the facility for daemons, and 6 the severity of what is worth knowing.
+    let last = said.last().unwrap();
+    assert!(last.starts_with("<30>") && last.contains(&process), "{last}");
+}
+
+#[test]
+fn what_keeps_it_from_starting_is_in_the_log_of_the_system() {
+    for (lines, complaint) in [
+        ("CVMFS_CACHE_PLUGIN_WORKERS=many\n", "not a number of threads"),
+        ("CVMFS_CACHE_PLUGIN_DEBUGLOG=/nowhere/log\n", "name a file in a directory"),
+    ] {
+        let plugin = Plugin::new("null");
+        let syslog = Syslog::new(plugin.directory.path());
+        let config = plugin.configure(lines);
+        let mut supervised =
+            Supervised::start_with(plugin, &config, |command| *command = syslog.seen_by(command));
+        assert_eq!(supervised.answer(), Some(b'F'));
+        assert_eq!(supervised.plugin.wait(), 1);
+        let said = syslog.read_until("the plugin ends");
+        let last = said.last().unwrap();
+        assert!(last.starts_with("<27>") && last.contains(complaint), "{last}");
+    }
 }

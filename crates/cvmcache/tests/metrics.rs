@@ -4,6 +4,7 @@
 mod scraped;
 mod support;
 
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
@@ -104,6 +105,25 @@ fn what_the_ram_cache_evicts_is_counted() {
     let objects = value(&text, "cvmcache_evicted_objects_total", &[]);
     let bytes = value(&text, "cvmcache_evicted_bytes_total", &[]);
     assert!(objects >= 20.0 && bytes >= objects * f64::from(1 << 20), "{objects} {bytes}");
+}
+
+#[test]
+fn the_book_has_every_metric_and_no_other() {
+    let book = include_str!("../../../docs/operations.md");
+    let rows = book.lines().filter_map(|line| {
+        let mut cells = line.strip_prefix("| ")?.split(" | ");
+        let (names, kind) = (cells.next()?, cells.next()?);
+        let names = names.split('`').filter(|name| name.starts_with("cvmcache_"));
+        let is_kind = ["counter", "gauge", "histogram"].contains(&kind);
+        is_kind
+            .then(|| names.map(move |name| format!("{} {kind}", name.split('{').next().unwrap())))
+    });
+    let documented: BTreeSet<_> = rows.flatten().collect();
+    let (_plugin, url) = measured("ram", "");
+    let text = scrape(&url);
+    let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+    let existing: BTreeSet<_> = types.map(str::to_owned).collect();
+    assert_eq!(documented, existing);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use cvmcache::{Locator, Networks, Users};
+use cvmcache::{Locator, MetricsAddress, Networks, Users};
 use nix::sys::sysinfo::sysinfo;
 
 use super::command_line::cannot;
@@ -25,9 +25,10 @@ const ALLOW_USERS: &str = "CVMFS_CACHE_PLUGIN_ALLOW_USERS";
 const DEBUG_LOG: &str = "CVMFS_CACHE_PLUGIN_DEBUGLOG";
 const TEST: &str = "CVMFS_CACHE_PLUGIN_TEST";
 const CRASH_DUMP: &str = "CVMFS_CACHE_PLUGIN_CRASH_DUMP";
+const METRICS: &str = "CVMFS_CACHE_PLUGIN_METRICS";
 
-const KEYS: [&str; 9] =
-    [LOCATOR, SIZE, WORKERS, POLL, ALLOW, ALLOW_USERS, DEBUG_LOG, TEST, CRASH_DUMP];
+const KEYS: [&str; 10] =
+    [LOCATOR, SIZE, WORKERS, POLL, ALLOW, ALLOW_USERS, DEBUG_LOG, TEST, CRASH_DUMP, METRICS];
 
 const MEGABYTE: u64 = 1024 * 1024;
 
@@ -65,7 +66,9 @@ impl PluginConf {
         });
         check_number(file, WORKERS, MAX_WORKERS, Kind::WorkersBad, section);
         check_number(file, POLL, MAX_POLL, Kind::PollBad, section);
-        check_debug_log(file, user, section);
+        check_written(file, DEBUG_LOG, Kind::DebugLogNotWritable, user, section);
+        check_written(file, CRASH_DUMP, Kind::CrashDumpNotWritable, user, section);
+        check_metrics(file, section);
         Self { path: file.path().to_owned(), locator, size, networks }
     }
 
@@ -238,18 +241,34 @@ fn check_number(file: &ConfFile, key: &str, max: u64, kind: Kind, section: &mut 
     section.found(kind, found, format!("write {key}=0, or remove the line"));
 }
 
-fn check_debug_log(file: &ConfFile, user: &User, section: &mut Section) {
-    let Some(log) = file.get(DEBUG_LOG).map(Path::new) else { return };
-    if log.is_relative() {
-        let remedy = format!("write the whole path, as in {DEBUG_LOG}=/var/log/cvmfs/cache.log");
-        section.found(Kind::PathRelative, format!("{DEBUG_LOG}={}", log.display()), remedy);
+fn check_metrics(file: &ConfFile, section: &mut Section) {
+    let remedy = || format!("write {METRICS}=127.0.0.1:9469, or remove the line");
+    let address = check_value(file, METRICS, Kind::MetricsBad, section, remedy);
+    let Some(address) = address.map(MetricsAddress::get) else { return };
+    if address.port() == 0 {
+        let found = format!("{METRICS}={address} is another port at each start");
+        section.found(Kind::MetricsBad, found, remedy());
+    }
+    if !address.ip().is_loopback() {
+        let found = format!("{METRICS}={address} is no loopback address");
+        let remedy = "have a firewall let nobody in but Prometheus, or write 127.0.0.1";
+        section.found(Kind::MetricsExposed, found, remedy);
+    }
+}
+
+/// Checks a file that the plugin writes to.
+fn check_written(file: &ConfFile, key: &str, kind: Kind, user: &User, section: &mut Section) {
+    let Some(path) = file.get(key).map(Path::new) else { return };
+    if path.is_relative() {
+        let remedy = format!("write the whole path, as in {key}=/var/log/cvmfs/cache.log");
+        section.found(Kind::PathRelative, format!("{key}={}", path.display()), remedy);
         return;
     }
     // What does not exist is made.
-    let parent = log.parent().unwrap_or(log);
-    let written = if log.symlink_metadata().is_ok() { log } else { parent };
+    let parent = path.parent().unwrap_or(path);
+    let written = if path.symlink_metadata().is_ok() { path } else { parent };
     let found = match user.may(written, Want::Write) {
-        Ok(()) if log.is_dir() => format!("{DEBUG_LOG}={} is a directory", log.display()),
+        Ok(()) if path.is_dir() => format!("{key}={} is a directory", path.display()),
         Ok(()) => return,
         Err(obstacle) => {
             let remedy = match &obstacle.reason {
@@ -258,15 +277,15 @@ fn check_debug_log(file: &ConfFile, user: &User, section: &mut Section) {
             };
             let kind = match obstacle.reason {
                 Reason::Hidden(_) => Kind::NotLookedAt,
-                _ => Kind::DebugLogNotWritable,
+                _ => kind,
             };
-            let found = format!("{DEBUG_LOG}: {}", cannot(user, "write", log, &obstacle));
+            let found = format!("{key}: {}", cannot(user, "write", path, &obstacle));
             section.found(kind, found, remedy);
             return;
         }
     };
-    let remedy = format!("name a file, as in {DEBUG_LOG}=/var/log/cvmfs/cache.log");
-    section.found(Kind::DebugLogNotWritable, found, remedy);
+    let remedy = format!("name a file, as in {key}=/var/log/cvmfs/cache.log");
+    section.found(kind, found, remedy);
 }
 
 #[cfg(test)]
@@ -315,6 +334,13 @@ mod tests {
             (UNIX, "CVMFS_CACHE_PLUGIN_DEBUGLOG=log", vec![Kind::PathRelative]),
             (UNIX, "CVMFS_CACHE_PLUGIN_DEBUGLOG=/nowhere/log", vec![Kind::DebugLogNotWritable]),
             (UNIX, "CVMFS_CACHE_PLUGIN_DEBUGLOG=/", vec![Kind::DebugLogNotWritable]),
+            (UNIX, "CVMFS_CACHE_PLUGIN_CRASH_DUMP=/tmp/dump", vec![]),
+            (UNIX, "CVMFS_CACHE_PLUGIN_CRASH_DUMP=dump", vec![Kind::PathRelative]),
+            (UNIX, "CVMFS_CACHE_PLUGIN_CRASH_DUMP=/nowhere/a", vec![Kind::CrashDumpNotWritable]),
+            (UNIX, "CVMFS_CACHE_PLUGIN_METRICS=9469", vec![]),
+            (UNIX, "CVMFS_CACHE_PLUGIN_METRICS=localhost:9469", vec![Kind::MetricsBad]),
+            (UNIX, "CVMFS_CACHE_PLUGIN_METRICS=0", vec![Kind::MetricsBad]),
+            (UNIX, "CVMFS_CACHE_PLUGIN_METRICS=0.0.0.0:9469", vec![Kind::MetricsExposed]),
         ] {
             let (_, section) = check(&format!("{locator}{line}"));
             assert_eq!(section.kinds(), kinds, "{line}");

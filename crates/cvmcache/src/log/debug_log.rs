@@ -1,10 +1,13 @@
 //! The debug log: a file that has everything of late, and an end.
 //!
 //! At its largest, it becomes `FILE.1`, in place of the one that was there, and a new one begins.
+//! Processes that write to the same file, as a plugin that ends and the one that follows it, do so
+//! together: none of them keeps count of its own.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// How large the file becomes, in bytes. There are two of them.
@@ -15,48 +18,57 @@ pub(super) const LARGEST: u64 = 64 * 1024 * 1024;
 pub(super) struct DebugLog {
     path: PathBuf,
     file: File,
-    is_regular: bool,
-    len: u64,
     largest: u64,
 }
 
 impl DebugLog {
     /// Opens the file, to append to it.
     pub(super) fn open(path: &Path, largest: u64) -> io::Result<Self> {
-        let file = File::options().create(true).append(true).open(path)?;
-        let metadata = file.metadata()?;
-        let (is_regular, len) = (metadata.is_file(), metadata.len());
-        Ok(Self { path: path.to_owned(), file, is_regular, len, largest })
+        Ok(Self { path: path.to_owned(), file: append_to(path)?, largest })
+    }
+
+    fn has_room(&self, more: usize) -> io::Result<bool> {
+        let metadata = self.file.metadata()?;
+        let len = metadata.len();
+        Ok(!metadata.is_file() || len == 0 || len + more as u64 <= self.largest)
     }
 
     fn begin_anew(&mut self) -> io::Result<()> {
-        let mut old: OsString = self.path.clone().into();
-        old.push(".1");
-        // If it cannot be moved out of the way, it is lost rather than without an end.
-        if fs::rename(&self.path, old).is_ok() {
-            *self = Self::open(&self.path, self.largest)?;
+        // Otherwise somebody else has moved it away already, and a new one may have begun.
+        if self.is_at_its_path()? {
+            let mut old: OsString = self.path.clone().into();
+            old.push(".1");
+            // If it cannot be moved out of the way, it is lost rather than without an end.
+            if fs::rename(&self.path, old).is_err() {
+                return self.file.set_len(0);
+            }
         }
-        if self.len > 0 {
-            self.file.set_len(0)?;
-            self.len = 0;
-        }
+        self.file = append_to(&self.path)?;
         Ok(())
+    }
+
+    fn is_at_its_path(&self) -> io::Result<bool> {
+        let ours = self.file.metadata()?;
+        let there = fs::metadata(&self.path);
+        Ok(there.is_ok_and(|there| (there.dev(), there.ino()) == (ours.dev(), ours.ino())))
     }
 }
 
 impl Write for DebugLog {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        if self.is_regular && self.len + line.len() as u64 > self.largest && self.len > 0 {
+        if !self.has_room(line.len())? {
             self.begin_anew()?;
         }
-        let written = self.file.write(line)?;
-        self.len += written as u64;
-        Ok(written)
+        self.file.write(line)
     }
 
     fn flush(&mut self) -> io::Result<()> {
         self.file.flush()
     }
+}
+
+fn append_to(path: &Path) -> io::Result<File> {
+    File::options().create(true).append(true).open(path)
 }
 
 #[cfg(test)]
@@ -92,5 +104,34 @@ mod tests {
             log.write_all(b"8 bytes\n").unwrap();
         }
         assert_eq!(fs::read_to_string(path).unwrap(), "8 bytes\n");
+    }
+    #[test]
+    fn processes_that_write_to_the_same_file_keep_to_its_size_together() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log");
+        let mut logs = [(); 3].map(|()| DebugLog::open(&path, 100).unwrap());
+        for number in 10..100 {
+            let log = &mut logs[number % 3];
+            log.write_all(format!("line {number}\n").as_bytes()).unwrap();
+            assert!(fs::metadata(&path).unwrap().len() <= 100);
+        }
+        let both = fs::read_to_string(directory.path().join("log.1")).unwrap()
+            + &fs::read_to_string(path).unwrap();
+        let last: String = (82..100).map(|number| format!("line {number}\n")).collect();
+        assert!(both.ends_with(&last), "{both}");
+    }
+
+    #[test]
+    fn a_file_that_was_moved_away_or_removed_begins_anew_when_it_is_full() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log");
+        let mut log = DebugLog::open(&path, 16).unwrap();
+        for away in ["moved", "log.1"] {
+            log.write_all(b"8 bytes\n8 bytes\n").unwrap();
+            fs::rename(&path, directory.path().join(away)).unwrap();
+            log.write_all(b"anew\n").unwrap();
+            assert_eq!(fs::read_to_string(&path).unwrap(), "anew\n");
+            assert!(fs::read_to_string(directory.path().join(away)).unwrap().contains("8 bytes"));
+        }
     }
 }

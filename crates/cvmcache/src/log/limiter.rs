@@ -79,7 +79,8 @@ mod tests {
     use tracing_subscriber::fmt::layer;
     use tracing_subscriber::layer::SubscriberExt;
 
-    use super::super::lines::{Lines, no_prefix};
+    use super::super::lines::Lines;
+    use super::super::prefix::Prefix;
     use super::*;
 
     #[derive(Clone, Default)]
@@ -100,7 +101,7 @@ mod tests {
         let (written, limiter) = (Written::default(), Limiter::default());
         let limiter_of_lines = Some(limiter.clone());
         let writer = written.clone();
-        let lines = Lines { writer, prefix: no_prefix, limiter: limiter_of_lines };
+        let lines = Lines { writer, prefix: Prefix::None, limiter: limiter_of_lines };
         let layer = layer().with_writer(lines);
         let subscriber = tracing_subscriber::registry().with(layer);
         let lines = || {

@@ -9,16 +9,17 @@ use tracing::{Level, Metadata};
 use tracing_subscriber::fmt::MakeWriter;
 
 use super::limiter::Limiter;
+use super::prefix::Prefix;
 
 /// How long a line may be, in bytes, before it is cut. Errors may come with a backtrace.
 const LONGEST: usize = 2 * 1024;
 const LONGEST_ERROR: usize = 32 * 1024;
 
-/// Puts lines in order for a writer, each with `prefix` of its level in front.
+/// Puts lines in order for a writer, with what it wants in front.
 #[derive(Debug)]
 pub(super) struct Lines<W> {
     pub(super) writer: W,
-    pub(super) prefix: fn(Level) -> &'static str,
+    pub(super) prefix: Prefix,
     /// `None`: as many as there are.
     pub(super) limiter: Option<Limiter>,
 }
@@ -28,12 +29,8 @@ pub(super) struct Lines<W> {
 pub(super) struct Line<W> {
     /// `None` if it is left out.
     writer: Option<W>,
-    prefix: &'static str,
-    longest: usize,
-}
-
-pub(super) fn no_prefix(_: Level) -> &'static str {
-    ""
+    prefix: Prefix,
+    level: Level,
 }
 
 impl<W: Write + Clone> MakeWriter<'_> for Lines<W> {
@@ -41,15 +38,13 @@ impl<W: Write + Clone> MakeWriter<'_> for Lines<W> {
 
     fn make_writer(&self) -> Line<W> {
         let writer = Some(self.writer.clone());
-        Line { writer, prefix: (self.prefix)(Level::INFO), longest: LONGEST }
+        Line { writer, prefix: self.prefix, level: Level::INFO }
     }
 
     fn make_writer_for(&self, metadata: &Metadata<'_>) -> Line<W> {
-        let level = *metadata.level();
-        let longest = if level == Level::ERROR { LONGEST_ERROR } else { LONGEST };
         let is_admitted = self.limiter.as_ref().is_none_or(|limiter| limiter.admits(metadata));
         let writer = is_admitted.then(|| self.writer.clone());
-        Line { writer, prefix: (self.prefix)(level), longest }
+        Line { writer, prefix: self.prefix, level: *metadata.level() }
     }
 }
 
@@ -57,7 +52,9 @@ impl<W: Write + Clone> MakeWriter<'_> for Lines<W> {
 impl<W: Write> Write for Line<W> {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         if let Some(writer) = &mut self.writer {
-            writer.write_all(&tidy(line, self.prefix, self.longest))?;
+            let longest = if self.level == Level::ERROR { LONGEST_ERROR } else { LONGEST };
+            let (first, next) = (self.prefix.first(self.level), self.prefix.next(self.level));
+            writer.write_all(&tidy(line, first, next, longest))?;
         }
         Ok(line.len())
     }
@@ -68,16 +65,16 @@ impl<W: Write> Write for Line<W> {
 }
 
 /// Escapes what controls terminals, indents all but the first line, and cuts the end off.
-fn tidy(line: &[u8], prefix: &str, longest: usize) -> Vec<u8> {
-    let mut tidy = prefix.as_bytes().to_vec();
-    let text = String::from_utf8_lossy(line.trim_ascii_end());
+fn tidy(line: &[u8], first: &str, next: &str, longest: usize) -> Vec<u8> {
+    let mut tidy = first.as_bytes().to_vec();
+    let text = String::from_utf8_lossy(line.trim_ascii());
     for character in text.chars() {
         if tidy.len() > longest {
             tidy.extend_from_slice(b" ...");
             break;
         }
         match character {
-            '\n' => tidy.extend_from_slice(b"\n    "),
+            '\n' => tidy.extend([b"\n", next.as_bytes(), b"    "].concat()),
             '\t' => tidy.push(b'\t'),
             control if control.is_control() => {
                 tidy.extend(control.escape_default().map(|ascii| ascii as u8));
@@ -92,12 +89,12 @@ fn tidy(line: &[u8], prefix: &str, longest: usize) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     fn tidy(line: &str) -> String {
-        String::from_utf8(super::tidy(line.as_bytes(), "<6>", 30)).unwrap()
+        String::from_utf8(super::tidy(line.as_bytes(), "<6>", "<6>", 30)).unwrap()
     }
 
     #[test]
     fn a_line_cannot_be_taken_for_another() {
-        assert_eq!(tidy("panic\nINFO fine\n"), "<6>panic\n    INFO fine\n");
+        assert_eq!(tidy("panic\nINFO fine\n"), "<6>panic\n<6>    INFO fine\n");
         assert_eq!(tidy("\x1b[2J\r\u{9b}é"), "<6>\\u{1b}[2J\\r\\u{9b}é\n");
     }
 

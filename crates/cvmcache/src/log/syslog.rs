@@ -8,12 +8,11 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use nix::syslog::{Facility, LogFlags, Priority, Severity, openlog, syslog};
-use tracing::Level;
 
 /// Where the system takes lines.
 const SOCKET: &str = "/dev/log";
 
-/// Sends lines that begin with [`prefix`].
+/// Sends lines that begin with [`Prefix::Syslog`](super::prefix::Prefix::Syslog).
 #[derive(Debug)]
 pub(super) struct Syslog<S = fn(Severity, &str)> {
     send: S,
@@ -42,16 +41,6 @@ fn send(severity: Severity, line: &str) {
     let _ = syslog(Priority::new(severity, Facility::LOG_DAEMON), line);
 }
 
-/// What goes in front of a line, to be replaced by what the system wants there.
-pub(super) fn prefix(level: Level) -> &'static str {
-    match level {
-        Level::ERROR => "3",
-        Level::WARN => "4",
-        Level::INFO => "6",
-        _ => "7",
-    }
-}
-
 impl<S: FnMut(Severity, &str)> Write for Syslog<S> {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let text = String::from_utf8_lossy(line);
@@ -73,6 +62,9 @@ impl<S: FnMut(Severity, &str)> Write for Syslog<S> {
 
 #[cfg(test)]
 mod tests {
+    use tracing::Level;
+
+    use super::super::prefix::Prefix;
     use super::*;
 
     #[test]
@@ -86,7 +78,7 @@ mod tests {
             let mut sent = Vec::new();
             let mut syslog =
                 Syslog { send: |severity, line: &str| sent.push((severity, line.to_owned())) };
-            let line = format!("{} INFO 7 lines\n    and more\n", prefix(level));
+            let line = format!("{} INFO 7 lines\n    and more\n", Prefix::Syslog.first(level));
             syslog.write_all(line.as_bytes()).unwrap();
             assert_eq!(sent, [(severity, "INFO 7 lines\n    and more".to_owned())]);
         }

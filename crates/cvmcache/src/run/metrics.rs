@@ -16,6 +16,39 @@ pub(super) use exporter::Exporter;
 
 pub(super) const METRICS: &str = "CVMFS_CACHE_PLUGIN_METRICS";
 
+/// Where metrics are served, as `CVMFS_CACHE_PLUGIN_METRICS` says it: `ADDRESS:PORT`, or a port of the
+/// loopback address.
+///
+/// ```
+/// let address: cvmcache::MetricsAddress = "9469".parse()?;
+/// assert_eq!(address.get().to_string(), "127.0.0.1:9469");
+/// # Ok::<(), cvmcache::InvalidMetricsAddress>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MetricsAddress(SocketAddr);
+
+/// What was to be an address for metrics is none: a name, a port above 65535, or no port at all.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("not an address and a port: use 127.0.0.1:PORT, or [::1]:PORT")]
+pub struct InvalidMetricsAddress;
+
+impl MetricsAddress {
+    /// The address and the port. Port 0 is one that the system chooses.
+    pub fn get(self) -> SocketAddr {
+        self.0
+    }
+}
+
+impl FromStr for MetricsAddress {
+    type Err = InvalidMetricsAddress;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let loopback = |port: u16| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
+        let address = text.parse().ok().or_else(|| text.parse().ok().map(loopback));
+        address.map(Self).ok_or(InvalidMetricsAddress)
+    }
+}
+
 /// Why metrics are not served. Each of them is found before a client is.
 #[derive(Debug, Error)]
 pub(super) enum MetricsError {
@@ -35,23 +68,9 @@ pub(super) enum MetricsError {
 
 /// What is to serve metrics, if the configuration wants it. From now on, they are recorded.
 pub(super) fn prepare(options: &Options) -> Result<Option<Exporter>, Failure> {
-    match options.parse_value::<Address>(METRICS)? {
+    match options.parse_value::<MetricsAddress>(METRICS)? {
         None => Ok(None),
-        Some(Address(address)) => Ok(Some(Exporter::install(address)?)),
-    }
-}
-
-/// An address and a port, or a port on the loopback address.
-#[derive(Debug, PartialEq, Eq)]
-struct Address(SocketAddr);
-
-impl FromStr for Address {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let loopback = |port: u16| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
-        let address = text.parse().ok().or_else(|| text.parse().ok().map(loopback));
-        address.map(Self).ok_or("not an address and a port: use 127.0.0.1:PORT, or [::1]:PORT")
+        Some(MetricsAddress(address)) => Ok(Some(Exporter::install(address)?)),
     }
 }
 
@@ -61,7 +80,7 @@ mod tests {
 
     #[test]
     fn a_port_alone_is_one_of_the_loopback_address() {
-        let address = |text: &str| text.parse::<Address>().map(|Address(it)| it.to_string());
+        let address = |text: &str| text.parse::<MetricsAddress>().map(|it| it.get().to_string());
         assert_eq!(address("9469").as_deref(), Ok("127.0.0.1:9469"));
         assert_eq!(address("0.0.0.0:9469").as_deref(), Ok("0.0.0.0:9469"));
         assert_eq!(address("[::1]:9469").as_deref(), Ok("[::1]:9469"));

@@ -336,14 +336,11 @@ impl Connection {
         subject: Option<Subject>,
         message: ServerMessage,
     ) {
-        if let Some(meters) = meters
-            && let Some(subject) = subject
-        {
-            let outcome = Answered::of(&message);
-            self.answer(message);
+        // The answer is large: it is looked at before it goes, and moved once.
+        let measured = meters.zip(subject).map(|it| (it, Answered::of(&message)));
+        self.answer(message);
+        if let Some(((meters, subject), outcome)) = measured {
             meters.answered(subject, outcome);
-        } else {
-            self.answer(message);
         }
     }
 

@@ -52,8 +52,9 @@ fn watch(socket: OwnedFd, about: &About, output: Output) {
     let mut writer = Writer::start(output);
     let mut panics = 0;
     let limit = loop {
+        let news = receive(&socket);
         let now = SystemTime::now();
-        match receive(&socket) {
+        match news {
             Some(Message::Panic(text)) => {
                 panics += 1;
                 match panics {
@@ -114,7 +115,10 @@ fn tell(socket: &OwnedFd, message: &[u8]) -> nix::Result<usize> {
 /// Lets go of everything that is the plugin's.
 fn isolate(socket: &OwnedFd, keep_stderr: bool) -> io::Result<()> {
     // Signals that are meant for the plugin reach its group or its terminal, too.
-    SigSet::all().thread_block()?;
+    // But gdb, which inherits this, would wait for news of its threads that it is never told.
+    let mut blocked = SigSet::all();
+    blocked.remove(Signal::SIGCHLD);
+    blocked.thread_block()?;
     setsid()?;
     prctl::set_name(c"watchdog")?;
     let null = File::options().read(true).write(true).open("/dev/null")?;

@@ -52,7 +52,7 @@ impl Crashing {
     }
 
     pub fn pid(&self) -> i32 {
-        self.plugin.child.as_ref().expect("it was started").id() as i32
+        self.plugin.pid().as_raw()
     }
 
     pub fn watchdog(&self) -> i32 {

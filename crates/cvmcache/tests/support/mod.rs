@@ -6,6 +6,7 @@ pub mod crashes;
 pub mod plugin;
 pub mod served;
 pub mod sessions;
+pub mod syslog;
 pub mod told_to;
 
 use std::collections::BTreeMap;

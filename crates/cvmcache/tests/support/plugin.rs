@@ -90,9 +90,12 @@ impl Plugin {
         builder.connect(&self.locator()).expect("a session")
     }
 
+    pub fn pid(&self) -> Pid {
+        Pid::from_raw(self.child.as_ref().expect("it was started").id() as i32)
+    }
+
     pub fn signal(&self, signal: Signal) {
-        let child = self.child.as_ref().expect("it was started");
-        kill(Pid::from_raw(child.id() as i32), signal).expect("it has not been waited for");
+        kill(self.pid(), signal).expect("it has not been waited for");
     }
 
     /// Waits for the end by a signal and returns that.

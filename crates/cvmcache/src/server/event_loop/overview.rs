@@ -19,6 +19,10 @@ use crate::service::{SessionReport, UploadReport};
 /// How often levels are told.
 const PERIOD: Duration = Duration::from_secs(2);
 
+/// How often the state of everything is reported, at most. It is long, and of all that is logged the
+/// only thing that is not limited.
+const REPORT_PERIOD: Duration = Duration::from_secs(1);
+
 /// How many sessions and uploads a report names.
 const MAX_SESSIONS: usize = 50;
 const MAX_UPLOADS: usize = 10;
@@ -32,6 +36,7 @@ pub(super) struct Overview {
     is_stuck: bool,
     /// Somebody waits for what the plugin says.
     is_awaited: bool,
+    reported: Option<Instant>,
 }
 
 impl Overview {
@@ -92,8 +97,13 @@ impl EventLoop {
         }
     }
 
-    /// Writes the state of everything to the log.
+    /// Writes the state of everything to the log, unless that has just been done.
     pub(super) fn report(&mut self) {
+        let reported = &mut self.state.overview.reported;
+        if reported.is_some_and(|then| then.elapsed() < REPORT_PERIOD) {
+            return;
+        }
+        *reported = Some(Instant::now());
         self.service.set_clock(self.begun.elapsed());
         let level = self.level();
         info!(

@@ -12,13 +12,22 @@ use nix::unistd::Pid;
 use thiserror::Error;
 
 use super::MAX_FRAMES;
-use crate::service_manager;
 
 /// How long gdb may take. It reads all of the debugging information, and nodes may be busy.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// How much it may say, in bytes.
 const MAX_OUTPUT: u64 = 4 * 1024 * 1024;
+
+/// What a service manager says to the plugin, and to no other program.
+const FOR_THE_PLUGIN: [&str; 6] = [
+    "NOTIFY_SOCKET",
+    "WATCHDOG_USEC",
+    "WATCHDOG_PID",
+    "LISTEN_FDS",
+    "LISTEN_PID",
+    "LISTEN_FDNAMES",
+];
 
 /// There are no stacks from gdb.
 #[derive(Debug, Error)]
@@ -57,7 +66,7 @@ fn ask(process: Pid) -> Result<String, NoStacks> {
         .stderr(sender)
         // It may be a script that starts the real one.
         .process_group(0);
-    for variable in service_manager::VARIABLES {
+    for variable in FOR_THE_PLUGIN {
         command.env_remove(variable);
     }
     let mut child = command.spawn().map_err(|error| match error.kind() {

@@ -1,0 +1,69 @@
+//! The system's log of a process that has a `/dev` of its own.
+
+use std::fs;
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use nix::unistd::geteuid;
+
+use super::plugin::LIMIT;
+
+/// Has what little a plugin needs in `/dev`, and the log in it is the test's.
+const SCRIPT: &str = r#"
+    set -e
+    mount -t tmpfs tmpfs "$1"
+    for name in null zero urandom; do
+        touch "$1/$name"
+        mount --bind "/dev/$name" "$1/$name"
+    done
+    touch "$1/log"
+    mount --bind "$0" "$1/log"
+    mount --move "$1" /dev
+    shift
+    exec "$@"
+"#;
+
+/// Where a process logs that is started with [`Syslog::seen_by`].
+pub struct Syslog {
+    socket: UnixDatagram,
+    path: PathBuf,
+    dev: PathBuf,
+}
+
+impl Syslog {
+    /// Keeps what it needs in `directory`.
+    pub fn new(directory: &Path) -> Self {
+        let (path, dev) = (directory.join("log"), directory.join("dev"));
+        let socket = UnixDatagram::bind(&path).expect("a socket");
+        socket.set_read_timeout(Some(LIMIT)).expect("it can wait");
+        fs::create_dir(&dev).expect("a directory");
+        Self { socket, path, dev }
+    }
+
+    /// The same command, except for its standard descriptors, where this is the system's log.
+    pub fn seen_by(&self, plain: &Command) -> Command {
+        let mut command = Command::new("unshare");
+        command.arg("--mount");
+        if !geteuid().is_root() {
+            command.arg("--map-root-user");
+        }
+        command.args(["sh", "-c", SCRIPT]).args([&self.path, &self.dev]);
+        command.arg(plain.get_program()).args(plain.get_args());
+        let variables = plain.get_envs();
+        command.envs(variables.filter_map(|(key, value)| value.map(|value| (key, value))));
+        command
+    }
+
+    /// What is logged, up to the first line that has `text` in it, which must come.
+    pub fn read_until(&self, text: &str) -> Vec<String> {
+        let mut lines = Vec::new();
+        let mut buffer = [0; 8192];
+        while !lines.last().is_some_and(|line: &String| line.contains(text)) {
+            let len = self.socket.recv(&mut buffer);
+            let len = len.unwrap_or_else(|error| panic!("no {text:?} after {lines:?}: {error}"));
+            lines.push(String::from_utf8_lossy(&buffer[..len]).into_owned());
+        }
+        lines
+    }
+}

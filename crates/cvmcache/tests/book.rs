@@ -18,9 +18,9 @@ fn read(path: &Path) -> String {
 
 /// The pages of the book, and the documents beside it.
 fn documents() -> Vec<PathBuf> {
-    let mut found: Vec<_> = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "fuzz/README.md"]
-        .map(|name| root().join(name))
-        .into();
+    let beside = ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"];
+    let mut found: Vec<_> = beside.map(|name| root().join(name)).into();
+    found.push(root().join("fuzz/README.md"));
     let pages = fs::read_dir(root().join("docs")).expect("a directory");
     found.extend(pages.map(|page| page.expect("an entry").path()));
     found.retain(|path| path.extension().is_some_and(|extension| extension == "md"));

@@ -135,9 +135,13 @@ char *cvmcache_hash_print(const struct cvmcache_hash *h);
 /*
  * All callbacks return an enum cvmcache_status. They are called one at a time, on one thread that
  * the library has started, unless cvmcache_allow_workers() says more. No C++ exception may leave a
- * callback: it would end the process, with a message.
+ * callback, and its thread may not end there: either would end the process, with a message. Nor may it
+ * longjmp() out, of which nobody would know. A child that it forks must exec or _exit.
  *
- * What pointers point to is there until the callback returns.
+ * A number that is no cvmcache_status counts as CVMCACHE_STATUS_UNKNOWN.
+ *
+ * What pointers point to is there until the callback returns. Strings that callbacks set are from
+ * malloc(), or NULL, and end with a zero: they are freed whatever the callback returns.
  */
 struct cvmcache_callbacks {
   /* REFCOUNT. Opens (> 0) or closes (< 0) an object, or (0) looks whether it is there. NOENTRY if
@@ -149,8 +153,8 @@ struct cvmcache_callbacks {
   int (*cvmcache_obj_info)(struct cvmcache_hash *id, struct cvmcache_object_info *info);
 
   /* Always there. Reads *size bytes from offset on, or fewer at the end, and sets *size to how many
-   * they are. OUTOFBOUNDS if offset is larger than the object; one equal to its size reads 0 bytes.
-   * Called only for objects that are there. */
+   * they are, never more. OUTOFBOUNDS if offset is larger than the object; one equal to its size
+   * reads 0 bytes. Called only for objects that are there. */
   int (*cvmcache_pread)(struct cvmcache_hash *id, uint64_t offset, uint32_t *size,
                         unsigned char *buffer);
 
@@ -224,11 +228,13 @@ void cvmcache_process_requests(struct cvmcache_context *ctx, unsigned nworkers);
 void cvmcache_ask_detach(struct cvmcache_context *ctx);
 
 /* Ends the threads, and waits for that, unless it is called in a callback or somebody else is in
- * cvmcache_wait_for() already. The context stays. */
+ * cvmcache_wait_for() already. The context stays. On any thread, but not in signal handlers, since it
+ * waits and takes locks: sigwait() on a thread, instead. */
 void cvmcache_terminate(struct cvmcache_context *ctx);
 
 /* Waits until the threads have ended: by cvmcache_terminate() or, in a plugin that a client has
- * started, with the last mount. Frees the context. */
+ * started, with the last mount; otherwise for ever. Frees the context: what is called with it
+ * afterwards does nothing but complain. Complains in a callback, too. */
 void cvmcache_wait_for(struct cvmcache_context *ctx);
 
 /* The most bytes in a part of an upload, and in a read. */
@@ -248,7 +254,7 @@ void cvmcache_get_session(struct cvmcache_session *session);
 
 cvmcache_option_map *cvmcache_options_init(void);
 
-/* Frees the map. */
+/* Frees the map. Using it afterwards is a mistake that nothing catches. */
 void cvmcache_options_fini(cvmcache_option_map *opts);
 
 /* A map of its own with the same options. */
@@ -275,10 +281,10 @@ void cvmcache_options_free(char *value);
 #define LIBCVMFS_CACHE_HAS_WORKERS 1
 
 /* Says that callbacks may be called on several threads at once: nworkers of
- * cvmcache_process_requests() is how many they are, at most 1024, and 0 is one thread as ever. To be called before
- * that. The environment variable CVMFS_CACHE_PLUGIN_CONCURRENT=yes does the same. The parts of an
- * upload and of a listing, and the changes of one object's references by one session, come one
- * after the other in any case. */
+ * cvmcache_process_requests() is how many they are, at most 1024, and 0 is one thread as ever. To be
+ * called before that. The environment variable CVMFS_CACHE_PLUGIN_CONCURRENT=yes does the same. The
+ * parts of an upload and of a listing, and the changes of one object's references by one session, come
+ * one after the other in any case. */
 void cvmcache_allow_workers(struct cvmcache_context *ctx);
 
 #ifdef __cplusplus

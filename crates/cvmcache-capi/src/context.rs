@@ -35,7 +35,7 @@ pub(crate) struct Context {
 enum Stage {
     Made,
     Listening(Box<Listening>),
-    Running(Running, Log),
+    Running(Running, Arc<Log>),
     /// Somebody waits for its end, or takes the next step.
     Taken,
     Ended,
@@ -199,7 +199,7 @@ impl Context {
     }
 
     /// Waits for the end of the threads, and tells who waits for it, too.
-    fn finish(&self, running: Running, log: Log) {
+    fn finish(&self, running: Running, log: Arc<Log>) {
         if let Err(error) = running.wait() {
             complain(error);
         }
@@ -234,7 +234,7 @@ fn start_listening(shared: &Shared, locator: &OsStr) -> Result<Listening, Failur
     Ok(process::log_meanwhile(|| builder.listen(&locator))?)
 }
 
-fn start_running(listening: Listening, workers: usize) -> Result<(Running, Log), Failure> {
+fn start_running(listening: Listening, workers: usize) -> Result<(Running, Arc<Log>), Failure> {
     let log = process::start_log()?;
     Ok((listening.workers(workers).spawn()?, log))
 }

@@ -5,7 +5,7 @@ use std::env;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, IntoRawFd};
-use std::sync::{Mutex, MutexGuard, Once, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError, Weak};
 
 use cvmcache::{Log, LogReader, Options, OptionsError, Supervisor};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
@@ -119,10 +119,20 @@ pub(crate) fn is_concurrent() -> bool {
 
 /// Starts the log, and has writing to a socket that is closed fail instead of ending the process.
 /// To be called once there will be no fork any more: the log has threads.
-pub(crate) fn start_log() -> Result<Log, OptionsError> {
+///
+/// All contexts share it, and it ends with the last of them.
+pub(crate) fn start_log() -> Result<Arc<Log>, OptionsError> {
+    static LOG: Mutex<Weak<Log>> = Mutex::new(Weak::new());
+
     ignore_broken_pipes();
+    let mut shared = LOG.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(log) = shared.upgrade() {
+        return Ok(log);
+    }
     let reader = if is_supervised() { LogReader::System } else { LogReader::Starter };
-    Log::start(&program(), reader, &settings())
+    let log = Arc::new(Log::start(&program(), reader, &settings())?);
+    *shared = Arc::downgrade(&log);
+    Ok(log)
 }
 
 /// What the plugin goes by in reports.

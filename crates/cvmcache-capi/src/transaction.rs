@@ -1,7 +1,7 @@
 //! An upload, by its number.
 
 use bytes::{Bytes, BytesMut};
-use cvmcache::plugin::{ObjectId, Result};
+use cvmcache::plugin::{Capabilities, ObjectId, Result};
 use cvmcache::{Session, Transaction};
 
 use crate::plugin::Shared;
@@ -33,7 +33,10 @@ impl Transaction for Upload {
     fn commit(mut self: Box<Self>) -> Result<()> {
         self.open = false;
         self.shared.callbacks.commit_txn(&self.session, self.id)?;
-        self.shared.references.add(self.object, 1);
+        // Without counts, nobody gives it back.
+        if self.shared.callbacks.capabilities().contains(Capabilities::REFCOUNT) {
+            self.shared.references.add(self.object, 1);
+        }
         Ok(())
     }
 }

@@ -74,3 +74,7 @@ pub const MIN_MAX_OBJECT_SIZE: u32 = 4 * 1024;
 
 /// The largest `max_object_size` that the client accepts in a handshake, in bytes.
 pub const MAX_MAX_OBJECT_SIZE: u32 = 512 * 1024;
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

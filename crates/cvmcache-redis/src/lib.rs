@@ -34,3 +34,7 @@ pub use plugin::RedisCache;
 #[cfg(test)]
 #[path = "../tests/support/mod.rs"]
 mod servers;
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

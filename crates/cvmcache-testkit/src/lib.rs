@@ -33,3 +33,7 @@ pub use process::{ParseCommandError, PluginCommand, PluginProcess, StartError};
 pub use suite::{
     Case, CaseResult, Failure, Kind, Outcome, Report, Suite, SuiteError, Target, check,
 };
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -100,7 +100,8 @@ pub use service_manager::{ServiceManager, ServiceManagerError};
 pub use session::Session;
 pub use supervisor::{Supervisor, SupervisorError};
 
-// The plugin in the README is compiled with the tests.
+// The plugins in the READMEs are compiled with the tests.
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]
+#[doc = include_str!("../README.md")]
 struct Readme;

@@ -7,5 +7,6 @@ mod api;
 mod conformance;
 mod install;
 mod memory;
+mod odd;
 mod processes;
 mod symbols;

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use cvmcache_testkit::{PluginCommand, Suite};
@@ -21,7 +21,7 @@ const LONG: [&str; 5] = [
 ];
 
 /// How long anything may take that takes a few seconds alone.
-const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// One at a time: they are the slowest of all tests, and would only slow each other down.
 static TURN: Mutex<()> = Mutex::new(());
@@ -52,9 +52,11 @@ fn functions_lose_no_memory() {
     run(&mut command, "valgrind");
 }
 
-/// Runs cases against a plugin under valgrind, which then has to end with nothing to say.
-fn runs_clean(source: &str, suite: Suite) {
-    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+/// How to start a plugin under valgrind, and the right to do so as long as it is kept. The plugin
+/// exits with [`FOUND`] if there was something.
+pub(crate) fn under_valgrind(source: &str) -> (MutexGuard<'static, ()>, PluginCommand) {
+    let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    run(Command::new("valgrind").arg("--version"), "valgrind");
     let mut words = valgrind();
     words.push(program(source, Library::Shared).display().to_string());
     words.push("{conf}".to_owned());
@@ -62,10 +64,14 @@ fn runs_clean(source: &str, suite: Suite) {
         .expect("no zero bytes")
         .parse()
         .expect("a command");
-    let plugin = command.option("CVMFS_CACHE_PLUGIN_SIZE", "100").patience(PATIENCE).start();
-    let mut plugin = plugin.unwrap_or_else(|error| {
-        panic!("{error}; is the Debian package valgrind installed?");
-    });
+    (turn, command.patience(PATIENCE))
+}
+
+/// Runs cases against a plugin under valgrind, which then has to end with nothing to say.
+fn runs_clean(source: &str, suite: Suite) {
+    let (_turn, command) = under_valgrind(source);
+    let command = command.option("CVMFS_CACHE_PLUGIN_SIZE", "100");
+    let mut plugin = command.start().expect("it starts");
     let suite = suite.may_evict(true).timeout(PATIENCE);
     suite.run(plugin.locator().clone()).expect("it lets clients in").assert_good();
     kill(Pid::from_raw(plugin.pid().cast_signed()), Signal::SIGTERM).expect("it runs");

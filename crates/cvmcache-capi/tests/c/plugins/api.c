@@ -2,6 +2,7 @@
  * exits with the number of it. The argument is a directory to write to. */
 #define _POSIX_C_SOURCE 200809L
 
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -223,6 +224,32 @@ static void contexts(const char *directory) {
   cvmcache_get_session(NULL);
 }
 
+static void *terminate(void *context) {
+  cvmcache_terminate(context);
+  return NULL;
+}
+
+/* Two at once; each is ended by another thread, while it is waited for or before. */
+static void threads(const char *directory) {
+  struct cvmcache_callbacks table = all();
+  struct cvmcache_context *context[2];
+  pthread_t thread[2];
+  char locator[4096];
+  int i;
+  for (i = 0; i < 2; i++) {
+    context[i] = cvmcache_init(&table);
+    snprintf(locator, sizeof locator, "unix=%s/socket%d", directory, i);
+    HOLDS(cvmcache_listen(context[i], locator));
+    cvmcache_process_requests(context[i], 0);
+  }
+  for (i = 0; i < 2; i++) {
+    HOLDS(pthread_create(&thread[i], NULL, terminate, context[i]) == 0);
+    cvmcache_wait_for(context[i]);
+    HOLDS(cvmcache_max_object_size(context[i]) == 0);
+    pthread_join(thread[i], NULL);
+  }
+}
+
 int main(int argc, char **argv) {
   if (argc != 2) return 100;
   cvmcache_init_global();
@@ -230,6 +257,7 @@ int main(int argc, char **argv) {
   hashes();
   options(argv[1]);
   contexts(argv[1]);
+  threads(argv[1]);
   cvmcache_cleanup_global();
   return wrong;
 }

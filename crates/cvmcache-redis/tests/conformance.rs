@@ -36,8 +36,8 @@ fn with_a_password_and_a_key() {
 
 #[test]
 fn with_repositories_kept_apart() {
-    let command = command(&RedisServer::start().url());
-    conforms(command.option("CVMFS_CACHE_PLUGIN_REDIS_PER_REPOSITORY", "on"));
+    let server = RedisServer::start();
+    conforms(command(&server.url()).option("CVMFS_CACHE_PLUGIN_REDIS_PER_REPOSITORY", "on"));
 }
 
 #[test]

@@ -52,9 +52,9 @@ impl Killed {
         let mut server = server.start();
         let plugin = start(&server.url());
         let mut client = connect(&plugin, "test.cern.ch:c");
-        store(&mut client, OPEN).unwrap();
-        store(&mut client, CLOSED).unwrap();
-        close(&mut client, CLOSED).unwrap();
+        store(&mut client, OPEN).expect("it is stored");
+        store(&mut client, CLOSED).expect("it is stored");
+        close(&mut client, CLOSED).expect("it is open");
         with_jobs(&plugin, |jobs| {
             for _ in 0..2 {
                 server.kill();

@@ -1,8 +1,9 @@
 //! What the plugin makes of a server: 128 KiB reads, 32 at a time, of the redis crate alone on one
-//! connection, of the plugin in this process, and of a client of the plugin.
+//! connection, of the plugin in this process with and without a key file, and of a client of the
+//! plugin.
 //!
-//! `cargo bench -p cvmcache-redis`; one run compares all three, since absolute times differ between
-//! machines and hours.
+//! `cargo bench -p cvmcache-redis`; one run compares all of them, since absolute times differ between
+//! machines and hours. docs/redis.md has what came of it, and what else was tried.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,7 +14,7 @@ use criterion::{Criterion, SamplingMode, Throughput, criterion_group, criterion_
 use cvmcache::client::{Client, NewUpload, Ticket};
 use cvmcache::plugin::{Data, HashAlgorithm, NewObject, ObjectId};
 use cvmcache::{CachePlugin, Server, Session};
-use cvmcache_redis::{Config, RedisCache};
+use cvmcache_redis::{Config, RedisCache, Secret};
 use futures_util::future::join_all;
 use redis::aio::MultiplexedConnection;
 use support::RedisServer;
@@ -28,24 +29,46 @@ const IN_FLIGHT: u64 = 32;
 const FIELD: u64 = 32 * 1024;
 const ID: ObjectId = ObjectId::new(HashAlgorithm::Sha1, [1; 20]);
 
+/// What a cache with a key file has on the same server.
+const KEYED: &str = "keyed";
+
 /// Where the read with this number begins: all over the object.
 fn offset(number: u64) -> u64 {
     number * 7 % (OBJECT / u64::from(READ)) * u64::from(READ)
 }
 
-fn cache(server: &RedisServer) -> RedisCache {
-    RedisCache::new(Config::new(&server.url()).expect("a URL")).expect("a cache")
+fn config(server: &RedisServer) -> Config {
+    Config::new(&server.url()).expect("a URL")
+}
+
+fn cache(config: Config) -> RedisCache {
+    RedisCache::new(config).expect("a cache")
+}
+
+/// A cache with a key file, beside the one without.
+fn keyed(server: &RedisServer) -> RedisCache {
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(file.path(), [7; 32]).expect("a key");
+    let mut config = config(server);
+    config.prefix = KEYED.parse().expect("a prefix");
+    config.secret = Some(Secret::from_file(file.path()).expect("a key file"));
+    cache(config)
+}
+
+fn store(plugin: &RedisCache, session: &Session) {
+    let mut upload = plugin.begin(session, NewObject::new(ID)).expect("an upload");
+    for _ in 0..OBJECT / (256 * 1024) {
+        upload.write(vec![7; 256 * 1024].into()).expect("a part");
+    }
+    upload.commit().expect("an object");
 }
 
 fn reading(c: &mut Criterion) {
     let server = RedisServer::start();
     let session = Session::new(1, "bench.cern.ch:1");
-    let plugin = cache(&server);
-    let mut upload = plugin.begin(&session, NewObject::new(ID)).expect("an upload");
-    for _ in 0..OBJECT / (256 * 1024) {
-        upload.write(vec![7; 256 * 1024].into()).expect("a part");
-    }
-    upload.commit().expect("an object");
+    let (plugin, keyed) = (cache(config(&server)), keyed(&server));
+    store(&plugin, &session);
+    store(&keyed, &session);
 
     let mut group = c.benchmark_group("read_128k_32_in_flight");
     group.throughput(Throughput::Bytes(READ.into()));
@@ -55,9 +78,13 @@ fn reading(c: &mut Criterion) {
     group.bench_function("redis_crate_hmget", |b| b.iter_custom(|count| raw.fields(count)));
     group.bench_function("redis_crate_getrange", |b| b.iter_custom(|count| raw.range(count)));
     group.bench_function("plugin", |b| b.iter_custom(|count| in_process(&plugin, &session, count)));
+    group.bench_function("plugin_with_key", |b| {
+        b.iter_custom(|count| in_process(&keyed, &session, count));
+    });
     let directory = tempfile::tempdir().expect("a directory");
     let locator = format!("unix={}/socket", directory.path().display()).parse().expect("a locator");
-    let running = Server::builder(cache(&server)).listen(&locator).expect("a socket").spawn();
+    let running =
+        Server::builder(cache(config(&server))).listen(&locator).expect("a socket").spawn();
     let running = running.expect("a server");
     let mut client = Client::connect(&locator, "bench.cern.ch:1").expect("a session");
     client.store(NewUpload::new(ID), Vec::new()).expect("it is there");

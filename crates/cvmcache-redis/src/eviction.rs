@@ -32,7 +32,7 @@ impl Store {
                 // What was pinned when it was asked may have been closed since.
                 Admission::Never if !asked => {
                     asked = true;
-                    self.flush().await?;
+                    self.settle().await?;
                     self.sum().await?;
                 }
                 Admission::Full { .. } | Admission::Never => return Err(Status::NoSpace),
@@ -45,9 +45,38 @@ impl Store {
         if self.budget().could_hold(size) {
             return Ok(());
         }
-        self.flush().await?;
+        self.settle().await?;
         self.sum().await?;
         if self.budget().could_hold(size) { Ok(()) } else { Err(Status::NoSpace) }
+    }
+
+    /// Sees to it that what nobody holds any more is not counted as pinned: what is closed here, and
+    /// what instances held that are dead.
+    pub(crate) async fn settle(self: &Arc<Self>) -> Result<(), Failure> {
+        self.flush().await?;
+        let mut shards = self.shards_with_dead().await?;
+        // Who had much open is not let go of in one go. The next time goes on.
+        for _ in 0..REAP_ROUNDS {
+            if shards.is_empty() {
+                break;
+            }
+            let reaped = self.on_shards::<bool>(shards, |scripts, shard| scripts.reap(shard)).await;
+            // What a server that takes no changes keeps is counted.
+            let Ok(more) = reaped else { break };
+            shards = more.into_iter().filter_map(|(shard, more)| more.then_some(shard)).collect();
+        }
+        Ok(())
+    }
+
+    /// The shards in which the lease of an instance has ended.
+    async fn shards_with_dead(&self) -> Result<Vec<Shard>, Failure> {
+        let now = self.clock.now() / 1000;
+        let mut pipeline = redis::pipe();
+        for shard in Shard::all() {
+            pipeline.cmd("ZCOUNT").arg(self.keys.alive(shard)).arg("-inf").arg(now);
+        }
+        let dead: Vec<u64> = self.link.pipeline(&pipeline).await?;
+        Ok(Shard::all().zip(dead).filter_map(|(shard, dead)| (dead > 0).then_some(shard)).collect())
     }
 
     /// What all objects take, as the server has it.
@@ -109,6 +138,12 @@ impl Store {
         Ok(if freed == 0 { Shrunk::Done { used: self.sum().await?.used } } else { Shrunk::More })
     }
 
+    /// How many steps of shrinking a cache can need, even if others evict half of what each step has
+    /// chosen.
+    pub(crate) fn shrink_steps(&self) -> u64 {
+        2 * (self.budget().limit() / STEP + 2)
+    }
+
     /// One step of a clean-up in the background. False if there is no more to do.
     pub(crate) async fn clean_up_step(self: &Arc<Self>) -> Result<bool, Failure> {
         self.sum().await?;
@@ -161,6 +196,9 @@ pub(crate) enum Shrunk {
 /// How many objects of each kind each shard tells in the first round and in the last ones.
 const FIRST_ROUND: usize = 4;
 const LAST_ROUND: usize = 64;
+
+/// How many times a hundred objects of a shard are let go of for one request.
+const REAP_ROUNDS: usize = 32;
 
 /// How many bytes are evicted in one go, so that others who evict get their turn.
 const STEP: u64 = 64 * 1024 * 1024;

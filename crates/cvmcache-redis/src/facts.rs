@@ -50,6 +50,7 @@ impl Facts {
     pub(crate) fn encode(&self, id: &ObjectId, seal: &Seal) -> Vec<u8> {
         let description = self.description.as_deref();
         let mut bytes = Vec::with_capacity(self.encoded_len());
+        bytes.push(seal.format());
         // The numbers of the wire are 0 to 2.
         bytes.push(self.object_type.to_wire() as u8);
         bytes.push(description.is_some().into());
@@ -68,7 +69,8 @@ impl Facts {
         if !is_same(&seal.facts(id, body), check) {
             return None;
         }
-        let (&[object_type, described], rest) = body.split_first_chunk()?;
+        let (&[format, object_type, described], rest) = body.split_first_chunk()?;
+        (format == seal.format()).then_some(())?;
         let (size, rest) = rest.split_first_chunk()?;
         let (chunk, rest) = rest.split_first_chunk()?;
         let (per_segment, description) = rest.split_first_chunk()?;
@@ -184,7 +186,7 @@ impl Shape {
 const MAX_SIZE: u64 = 1 << 50;
 
 /// What facts take before the description.
-const HEADER: usize = 1 + 1 + 8 + 4 + 4;
+const HEADER: usize = 1 + 1 + 1 + 8 + 4 + 4;
 
 #[cfg(test)]
 mod tests {

@@ -45,6 +45,11 @@ impl Keys {
         self.shard(shard, "pinned")
     }
 
+    /// When the leases of instances end.
+    pub(crate) fn alive(&self, shard: Shard) -> String {
+        self.shard(shard, "alive")
+    }
+
     /// A segment of an object's data.
     pub(crate) fn segment(&self, id: &ObjectId, number: u64) -> String {
         self.shard(Shard::of(id), &format!("d:{id}:{number}"))

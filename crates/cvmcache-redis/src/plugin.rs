@@ -126,17 +126,17 @@ impl CachePlugin for RedisCache {
 
     fn info(&self, _session: &Session) -> Result<CacheInfo> {
         let sum = self.store.link.wait(async {
-            self.store.flush().await?;
+            self.store.settle().await?;
             self.store.sum().await
         })?;
         Ok(self.store.budget().info(sum))
     }
 
-    /// Others evict between two steps, and what they store meanwhile could keep this going for ever,
-    /// so it ends after as many steps as a cache of this size can need.
+    /// What others store between two steps could keep this going for ever, so it ends after as many
+    /// steps as a cache of this size can need.
     fn shrink(&self, _session: &Session, target: u64) -> Result<u64> {
         let mut evicted = false;
-        loop {
+        for _ in 0..self.store.shrink_steps() {
             match self.store.link.wait(self.store.shrink_step(target))? {
                 Shrunk::Done { used } => return Ok(used),
                 Shrunk::More => {
@@ -147,6 +147,7 @@ impl CachePlugin for RedisCache {
                 }
             }
         }
+        Ok(self.store.link.wait(self.store.sum())?.used)
     }
 
     fn list(&self, _session: &Session, object_type: ObjectType) -> Result<Listing> {

@@ -38,6 +38,7 @@ pub(crate) struct Scripts {
     leave: Script,
     look: Script,
     page: Script,
+    reap: Script,
     release: Script,
     renew: Script,
 }
@@ -74,6 +75,7 @@ impl Scripts {
             leave: script!("leave"),
             look: script!("look", only reads),
             page: script!("page", only reads),
+            reap: script!("reap"),
             release: script!("release"),
             renew: script!("renew"),
         }
@@ -157,6 +159,11 @@ impl Scripts {
         let mut call = self.call(&self.page, shard);
         call.arg(object_type).arg(cursor);
         call
+    }
+
+    /// Returns whether there may be more to let go of: `bool`.
+    pub(crate) fn reap(&self, shard: Shard) -> ScriptInvocation<'_> {
+        self.call(&self.reap, shard)
     }
 
     /// Returns nothing: `()`.

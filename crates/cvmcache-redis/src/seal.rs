@@ -1,21 +1,32 @@
 //! Whether what the server returns is what was stored: checks of chunks, facts and breadcrumbs.
 //!
-//! A check is the beginning of a keyed BLAKE3 hash over the data and all that says where it belongs.
-//! With the secret of a key file, whoever can write to the server but does not know it cannot make
-//! one. Without, the key is published below, and checks tell accidents only.
+//! A check is made over the data and all that says where it belongs. With the secret of a key file,
+//! it is the beginning of a keyed BLAKE3 hash: whoever can write to the server but does not know the
+//! secret cannot make one. Without, checks tell accidents only, and are XXH3, which costs a fraction
+//! of that. What is stored says which of the two it has, see [`Seal::format`].
 
 use cvmcache::plugin::ObjectId;
+use twox_hash::xxhash3_128::Hasher as Xxh3;
 
 /// How long a check is, in bytes.
 pub(crate) const CHECK: usize = 16;
 
 pub(crate) type Check = [u8; CHECK];
 
-/// Makes checks with a key.
+/// Makes checks.
 #[derive(Clone)]
-pub(crate) struct Seal {
-    key: [u8; 32],
+pub(crate) enum Seal {
+    /// Of what anybody may have stored.
+    Open,
+    /// With a key that only those have who may store.
+    Keyed([u8; 32]),
 }
+
+/// What stands in front of facts.
+pub(crate) type Format = u8;
+
+const OPEN: Format = 0x11;
+const KEYED: Format = 0x12;
 
 /// What is checked, so that one kind of data never passes for another.
 #[derive(Clone, Copy)]
@@ -26,13 +37,36 @@ enum Kind {
 }
 
 impl Seal {
-    /// Checks with a secret, or with a published key.
+    /// Checks with a secret, or for accidents.
     pub(crate) fn new(secret: Option<&[u8]>) -> Self {
-        let key = match secret {
-            Some(secret) => blake3::derive_key("cvmcache-redis 1 secret of a key file", secret),
-            None => blake3::derive_key("cvmcache-redis 1 published key", b""),
-        };
-        Self { key }
+        secret.map_or(Self::Open, |secret| {
+            Self::Keyed(blake3::derive_key("cvmcache-redis 1 secret of a key file", secret))
+        })
+    }
+
+    /// What says which checks are used. Other checks have other numbers, and so must any other way to
+    /// store an object.
+    pub(crate) const fn format(&self) -> Format {
+        match self {
+            Self::Open => OPEN,
+            Self::Keyed(_) => KEYED,
+        }
+    }
+
+    /// Why facts are not taken for what was stored, in words.
+    pub(crate) fn complaint(&self, facts: &[u8]) -> &'static str {
+        match (self, facts.first()) {
+            (Self::Open, Some(&KEYED)) => {
+                "a plugin with a key file has stored it; give all plugins the same key file"
+            }
+            (Self::Keyed(_), Some(&OPEN)) => {
+                "a plugin without a key file has stored it; give all plugins the same key file"
+            }
+            (Self::Open, _) => "its facts are not those that were stored",
+            (Self::Keyed(_), _) => {
+                "its facts are not those that were stored, or not with the same key file"
+            }
+        }
     }
 
     /// The check of a chunk of an object: `number` is its place, counted in chunks of `chunk_len`
@@ -56,14 +90,23 @@ impl Seal {
         self.check(Kind::Breadcrumb, blake3::hash(repository).as_bytes(), bytes)
     }
 
-    /// The place goes behind the bytes: the hash is fastest over data that begins with its first
-    /// byte. Each kind has places of one length, so nothing can be taken for something else.
+    /// Each kind has places of one length, so nothing can be taken for something else.
     fn check(&self, kind: Kind, place: &[u8], bytes: &[u8]) -> Check {
-        let mut hasher = blake3::Hasher::new_keyed(&self.key);
-        hasher.update(bytes).update(place).update(&[kind as u8]);
-        let mut check = [0; CHECK];
-        hasher.finalize_xof().fill(&mut check);
-        check
+        match self {
+            Self::Open => {
+                let place = Xxh3::oneshot_with_seed(kind as u64, place);
+                // Half of it is as good a seed as all of it.
+                Xxh3::oneshot_with_seed(place as u64, bytes).to_le_bytes()
+            }
+            Self::Keyed(key) => {
+                let mut hasher = blake3::Hasher::new_keyed(key);
+                // The hash is fastest over data that begins with its first byte.
+                hasher.update(bytes).update(place).update(&[kind as u8]);
+                let mut check = [0; CHECK];
+                hasher.finalize_xof().fill(&mut check);
+                check
+            }
+        }
     }
 }
 
@@ -118,6 +161,21 @@ mod tests {
         checks.sort_unstable();
         checks.dedup();
         assert_eq!(checks.len(), count);
+    }
+
+    #[test]
+    fn of_what_others_have_stored_it_is_said_what_differs() {
+        let seals = [Seal::new(None), Seal::new(Some(&[7; 32]))];
+        let [by_open, by_keyed] = [0, 1].map(|n: usize| [seals[n].format(), 0]);
+        for (seal, facts, says) in [
+            (&seals[0], &by_keyed[..], "a plugin with a key file"),
+            (&seals[1], &by_open, "a plugin without a key file"),
+            (&seals[0], &by_open, "not those that were stored"),
+            (&seals[1], &by_keyed, "or not with the same key file"),
+            (&seals[1], b"", "or not with the same key file"),
+        ] {
+            assert!(seal.complaint(facts).contains(says), "{says}");
+        }
     }
 
     #[test]

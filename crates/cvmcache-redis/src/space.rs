@@ -71,6 +71,10 @@ impl Budget {
         }
     }
 
+    pub(crate) fn limit(&self) -> u64 {
+        self.limit
+    }
+
     /// Reserves bytes for an upload, if they fit.
     pub(crate) fn admit(&mut self, bytes: u64, now: Instant) -> Admission {
         let is_old = |asked: Instant| now.duration_since(asked) > Self::MAX_AGE;

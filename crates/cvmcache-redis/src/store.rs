@@ -166,7 +166,8 @@ impl Store {
 
     /// Removes an object whose facts are not what was stored.
     pub(crate) async fn drop_forged(&self, id: &ObjectId, seen: &[u8]) -> Result<(), Failure> {
-        tracing::warn!(%id, "the facts of an object are not those that were stored, dropping it");
+        let reason = self.seal.complaint(seen);
+        tracing::warn!(%id, %reason, "dropping an object that cannot be trusted");
         self.drop_object(id, seen).await
     }
 

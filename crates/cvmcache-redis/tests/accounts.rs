@@ -101,8 +101,6 @@ fn the_accounts_are_those_of_a_recount_after_any_history() {
     let seed = fastrand::u64(..);
     println!("seed {seed}");
     let mut config = config(&server);
-    // However slow this machine is just now, nobody is given up.
-    config.lease = std::time::Duration::from_secs(60);
     // So small that they evict each other's objects all the time.
     config.size = 8 * 1024 * 1024;
     let instances: Vec<_> = (0..3).map(|_| with(config.clone())).collect();

@@ -35,6 +35,12 @@ fn with_a_password_and_a_key() {
 }
 
 #[test]
+fn with_repositories_kept_apart() {
+    let server = RedisServer::start();
+    conforms(command(&server.url()).option("CVMFS_CACHE_PLUGIN_REDIS_PER_REPOSITORY", "on"));
+}
+
+#[test]
 fn with_tls() {
     let certificates = Certificates::new().mutual();
     let server = Setup::new().tls(&certificates).start();

@@ -6,55 +6,65 @@ mod support;
 
 use cvmcache::client::Client;
 use cvmcache::plugin::{Breadcrumb, ObjectType, Status};
+use cvmcache_testkit::PluginProcess;
 use redis::cmd;
 
 use plugin::{close, command, connect, finally, object, open, read, start, store, with_jobs};
-use support::{RedisCluster, RedisServer, Setup, eventually};
+use support::{RedisServer, Setup, eventually};
 
 #[test]
 fn a_server_that_is_killed_and_comes_back_empty_has_lost_its_objects_and_nothing_else() {
-    let mut server = Setup::new().tcp().start();
-    let plugin = start(&server.url());
-    let mut client = connect(&plugin, "test.cern.ch:c");
-    store(&mut client, 1001).unwrap();
-    store(&mut client, 1002).unwrap();
-    close(&mut client, 1002).unwrap();
-    with_jobs(&plugin, |jobs| {
-        for _ in 0..2 {
-            server.kill();
-            jobs.notice();
-            server.restart();
-            jobs.are_good_again();
-        }
-    });
-    for n in [1001, 1002] {
-        assert_eq!(finally(|| read(&mut client, n)), Err(Status::NoEntry));
-        assert_eq!(open(&mut client, n), Err(Status::NoEntry));
-        store(&mut client, n).unwrap();
-        read(&mut client, n).unwrap();
+    let mut killed = Killed::twice(&Setup::new().tcp());
+    let client = &mut killed.client;
+    for n in [OPEN, CLOSED] {
+        assert_eq!(finally(|| read(client, n)), Err(Status::NoEntry));
+        assert_eq!(open(client, n), Err(Status::NoEntry));
+        store(client, n).unwrap();
+        read(client, n).unwrap();
     }
-    client.quit().unwrap();
+    killed.client.quit().unwrap();
 }
 
 #[test]
 fn a_server_that_is_killed_and_comes_back_with_its_data_serves_what_it_had() {
-    let mut server = Setup::new().persistent().start();
-    let plugin = start(&server.url());
-    let mut client = connect(&plugin, "test.cern.ch:c");
-    store(&mut client, 1001).unwrap();
-    store(&mut client, 1002).unwrap();
-    close(&mut client, 1002).unwrap();
-    with_jobs(&plugin, |jobs| {
-        server.kill();
-        jobs.notice();
-        server.restart();
-        jobs.are_good_again();
-    });
-    // Open all the time, and not.
-    finally(|| read(&mut client, 1001)).unwrap();
-    open(&mut client, 1002).unwrap();
-    read(&mut client, 1002).unwrap();
-    client.quit().unwrap();
+    let mut killed = Killed::twice(&Setup::new().persistent());
+    let client = &mut killed.client;
+    finally(|| read(client, OPEN)).unwrap();
+    open(client, CLOSED).unwrap();
+    read(client, CLOSED).unwrap();
+    killed.client.quit().unwrap();
+}
+
+/// Two objects, one of which stays open.
+const OPEN: u64 = 1001;
+const CLOSED: u64 = 1002;
+
+/// A server that has been killed and started again while clients worked with it, the plugin, and a
+/// client of it that stored both objects before.
+struct Killed {
+    client: Client,
+    _plugin: PluginProcess,
+    _server: RedisServer,
+}
+
+impl Killed {
+    fn twice(server: &Setup) -> Self {
+        let mut server = server.start();
+        let plugin = start(&server.url());
+        let mut client = connect(&plugin, "test.cern.ch:c");
+        store(&mut client, OPEN).expect("it is stored");
+        store(&mut client, CLOSED).expect("it is stored");
+        close(&mut client, CLOSED).expect("it is open");
+        with_jobs(&plugin, |jobs| {
+            for _ in 0..2 {
+                server.kill();
+                jobs.notice();
+                server.restart();
+                jobs.are_good_again();
+            }
+        });
+        Self { client, _plugin: plugin, _server: server }
+    }
 }
 
 #[test]
@@ -303,43 +313,34 @@ fn what_a_plugin_that_died_had_open_can_be_evicted_when_its_lease_is_over() {
 }
 
 #[test]
-fn a_cluster_may_lose_a_server_and_get_it_back() {
-    let mut cluster = RedisCluster::with(&Setup::new().persistent());
-    let plugin = start(&cluster.url());
-    let mut client = connect(&plugin, "test.cern.ch:c");
-    for n in 1000..1030 {
-        store(&mut client, n).unwrap();
-    }
-    with_jobs(&plugin, |jobs| {
-        for n in 0..2 {
-            cluster.servers[n].kill();
-            jobs.notice();
-            cluster.servers[n].restart();
-            cluster.wait();
-            jobs.are_good_again();
-        }
-    });
-    for n in 1000..1030 {
-        eventually("it is there", || read(&mut client, n).is_ok());
-    }
+fn a_plugin_that_drops_what_one_without_its_key_has_stored_says_so() {
+    let server = RedisServer::start();
+    let key = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(key.path(), [7; 32]).unwrap();
+    let file = "CVMFS_CACHE_PLUGIN_REDIS_KEYFILE";
+    let keyed = command(&server.url()).option(file, key.path().display().to_string());
+    let (open_plugin, keyed) = (start(&server.url()), keyed.start().unwrap());
+    let mut client = connect(&open_plugin, "test.cern.ch:c");
+    store(&mut client, 3).unwrap();
+    let mut other = connect(&keyed, "test.cern.ch:o");
+    assert_eq!(open(&mut other, 3), Err(Status::NoEntry));
+    eventually("the log says why", || keyed.log().contains("a plugin without a key file"));
 }
 
 #[test]
-fn slots_of_a_cluster_may_move_while_clients_work() {
-    let cluster = RedisCluster::start();
-    let plugin = start(&cluster.url());
+fn what_a_plugin_that_died_had_open_is_not_counted_as_pinned_when_its_lease_is_over() {
+    let server = RedisServer::start();
+    let lease = "CVMFS_CACHE_PLUGIN_REDIS_LEASE";
+    let plugin = command(&server.url()).option(lease, "6").start().unwrap();
+    let other = start(&server.url());
     let mut client = connect(&plugin, "test.cern.ch:c");
-    for n in 1000..1010 {
-        store(&mut client, n).unwrap();
+    let mut observer = connect(&other, "test.cern.ch:o");
+    for n in 0..20 {
+        store(&mut client, 5 * n + 3).unwrap();
     }
-    with_jobs(&plugin, |jobs| {
-        for n in 1000..1004 {
-            let shard = format!("{{{}}}", &object(n).0.to_string()[..2]);
-            cluster.move_slot(&shard, (cluster.owner(&shard) + 1) % 3);
-            jobs.are_good_again();
-        }
-    });
-    for n in 1000..1010 {
-        finally(|| read(&mut client, n)).unwrap();
-    }
+    assert!(observer.info().unwrap().pinned_bytes > 20 * 70_000);
+    drop(plugin);
+    // Nobody evicts anything, or holds anything there.
+    eventually("nothing is pinned", || observer.info().unwrap().pinned_bytes == 0);
+    assert!(observer.info().unwrap().used_bytes > 20 * 70_000);
 }

@@ -8,7 +8,7 @@ use std::sync::Barrier;
 use std::thread;
 use std::time::Duration;
 
-use cache::{Instance, PART, config, content, id, instance, keys, with};
+use cache::{Instance, PART, config, content, id, instance, keys, restless, with};
 use cvmcache::client::{Client, NewUpload};
 use cvmcache::plugin::*;
 use cvmcache_testkit::PluginCommand;
@@ -39,7 +39,7 @@ fn what_one_instance_stores_all_others_see_at_once() {
 #[test]
 fn what_a_living_instance_holds_nobody_evicts() {
     let server = RedisServer::start();
-    let (a, b) = (instance(&server), instance(&server));
+    let (a, b) = (restless(&server), restless(&server));
     let data = content(1, 100_000);
     a.store(id(1, 1), &data).unwrap();
     a.leave(id(1, 2), &data);
@@ -117,7 +117,7 @@ fn an_instance_that_is_killed_loses_its_pins_when_its_lease_ends_and_not_before(
 #[test]
 fn an_instance_that_was_given_up_holds_again_what_is_still_there() {
     let server = RedisServer::start();
-    let a = instance(&server);
+    let a = restless(&server);
     let data = content(1, 1000);
     a.store(id(1, 1), &data).unwrap();
     a.store(id(2, 1), &data).unwrap();

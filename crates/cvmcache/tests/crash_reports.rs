@@ -163,8 +163,8 @@ fn a_debugger_hears_of_its_children_and_not_of_who_ends_the_service() {
 /// Starts it where gdb is this script.
 fn start_with_gdb(f: &mut Crashing, script: &str) {
     let gdb = f.plugin.path("gdb");
-    fs::write(&gdb, format!("#!/bin/sh\nPATH=/usr/bin:/bin\n{script}")).unwrap();
-    fs::set_permissions(&gdb, fs::Permissions::from_mode(0o755)).unwrap();
+    fs::write(&gdb, format!("#!/bin/sh\nPATH=/usr/bin:/bin\n{script}")).expect("a file");
+    fs::set_permissions(&gdb, fs::Permissions::from_mode(0o755)).expect("a file");
     let mut command = f.command("");
     command.env("PATH", f.plugin.directory.path());
     f.spawn(&mut command);

@@ -329,7 +329,21 @@ fn a_cluster_serves() {
 #[test]
 fn a_cluster_serves_while_its_slots_move() {
     let cluster = RedisCluster::start();
-    let link = linked(&config(&cluster.url(), LONG));
+    serves_while_slots_move(&cluster, &linked(&config(&cluster.url(), LONG)));
+}
+
+#[test]
+fn a_cluster_with_tls_serves_while_its_slots_move() {
+    let certificates = Certificates::new().mutual();
+    let cluster = RedisCluster::with(&Setup::new().tls(&certificates));
+    let (own, key) = (certificates.path("client"), certificates.key_path("client"));
+    let tls = Tls::new(Some(&certificates.path("ca")), Some((&own, &key))).unwrap();
+    let link = linked(&Config { tls: Some(tls), ..config(&cluster.url(), LONG) });
+    link.serves();
+    serves_while_slots_move(&cluster, &link);
+}
+
+fn serves_while_slots_move(cluster: &RedisCluster, link: &Linked) {
     let keys: Vec<_> = (0..6).map(|n| format!("{{{n}}}key")).collect();
     let mut gets = pipe();
     for key in &keys {

@@ -17,10 +17,9 @@ pub(crate) struct Instance {
     pub(crate) session: Session,
 }
 
-/// A configuration with short times, for a server.
+/// A configuration with times that a busy machine keeps, for a server.
 pub(crate) fn config(server: &RedisServer) -> Config {
     let mut config = Config::new(&server.url()).expect("a URL");
-    config.lease = Duration::from_millis(600);
     config.timeout = Duration::from_secs(20);
     config
 }
@@ -28,6 +27,13 @@ pub(crate) fn config(server: &RedisServer) -> Config {
 /// An instance on a server.
 pub(crate) fn instance(server: &RedisServer) -> Instance {
     with(config(server))
+}
+
+/// An instance that renews its lease five times a second.
+pub(crate) fn restless(server: &RedisServer) -> Instance {
+    let mut config = config(server);
+    config.lease = Duration::from_millis(600);
+    with(config)
 }
 
 pub(crate) fn with(config: Config) -> Instance {

@@ -1,4 +1,4 @@
-//! A Cluster of three servers on loopback.
+//! A Cluster of three servers on loopback, one of which may have a replica.
 
 use redis::cmd;
 
@@ -7,6 +7,8 @@ use super::{RedisServer, Setup, eventually};
 /// Three servers that share the slots. Dropping it kills them.
 pub(crate) struct RedisCluster {
     pub(crate) servers: Vec<RedisServer>,
+    /// That of the first one.
+    replica: Option<RedisServer>,
 }
 
 const SLOTS: u16 = 16_384;
@@ -29,9 +31,52 @@ impl RedisCluster {
                 server.ask::<()>(cmd("CLUSTER").arg("MEET").arg("127.0.0.1").arg(port).arg(bus));
             }
         }
-        let cluster = Self { servers };
+        let cluster = Self { servers, replica: None };
         cluster.wait();
         cluster
+    }
+
+    /// Servers with this setup, and one more that has what the first one has.
+    pub(crate) fn with_a_replica(setup: &Setup) -> Self {
+        let mut cluster = Self::with(setup);
+        let master = &cluster.servers[0];
+        let replica = setup.clone().cluster().start();
+        let (port, bus) = (master.port(), master.bus_port());
+        replica.ask::<()>(cmd("CLUSTER").arg("MEET").arg("127.0.0.1").arg(port).arg(bus));
+        let id: String = master.ask(cmd("CLUSTER").arg("MYID"));
+        eventually("the replica knows its master", || {
+            let nodes: String = replica.ask(cmd("CLUSTER").arg("NODES"));
+            nodes.matches("master").count() >= 4 && nodes.contains(&id)
+        });
+        replica.ask::<()>(cmd("CLUSTER").arg("REPLICATE").arg(id));
+        eventually("the others know the replica", || {
+            cluster.servers.iter().all(|server| {
+                let nodes: String = server.ask(cmd("CLUSTER").arg("NODES"));
+                nodes.contains("slave")
+            })
+        });
+        cluster.replica = Some(replica);
+        cluster.wait();
+        cluster
+    }
+
+    /// Lets the replica have all that there is, and nothing that comes later.
+    pub(crate) fn cut_off_the_replica(&self) {
+        let (master, replica) = (&self.servers[0], self.replica.as_ref().expect("a replica"));
+        eventually("the replica has all", || {
+            master.info("connected_slaves") == 1
+                && master.info("master_repl_offset") == replica.info("slave_repl_offset")
+        });
+        replica.pause();
+        master.say("CLIENT KILL TYPE replica");
+    }
+
+    /// Waits until the replica, whose master is dead, has its slots.
+    pub(crate) fn let_the_replica_take_over(&mut self) {
+        let replica = self.replica.take().expect("a replica");
+        replica.go_on();
+        self.servers[0] = replica;
+        self.wait();
     }
 
     /// Until all servers agree that all is well.
@@ -40,17 +85,19 @@ impl RedisCluster {
             eventually("the Cluster is well", || {
                 let state: String = server.ask(cmd("CLUSTER").arg("INFO"));
                 let nodes: String = server.ask(cmd("CLUSTER").arg("NODES"));
+                let failed = nodes.lines().filter(|node| node.contains("fail"));
                 state.contains("cluster_state:ok")
                     && state.contains("cluster_slots_ok:16384")
                     && nodes.matches("connected").count() >= 3
-                    && !nodes.contains("fail")
+                    // One whose place a replica has taken is of no account.
+                    && failed.filter(|node| node.split(' ').count() > 8).count() == 0
             });
         }
     }
 
     /// How a plugin gets to it: by one server, which knows the others.
     pub(crate) fn url(&self) -> String {
-        format!("redis+cluster://127.0.0.1:{}", self.servers[0].port())
+        self.servers[0].url().replacen("://", "+cluster://", 1)
     }
 
     /// The server that has the slot of this key.

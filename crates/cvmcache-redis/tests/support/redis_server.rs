@@ -108,6 +108,9 @@ fn write_configuration(setup: &Setup, directory: &Path, ports: Option<(u16, u16)
         (Some((port, _)), None) => writeln!(text, "port {port}").unwrap(),
         (Some((port, _)), Some(certificates)) => {
             writeln!(text, "port 0\ntls-port {port}\n{}", certificates.lines()).unwrap();
+            if setup.cluster {
+                text += "tls-cluster yes\ntls-replication yes\n";
+            }
         }
     }
     if let (Some((_, bus)), true) = (ports, setup.cluster) {

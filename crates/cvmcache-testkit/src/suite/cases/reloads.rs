@@ -32,9 +32,10 @@ pub(super) const CASES: &[Case] = &[
     Case::new("ioctl-silent", "An Ioctl gets no answer.", silent),
 ];
 
-/// A name of its own, as each mount has one.
+/// A name of its own, as each mount has one, of the repository that all are of: a plugin may keep
+/// repositories apart.
 fn name(probe: &Probe<'_>) -> Vec<u8> {
-    format!("reload.cern.ch:{}", probe.id()).into_bytes()
+    format!("test.cern.ch:{}", probe.id()).into_bytes()
 }
 
 fn keeps_references(probe: &Probe<'_>) -> Checked<()> {

@@ -1,0 +1,91 @@
+//! What clients see while a Cluster changes: an answer, whatever happens, on the connection that they
+//! have, and never a wrong byte.
+
+mod plugin;
+mod support;
+
+use cvmcache::plugin::Status;
+
+use plugin::{connect, finally, object, read, start, store, with_jobs};
+use support::{RedisCluster, Setup, eventually};
+
+#[test]
+fn a_cluster_may_lose_a_server_and_get_it_back() {
+    let mut cluster = RedisCluster::with(&Setup::new().persistent());
+    let plugin = start(&cluster.url());
+    let mut client = connect(&plugin, "test.cern.ch:c");
+    for n in 1000..1030 {
+        store(&mut client, n).unwrap();
+    }
+    with_jobs(&plugin, |jobs| {
+        for n in 0..2 {
+            cluster.servers[n].kill();
+            jobs.notice();
+            cluster.servers[n].restart();
+            cluster.wait();
+            jobs.are_good_again();
+        }
+    });
+    for n in 1000..1030 {
+        eventually("it is there", || read(&mut client, n).is_ok());
+    }
+}
+
+#[test]
+fn slots_of_a_cluster_may_move_while_clients_work() {
+    let cluster = RedisCluster::start();
+    let plugin = start(&cluster.url());
+    let mut client = connect(&plugin, "test.cern.ch:c");
+    for n in 1000..1010 {
+        store(&mut client, n).unwrap();
+    }
+    with_jobs(&plugin, |jobs| {
+        for n in 1000..1004 {
+            let shard = shard(n);
+            cluster.move_slot(&shard, (cluster.owner(&shard) + 1) % 3);
+            jobs.are_good_again();
+        }
+    });
+    for n in 1000..1010 {
+        finally(|| read(&mut client, n)).unwrap();
+    }
+}
+
+#[test]
+fn a_replica_takes_over_from_a_server_that_is_killed_and_serves_what_it_has() {
+    let setup = Setup::new().line("cluster-replica-validity-factor 0");
+    let mut cluster = RedisCluster::with_a_replica(&setup);
+    let plugin = start(&cluster.url());
+    let mut client = connect(&plugin, "test.cern.ch:c");
+    let (replicated, late) = (1000..1030, 1030..1060);
+    for n in replicated.clone() {
+        store(&mut client, n).unwrap();
+    }
+    let is_concerned = |cluster: &RedisCluster, n| cluster.owner(&shard(n)) == 0;
+    let lost: Vec<_> = late.clone().filter(|&n| is_concerned(&cluster, n)).collect();
+    assert!(!lost.is_empty() && replicated.clone().any(|n| is_concerned(&cluster, n)));
+    cluster.cut_off_the_replica();
+    for n in late.clone() {
+        store(&mut client, n).unwrap();
+    }
+    with_jobs(&plugin, |jobs| {
+        cluster.servers[0].kill();
+        jobs.notice();
+        cluster.let_the_replica_take_over();
+        jobs.are_good_again();
+    });
+    for n in replicated.chain(late) {
+        let expected = if lost.contains(&n) { Err(Status::NoEntry) } else { Ok(()) };
+        assert_eq!(finally(|| read(&mut client, n)), expected, "object {n}");
+    }
+    for n in lost {
+        store(&mut client, n).unwrap();
+        read(&mut client, n).unwrap();
+    }
+    client.quit().unwrap();
+}
+
+/// What is in the slot of an object.
+fn shard(n: u64) -> String {
+    format!("{{{}}}", &object(n).0.to_string()[..2])
+}

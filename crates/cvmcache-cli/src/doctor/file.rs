@@ -20,16 +20,18 @@ const MAX_SIZE: u64 = 1024 * 1024;
 /// How many line numbers a finding names.
 const MAX_NUMBERS: usize = 5;
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct ConfFile {
     path: PathBuf,
     options: Options,
+    /// The plugin whose own keys are understood, too.
+    plugin: Option<String>,
     lines: Vec<Line>,
     skipped: Vec<usize>,
 }
 
 /// A line that a plugin or client understands.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Line {
     /// The first is 1.
     pub(crate) number: usize,
@@ -72,7 +74,23 @@ impl ConfFile {
                 None => skipped.push(number),
             }
         }
-        Self { path: path.to_owned(), options: Options::parse(text), lines, skipped }
+        let (path, options) = (path.to_owned(), Options::parse(text));
+        Self { path, options, plugin: None, lines, skipped }
+    }
+
+    /// The same, with the keys of a plugin of this name.
+    pub(crate) fn for_plugin(self, name: String) -> Self {
+        let options = self.options.for_plugin(name.clone());
+        Self { options, plugin: Some(name), ..self }
+    }
+
+    /// The keys: as they stand there, and as plugins are asked for them.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = (&str, String)> {
+        let own = self.plugin.as_ref().map(|name| format!("CVMFS_CACHE_{name}_"));
+        self.options.keys().map(move |key| {
+            let rest = own.as_ref().and_then(|own| key.strip_prefix(own.as_str()));
+            (key, rest.map_or(key.to_owned(), |rest| format!("CVMFS_CACHE_PLUGIN_{rest}")))
+        })
     }
 
     pub(crate) fn path(&self) -> &Path {

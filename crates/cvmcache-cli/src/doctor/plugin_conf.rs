@@ -30,6 +30,23 @@ const METRICS: &str = "CVMFS_CACHE_PLUGIN_METRICS";
 const KEYS: [&str; 10] =
     [LOCATOR, SIZE, WORKERS, POLL, ALLOW, ALLOW_USERS, DEBUG_LOG, TEST, CRASH_DUMP, METRICS];
 
+/// What the keys of the Redis cache begin with, and how they go on.
+const REDIS: &str = "CVMFS_CACHE_PLUGIN_REDIS_";
+const REDIS_KEYS: [&str; 12] = [
+    "CA",
+    "CERT",
+    "CERT_KEY",
+    "KEYFILE",
+    "LEASE",
+    "PASSWORD_FILE",
+    "PER_REPOSITORY",
+    "PREFIX",
+    "SERVER_ADDRESS",
+    "SERVER_PORT",
+    "TIMEOUT",
+    "URL",
+];
+
 const MEGABYTE: u64 = 1024 * 1024;
 
 /// Smaller caches are made larger, or refused.
@@ -57,9 +74,14 @@ pub(crate) struct PluginConf {
 impl PluginConf {
     /// Reads what a file says, and says what is wrong with it.
     pub(crate) fn check(file: &ConfFile, user: &User, section: &mut Section) -> Self {
+        let file = &match own_name(file) {
+            Some(name) => file.clone().for_plugin(name),
+            None => file.clone(),
+        };
         check_lines(file, section);
         let locator = check_locator(file, section);
-        let size = check_size(file, memory(), section);
+        let memory = if is_redis(file) { u64::MAX } else { memory() };
+        let size = check_size(file, memory, section);
         let networks = check_networks(file, locator.as_ref(), section);
         check_value::<Users>(file, ALLOW_USERS, Kind::AllowUsersBad, section, || {
             format!("write names or numbers, as in {ALLOW_USERS}=cvmfs,1001, or * for all")
@@ -104,22 +126,41 @@ impl PluginConf {
     }
 }
 
+/// The name of the plugin in keys such as `CVMFS_CACHE_redis_LOCATOR`, which plugins understand.
+fn own_name(file: &ConfFile) -> Option<String> {
+    let name = |key: &str| {
+        let name = key.strip_prefix("CVMFS_CACHE_")?.strip_suffix("_LOCATOR")?;
+        (!name.is_empty() && name != "PLUGIN").then(|| name.to_owned())
+    };
+    file.options().keys().find_map(name)
+}
+
+/// Whether the objects are in the memory of a server.
+fn is_redis(file: &ConfFile) -> bool {
+    file.keys().any(|(_, key)| key.starts_with(REDIS))
+}
+
 fn check_lines(file: &ConfFile, section: &mut Section) {
     if let Some(lines) = file.skipped() {
         let remedy = format!("write KEY=VALUE, or # in front, in {}", file.path().display());
         section.found(Kind::LineSkipped, format!("{lines}: not KEY=VALUE"), remedy);
     }
-    for key in file.options().keys().filter(|key| !KEYS.contains(key)) {
-        let likeness = |known: &&str| strsim::normalized_damerau_levenshtein(key, known);
-        let nearest = KEYS.into_iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
+    let known: Vec<String> = KEYS
+        .iter()
+        .map(|key| (*key).to_owned())
+        .chain(REDIS_KEYS.iter().map(|rest| format!("{REDIS}{rest}")))
+        .collect();
+    for (written, key) in file.keys().filter(|(_, key)| !known.contains(key)) {
+        let likeness = |known: &str| strsim::normalized_damerau_levenshtein(&key, known);
+        let nearest = known.iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
         match nearest.filter(|known| likeness(known) >= ALIKE) {
             Some(known) => {
                 let remedy = format!("write {known}, if that is what it should be");
-                section.found(Kind::KeyMisspelled, format!("there is no key {key}"), remedy);
+                section.found(Kind::KeyMisspelled, format!("there is no key {written}"), remedy);
             }
             None => {
                 let remedy = "remove it, unless the plugin's documentation has it";
-                section.found(Kind::KeyUnknown, format!("{key} is no usual key"), remedy);
+                section.found(Kind::KeyUnknown, format!("{written} is no usual key"), remedy);
             }
         }
     }
@@ -325,6 +366,19 @@ mod tests {
             ("", "CVMFS_CACHE_PLUGIN_LOCATOR=tcp=127.0.0.1:1", vec![]),
             (UNIX, "CVMFS_CACHE_PLUGIN_SZIE=1000", vec![Kind::KeyMisspelled]),
             (UNIX, "MY_PLUGINS_OWN=1", vec![Kind::KeyUnknown]),
+            (UNIX, "CVMFS_CACHE_PLUGIN_REDIS_URL=redis://localhost", vec![]),
+            (UNIX, "CVMFS_CACHE_PLUGIN_REDIS_ULR=redis://localhost", vec![Kind::KeyMisspelled]),
+            (
+                "CVMFS_CACHE_redis_LOCATOR=unix=/s\n",
+                "CVMFS_CACHE_redis_REDIS_SERVER_ADDRESS=localhost\nCVMFS_CACHE_redis_SIZE=99999999",
+                vec![],
+            ),
+            (
+                "CVMFS_CACHE_redis_LOCATOR=unix=/s\n",
+                "CVMFS_CACHE_ram_SIZE=1",
+                vec![Kind::KeyUnknown],
+            ),
+            ("", "CVMFS_CACHE_redis_LOCATOR=unix=s", vec![Kind::PathRelative]),
             (UNIX, "just words", vec![Kind::LineSkipped]),
             (
                 UNIX,

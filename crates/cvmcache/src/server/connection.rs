@@ -287,22 +287,29 @@ impl Connection {
     }
 
     fn take(&mut self, context: &Context<'_>, frame: Frame) -> Result<(), End> {
-        let since = context.meters.map(|_| Instant::now());
+        let measured = context.meters.map(|meters| (meters, Instant::now()));
         match self.peer.receive(context.service, frame) {
             Action::Answer(message) => {
-                let subject = since.map(|since| Subject::of_answer(&message, since));
+                let subject = measured.map(|(_, since)| Subject::of_answer(&message, since));
                 self.answer_measured(context.meters, subject, message);
             }
             Action::Handle(open, request) => {
                 let _request = trace_span!("request", number = request.id).entered();
-                let subject = since.map(|since| Subject::of(&request, since));
-                match context.workers {
-                    None => {
+                match (context.workers, measured) {
+                    // Where nobody looks at them, request and reply are moved less often.
+                    (None, None) => {
                         let reply = context.service.handle(&open, request);
-                        let answer = ServerMessage::Reply(reply);
-                        self.answer_measured(context.meters, subject, answer);
+                        self.answer(ServerMessage::Reply(reply));
                     }
-                    Some(workers) => self.call(workers, open, request, subject),
+                    (None, Some((meters, since))) => {
+                        let subject = Subject::of(&request, since);
+                        let answer = ServerMessage::Reply(context.service.handle(&open, request));
+                        self.answer_measured(Some(meters), Some(subject), answer);
+                    }
+                    (Some(workers), _) => {
+                        let subject = measured.map(|(_, since)| Subject::of(&request, since));
+                        self.call(workers, open, request, subject);
+                    }
                 }
             }
             Action::Quit => return Err(End::Quit),
@@ -329,7 +336,7 @@ impl Connection {
         workers.submit(Job { token: self.token, work: Work::Call(call), lane });
     }
 
-    #[inline]
+    #[inline(never)]
     fn answer_measured(
         &mut self,
         meters: Option<&Meters>,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use cvmcache::plugin::{Result, Status};
+use metrics::{Counter, counter};
 
 use crate::keys::Shard;
 use crate::link::Failure;
@@ -178,12 +179,34 @@ impl Store {
         }
         let shards: Vec<_> = by_shard.keys().copied().collect();
         let by_shard = Arc::new(by_shard);
-        let freed = self.on_shards::<u64>(shards, move |scripts, shard| {
+        let told = self.on_shards::<(u64, u64)>(shards, move |scripts, shard| {
             let candidates = by_shard.get(&shard).into_iter().flatten();
             scripts.evict(shard, candidates.map(|c| (c.volatile, &c.id[..], &c.used[..])))
         });
-        let freed = freed.await?;
-        Ok(freed.iter().map(|(_, freed)| freed).sum())
+        let (mut gone, mut freed) = (0, 0u64);
+        for (_, (objects, bytes)) in told.await? {
+            gone += objects;
+            freed = freed.saturating_add(bytes);
+        }
+        self.evicted.objects.increment(gone);
+        self.evicted.bytes.increment(freed);
+        Ok(freed)
+    }
+}
+
+/// What has gone to make room, for the metrics of this process.
+pub(crate) struct Evicted {
+    objects: Counter,
+    bytes: Counter,
+}
+
+impl Evicted {
+    /// Counts for the recorder that is the current one on this thread.
+    pub(crate) fn new() -> Self {
+        Self {
+            objects: counter!("cvmcache_evicted_objects_total"),
+            bytes: counter!("cvmcache_evicted_bytes_total"),
+        }
     }
 }
 

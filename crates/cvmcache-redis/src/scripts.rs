@@ -113,7 +113,8 @@ impl Scripts {
         call
     }
 
-    /// Takes objects as `candidates` has returned them, and returns what they cost: `u64`.
+    /// Takes objects as `candidates` has returned them, and returns how many went and
+    /// what they cost: `(u64, u64)`.
     pub(crate) fn evict<'a>(
         &self,
         shard: Shard,

@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::eviction::Evicted;
 use crate::facts::Facts;
 use crate::holds::{Holds, Known, Open};
 use crate::keys::{Keys, Shard};
@@ -44,6 +45,7 @@ pub(crate) struct Store {
     pub(crate) full: Notify,
     /// Held by whoever evicts.
     pub(crate) evicting: tokio::sync::Mutex<()>,
+    pub(crate) evicted: Evicted,
 }
 
 impl Store {
@@ -69,6 +71,7 @@ impl Store {
             budget: Mutex::new(Budget::new(config.size)),
             full: Notify::new(),
             evicting: tokio::sync::Mutex::new(()),
+            evicted: Evicted::new(),
         }
     }
 

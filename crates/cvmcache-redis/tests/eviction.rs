@@ -46,6 +46,24 @@ fn volatile_objects_go_first_and_then_what_was_used_longest_ago_across_shards() 
 }
 
 #[test]
+fn what_goes_is_counted_in_the_metrics() {
+    let server = RedisServer::start();
+    let registry = prometheus::Registry::new();
+    let recorder = metrics_prometheus::Recorder::builder().with_registry(&registry).build();
+    let a = metrics::with_local_recorder(&recorder, || instance(&server));
+    (0..5).for_each(|n| a.leave(id(n, n), &content(1, 1000)));
+    let full = a.info().used_bytes;
+    assert_eq!(a.shrink(0), 0);
+    let told = prometheus::TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
+    for line in [
+        "cvmcache_evicted_objects_total 5\n".to_owned(),
+        format!("cvmcache_evicted_bytes_total {full}\n"),
+    ] {
+        assert!(told.contains(&line), "{told}");
+    }
+}
+
+#[test]
 fn nothing_is_left_after_everything_has_gone() {
     let server = RedisServer::start();
     let a = instance(&server);

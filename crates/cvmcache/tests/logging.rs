@@ -52,7 +52,7 @@ fn a_client_that_provokes_a_line_with_every_connection_fills_no_disk() {
     assert!(log.len() < 32 * 1024, "{}", log.len());
     let left_out: usize = log
         .lines()
-        .filter(|line| line.contains("left out") && line.contains("connection.rs"))
+        .filter(|line| line.contains("left out") && line.contains("ending.rs"))
         .map(|line| {
             let count = line.split("more lines").next().unwrap().split_whitespace().last();
             count.unwrap().parse::<usize>().unwrap()

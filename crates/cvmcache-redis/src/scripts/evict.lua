@@ -1,10 +1,11 @@
 -- Evicts objects, unless somebody has used them meanwhile. ARGV: for each whether it is volatile, its
--- id, and when it was used. Returns what they cost in all.
-local freed = 0
+-- id, and when it was used. Returns how many went, and what they cost in
+-- all.
+local gone, freed = 0, 0
 for i = 1, #ARGV, 3 do
   local index = base .. (ARGV[i] == '1' and 'vol' or 'lru')
   if redis.call('ZSCORE', index, ARGV[i + 1]) == ARGV[i + 2] then
-    freed = freed + remove(ARGV[i + 1])
+    gone, freed = gone + 1, freed + remove(ARGV[i + 1])
   end
 end
-return freed
+return {gone, freed}

@@ -4,16 +4,16 @@
 //! takes no more requests while too many of its answers are unread or too many of its requests
 //! are under way: then the bytes wait in the socket, and the client with them.
 
+mod ending;
+
 use std::io;
 use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use cvmcache_proto::{
-    Decoder, DecoderLimits, Frame, FrameError, Operation, Request, ServerMessage, Status,
-};
+use cvmcache_proto::{Decoder, DecoderLimits, Frame, Operation, Request, ServerMessage, Status};
 use mio::Token;
-use tracing::{debug, info, trace_span};
+use tracing::{debug, trace_span};
 
 use super::calls::Calls;
 use super::meters::{Meters, Outcome as Answered, Subject};
@@ -23,11 +23,10 @@ use super::socket::{Received, Socket};
 use super::workers::{Call, Done, Job, Outcome, Work, Workers};
 use crate::Session;
 use crate::service::{Action, OpenSession, Peer, Service};
+use ending::{End, Stage};
 
 /// How many reads and frames a turn handles, at most.
 const TURN_STEPS: usize = 256;
-/// How many references of a session that has ended are given back in a turn.
-const END_STEP: usize = 256;
 
 /// What a connection works with.
 #[derive(Debug)]
@@ -80,18 +79,6 @@ pub(super) struct Connection {
     pub(super) is_waiting: bool,
     /// It has come to the front of that line.
     pub(super) is_granted: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
-    /// Requests are taken.
-    Open,
-    /// No more requests are taken; those under way are waited for.
-    Finishing,
-    /// A worker ends the session.
-    Ending,
-    /// The session has ended; last answers are on their way.
-    Ended,
 }
 
 impl Connection {
@@ -167,21 +154,6 @@ impl Connection {
     /// True if the client has taken something since this was last asked.
     pub(super) fn has_progressed(&mut self) -> bool {
         mem::take(&mut self.has_progressed)
-    }
-
-    /// Takes no more requests. What is under way is still answered.
-    pub(super) fn finish(&mut self, service: &Service) {
-        if self.is_open() {
-            self.stage = Stage::Finishing;
-            self.peer.session().into_iter().for_each(|open| service.retire(open));
-        }
-    }
-
-    /// Gives up on the client: nothing more is received or sent.
-    pub(super) fn abandon(&mut self, service: &Service) {
-        self.finish(service);
-        self.socket = None;
-        self.turn_deaf();
     }
 
     /// A worker has finished a job. The next turn goes on from here.
@@ -357,11 +329,6 @@ impl Connection {
         }
     }
 
-    fn turn_deaf(&mut self) {
-        self.is_deaf = true;
-        self.outbox.clear();
-    }
-
     fn flush(&mut self) -> io::Result<()> {
         match &self.socket {
             Some(socket) if !self.outbox.is_empty() => {
@@ -370,42 +337,6 @@ impl Connection {
             }
             _ => Ok(()),
         }
-    }
-
-    fn end_of_input(&mut self, service: &Service, end: End) {
-        match end {
-            End::Quit => {}
-            End::Eof => debug!(session = ?self.session(), "the client has closed the connection"),
-            End::Frame(error) => {
-                info!(%error, session = ?self.session(), "connection closed: not a frame");
-            }
-            End::Io(error) => {
-                debug!(%error, session = ?self.session(), "cannot receive");
-                self.abandon(service);
-            }
-        }
-        self.finish(service);
-    }
-
-    /// Once no more requests are taken: waits for those under way, ends the session, and sees
-    /// the last answers off.
-    fn wind_up(&mut self, context: &Context<'_>) -> Turn {
-        if self.stage == Stage::Finishing && self.calls.len() == 0 {
-            self.stage = Stage::Ended;
-            match (self.peer.session(), context.workers) {
-                (Some(open), None) if !context.service.end(open, END_STEP) => {
-                    self.stage = Stage::Finishing;
-                    return Turn::Again;
-                }
-                (Some(open), Some(workers)) => {
-                    self.stage = Stage::Ending;
-                    let work = Work::EndSession(open.clone());
-                    workers.submit(Job { token: self.token, work, lane: None });
-                }
-                _ => {}
-            }
-        }
-        if self.stage == Stage::Ended && self.outbox.is_empty() { Turn::Over } else { Turn::Wait }
     }
 
     /// The memory that a request and the largest answer to it take.
@@ -420,26 +351,5 @@ impl Connection {
 
     fn session(&self) -> Option<&Session> {
         self.peer.session().map(|open| open.session())
-    }
-}
-
-/// Why no more requests are taken.
-#[derive(Debug)]
-enum End {
-    Quit,
-    Eof,
-    Frame(FrameError),
-    Io(io::Error),
-}
-
-impl From<FrameError> for End {
-    fn from(error: FrameError) -> Self {
-        End::Frame(error)
-    }
-}
-
-impl From<io::Error> for End {
-    fn from(error: io::Error) -> Self {
-        End::Io(error)
     }
 }

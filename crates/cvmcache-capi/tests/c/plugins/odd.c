@@ -140,6 +140,8 @@ static int breadcrumb_load(const char *fqrn, struct cvmcache_breadcrumb *crumb) 
   return done();
 }
 
+#include "all_callbacks.h"
+
 int main(int argc, char **argv) {
   struct cvmcache_callbacks callbacks;
   cvmcache_option_map *options;
@@ -152,22 +154,7 @@ int main(int argc, char **argv) {
   locator = cvmcache_options_get(options, "CVMFS_CACHE_PLUGIN_LOCATOR");
   what = cvmcache_options_get(options, "ODD");
   if (what != NULL) odd = what;
-  memset(&callbacks, 0, sizeof callbacks);
-  callbacks.cvmcache_chrefcnt = chrefcnt;
-  callbacks.cvmcache_obj_info = obj_info;
-  callbacks.cvmcache_pread = pread_object;
-  callbacks.cvmcache_start_txn = start_txn;
-  callbacks.cvmcache_write_txn = write_txn;
-  callbacks.cvmcache_commit_txn = commit_txn;
-  callbacks.cvmcache_abort_txn = abort_txn;
-  callbacks.cvmcache_info = get_info;
-  callbacks.cvmcache_shrink = shrink;
-  callbacks.cvmcache_listing_begin = listing_begin;
-  callbacks.cvmcache_listing_next = listing_next;
-  callbacks.cvmcache_listing_end = listing_end;
-  callbacks.cvmcache_breadcrumb_store = breadcrumb_store;
-  callbacks.cvmcache_breadcrumb_load = breadcrumb_load;
-  callbacks.capabilities = CVMCACHE_CAP_ALL_V2;
+  callbacks = all_callbacks();
   if (is("forgetful")) callbacks.capabilities = CVMCACHE_CAP_WRITE;
   sigemptyset(&signals);
   sigaddset(&signals, SIGTERM);

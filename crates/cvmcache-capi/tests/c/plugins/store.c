@@ -329,6 +329,8 @@ static void forget_all(void) {
   }
 }
 
+#include "all_callbacks.h"
+
 int main(int argc, char **argv) {
   struct cvmcache_callbacks callbacks;
   struct cvmcache_session session;
@@ -349,22 +351,7 @@ int main(int argc, char **argv) {
   if (locator == NULL) return 1;
   info.size_bytes = (size != NULL ? strtoull(size, NULL, 10) : 100) << 20;
 
-  memset(&callbacks, 0, sizeof callbacks);
-  callbacks.cvmcache_chrefcnt = chrefcnt;
-  callbacks.cvmcache_obj_info = obj_info;
-  callbacks.cvmcache_pread = pread_object;
-  callbacks.cvmcache_start_txn = start_txn;
-  callbacks.cvmcache_write_txn = write_txn;
-  callbacks.cvmcache_commit_txn = commit_txn;
-  callbacks.cvmcache_abort_txn = abort_txn;
-  callbacks.cvmcache_info = get_info;
-  callbacks.cvmcache_shrink = shrink;
-  callbacks.cvmcache_listing_begin = listing_begin;
-  callbacks.cvmcache_listing_next = listing_next;
-  callbacks.cvmcache_listing_end = listing_end;
-  callbacks.cvmcache_breadcrumb_store = breadcrumb_store;
-  callbacks.cvmcache_breadcrumb_load = breadcrumb_load;
-  callbacks.capabilities = CVMCACHE_CAP_ALL_V2;
+  callbacks = all_callbacks();
 
   sigemptyset(&signals);
   sigaddset(&signals, SIGTERM);

@@ -18,7 +18,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use redis::aio::ConnectionLike;
-use redis::{Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, RedisFuture, Value};
+use redis::{
+    Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, RedisFuture, ServerErrorKind, Value,
+};
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 use tracing::warn;
@@ -30,6 +32,10 @@ pub(crate) use failure::Failure;
 use cluster::Cluster;
 use door::Door;
 use node::Node;
+
+/// How often a script is given to a server that forgets it all the time.
+const SCRIPT_ATTEMPTS: usize = 5;
+const FORGOTTEN: ErrorKind = ErrorKind::Server(ServerErrorKind::NoScript);
 
 /// The way to the server. Cheap to clone.
 #[derive(Clone)]
@@ -101,7 +107,17 @@ impl Link {
         &self,
         call: &redis::ScriptInvocation<'_>,
     ) -> Result<T, Failure> {
-        self.told(async |line| call.invoke_async(line).await).await
+        self.told(async |line| {
+            // Between the two requests of one attempt, another client may make it forget again.
+            for _ in 1..SCRIPT_ATTEMPTS {
+                match call.invoke_async(line).await {
+                    Err(error) if error.kind() == FORGOTTEN => {}
+                    answer => return answer,
+                }
+            }
+            call.invoke_async(line).await
+        })
+        .await
     }
 
     async fn told<T>(

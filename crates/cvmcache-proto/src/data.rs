@@ -2,6 +2,8 @@
 
 use bytes::Bytes;
 
+use crate::buffer;
+
 /// Bytes of an object: none, one or several pieces that follow each other.
 ///
 /// A cache that keeps objects in memory answers with slices of what it has, without copying. A
@@ -30,9 +32,13 @@ impl Data {
         Self { first: Bytes::new(), rest: Vec::new() }
     }
 
-    /// Reads up to `len` bytes into a new buffer with `read`, which returns how many it read.
+    /// Reads up to `len` bytes into a buffer with `read`, which returns how many it read.
     ///
     /// For caches that keep objects in files: `read` is `|buffer| file.read_at(buffer, offset)`.
+    ///
+    /// Buffers are used again when their answers have been sent, up to 32 of 16 to 512 KiB: what is in
+    /// the buffer to begin with may be of another object. `read` must not count bytes that it has
+    /// not written.
     ///
     /// # Errors
     ///
@@ -45,11 +51,7 @@ impl Data {
         len: usize,
         read: impl FnOnce(&mut [u8]) -> Result<usize, E>,
     ) -> Result<Self, E> {
-        let mut buffer = vec![0; len];
-        let filled = read(&mut buffer)?;
-        assert!(filled <= len, "read {filled} bytes into a buffer of {len}");
-        buffer.truncate(filled);
-        Ok(Self::from(buffer))
+        Ok(Self::from(buffer::fill(len, read)?))
     }
 
     /// Appends a piece.

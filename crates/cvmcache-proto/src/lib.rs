@@ -45,6 +45,7 @@
 pub mod frame;
 pub mod wire;
 
+mod buffer;
 mod capabilities;
 mod client_message;
 mod data;

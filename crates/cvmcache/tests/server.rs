@@ -2,6 +2,10 @@
 
 mod support;
 
+use std::sync::Mutex;
+use std::sync::mpsc::{self, Receiver};
+use std::time::Duration;
+
 use bytes::Bytes;
 use cvmcache::client::{
     Client, ClientMessage, Connection, NewUpload, Operation, ReplyBody, Request, ServerMessage,
@@ -126,6 +130,44 @@ fn as_many_callbacks_run_at_once_as_there_are_workers() {
     for ticket in tickets {
         client.wait(ticket).unwrap();
     }
+}
+
+/// A plugin that reads when it is told to.
+struct Told(Mutex<Receiver<()>>);
+
+impl CachePlugin for Told {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::NONE
+    }
+
+    fn object_info(&self, _: &Session, _: &ObjectId) -> Result<ObjectInfo> {
+        Ok(ObjectInfo { size: 100_000, object_type: ObjectType::Regular })
+    }
+
+    fn read(&self, _: &Session, _: &ObjectId, _: u64, len: u32) -> Result<Data> {
+        let told = self.0.lock().unwrap().recv_timeout(Duration::from_secs(30));
+        told.map_err(|_| Status::Timeout)?;
+        Ok(vec![7; len as usize].into())
+    }
+}
+
+#[test]
+fn a_large_answer_does_not_wait_for_the_next_request_to_be_done() {
+    let directory = tempfile::tempdir().unwrap();
+    let locator = Locator::Unix(directory.path().join("socket"));
+    let (tell, told) = mpsc::channel();
+    let plugin = Told(Mutex::new(told));
+    let running = Server::builder(plugin).workers(0).listen(&locator).unwrap().spawn().unwrap();
+    let mut client = Client::builder().timeout(Duration::from_secs(20)).connect(&locator).unwrap();
+    let first = client.queue_read(&id(1), 0, 100_000).unwrap();
+    let second = client.queue_read(&id(1), 0, 100_000).unwrap();
+    client.flush().unwrap();
+    tell.send(()).unwrap();
+    assert_eq!(client.wait(first).unwrap().len(), 100_000);
+    tell.send(()).unwrap();
+    assert_eq!(client.wait(second).unwrap().len(), 100_000);
+    running.control().terminate();
+    running.wait().unwrap();
 }
 
 /// A plugin that wants workers. What it says of an object is whether it has been asked on one.

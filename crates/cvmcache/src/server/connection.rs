@@ -6,7 +6,6 @@
 
 mod ending;
 
-use std::io;
 use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -27,6 +26,10 @@ use ending::{End, Stage};
 
 /// How many reads and frames a turn handles, at most.
 const TURN_STEPS: usize = 256;
+
+/// So many bytes of answers are sent before the next request is taken: what they were read into is
+/// used again while the processor still has it at hand, and the client need not wait for the rest.
+const SENT_AT_ONCE: usize = 64 * 1024;
 
 /// What a connection works with.
 #[derive(Debug)]
@@ -203,10 +206,7 @@ impl Connection {
                 Err(end) => self.end_of_input(context.service, end),
             }
         }
-        if let Err(error) = self.flush() {
-            debug!(%error, session = ?self.session(), "cannot send");
-            self.turn_deaf();
-        }
+        self.send();
         if !self.is_open() {
             return self.wind_up(context);
         }
@@ -218,6 +218,7 @@ impl Connection {
     fn take_requests(&mut self, context: &Context<'_>) -> Result<Turn, End> {
         let begun = Instant::now();
         let calls_before = self.calls.len();
+        let mut send_at = SENT_AT_ONCE;
         for _ in 0..TURN_STEPS {
             if self.is_backed_up(context.service) || begun.elapsed() > context.time {
                 return Ok(Turn::Again);
@@ -231,7 +232,13 @@ impl Connection {
                 return Ok(Turn::WaitForWorker);
             }
             match self.decoder.next_frame()? {
-                Some(frame) => self.take(context, frame)?,
+                Some(frame) => {
+                    self.take(context, frame)?;
+                    if self.outbox.len() >= send_at {
+                        self.send();
+                        send_at = self.outbox.len() + SENT_AT_ONCE;
+                    }
+                }
                 None if !self.readable => return Ok(Turn::Wait),
                 None => self.read()?,
             }
@@ -329,13 +336,15 @@ impl Connection {
         }
     }
 
-    fn flush(&mut self) -> io::Result<()> {
-        match &self.socket {
-            Some(socket) if !self.outbox.is_empty() => {
-                self.has_progressed |= self.outbox.flush(socket)?;
-                Ok(())
+    /// Sends what the socket takes.
+    fn send(&mut self) {
+        let Some(socket) = self.socket.as_ref().filter(|_| !self.outbox.is_empty()) else { return };
+        match self.outbox.flush(socket) {
+            Ok(has_progressed) => self.has_progressed |= has_progressed,
+            Err(error) => {
+                debug!(%error, session = ?self.session(), "cannot send");
+                self.turn_deaf();
             }
-            _ => Ok(()),
         }
     }
 

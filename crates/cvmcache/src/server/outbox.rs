@@ -47,6 +47,11 @@ impl Outbox {
         self.len == 0
     }
 
+    /// How many bytes wait to be sent.
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
     pub(super) fn push(&mut self, message: ServerMessage) {
         let (message, attachment) = message.into_wire();
         let (before, attached) = (self.messages.len(), attachment.len());

@@ -11,7 +11,7 @@ use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use cvmcache::{Limits, Listening, Locator, Log, Running, Server, ServerError};
+use cvmcache::{Limits, Listening, Locator, Running, Server, ServerError};
 
 use crate::border::complain;
 use crate::callbacks::Callbacks;
@@ -35,7 +35,7 @@ pub(crate) struct Context {
 enum Stage {
     Made,
     Listening(Box<Listening>),
-    Running(Running, Arc<Log>),
+    Running(Running),
     /// Somebody waits for its end, or takes the next step.
     Taken,
     Ended,
@@ -141,9 +141,9 @@ impl Context {
         let allowed = self.workers_allowed.load(Ordering::Relaxed);
         let workers = if allowed { nworkers.min(MAX_WORKERS) as usize } else { 0 };
         let next = match start_running(*listening, workers) {
-            Ok((running, log)) => {
+            Ok(running) => {
                 process::tell_ready();
-                Stage::Running(running, log)
+                Stage::Running(running)
             }
             Err(error) => {
                 process::tell_failed();
@@ -169,8 +169,8 @@ impl Context {
             return;
         }
         let taken = self.take(|stage| matches!(stage, Stage::Running(..)));
-        if let Some(Stage::Running(running, log)) = taken {
-            self.finish(running, log);
+        if let Some(Stage::Running(running)) = taken {
+            self.finish(running);
         }
     }
 
@@ -182,9 +182,9 @@ impl Context {
         let mut stage = self.stage();
         loop {
             match mem::replace(&mut *stage, Stage::Taken) {
-                Stage::Running(running, log) => {
+                Stage::Running(running) => {
                     drop(stage);
-                    return self.finish(running, log);
+                    return self.finish(running);
                 }
                 Stage::Taken => {
                     stage = self.changed.wait(stage).unwrap_or_else(PoisonError::into_inner);
@@ -199,11 +199,10 @@ impl Context {
     }
 
     /// Waits for the end of the threads, and tells who waits for it, too.
-    fn finish(&self, running: Running, log: Arc<Log>) {
+    fn finish(&self, running: Running) {
         if let Err(error) = running.wait() {
             complain(error);
         }
-        drop(log);
         self.go_to(Stage::Ended);
     }
 
@@ -234,7 +233,7 @@ fn start_listening(shared: &Shared, locator: &OsStr) -> Result<Listening, Failur
     Ok(process::log_meanwhile(|| builder.listen(&locator))?)
 }
 
-fn start_running(listening: Listening, workers: usize) -> Result<(Running, Arc<Log>), Failure> {
-    let log = process::start_log()?;
-    Ok((listening.workers(workers).spawn()?, log))
+fn start_running(listening: Listening, workers: usize) -> Result<Running, Failure> {
+    process::start_log()?;
+    Ok(listening.workers(workers).spawn()?)
 }

@@ -5,14 +5,14 @@ use std::env;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, IntoRawFd};
-use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError, Weak};
+use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 
 use cvmcache::{Log, LogReader, Options, OptionsError, Supervisor};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::signal::{SigHandler, Signal, signal};
 use tracing::level_filters::LevelFilter;
 
-use crate::border::complain;
+use crate::border::{complain, guard};
 
 /// Says that callbacks may be called on several threads at once.
 const CONCURRENT: &str = "CVMFS_CACHE_PLUGIN_CONCURRENT";
@@ -120,19 +120,24 @@ pub(crate) fn is_concurrent() -> bool {
 /// Starts the log, and has writing to a socket that is closed fail instead of ending the process.
 /// To be called once there will be no fork any more: the log has threads.
 ///
-/// All contexts share it, and it ends with the last of them.
-pub(crate) fn start_log() -> Result<Arc<Log>, OptionsError> {
-    static LOG: Mutex<Weak<Log>> = Mutex::new(Weak::new());
-
+/// All contexts share it. It ends with the process: what came last is written then.
+pub(crate) fn start_log() -> Result<(), OptionsError> {
     ignore_broken_pipes();
-    let mut shared = LOG.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(log) = shared.upgrade() {
-        return Ok(log);
+    let mut log = LOG.lock().unwrap_or_else(PoisonError::into_inner);
+    if log.is_none() {
+        let reader = if is_supervised() { LogReader::System } else { LogReader::Starter };
+        *log = Some(Log::start(&program(), reader, &settings())?);
+        at_exit(end_log);
     }
-    let reader = if is_supervised() { LogReader::System } else { LogReader::Starter };
-    let log = Arc::new(Log::start(&program(), reader, &settings())?);
-    *shared = Arc::downgrade(&log);
-    Ok(log)
+    Ok(())
+}
+
+static LOG: Mutex<Option<Log>> = Mutex::new(None);
+
+extern "C" fn end_log() {
+    // Who holds the lock may be a thread that this has interrupted.
+    let log = LOG.try_lock().ok().and_then(|mut log| log.take());
+    guard("exit", (), || drop(log));
 }
 
 /// What the plugin goes by in reports.
@@ -150,6 +155,14 @@ pub(crate) fn log_meanwhile<T>(body: impl FnOnce() -> T) -> T {
         .with_max_level(LevelFilter::INFO)
         .finish();
     tracing::subscriber::with_default(subscriber, body)
+}
+
+#[expect(unsafe_code, reason = "a function of the C library")]
+fn at_exit(what: extern "C" fn()) {
+    // SAFETY: it may be called at any time, and so may `what`, once the process ends.
+    if unsafe { libc::atexit(what) } != 0 {
+        complain("the last lines of the log may be lost: there is no memory to remember them by");
+    }
 }
 
 #[expect(unsafe_code, reason = "what is done with a signal is the whole process's")]

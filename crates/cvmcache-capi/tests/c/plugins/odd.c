@@ -167,6 +167,13 @@ int main(int argc, char **argv) {
     cvmcache_terminate(context);
   }
   cvmcache_wait_for(context);
+  if (is("again")) {
+    context = cvmcache_init(&callbacks);
+    if (!cvmcache_listen(context, locator)) return 1;
+    cvmcache_process_requests(context, 0);
+    cvmcache_terminate(context);
+    cvmcache_wait_for(context);
+  }
   cvmcache_options_free(locator);
   cvmcache_options_free(what);
   cvmcache_options_fini(options);

@@ -187,5 +187,11 @@ impl Transfer<'_> {
 fn new_file_in(directory: &Path) -> io::Result<NamedTempFile> {
     let mut builder = tempfile::Builder::new();
     builder.prefix(".cvmcache-").permissions(Permissions::from_mode(0o666));
-    builder.tempfile_in(directory)
+    // Its name is nothing that the user has written.
+    builder.tempfile_in(directory).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => {
+            io::Error::other(format!("there is no directory {directory:?}: make it first"))
+        }
+        kind => kind.into(),
+    })
 }

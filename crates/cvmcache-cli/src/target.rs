@@ -73,6 +73,7 @@ impl Start {
 
 fn option(text: &str) -> Result<(String, String), &'static str> {
     match text.split_once('=') {
+        _ if text.contains('\n') => Err("more than one line: repeat --set for each"),
         Some(("CVMFS_CACHE_PLUGIN_LOCATOR", _)) => {
             Err("the plugin gets a place of its own to listen: leave it out, or take --tcp")
         }

@@ -123,11 +123,16 @@ fn what_cannot_be_run_is_said_before_anything_runs() {
         let expected = format!("cvmcache: {message}\n");
         cvmcache(arguments).assert().code(2).stdout_eq("").stderr_eq(expected);
     }
-    let elsewhere = ["check", "--spawn", "x", "--set", "CVMFS_CACHE_PLUGIN_LOCATOR=unix=/x"];
-    cvmcache(&elsewhere)
-        .assert()
-        .code(2)
-        .stderr_eq("...\n[..]a place of its own[..]--tcp[..]\n...\n");
+    let lines = [
+        ("CVMFS_CACHE_PLUGIN_LOCATOR=unix=/x", "a place of its own[..]--tcp"),
+        ("A=1\nB=2", "more than one line: repeat --set for each"),
+    ];
+    for (line, message) in lines {
+        cvmcache(&["check", "--spawn", "x", "--set", line])
+            .assert()
+            .code(2)
+            .stderr_eq(format!("...\n[..]{message}[..]\n...\n"));
+    }
     let check = ["check", "unix=/x", "--junit", "/nowhere/x"];
     cvmcache(&check).assert().code(1).stderr_eq(str![[r#"
 cvmcache: cannot write "/nowhere/x": No such file or directory (os error 2); name a file in a directory that you can write to

@@ -213,10 +213,12 @@ cvmcache: cannot read nothing: No such file or directory (os error 2)
 cvmcache: cannot read .: Is a directory (os error 21)
 
 "#]]);
-    place.run(&["put"]).assert().code(2).stdout_eq("").stderr_eq(str![[r#"
+    for nothing in [&["put"][..], &["put", ""]] {
+        place.run(nothing).assert().code(2).stdout_eq("").stderr_eq(str![[r#"
 cvmcache: FILE is missing; see --help for what to write
 
 "#]]);
+    }
     let capabilities = Capabilities::ALL.without(Capabilities::WRITE);
     let reader = Served::new(Shelf { capabilities, ..Shelf::new(vec![]) });
     let put = place.run(&["put", &reader.locator(), "hello"]).assert().code(1);
@@ -231,6 +233,10 @@ fn nothing_stays_open() {
     let place = Place::new();
     place.run(&["put", "hello"]).assert().success();
     place.run(&["get", HELLO]).assert().success();
+    place.run(&["get", HELLO, "-o", "/nowhere/x"]).assert().code(1).stderr_eq(str![[r#"
+cvmcache: cannot write "/nowhere/x": there is no directory "/nowhere": make it first
+
+"#]]);
     place.run(&["get", HELLO, "-o", "/dev/full"]).assert().code(1).stderr_eq(str![[r#"
 cvmcache: cannot write "/dev/full": No space left on device (os error 28)
 

@@ -68,6 +68,10 @@ struct Content {
 impl Put {
     pub(crate) fn run(mut self, out: &mut dyn Write) -> Result<Verdict> {
         let path = self.remote.take_word(self.file.take(), "FILE")?;
+        // A variable of a script that is not set is an empty word.
+        if path.is_empty() {
+            return Err(Error::MissingWord("FILE"));
+        }
         let algorithm = self.id.map_or_else(|| self.algorithm.into(), |id| id.algorithm());
         // Connecting first: what is wrong there shows without reading anything.
         let mut client = self.remote.connect_for("put", Capabilities::WRITE)?;

@@ -43,8 +43,7 @@ impl Remote {
             self.locator = env::var_os(VARIABLE);
             Some(word)
         });
-        // A variable of a script that is not set is an empty word.
-        word.filter(|word| !word.is_empty()).ok_or(Error::MissingWord(name))
+        word.ok_or(Error::MissingWord(name))
     }
 
     /// The same, if the second is an object.

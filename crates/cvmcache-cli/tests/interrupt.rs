@@ -18,8 +18,9 @@ fn interrupt(command: &str, signal: Signal) {
     mkfifo(&fifo, Mode::S_IRWXU).unwrap();
     fs::create_dir(&tmp).unwrap();
     let plugin = format!("sh -c 'echo $$ > {}; exec sleep 1000' {{conf}}", fifo.display());
-    let mut running = Command::new(env!("CARGO_BIN_EXE_cvmcache"))
-        .args([command, "--spawn", &plugin])
+    // Whoever runs the tests may ignore signals, and so would what they start.
+    let mut running = Command::new("env")
+        .args(["--default-signal", env!("CARGO_BIN_EXE_cvmcache"), command, "--spawn", &plugin])
         .env("TMPDIR", &tmp)
         .stdout(Stdio::null())
         .stderr(Stdio::null())

@@ -62,10 +62,17 @@
 //! - [`CachePlugin`]: what a plugin can do, the life of an object, and what is taken care of.
 //! - [`run`]: a plugin as a program; its configuration and how clients start it.
 //! - [`Server`]: a plugin as a part of a program, or of a test.
-//! - [`Limits`]: what clients can make a plugin spend.
+//! - [`Options`], [`Limits`]: a plugin's configuration, and what clients can make it spend.
+//! - [`Log`], [`Supervisor`], [`ServiceManager`]: parts of [`run`] for a main function of your own.
 //! - [`client`]: the other end of the wire.
 //! - [`watchdog`]: what is left of a plugin that crashed.
 //! - [`service`]: the rules of the protocol without a socket, for other transports and for tests.
+//!
+//! # Features
+//!
+//! - `unwind` (default): the [`watchdog`] finds the stacks of a plugin that crashed without gdb.
+//! - `prometheus`: [`run`] serves metrics to Prometheus (`CVMFS_CACHE_PLUGIN_METRICS`). Without it,
+//!   [`Builder::metrics`] still goes to a recorder of the program's own.
 //!
 //! # A promise to clients
 //!

@@ -7,7 +7,7 @@
 //! ```
 //! use cvmcache::client::Client;
 //! use cvmcache::plugin::*;
-//! use cvmcache::{CachePlugin, Server, Session};
+//! use cvmcache::{CachePlugin, Locator, Server, Session};
 //!
 //! /// A cache that always holds the same object, and takes no other.
 //! struct Constant(ObjectId, bytes::Bytes);
@@ -24,8 +24,8 @@
 //!         Ok(ObjectInfo { size: self.1.len() as u64, object_type: ObjectType::Regular })
 //!     }
 //!
-//!     fn read(&self, session: &Session, id: &ObjectId, offset: u64, len: u32) -> Result<Data> {
-//!         let size = self.object_info(session, id)?.size;
+//!     fn read(&self, who: &Session, id: &ObjectId, offset: u64, len: u32) -> Result<Data> {
+//!         let size = self.object_info(who, id)?.size;
 //!         if offset > size {
 //!             return Err(Status::OutOfBounds);
 //!         }
@@ -39,10 +39,10 @@
 //! let plugin = Constant(id, "foo".into());
 //!
 //! // In a program of its own: cvmcache::run("constant", |options| …). In a test:
-//! # let directory = tempfile::tempdir()?;
-//! # let locator = format!("unix={}/socket", directory.path().display());
-//! let running = Server::builder(plugin).listen(&locator.parse()?)?.spawn()?;
-//! let mut client = Client::connect(&locator.parse()?, "test.cern.ch:1")?;
+//! let directory = tempfile::tempdir()?;
+//! let locator = Locator::Unix(directory.path().join("socket"));
+//! let running = Server::builder(plugin).listen(&locator)?.spawn()?;
+//! let mut client = Client::connect(&locator, "test.cern.ch:1")?;
 //! assert_eq!(client.read(&id, 1, 100)?, "oo");
 //! running.control().terminate();
 //! running.wait()?;
@@ -70,9 +70,10 @@
 //!
 //! # Features
 //!
-//! - `unwind` (default): the [`watchdog`] finds the stacks of a plugin that crashed without gdb.
-//! - `prometheus`: [`run`] serves metrics to Prometheus (`CVMFS_CACHE_PLUGIN_METRICS`). Without it,
-//!   [`Builder::metrics`] still goes to a recorder of the program's own.
+//! - `unwind` (default): where there is no gdb, the [`watchdog`] itself finds the stacks of a plugin
+//!   that crashed.
+//! - `prometheus`: [`run`] serves metrics to Prometheus (`CVMFS_CACHE_PLUGIN_METRICS`). With or without
+//!   it, [`Builder::metrics`] are for a recorder of the program's own.
 //!
 //! # A promise to clients
 //!

@@ -17,10 +17,10 @@ use crate::wire::Msg;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DecoderLimits {
-    /// The longest message that is kept whole, in bytes without the attachment; default 64 KiB. Of a longer one only
-    /// the beginning is kept, so that it can be answered (see [`Frame::cut`]). While it is decoded,
-    /// a message takes up to three times its length; a listing, which only plugins send, eleven
-    /// times.
+    /// The longest message that is kept whole, in bytes without the attachment; default 64 KiB. Of
+    /// a longer one only the beginning is kept, so that it can be answered (see [`Frame::cut`]).
+    /// While it is decoded, a message takes up to three times its length; a listing, which only
+    /// plugins send, eleven times.
     pub max_message: usize,
     /// The largest attachment that is kept, in bytes; default 512 KiB, the most that a client
     /// accepts as `max_object_size`.
@@ -138,8 +138,8 @@ impl Decoder {
     /// Where the next bytes of the stream go: append them, as many as there are.
     ///
     /// The buffer has spare capacity, and what is in it stays there. To be called after
-    /// [`next_frame`](Self::next_frame) has returned `None`. A reader that fills no more than that keeps the decoder
-    /// within its limits, and receives an attachment without moving it again.
+    /// [`next_frame`](Self::next_frame) has returned `None`. A reader that fills no more than that
+    /// keeps the decoder within its limits, and receives an attachment without moving it again.
     pub fn buffer(&mut self) -> &mut Vec<u8> {
         self.ahead.drain(..self.taken);
         self.taken = 0;

@@ -27,21 +27,21 @@ pub struct Limits {
     /// client. From 4 KiB to 512 KiB; default 256 KiB.
     pub max_object_size: u32,
     /// The longest message that is kept while it arrives, in bytes without its attachment; at least
-    /// 1 KiB more than `max_text`, at most 16 MiB less a byte, default 64 KiB. Of a longer one, only the numbers are looked
-    /// at by which it is answered MALFORMED.
+    /// 1 KiB more than `max_text`, at most 16 MiB less a byte, default 64 KiB. Of a longer one,
+    /// only the numbers are looked at by which it is answered MALFORMED.
     pub max_message: usize,
     /// The longest description, client name or repository name, in bytes; from 1 to 60 KiB, default
     /// 4 KiB. A request with a longer one is answered MALFORMED. A longer description that the
     /// plugin lists is cut.
     pub max_text: usize,
     /// How much memory a connection may take, in bytes, before no more of its requests are taken;
-    /// at least 1, default 8 MiB. What counts are answers it has not read, and requests under way with their
-    /// data and the largest answer that they can have. A piece of an object in an answer counts as
-    /// `max_object_size`, because it may keep that much in memory. One request may exceed it. There
-    /// is no bound on all connections together but that on open descriptors.
+    /// at least 1, default 8 MiB. What counts are answers it has not read, and requests under way
+    /// with their data and the largest answer that they can have. A piece of an object in an answer
+    /// counts as `max_object_size`, because it may keep that much in memory. One request may exceed
+    /// it. There is no bound on all connections together but that on open descriptors.
     pub max_buffered: usize,
-    /// How many requests of one connection are under way at once; at least 1, default 64. Without workers
-    /// there is only ever one.
+    /// How many requests of one connection are under way at once; at least 1, default 64. Without
+    /// workers there is only ever one.
     pub max_in_flight: usize,
     /// How many uploads a session may have open; default 1024. One more is answered NOSPACE.
     pub max_uploads: usize,

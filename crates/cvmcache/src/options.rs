@@ -139,8 +139,8 @@ impl Options {
         self.find(key).map(|(_, value)| value.as_os_str())
     }
 
-    /// The keys as they stand in the file, sorted. One that is not UTF-8 is none that [`get`](Self::get) could be asked for,
-    /// and left out.
+    /// The keys as they stand in the file, sorted. One that is not UTF-8 is none that
+    /// [`get`](Self::get) could be asked for, and left out.
     pub fn keys(&self) -> impl Iterator<Item = &str> {
         self.values.keys().filter_map(|key| key.to_str())
     }

@@ -30,11 +30,14 @@
 //! let mut peer = Peer::new(None);
 //!
 //! // A frame comes, the peer says what to do about it. `frame` makes one of a message.
-//! let hello = ClientMessage::Handshake { protocol_version: 1, name: Some("test.cern.ch:1".into()) };
-//! let Action::Answer(ServerMessage::HandshakeAck(ack)) = peer.receive(&service, frame(hello)) else {
+//! let name = Some("test.cern.ch:1".into());
+//! let hello = ClientMessage::Handshake { protocol_version: 1, name };
+//! let action = peer.receive(&service, frame(hello));
+//! let Action::Answer(ServerMessage::HandshakeAck(ack)) = action else {
 //!     panic!("a handshake is answered");
 //! };
-//! let operation = Operation::ObjectInfo { object: "da39a3ee5e6b4b0d3255bfef95601890afd80709".parse()? };
+//! let object = "da39a3ee5e6b4b0d3255bfef95601890afd80709".parse()?;
+//! let operation = Operation::ObjectInfo { object };
 //! let request = ClientMessage::Request(Request { session: ack.session, id: 7, operation });
 //! let Action::Handle(session, request) = peer.receive(&service, frame(request)) else {
 //!     panic!("it is the peer's session");

@@ -62,10 +62,11 @@ impl Client {
     /// # Errors
     ///
     /// [`ClientError::Unexpected`] if the reply is of another kind than the request;
-    /// [`ClientError::ForeignTicket`] for a ticket of another client; [`ClientError::Timeout`], after which the reply is [forgotten](Self::forget);
-    /// [`ClientError::Closed`] and others if the connection is of no more use. A ticket from
-    /// [`submit`](Self::submit) or [`queue`](Self::queue) has the status in the reply, any other
-    /// has [`ClientError::Status`] if the request failed.
+    /// [`ClientError::ForeignTicket`] for a ticket of another client; [`ClientError::Timeout`],
+    /// after which the reply is [forgotten](Self::forget); [`ClientError::Closed`] and others if
+    /// the connection is of no more use. A ticket from [`submit`](Self::submit) or
+    /// [`queue`](Self::queue) has the status in the reply, any other has [`ClientError::Status`] if
+    /// the request failed.
     pub fn wait<T>(&mut self, ticket: Ticket<T>) -> Result<T, ClientError> {
         loop {
             if let Some(body) = self.pending.claim(&ticket)? {

@@ -31,7 +31,9 @@ impl Capabilities {
     pub const SHRINK: Self = Self(4);
     /// The cache knows its size and fill level.
     pub const INFO: Self = Self(8);
-    /// The cache counts how often it was cleaned up. Goes with [`Capabilities::INFO`].
+    /// The cache counts how often it was cleaned up
+    /// ([`CacheInfo::shrink_count`](crate::CacheInfo::shrink_count)). Goes with
+    /// [`Capabilities::INFO`].
     pub const SHRINK_RATE: Self = Self(16);
     /// Objects can be listed.
     pub const LIST: Self = Self(32);
@@ -50,7 +52,7 @@ impl Capabilities {
         (Self::BREADCRUMB, "breadcrumb"),
     ];
 
-    /// The flags as they stand on the wire.
+    /// The flags as they stand on the wire, those that are not known here included.
     pub const fn bits(self) -> u64 {
         self.0
     }
@@ -60,7 +62,7 @@ impl Capabilities {
         Self(bits)
     }
 
-    /// True if every flag of `other` is set.
+    /// True if every flag of `other` is set. [`Capabilities::NONE`] is contained in every set.
     pub const fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0
     }

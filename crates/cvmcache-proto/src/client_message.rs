@@ -11,7 +11,7 @@ use crate::{Breadcrumb, Envelope, Frame, HashAlgorithm, ObjectId, ObjectType, Re
 pub enum ClientMessage {
     /// Opens a session.
     Handshake {
-        /// The newest version of the protocol that the client speaks.
+        /// The newest version of the protocol that the client speaks; 1 so far.
         protocol_version: u32,
         /// Who it is, as `repository:instance`; absent for anonymous clients.
         name: Option<Bytes>,
@@ -37,7 +37,8 @@ pub enum ClientMessage {
 pub struct Request {
     /// The session, from the handshake.
     pub session: u64,
-    /// The number that the reply repeats. For uploads it names the upload, in all of its parts.
+    /// The number that the reply repeats. For uploads it names the upload, in all of its parts and
+    /// if it is given up.
     pub id: u64,
     /// What is asked for.
     pub operation: Operation,
@@ -76,7 +77,7 @@ pub enum Operation {
     Read {
         /// The object.
         object: ObjectId,
-        /// The first byte.
+        /// Where to begin, in bytes; 0 is the first.
         offset: u64,
         /// How many bytes; the answer may be shorter at the end of the object.
         size: u32,
@@ -102,7 +103,8 @@ pub enum Operation {
     },
     /// Starts a listing, or asks for more of it.
     List {
-        /// 0 to start one, then what the reply said.
+        /// 0 to start one, then what the reply said
+        /// ([`ReplyBody::List`](crate::ReplyBody::List)).
         listing: u64,
         /// Which objects.
         object_type: ObjectType,
@@ -130,7 +132,8 @@ pub struct StorePart {
     pub number: u64,
     /// True if it commits the object.
     pub last: bool,
-    /// The size of the whole object in bytes, if the client knows it.
+    /// The size of the whole object in bytes, if the client knows it. On the wire, `None` and
+    /// `u64::MAX` are the same.
     pub expected_size: Option<u64>,
     /// The object's type; counts in the first part.
     pub object_type: ObjectType,
@@ -138,7 +141,7 @@ pub struct StorePart {
     pub description: Option<Bytes>,
     /// The CRC-32 of `data`, if the client made one.
     pub data_crc32: Option<u32>,
-    /// The bytes.
+    /// The bytes: `max_object_size` many, or fewer in the last part, which may have none.
     pub data: Bytes,
 }
 
@@ -146,7 +149,8 @@ pub struct StorePart {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("not a message that a client sends")]
 pub struct BadMessage {
-    /// How to answer it; `None` if there is nobody who waits.
+    /// How to answer it; `None` if nobody waits for an answer, as far as can be told, and always for
+    /// what a plugin should have sent.
     pub envelope: Option<Envelope>,
 }
 
@@ -164,7 +168,8 @@ impl ClientMessage {
         parsed.ok_or(BadMessage { envelope })
     }
 
-    /// The message as it stands on the wire, and the attachment that goes with it.
+    /// The message as it stands on the wire, and the attachment that goes with it, which follows the
+    /// [encoded](crate::frame::encode) frame.
     pub fn into_wire(self) -> (Msg, Bytes) {
         match self {
             ClientMessage::Handshake { protocol_version, name } => (

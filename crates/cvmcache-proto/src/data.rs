@@ -34,7 +34,20 @@ impl Data {
 
     /// Reads up to `len` bytes into a buffer with `read`, which returns how many it read.
     ///
-    /// For caches that keep objects in files: `read` is `|buffer| file.read_at(buffer, offset)`.
+    /// For caches that keep objects in files:
+    ///
+    /// ```
+    /// use cvmcache_proto::Data;
+    /// use std::os::unix::fs::FileExt;
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// # let path = std::env::current_exe()?;
+    /// let file = std::fs::File::open(path)?;
+    /// let data = Data::read_with(4, |buffer| file.read_at(buffer, 0))?;
+    /// assert_eq!(data.into_bytes(), "\x7fELF");
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// Buffers are used again when their answers have been sent, up to 32 of 16 to 512 KiB: what is in
     /// the buffer to begin with may be of another object. `read` must not count bytes that it has
@@ -54,7 +67,7 @@ impl Data {
         Ok(Self::from(buffer::fill(len, read)?))
     }
 
-    /// Appends a piece.
+    /// Appends a piece, without copying. One without bytes leaves no trace.
     pub fn push(&mut self, piece: Bytes) {
         if self.first.is_empty() {
             self.first = piece;
@@ -63,7 +76,7 @@ impl Data {
         }
     }
 
-    /// The number of bytes in all pieces.
+    /// The number of bytes in all pieces. It is added up for each call.
     pub fn len(&self) -> usize {
         self.pieces().map(Bytes::len).sum()
     }

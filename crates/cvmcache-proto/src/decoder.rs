@@ -17,10 +17,10 @@ use crate::wire::Msg;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DecoderLimits {
-    /// The longest message that is kept whole, in bytes; default 64 KiB. Of a longer one only
-    /// the beginning is kept, so that it can be answered (see [`Frame::cut`]). While it is decoded,
-    /// a message takes up to three times its length; a listing, which only plugins send, eleven
-    /// times.
+    /// The longest message that is kept whole, in bytes without the attachment; default 64 KiB. Of
+    /// a longer one only the beginning is kept, so that it can be answered (see [`Frame::cut`]).
+    /// While it is decoded, a message takes up to three times its length; a listing, which only
+    /// plugins send, eleven times.
     pub max_message: usize,
     /// The largest attachment that is kept, in bytes; default 512 KiB, the most that a client
     /// accepts as `max_object_size`.
@@ -43,7 +43,8 @@ impl Default for DecoderLimits {
 /// A message and what was attached to it.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Frame {
-    /// The message; `None` if it is empty or one that nobody has defined.
+    /// The message; `None` if it is empty, one that nobody has defined, or a listing with an entry
+    /// too short to name an object, and if it was cut before it said what it is.
     pub message: Option<Msg>,
     /// The attachment; empty if there is none.
     pub attachment: Bytes,
@@ -56,10 +57,10 @@ pub struct Frame {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum FrameError {
-    /// The first byte names a version that does not exist.
+    /// The first byte, which is this, names a version that does not exist.
     #[error("the frame has version {0:#04x}, not 0x01 or 0x81: the peer speaks another protocol")]
     Version(u8),
-    /// The header announces nothing.
+    /// The header announces a length of zero.
     #[error("the frame is empty")]
     Empty,
     /// The message of a frame with attachment is longer than the frame.
@@ -79,6 +80,34 @@ pub enum FrameError {
 ///
 /// It never holds more than `read_ahead` bytes, plus one message and its attachment within the
 /// limits; what is beyond them is skipped as it arrives.
+///
+/// ```
+/// use std::io::Read;
+/// use cvmcache_proto::{Decoder, DecoderLimits, Frame, wire::Msg};
+///
+/// fn next(stream: &mut impl Read, decoder: &mut Decoder) -> std::io::Result<Option<Frame>> {
+///     loop {
+///         if let Some(frame) = decoder.next_frame().map_err(std::io::Error::other)? {
+///             return Ok(Some(frame));
+///         }
+///         let buffer = decoder.buffer();
+///         let room = (buffer.capacity() - buffer.len()) as u64;
+///         if stream.by_ref().take(room).read_to_end(buffer)? == 0 {
+///             return Ok(None);
+///         }
+///     }
+/// }
+///
+/// // A plugin asks its clients to detach, twice.
+/// let mut stream = &b"\x01\x03\0\0\xca\x01\0\x01\x03\0\0\xca\x01\0"[..];
+/// let mut decoder = Decoder::new(DecoderLimits::default());
+/// for _ in 0..2 {
+///     let frame = next(&mut stream, &mut decoder)?.expect("a frame");
+///     assert!(matches!(frame.message, Some(Msg::Detach(_))));
+/// }
+/// assert!(next(&mut stream, &mut decoder)?.is_none());
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Decoder {
     limits: DecoderLimits,
@@ -101,15 +130,16 @@ enum State {
 }
 
 impl Decoder {
-    /// A decoder at the beginning of a stream.
+    /// A decoder at the beginning of a stream. It takes no memory until it is given bytes.
     pub fn new(limits: DecoderLimits) -> Self {
         Self { limits, ahead: Vec::new(), taken: 0, state: State::Header }
     }
 
     /// Where the next bytes of the stream go: append them, as many as there are.
     ///
-    /// The buffer has spare capacity. A reader that fills no more than that keeps the decoder
-    /// within its limits, and receives an attachment without moving it again.
+    /// The buffer has spare capacity, and what is in it stays there. To be called after
+    /// [`next_frame`](Self::next_frame) has returned `None`. A reader that fills no more than that
+    /// keeps the decoder within its limits, and receives an attachment without moving it again.
     pub fn buffer(&mut self) -> &mut Vec<u8> {
         self.ahead.drain(..self.taken);
         self.taken = 0;
@@ -131,7 +161,7 @@ impl Decoder {
         &mut self.ahead
     }
 
-    /// True if the stream stands between two frames.
+    /// True if the stream stands between two frames: if it ends here, nothing is cut off.
     pub fn is_between_frames(&self) -> bool {
         matches!(self.state, State::Header) && self.unread().is_empty()
     }

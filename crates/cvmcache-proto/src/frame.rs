@@ -41,18 +41,33 @@ pub(crate) const ATTACHMENT_FLAG: u8 = 0x80;
      at most {MAX_LEN} in all, and {MAX_MESSAGE_WITH_ATTACHMENT} for a message with an attachment"
 )]
 pub struct TooLarge {
-    /// The length of the message, in bytes.
+    /// The length of the message, in bytes, without headers.
     pub message: usize,
     /// The length of the attachment, in bytes.
     pub attachment: usize,
 }
 
 /// Appends to `out` the frame of `msg`, up to where its attachment of `attachment_len` bytes
-/// belongs.
+/// belongs. The attachment is for the caller to send: it is not copied.
+///
+/// ```
+/// use cvmcache_proto::{ServerMessage, frame};
+///
+/// let (message, attachment) = ServerMessage::Detach.into_wire();
+/// let mut out = Vec::new();
+/// frame::encode(message, attachment.len(), &mut out)?;
+/// attachment.pieces().for_each(|piece| out.extend_from_slice(piece));
+/// assert_eq!(out, [0x01, 0x03, 0x00, 0x00, 0xca, 0x01, 0x00]);
+/// # Ok::<(), frame::TooLarge>(())
+/// ```
 ///
 /// # Errors
 ///
 /// [`TooLarge`], and `out` is unchanged.
+///
+/// # Panics
+///
+/// If `out` has no room: a `Vec` or `BytesMut` grows.
 pub fn encode(msg: Msg, attachment_len: usize, out: &mut impl BufMut) -> Result<(), TooLarge> {
     let rpc = MsgRpc { msg: Some(msg) };
     let message_len = rpc.encoded_len();

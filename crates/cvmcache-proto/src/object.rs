@@ -32,7 +32,8 @@ impl ObjectType {
         }
     }
 
-    /// The type with this number, or `None` if nobody has defined it.
+    /// The type with this number, or `None` if nobody has defined it. A request with such a number
+    /// is [bad](crate::BadMessage).
     pub const fn from_wire(number: i32) -> Option<Self> {
         Some(match number {
             0 => ObjectType::Regular,
@@ -59,9 +60,10 @@ pub struct CacheInfo {
     pub size_bytes: u64,
     /// What its objects take, in bytes. Uploads under way do not count.
     pub used_bytes: u64,
-    /// The part of `used_bytes` in objects that somebody holds open.
+    /// The part of `used_bytes` in objects that somebody holds open, in bytes.
     pub pinned_bytes: u64,
-    /// How often the cache was cleaned up, if it counts that.
+    /// How often the cache was cleaned up, if it counts that. On the wire, more than `i64::MAX` is
+    /// `i64::MAX`, and `None` is -1.
     pub shrink_count: Option<u64>,
 }
 

@@ -52,7 +52,7 @@ impl HashAlgorithm {
 ///
 /// The same digest under two algorithms names two objects, and the digest of twenty zeros is as
 /// good a name as any other. It prints and parses as the client prints it: lower-case hexadecimal
-/// digits followed by nothing, `-rmd160` or `-shake128`.
+/// digits followed by nothing, `-rmd160` or `-shake128`. Upper-case digits parse, too.
 ///
 /// ```
 /// use cvmcache_proto::{HashAlgorithm, ObjectId};
@@ -72,7 +72,14 @@ impl ObjectId {
     /// The length of every digest, in bytes.
     pub const DIGEST_LEN: usize = 20;
 
-    /// Names the object with this digest.
+    /// Names the object with this digest, which nobody computes here.
+    ///
+    /// ```
+    /// use cvmcache_proto::{HashAlgorithm, ObjectId};
+    ///
+    /// let id = ObjectId::new(HashAlgorithm::Sha1, [0xab; ObjectId::DIGEST_LEN]);
+    /// assert_eq!(id.to_string(), "ab".repeat(20));
+    /// ```
     pub const fn new(algorithm: HashAlgorithm, digest: [u8; Self::DIGEST_LEN]) -> Self {
         Self { algorithm, digest }
     }
@@ -82,7 +89,7 @@ impl ObjectId {
         self.algorithm
     }
 
-    /// The digest.
+    /// The bytes of the digest, in the order in which they are printed.
     pub const fn digest(&self) -> &[u8; Self::DIGEST_LEN] {
         &self.digest
     }

@@ -26,13 +26,14 @@ pub enum ServerMessage {
 pub struct HandshakeAck {
     /// Whether there is a session now. The client of the 2.12 line does not look at it.
     pub result: Result<(), Status>,
-    /// The plugin's name.
+    /// The plugin's name. It need not be UTF-8.
     pub name: Bytes,
     /// The version of the protocol that the plugin speaks.
     pub protocol_version: u32,
     /// Names the session; to be sent with every request.
     pub session: u64,
-    /// The largest attachment, in bytes.
+    /// The largest part of an upload and the largest read, in bytes. The client takes
+    /// [`MIN_MAX_OBJECT_SIZE`] to [`MAX_MAX_OBJECT_SIZE`](crate::MAX_MAX_OBJECT_SIZE).
     pub max_object_size: u32,
     /// What the plugin can do.
     pub capabilities: Capabilities,
@@ -41,7 +42,7 @@ pub struct HandshakeAck {
 }
 
 impl HandshakeAck {
-    /// Says that there is no session.
+    /// Says that there is no session: it names session 0, which no plugin hands out.
     pub fn refused(status: Status) -> Self {
         Self {
             result: Err(status),
@@ -99,7 +100,7 @@ pub enum ReplyBody {
     List {
         /// How it went.
         result: Result<(), Status>,
-        /// What to ask with for more.
+        /// What to ask with for more ([`Operation::List`](crate::Operation::List)).
         listing: u64,
         /// True if there is no more.
         last: bool,
@@ -123,7 +124,9 @@ impl ServerMessage {
     ///
     /// # Errors
     ///
-    /// [`BadMessage`] if it is not a message that a plugin sends.
+    /// [`BadMessage`] if the frame was cut, if it misses a field that the protocol requires, if a
+    /// digest, algorithm or object type is none, and if it is not a message that a plugin sends.
+    /// Nobody waits for an answer to it.
     pub fn from_frame(frame: Frame) -> Result<Self, BadMessage> {
         let parsed = match frame.message {
             Some(msg) if !frame.cut => parse(msg, frame.attachment),
@@ -132,7 +135,8 @@ impl ServerMessage {
         parsed.ok_or(BadMessage { envelope: None })
     }
 
-    /// The message as it stands on the wire, and the attachment that goes with it.
+    /// The message as it stands on the wire, and the attachment that goes with it, which follows the
+    /// [encoded](crate::frame::encode) frame.
     pub fn into_wire(self) -> (Msg, Data) {
         let Reply { id, body } = match self {
             ServerMessage::HandshakeAck(ack) => return (ack.into_wire(), Data::new()),

@@ -28,11 +28,11 @@ pub(crate) use server::Address;
 /// | key | value | default |
 /// |---|---|---|
 /// | `CVMFS_CACHE_PLUGIN_REDIS_URL` | the server, see [`Server`] | must be there |
-/// | `CVMFS_CACHE_PLUGIN_REDIS_PASSWORD_FILE` | a file with the password in its first line | the URL's password |
+/// | `CVMFS_CACHE_PLUGIN_REDIS_PASSWORD_FILE` | a file with the password in its first line; the URL must have none then | the URL's password |
 /// | `CVMFS_CACHE_PLUGIN_REDIS_CA` | TLS: the PEM file of the authority that the server's certificate comes from | those the system trusts |
 /// | `CVMFS_CACHE_PLUGIN_REDIS_CERT`, `.._REDIS_CERT_KEY` | TLS: PEM files of the certificate that the plugin shows, and of its key | none |
-/// | `CVMFS_CACHE_PLUGIN_SIZE` | megabytes of the server's memory for objects; at least 100 | 1000 |
-/// | `CVMFS_CACHE_PLUGIN_REDIS_KEYFILE` | a file of at least 32 secret bytes that seals objects | objects are checked against accidents only |
+/// | `CVMFS_CACHE_PLUGIN_SIZE` | megabytes (of 1024 KiB) of the server's memory for objects; less than 100 counts as 100 | 1000 |
+/// | `CVMFS_CACHE_PLUGIN_REDIS_KEYFILE` | a file of 32 bytes to 64 KiB of secret that seals objects | objects are checked against accidents only |
 /// | `CVMFS_CACHE_PLUGIN_REDIS_PER_REPOSITORY` | `on`: sessions see only what their repository has added | `off` |
 /// | `CVMFS_CACHE_PLUGIN_REDIS_PREFIX` | what the names of all keys on the server begin with, see [`Prefix`] | `cvmfs` |
 /// | `CVMFS_CACHE_PLUGIN_REDIS_TIMEOUT` | milliseconds that a request waits for the server; 100 to 60000 | 5000 |
@@ -41,6 +41,19 @@ pub(crate) use server::Address;
 /// Instead of the URL, `CVMFS_CACHE_PLUGIN_REDIS_SERVER_ADDRESS` and `.._REDIS_SERVER_PORT` may
 /// name a server without TLS and password; the port is 6379 by default. A key
 /// `CVMFS_CACHE_redis_X` is understood as `CVMFS_CACHE_PLUGIN_X`, as everywhere.
+///
+/// A program of its own may set the fields instead. Their bounds are not checked then.
+///
+/// ```
+/// use std::time::Duration;
+/// use cvmcache_redis::Config;
+///
+/// let mut config = Config::new("redis://cache.example.org:6379")?;
+/// config.size = 20 << 30;
+/// config.prefix = "cvmfs-test".parse()?;
+/// config.timeout = Duration::from_secs(2);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Config {
@@ -51,7 +64,9 @@ pub struct Config {
     pub password_file: Option<PathBuf>,
     /// Whom a server with TLS is trusted by; the certificates of the system by default.
     pub tls: Option<Tls>,
-    /// What the objects may take of the server's memory, in bytes.
+    /// What the objects may take of the server's memory, in bytes; default 1000 MiB, at least 100 MiB.
+    /// All plugins that share the server must be told the same, and have the same `prefix` and
+    /// `secret`.
     pub size: u64,
     /// What the names of all keys begin with; default `cvmfs`.
     pub prefix: Prefix,
@@ -61,10 +76,10 @@ pub struct Config {
     pub per_repository: bool,
     /// How long a request waits for the server; from 100 ms to 60 s, default 5 s.
     pub timeout: Duration,
-    /// How long objects stay pinned after their plugin has died; default 60 s. It is renewed three
-    /// times in this time.
+    /// How long objects stay pinned after their plugin has died; from 3 s to 1 hour, default 60 s. It
+    /// is renewed three times in this time.
     pub lease: Duration,
-    /// How long an upload without a new part is kept on the server; default 1 hour.
+    /// How long an upload without a new part is kept on the server; default 1 hour. No key sets it.
     pub upload_expiry: Duration,
 }
 
@@ -118,7 +133,7 @@ const MIN_SIZE: u64 = 100 * MEGABYTE;
 
 impl Config {
     /// The keys, what their values look like, and what they mean, in a line each: for the help of a
-    /// program.
+    /// program, see [`Program::key`](cvmcache::Program::key).
     pub const KEYS: [(&str, &str, &str); 11] = [
         (URL, "redis://HOST:PORT", "the server; rediss:// for TLS; must be there"),
         (PASSWORD_FILE, "FILE", "has the server's password in its first line"),
@@ -133,11 +148,12 @@ impl Config {
         (LEASE, "S", "how long objects stay pinned after the plugin died; 60 by default"),
     ];
 
-    /// The defaults, for the server at this URL.
+    /// The defaults, for the server at this URL: [`Server`] says what it looks like. Nobody connects
+    /// to it yet.
     ///
     /// # Errors
     ///
-    /// [`ConfigError::Server`].
+    /// [`ConfigError::Server`] if the URL is none of a Redis server.
     pub fn new(url: &str) -> Result<Self, ConfigError> {
         Ok(Self::for_server(url.parse()?))
     }
@@ -157,11 +173,12 @@ impl Config {
         }
     }
 
-    /// Reads the options of a plugin. [`Config`] lists them.
+    /// Reads the options of a plugin, and the files that they name. [`Config`] lists them.
     ///
     /// # Errors
     ///
-    /// [`ConfigError::Options`], which names the key.
+    /// [`ConfigError::Options`], which names the key, if one is missing, makes no sense or is out of
+    /// its bounds, or a file cannot be used.
     pub fn from_options(options: &Options) -> Result<Self, ConfigError> {
         let mut config = Self::for_server(server(options)?);
         config.password_file = password_file(options, &config.server)?;

@@ -19,6 +19,30 @@ use crate::store::Store;
 use crate::uploads::Upload;
 
 /// A cache in a Redis server or cluster, which other instances may use at the same time.
+///
+/// Its callbacks wait for the server, so that it asks for 32 workers. One that waits for longer than
+/// [`Config::timeout`] fails with [`Status::Timeout`](cvmcache::plugin::Status::Timeout), and with
+/// [`Status::IoErr`](cvmcache::plugin::Status::IoErr) if the server is known to be away. Shrinking and
+/// listing take several steps, which may each wait as long. One thread speaks with the server.
+///
+/// Dropping it lets go of what is still open, for which it waits as long.
+///
+/// ```no_run
+/// use cvmcache::Server;
+/// use cvmcache_redis::{Config, RedisCache};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let cache = RedisCache::new(Config::new("redis://localhost:6379")?)?;
+/// let locator = "unix=/run/cvmfs/redis.socket".parse()?;
+/// Server::builder(cache).listen(&locator)?.spawn()?.wait()?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Panics
+///
+/// Whatever waits for the server panics within an asynchronous runtime, dropping it included: that
+/// is no place to wait.
 pub struct RedisCache {
     store: Arc<Store>,
     /// Runs the connections and what goes on in the background. `None` only while it is dropped.
@@ -30,17 +54,18 @@ impl RedisCache {
     ///
     /// # Errors
     ///
-    /// [`ConfigError`], if they make no sense. A server that is down is no error: it is looked for
-    /// until it is there.
+    /// Those of [`Config::from_options`] and of [`new`](Self::new).
     pub fn from_options(options: &Options) -> Result<Self, ConfigError> {
         Self::new(Config::from_options(options)?)
     }
 
-    /// A cache as the configuration describes it.
+    /// A cache as the configuration describes it. It waits for the server, for [`Config::timeout`] at
+    /// most. A server that is down is no error: it is looked for until it is there.
     ///
     /// # Errors
     ///
-    /// [`ConfigError`], if it makes no sense.
+    /// [`ConfigError::Denied`] if the server refuses the plugin, [`ConfigError::Tls`] if TLS
+    /// cannot be set up, [`ConfigError::Io`] if the system refuses a thread.
     pub fn new(config: Config) -> Result<Self, ConfigError> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(IO_THREADS)
@@ -54,11 +79,13 @@ impl RedisCache {
     }
 
     /// Lets a repository see none of the objects that it has stored so far, in any instance, from the
-    /// next request on. It makes a difference only with `per_repository`.
+    /// next request on. `repository` is its fully qualified name, without an instance. It makes a
+    /// difference only with [`per_repository`](Config::per_repository).
     ///
     /// # Errors
     ///
-    /// The status of what went wrong. Then the repository may see them or not.
+    /// [`Status::Timeout`](cvmcache::plugin::Status::Timeout) if the server does not answer in time,
+    /// another if it refuses or is away. Then the repository may see them or not.
     pub fn revoke(&self, repository: &[u8]) -> Result<()> {
         Ok(self.store.link.wait(self.store.revoke(repository))?)
     }

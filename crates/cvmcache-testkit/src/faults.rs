@@ -124,9 +124,21 @@ impl Faults {
         }
     }
 
-    /// Makes calls of some callbacks go wrong with a probability from 0 to 1. Of several rules for
+    /// Makes calls of some callbacks go wrong with a probability from 0, which is never, to 1, which is
+    /// always. Of several rules for
     /// a callback the first that strikes counts; what is planned goes before all. Without a
-    /// [`seed`](Self::seed), it is 0.
+    /// [`seed`](Self::seed), the seed is 0.
+    ///
+    /// ```
+    /// use cvmcache::plugin::Status;
+    /// use cvmcache_testkit::{Callback, Fault, Faults};
+    ///
+    /// let faults = Faults::default();
+    /// faults.seed(7);
+    /// // A storage that fails now and then, and loses what it was to keep even more often.
+    /// faults.sometimes(&[Callback::Read, Callback::ObjectInfo], 0.01, Fault::Fail(Status::IoErr));
+    /// faults.sometimes(&[Callback::Commit], 0.1, Fault::Panic);
+    /// ```
     pub fn sometimes(&self, callbacks: &[Callback], probability: f64, fault: Fault) {
         let rule = Rule { callbacks: callbacks.to_vec(), probability, fault };
         let mut state = self.lock();
@@ -134,14 +146,15 @@ impl Faults {
         state.random.get_or_insert_with(seeded).rules.push(rule);
     }
 
-    /// Plans nothing any more, and forgets the rules of chance. Calls that hang go on hanging.
+    /// Plans nothing any more, and forgets the rules of chance and their seed. Counts stay, and calls
+    /// that hang go on hanging.
     pub fn clear(&self) {
         let mut state = self.lock();
         state.planned = Default::default();
         state.random = None;
     }
 
-    /// Lets all calls go on that hang now.
+    /// Lets all calls go on that hang now. One that hangs later waits for the next release.
     pub fn release(&self) {
         self.change(|state| state.releases += 1);
     }
@@ -151,7 +164,7 @@ impl Faults {
         self.lock().hanging
     }
 
-    /// Waits until so many calls hang at once; false if they do not within the time.
+    /// Waits until so many calls, or more, hang at once; false if they do not within the time.
     #[must_use = "it may have taken too long"]
     pub fn wait_for_hanging(&self, calls: usize, at_most: Duration) -> bool {
         self.wait(at_most, |state| state.hanging >= calls)
@@ -168,7 +181,7 @@ impl Faults {
         self.lock().calls[callback as usize]
     }
 
-    /// How many calls have gone wrong.
+    /// How many calls have gone wrong, those that are late or hang included.
     pub fn faults(&self) -> u64 {
         self.lock().faults
     }

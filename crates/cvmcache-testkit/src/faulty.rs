@@ -11,7 +11,7 @@ use crate::faults::Open;
 use crate::{Callback, Faults};
 
 /// A plugin whose calls go wrong as its [`Faults`] say, and do what the plugin inside does
-/// otherwise.
+/// otherwise. `capabilities`, `workers` and `started` never go wrong.
 ///
 /// ```
 /// use cvmcache::client::Client;

@@ -79,8 +79,8 @@ pub enum StartError {
     Directory(#[from] io::Error),
 }
 
-/// A plugin that was started. Dropping it kills the process, if it has not ended, and removes its
-/// directory.
+/// A plugin that was started, see [`PluginCommand::start`]. Dropping it kills the process, if it has not
+/// ended, and removes its directory.
 #[derive(Debug)]
 pub struct PluginProcess {
     locator: Locator,
@@ -110,7 +110,8 @@ impl PluginProcess {
     }
 
     /// Kills all plugins that this process has started, removes their directories, and lets no
-    /// other start: for a program that is about to end without dropping them, as on a signal.
+    /// other start: for a program that is about to end without dropping them, as on a signal. A thread
+    /// that tries to start one waits for ever.
     pub fn kill_all() {
         let running = lock(&RUNNING);
         for process in running.iter().filter_map(Weak::upgrade) {
@@ -138,7 +139,7 @@ impl PluginProcess {
         lock(&self.process).child.try_wait()
     }
 
-    /// Waits until it ends; `None` if it still runs after this time.
+    /// Waits until it ends; `None` if it still runs after this time. It is looked at every 10 ms.
     ///
     /// # Errors
     ///
@@ -154,7 +155,8 @@ impl PluginProcess {
         }
     }
 
-    /// Asks it to end (SIGTERM), and kills it if it does not within 20 s: then, `None`.
+    /// Asks it to end (SIGTERM), and kills it if it does not within 20 s: then, `None`. Its directory
+    /// is removed.
     ///
     /// # Errors
     ///
@@ -171,7 +173,7 @@ impl PluginProcess {
         self.wait_for(PATIENCE)
     }
 
-    /// The last lines that it printed.
+    /// The last lines that it printed to standard output and standard error, at most 20.
     pub fn log(&self) -> String {
         let log = fs::read(&self.log).unwrap_or_default();
         let log = String::from_utf8_lossy(&log);

@@ -28,7 +28,8 @@ use probe::Probe;
 use step::{Checked, Stop, Trace};
 use target::Started;
 
-/// Runs the whole suite, the hostile cases included, against a plugin in this process.
+/// Runs the whole suite, the hostile cases included, against a plugin in this process, which is served
+/// as [`Target::plugin`] says. Returns when all cases have ended.
 ///
 /// ```no_run
 /// # use cvmcache::CachePlugin;
@@ -39,7 +40,8 @@ use target::Started;
 ///
 /// # Panics
 ///
-/// With the whole report if a case fails.
+/// With the whole report if a case fails, or all of them are skipped; and if the plugin cannot be
+/// served.
 #[track_caller]
 pub fn check(plugin: impl CachePlugin) {
     match Suite::new().hostile(true).run(Target::plugin(plugin)) {
@@ -49,6 +51,17 @@ pub fn check(plugin: impl CachePlugin) {
 }
 
 /// A choice of cases, and how to run them.
+///
+/// ```
+/// use cvmcache_testkit::Suite;
+///
+/// let suite = Suite::new().hostile(true).filter("upload").filter("listing");
+/// for case in suite.cases() {
+///     println!("{}: {}", case.name(), case.meaning());
+/// }
+/// assert!(suite.check_filters().is_ok());
+/// assert!(Suite::new().filter("no such case").check_filters().is_err());
+/// ```
 #[derive(Debug, Clone)]
 pub struct Suite {
     hostile: bool,
@@ -66,7 +79,7 @@ impl Default for Suite {
 }
 
 impl Suite {
-    /// All cases about what clients rely on.
+    /// All cases about what clients rely on, and none about what no client should do.
     pub fn new() -> Self {
         Self {
             hostile: false,
@@ -78,14 +91,15 @@ impl Suite {
         }
     }
 
-    /// Adds the cases about what no client should do.
+    /// Adds the cases about what no client should do ([`Kind::Hostile`]); default false.
     #[must_use]
     pub fn hostile(mut self, hostile: bool) -> Self {
         self.hostile = hostile;
         self
     }
 
-    /// Keeps only cases with `text` in their name; of several filters, one has to match.
+    /// Keeps only cases with `text` in their name, as it is written; of several filters, one has to
+    /// match. Case matters.
     #[must_use]
     pub fn filter(mut self, text: impl Into<String>) -> Self {
         self.filters.push(text.into());
@@ -94,14 +108,15 @@ impl Suite {
 
     /// Runs the cases that [need the cache for themselves](Case::needs_cache_alone) against a plugin
     /// that runs already, too: others lose what they have in it. With a plugin that is started for
-    /// the suite they run in any case.
+    /// the suite they run in any case. Default false.
     #[must_use]
     pub fn may_evict(mut self, may_evict: bool) -> Self {
         self.may_evict = may_evict;
         self
     }
 
-    /// How large a cache may be for the cases that fill it, in bytes; default 1 GiB.
+    /// How large a cache may be for the cases that fill it, in bytes; default 1 GiB. They are skipped
+    /// on a larger one.
     #[must_use]
     pub fn max_fill(mut self, bytes: u64) -> Self {
         self.max_fill = bytes;
@@ -124,7 +139,7 @@ impl Suite {
         self
     }
 
-    /// The cases that are chosen.
+    /// The cases that are chosen, in the order in which they are run.
     pub fn cases(&self) -> impl Iterator<Item = &'static Case> {
         let wanted = |case: &&Case| {
             let matches = |filter: &String| case.name.contains(filter.as_str());
@@ -138,13 +153,15 @@ impl Suite {
     ///
     /// # Errors
     ///
-    /// [`SuiteError`] if the plugin cannot be reached to begin with. What it does from then on is
-    /// in the report.
+    /// [`SuiteError`] if the plugin cannot be started or reached to begin with, or if a
+    /// [filter](Self::check_filters) leaves nothing to run. What the plugin does from then on is in the
+    /// report: a case that fails is no error.
     pub fn run(&self, target: impl Into<Target>) -> Result<Report, SuiteError> {
         self.run_with(target, |_| {})
     }
 
-    /// Runs the cases, and tells of each as soon as it has ended.
+    /// Runs the cases one by one on this thread, and tells of each as soon as it has ended, or was
+    /// skipped.
     ///
     /// # Errors
     ///

@@ -29,7 +29,8 @@ impl Control {
     }
 
     /// Asks all connected clients to close the file catalogs they can do without, so that more of
-    /// the cache can be evicted. They do it in their own time, or not at all.
+    /// the cache can be evicted. They do it in their own time, or not at all. Does not wait, so
+    /// that a callback may do it.
     pub fn ask_detach(&self) {
         (self.0)(Command::AskDetach);
     }

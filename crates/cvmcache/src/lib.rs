@@ -7,7 +7,7 @@
 //! ```
 //! use cvmcache::client::Client;
 //! use cvmcache::plugin::*;
-//! use cvmcache::{CachePlugin, Server, Session};
+//! use cvmcache::{CachePlugin, Locator, Server, Session};
 //!
 //! /// A cache that always holds the same object, and takes no other.
 //! struct Constant(ObjectId, bytes::Bytes);
@@ -24,8 +24,8 @@
 //!         Ok(ObjectInfo { size: self.1.len() as u64, object_type: ObjectType::Regular })
 //!     }
 //!
-//!     fn read(&self, session: &Session, id: &ObjectId, offset: u64, len: u32) -> Result<Data> {
-//!         let size = self.object_info(session, id)?.size;
+//!     fn read(&self, who: &Session, id: &ObjectId, offset: u64, len: u32) -> Result<Data> {
+//!         let size = self.object_info(who, id)?.size;
 //!         if offset > size {
 //!             return Err(Status::OutOfBounds);
 //!         }
@@ -39,10 +39,10 @@
 //! let plugin = Constant(id, "foo".into());
 //!
 //! // In a program of its own: cvmcache::run("constant", |options| …). In a test:
-//! # let directory = tempfile::tempdir()?;
-//! # let locator = format!("unix={}/socket", directory.path().display());
-//! let running = Server::builder(plugin).listen(&locator.parse()?)?.spawn()?;
-//! let mut client = Client::connect(&locator.parse()?, "test.cern.ch:1")?;
+//! let directory = tempfile::tempdir()?;
+//! let locator = Locator::Unix(directory.path().join("socket"));
+//! let running = Server::builder(plugin).listen(&locator)?.spawn()?;
+//! let mut client = Client::connect(&locator, "test.cern.ch:1")?;
 //! assert_eq!(client.read(&id, 1, 100)?, "oo");
 //! running.control().terminate();
 //! running.wait()?;
@@ -62,10 +62,18 @@
 //! - [`CachePlugin`]: what a plugin can do, the life of an object, and what is taken care of.
 //! - [`run`]: a plugin as a program; its configuration and how clients start it.
 //! - [`Server`]: a plugin as a part of a program, or of a test.
-//! - [`Limits`]: what clients can make a plugin spend.
+//! - [`Options`], [`Limits`]: a plugin's configuration, and what clients can make it spend.
+//! - [`Log`], [`Supervisor`], [`ServiceManager`]: parts of [`run`] for a main function of your own.
 //! - [`client`]: the other end of the wire.
 //! - [`watchdog`]: what is left of a plugin that crashed.
 //! - [`service`]: the rules of the protocol without a socket, for other transports and for tests.
+//!
+//! # Features
+//!
+//! - `unwind` (default): where there is no gdb, the [`watchdog`] itself finds the stacks of a plugin
+//!   that crashed.
+//! - `prometheus`: [`run`] serves metrics to Prometheus (`CVMFS_CACHE_PLUGIN_METRICS`). With or without
+//!   it, [`Builder::metrics`] are for a recorder of the program's own.
 //!
 //! # A promise to clients
 //!

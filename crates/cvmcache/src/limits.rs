@@ -7,6 +7,19 @@ use thiserror::Error;
 
 /// The bounds on what a client can make the server spend. Each can be set; the defaults suit a
 /// plugin that serves the mounts of one node.
+///
+/// [`Builder::listen`](crate::Builder::listen) refuses values that are out of their bounds.
+///
+/// ```
+/// use cvmcache::{Limits, Server};
+///
+/// # fn builder(plugin: impl cvmcache::CachePlugin) -> cvmcache::Builder {
+/// let mut limits = Limits::default();
+/// limits.max_object_size = 512 * 1024;
+/// limits.request_deadline = Some(std::time::Duration::from_secs(60));
+/// Server::builder(plugin).workers(8).limits(limits)
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
@@ -14,32 +27,34 @@ pub struct Limits {
     /// client. From 4 KiB to 512 KiB; default 256 KiB.
     pub max_object_size: u32,
     /// The longest message that is kept while it arrives, in bytes without its attachment; at least
-    /// 1 KiB more than `max_text`, default 64 KiB. Of a longer one, only the numbers are looked
-    /// at by which it is answered MALFORMED.
+    /// 1 KiB more than `max_text`, at most 16 MiB less a byte, default 64 KiB. Of a longer one,
+    /// only the numbers are looked at by which it is answered MALFORMED.
     pub max_message: usize,
-    /// The longest description, client name or repository name, in bytes; default 4 KiB. A
-    /// request with a longer one is answered MALFORMED.
+    /// The longest description, client name or repository name, in bytes; from 1 to 60 KiB, default
+    /// 4 KiB. A request with a longer one is answered MALFORMED. A longer description that the
+    /// plugin lists is cut.
     pub max_text: usize,
     /// How much memory a connection may take, in bytes, before no more of its requests are taken;
-    /// default 8 MiB. What counts are answers it has not read, and requests under way with their
-    /// data and the largest answer that they can have. A piece of an object in an answer counts as
-    /// `max_object_size`, because it may keep that much in memory. One request may exceed it. There
-    /// is no bound on all connections together but that on open descriptors.
+    /// at least 1, default 8 MiB. What counts are answers it has not read, and requests under way
+    /// with their data and the largest answer that they can have. A piece of an object in an answer
+    /// counts as `max_object_size`, because it may keep that much in memory. One request may exceed
+    /// it. There is no bound on all connections together but that on open descriptors.
     pub max_buffered: usize,
-    /// How many requests of one connection are under way at once; default 64. Without workers
-    /// there is only ever one.
+    /// How many requests of one connection are under way at once; at least 1, default 64. Without
+    /// workers there is only ever one.
     pub max_in_flight: usize,
     /// How many uploads a session may have open; default 1024. One more is answered NOSPACE.
     pub max_uploads: usize,
     /// How many bytes the open uploads of a session may have in all; default 16 GiB. A part that
-    /// exceeds it is answered NOSPACE, and ends its upload.
+    /// would exceed it is answered NOSPACE, and ends its upload.
     pub max_upload_bytes: u64,
-    /// How long an upload may go without a part before it is given up; default 1 hour. It may take
-    /// half as long again. What comes later is answered TIMEOUT.
+    /// How long an upload may go without a part before it is given up; at most 1,000,000 s, default
+    /// 1 hour. It may take half as long again. What comes later is answered TIMEOUT.
     pub upload_idle: Duration,
-    /// How long a request may take before it is answered TIMEOUT, from when it was received; by
-    /// default for ever. Only with workers: without them, nobody is there to notice. The callback
-    /// goes on, and another thread takes the place of the one that it keeps busy.
+    /// How long a request may take before it is answered TIMEOUT, from when it was received; at most
+    /// 1,000,000 s, by default for ever. It may take a quarter as long again. Only with workers:
+    /// without them, nobody is there to notice. The callback goes on, and another thread takes the
+    /// place of the one that it keeps busy, up to three for each worker.
     pub request_deadline: Option<Duration>,
     /// How many listings a session may have open; default 16. One more is answered NOSPACE.
     pub max_listings: usize,
@@ -80,11 +95,11 @@ impl Default for Limits {
 pub struct InvalidLimit {
     /// What it limits: usually the name of a field of [`Limits`].
     pub limit: &'static str,
-    /// Its value.
+    /// Its value; times are in seconds.
     pub value: usize,
-    /// The least that is possible.
+    /// The least that is allowed.
     pub min: usize,
-    /// The most that is possible.
+    /// The most that is allowed.
     pub max: usize,
 }
 

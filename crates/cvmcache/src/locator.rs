@@ -23,14 +23,17 @@ use thiserror::Error;
 #[non_exhaustive]
 pub enum Locator {
     /// `unix=PATH`: a unix domain socket. The path need not be UTF-8, and may be longer than the
-    /// 107 bytes that fit into a socket address.
+    /// 107 bytes that fit into a socket address; a relative one is taken from the working
+    /// directory.
     Unix(PathBuf),
-    /// `tcp=HOST:PORT`. The host is a name, an IPv4 address or an IPv6 address in brackets; an
-    /// empty one is every address of this machine.
+    /// `tcp=HOST:PORT`. The host is a name, an IPv4 address or an IPv6 address in brackets. An
+    /// empty one is every address of this machine to a plugin, and `localhost` to a
+    /// [client](crate::client). A plugin listens on the first address of a name that it can have.
     Tcp {
         /// Name or address, without brackets.
         host: String,
-        /// The port; 0 lets the system choose one.
+        /// The port; 0 lets the system choose one, which
+        /// [`Listening::locator`](crate::Listening::locator) tells.
         port: u16,
     },
 }
@@ -67,7 +70,8 @@ impl Locator {
     ///
     /// # Errors
     ///
-    /// [`LocatorError`], which says what a locator looks like.
+    /// [`LocatorError`], which says what a locator looks like. The address of a `tcp=` has to be
+    /// UTF-8.
     pub fn from_os_str(text: &OsStr) -> Result<Self, LocatorError> {
         let bytes = text.as_bytes();
         let locator = || text.to_owned();

@@ -54,12 +54,27 @@ pub enum LogReader {
     System,
 }
 
-/// The log of a plugin's process: what matters, to standard error or to the system's log, so many
-/// lines a minute from each place in the code; and everything, to the file that
-/// `CVMFS_CACHE_PLUGIN_DEBUGLOG` names, up to 64 MiB, and as much again in what was there before.
+/// The log of a plugin's process: what matters (`INFO` and above), to standard error or to the
+/// system's log, at most 20 lines a minute from each place in the code; and everything, to the file
+/// that `CVMFS_CACHE_PLUGIN_DEBUGLOG` names. At 64 MiB that becomes `FILE.1`, in place of the one
+/// that was there, and a new one begins.
+///
+/// Nobody waits for it: 4096 lines may wait to be written, to each of the two, and more are lost and
+/// counted.
 ///
 /// It belongs to the main function; [`run`](crate::run) has started one already. Dropping it waits
-/// a moment for the last lines to be written.
+/// for the last lines to be written, but hardly longer than a second for each of the two.
+///
+/// ```
+/// use cvmcache::{Log, LogReader, Options};
+///
+/// # fn main() -> Result<(), cvmcache::OptionsError> {
+/// let log = Log::start("mine", LogReader::Starter, &Options::new())?;
+/// // Make a server, and wait for it.
+/// drop(log);
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "lines are written as long as it is there"]
 pub struct Log {
     /// Dropped first: it has something to say at the end.
@@ -70,13 +85,20 @@ pub struct Log {
 }
 
 impl Log {
-    /// Starts the log of the plugin of this name, such as `ram`, and its threads, and has panics
-    /// logged with their backtraces. A program that has set up `tracing` for itself keeps what it
-    /// has.
+    /// Starts the log of the plugin of this name, such as `ram`, and its threads. A program that has
+    /// set up `tracing` for itself keeps what it has.
+    ///
+    /// From now on, panics are logged with their backtraces, and reported to the
+    /// [watchdog](crate::watchdog) if there is one, instead of what was done about them before. To be
+    /// called after the watchdog has started, which must be before there are threads.
     ///
     /// # Errors
     ///
-    /// [`OptionsError::Value`] if the file cannot be opened.
+    /// [`OptionsError::Value`] if the file of the debug log cannot be opened.
+    ///
+    /// # Panics
+    ///
+    /// On a thread that is panicking.
     pub fn start(name: &str, reader: LogReader, options: &Options) -> Result<Self, OptionsError> {
         start(name, reader, options)
     }

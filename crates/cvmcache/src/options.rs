@@ -98,27 +98,38 @@ impl Options {
     ///
     /// # Errors
     ///
-    /// [`OptionsError::Read`].
+    /// [`OptionsError::Read`] if the file cannot be read. No content is an error: lines that make
+    /// no sense are skipped.
     pub fn from_file(path: &Path) -> Result<Self, OptionsError> {
         let text = std::fs::read(path)
             .map_err(|source| OptionsError::Read { path: path.to_owned(), source })?;
         Ok(Self { source: Some(path.to_owned()), ..Self::parse(&text) })
     }
 
-    /// Reads the text of a file.
+    /// Reads the text of a file, which need not be UTF-8. It never fails: see
+    /// [`from_file`](Self::from_file).
     pub fn parse(text: &[u8]) -> Self {
         let values = text.split(|&byte| byte == b'\n').filter_map(parse_line).collect();
         Self { values, source: None, plugin: None }
     }
 
     /// Says for which plugin the options are, such as `ram`: its own keys are understood, too.
+    ///
+    /// ```
+    /// use cvmcache::Options;
+    ///
+    /// let options = Options::parse(b"CVMFS_CACHE_ram_SIZE=500").for_plugin("ram");
+    /// assert_eq!(options.get("CVMFS_CACHE_PLUGIN_SIZE"), Some("500".as_ref()));
+    /// assert_eq!(options.written("CVMFS_CACHE_PLUGIN_SIZE"), "CVMFS_CACHE_ram_SIZE");
+    /// ```
     #[must_use]
     pub fn for_plugin(mut self, name: impl Into<String>) -> Self {
         self.plugin = Some(name.into());
         self
     }
 
-    /// The file that the options come from.
+    /// The file that the options come from, if they were not [parsed](Self::parse) or
+    /// [set](Self::set) by the program.
     pub fn source(&self) -> Option<&Path> {
         self.source.as_deref()
     }
@@ -128,18 +139,18 @@ impl Options {
         self.find(key).map(|(_, value)| value.as_os_str())
     }
 
-    /// The keys, sorted. One that is not UTF-8 is none that [`get`](Self::get) could be asked for,
-    /// and left out.
+    /// The keys as they stand in the file, sorted. One that is not UTF-8 is none that
+    /// [`get`](Self::get) could be asked for, and left out.
     pub fn keys(&self) -> impl Iterator<Item = &str> {
         self.values.keys().filter_map(|key| key.to_str())
     }
 
-    /// The keys and values, sorted by key. They need not be UTF-8.
+    /// The keys and values as they stand in the file, sorted by key. They need not be UTF-8.
     pub fn iter(&self) -> impl Iterator<Item = (&OsStr, &OsStr)> {
         self.values.iter().map(|(key, value)| (key.as_os_str(), value.as_os_str()))
     }
 
-    /// Sets the value of a key.
+    /// Sets the value of a key, and forgets the one it had.
     pub fn set(&mut self, key: impl Into<OsString>, value: impl Into<OsString>) {
         self.values.insert(key.into(), value.into());
     }
@@ -148,7 +159,7 @@ impl Options {
     ///
     /// # Errors
     ///
-    /// [`OptionsError::Value`] if it is no `T`.
+    /// [`OptionsError::Value`] if it is no `T`, or not UTF-8.
     pub fn parse_value<T>(&self, key: &str) -> Result<Option<T>, OptionsError>
     where
         T: FromStr<Err: Display>,
@@ -161,7 +172,16 @@ impl Options {
         parsed.map(Some).map_err(|reason| self.bad_value(key, reason))
     }
 
-    /// The error that says what is wrong with the value of a key.
+    /// The error that says what is wrong with the value of a key, for a plugin that checks more than
+    /// [`parse_value`](Self::parse_value) can.
+    ///
+    /// ```
+    /// use cvmcache::Options;
+    ///
+    /// let options = Options::parse(b"CVMFS_CACHE_PLUGIN_SIZE=7");
+    /// let error = options.bad_value("CVMFS_CACHE_PLUGIN_SIZE", "at least 100 MB are needed");
+    /// assert_eq!(error.to_string(), "CVMFS_CACHE_PLUGIN_SIZE=\"7\": at least 100 MB are needed");
+    /// ```
     pub fn bad_value(
         &self,
         key: &str,
@@ -180,7 +200,8 @@ impl Options {
         OptionsError::Missing { key: key.to_owned(), file: self.source.clone(), hint: hint.into() }
     }
 
-    /// The key as it stands in the file: it may be one with the plugin's name.
+    /// The key as it stands in the file: it may be one with the plugin's name. A key that is not
+    /// there is returned as it is.
     pub fn written(&self, key: &str) -> String {
         let found = self.find(key).and_then(|(found, _)| found.to_str());
         found.unwrap_or(key).to_owned()

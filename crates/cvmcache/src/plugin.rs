@@ -40,10 +40,11 @@ pub type Listing = Box<dyn Iterator<Item = Result<ListEntry>> + Send>;
 ///
 /// - Only what the capabilities declare is called; everything else is answered
 ///   [`Status::NoSupport`].
-/// - Requests arrive checked: offsets and sizes are within the protocol's bounds, the parts of an
-///   upload come in order and complete, a listing is continued only by who started it.
+/// - Requests arrive checked: sizes are within the protocol's bounds, the parts of an upload come in
+///   order and complete, a listing is continued only by who started it.
 /// - A session that ends, however it ends, closes what it left open: its uploads are dropped, and
-///   its references are given back through [`change_refcount`](Self::change_refcount).
+///   its references are given back through [`change_refcount`](Self::change_refcount), unless it
+///   announced a reload. Then they are for the session that comes after it.
 /// - A panic in a callback is answered with [`Status::IoErr`], and the plugin goes on.
 ///
 /// # Threads

@@ -43,21 +43,23 @@ type Failure = Box<dyn Error + Send + Sync>;
 /// # Command line
 ///
 /// One argument, a configuration file in the format of [`Options`]. Without it, the plugin serves
-/// a unix socket of its own and says which one. `--help` and `--version` are understood.
+/// a unix socket of its own and says which one: `$XDG_RUNTIME_DIR/cvmcache/<name>.socket`, or the
+/// same in `cvmcache-<uid>` in the directory for temporary files. If a service manager has handed over
+/// a socket, it serves that one. `--help` and `--version` are understood.
 ///
 /// # Configuration
 ///
 /// | key | meaning |
 /// |---|---|
-/// | `CVMFS_CACHE_PLUGIN_LOCATOR` | where to listen, see [`Locator`](crate::Locator); must be there |
-/// | `CVMFS_CACHE_PLUGIN_WORKERS` | threads for callbacks, see [`Builder::workers`](crate::Builder::workers); default: what the plugin asks for, see [`CachePlugin::workers`], mostly 0 |
+/// | `CVMFS_CACHE_PLUGIN_LOCATOR` | where to listen, see [`Locator`](crate::Locator); must be there if there is a file |
+/// | `CVMFS_CACHE_PLUGIN_WORKERS` | threads for callbacks, see [`Builder::workers`](crate::Builder::workers); default: what the plugin asks for, see [`CachePlugin::workers`], mostly 0; at most 1024 |
 /// | `CVMFS_CACHE_PLUGIN_POLL` | microseconds to look for requests before sleeping, see [`Builder::poll_for`](crate::Builder::poll_for); 0 to 1000, default 50 |
-/// | `CVMFS_CACHE_PLUGIN_ALLOW` | networks whose clients may connect by TCP, as in `10.0.0.0/8, ::1`; default all |
-/// | `CVMFS_CACHE_PLUGIN_ALLOW_USERS` | users besides the plugin's own and root whose clients may connect by a unix socket, or `*` |
-/// | `CVMFS_CACHE_PLUGIN_DEBUGLOG` | a file to which everything is logged; default: only what matters, to standard error |
-/// | `CVMFS_CACHE_PLUGIN_CRASH_DUMP` | a file to which crashes and panics are reported; default: only syslog, and standard error |
+/// | `CVMFS_CACHE_PLUGIN_ALLOW` | networks whose clients may connect by TCP, as in `10.0.0.0/8, ::1`, see [`Networks`](crate::Networks); default all |
+/// | `CVMFS_CACHE_PLUGIN_ALLOW_USERS` | users besides the plugin's own and root whose clients may connect by a unix socket, or `*`, see [`Users`](crate::Users); default none |
+/// | `CVMFS_CACHE_PLUGIN_DEBUGLOG` | a file to which everything is logged, see [`Log`](crate::Log); default: only what matters is logged, to standard error or, if a client has started the plugin or it is in the background, to syslog |
+/// | `CVMFS_CACHE_PLUGIN_CRASH_DUMP` | a file to which crashes and panics are reported; default: only syslog and, unless it is in the background, standard error |
 /// | `CVMFS_CACHE_PLUGIN_METRICS` | where metrics are served to Prometheus, see [`MetricsAddress`]: `127.0.0.1:PORT`, or another address; needs the feature `prometheus` of this crate |
-/// | `CVMFS_CACHE_PLUGIN_TEST` | if set: once it listens, it prints its process id and goes to the background |
+/// | `CVMFS_CACHE_PLUGIN_TEST` | if set: once it listens, it prints its process id and goes to the background; whatever the value |
 ///
 /// Other keys are the plugin's own. `CVMFS_CACHE_<name>_X` is understood as `CVMFS_CACHE_PLUGIN_X`.
 ///
@@ -71,8 +73,8 @@ type Failure = Box<dyn Error + Send + Sync>;
 ///   the one of the locator.
 /// - Started on a terminal, it greets; `R` and Enter ask the clients to detach, Ctrl+D ends it.
 ///   A standard input that is no terminal is not read.
-/// - SIGTERM and SIGINT end it cleanly, as does SIGHUP on a terminal; a second one ends it at
-///   once, with status 1. SIGUSR1 writes to the log what the plugin holds, see
+/// - SIGTERM and SIGINT end it cleanly, as does SIGHUP on a terminal; a second SIGTERM or
+///   SIGINT ends it at once, with status 1. SIGUSR1 writes to the log what the plugin holds, see
 ///   [`Control::report`](crate::Control::report). SIGUSR2 and otherwise SIGHUP do nothing, unless the plugin handles them.
 /// - A [watchdog](crate::watchdog) reports what it dies of. Without one, as when there are threads
 ///   already, it says so and goes on.
@@ -80,7 +82,8 @@ type Failure = Box<dyn Error + Send + Sync>;
 ///
 /// # Exit status
 ///
-/// 0 after a clean end; 1 if the plugin cannot start or fails, and 2 for arguments it does not
+/// 0 after a clean end, and if a client has started the plugin and another process serves the
+/// locator already; 1 if the plugin cannot start or fails, and 2 for arguments it does not
 /// understand, each with a message on standard error.
 pub fn run<P, E>(name: &str, make: impl FnOnce(&Options) -> Result<P, E>) -> ExitCode
 where
@@ -108,19 +111,20 @@ pub struct Program<'a> {
 }
 
 impl<'a> Program<'a> {
-    /// A program for a plugin of this name, see [`run`].
+    /// A program for a plugin of this name, as `name` of [`run`].
     pub fn new(name: &'a str) -> Self {
         Self { name, keys: Vec::new() }
     }
 
     /// Tells users of a key of the plugin's own, in `--help`, which is also what its manual page is
-    /// made from: what its value looks like, and what it means and is by default, in a line.
+    /// made from: what its value looks like, and what it means and is by default, in a line. It is for
+    /// the eyes only: the plugin reads keys from its [`Options`], and unknown ones are no error.
     pub fn key(mut self, name: &'static str, value: &'static str, meaning: &'static str) -> Self {
         self.keys.push(Key { name, value, meaning });
         self
     }
 
-    /// Runs it, see [`run`].
+    /// Runs it, and returns when it has ended: `make` is the one of [`run`].
     pub fn run<P, E>(self, make: impl FnOnce(&Options) -> Result<P, E>) -> ExitCode
     where
         P: CachePlugin,

@@ -61,7 +61,9 @@ use workers::Workers;
 /// How long to look for requests before sleeping, unless told otherwise.
 const POLL_FOR: Duration = Duration::from_micros(50);
 
-/// Where a server begins, see [`Server::builder`].
+/// A plugin as a part of a program: where a server begins, see [`Server::builder`].
+///
+/// A program that is nothing but a plugin calls [`run`](crate::run) instead.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Server;
@@ -75,6 +77,7 @@ impl Server {
     ///
     /// let locator = "unix=/tmp/plugin.socket".parse().expect("a locator");
     /// let running = Server::builder(plugin).workers(4).listen(&locator)?.spawn()?;
+    /// // Elsewhere in the program: running.control().terminate();
     /// running.wait()?;
     /// # Ok(())
     /// # }
@@ -118,26 +121,29 @@ impl Builder {
     /// as many as the plugin asks for with [`CachePlugin::workers`], which is 0 for most.
     ///
     /// Callbacks that never wait are fastest on the I/O thread. Callbacks that wait, for a disk or
-    /// a network, want as many workers as requests should wait at once.
+    /// a network, want as many workers as requests should wait at once. There is no bound but what
+    /// the system has: [`Listening::spawn`] fails if it has less.
     pub fn workers(mut self, count: usize) -> Self {
         self.workers = Some(count);
         self
     }
 
-    /// Keeps clients within these bounds instead of the default ones.
+    /// Keeps clients within these bounds instead of the default ones. They are checked when the
+    /// server [listens](Self::listen).
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
         self
     }
 
-    /// The name that clients are told; default `cvmcache`.
+    /// The name that clients, metrics and reports are told; at most 60 KiB, default `cvmcache`.
     pub fn name(mut self, name: impl Into<Bytes>) -> Self {
         self.name = name.into();
         self
     }
 
     /// Ends with the last client: when the last connection has closed and nobody has announced to
-    /// come back. For plugins that a client starts; default false.
+    /// come back. For plugins that a client starts; default false. As long as nobody has connected
+    /// yet, the server waits.
     pub fn supervised(mut self, supervised: bool) -> Self {
         self.supervised = supervised;
         self
@@ -154,8 +160,8 @@ impl Builder {
         self
     }
 
-    /// Sends a CRC-32 with every answer to a read; default false. The client of the 2.12 line does
-    /// not check it.
+    /// Sends a CRC-32 (that of zlib) with every answer to a read; default false. The client of the
+    /// 2.12 line does not check it. What clients upload is checked in any case, if they send one.
     pub fn checksum_replies(mut self, on: bool) -> Self {
         self.checksum_replies = on;
         self
@@ -165,27 +171,30 @@ impl Builder {
     ///
     /// Everything goes through the crate [`metrics`](https://docs.rs/metrics), to the recorder that
     /// is current on the thread that calls [`Listening::spawn`]. The names are in
-    /// `docs/operations.md`. The plugin's `info` is called every two seconds for this.
+    /// `docs/operations.md`. The plugin's `info` is called every two seconds for this, if it declares
+    /// [`INFO`](crate::plugin::Capabilities::INFO): on a worker, or without workers on the I/O thread.
     pub fn metrics(mut self, on: bool) -> Self {
         self.metrics = on;
         self
     }
 
-    /// Lets only clients in these networks connect to a TCP socket; by default, everybody can.
+    /// Lets only clients in these networks connect to a TCP socket; by default, everybody can. On a
+    /// unix socket it makes no difference. Who may not connect is turned away without an answer.
     pub fn allow_networks(mut self, networks: Networks) -> Self {
         self.access.networks = Some(networks);
         self
     }
 
     /// Lets clients of these users connect to a unix socket; by default, those of the plugin's own
-    /// user and of root.
+    /// user and of root. On a TCP socket it makes no difference. The mode of the socket, 0600, stays
+    /// as it is: it has to let them in, too.
     pub fn allow_users(mut self, users: Users) -> Self {
         self.access.users = users;
         self
     }
 
-    /// Believes clients more than is good for others; for tests, and for clients that share a
-    /// session between connections.
+    /// Believes clients more than is good for others; by default not at all. For tests, and for
+    /// clients that share a session between connections.
     pub fn trust(mut self, trust: Trust) -> Self {
         self.trust = trust;
         self
@@ -195,7 +204,20 @@ impl Builder {
     /// server begins to end: for telling somebody who acts if it stops, because a callback is stuck
     /// there.
     ///
-    /// Nobody is served while it runs: it must not wait.
+    /// Nobody is served while it runs: it must not wait. A beat that panics is the last. A `period`
+    /// of zero keeps the thread busy. The last call of this counts.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use cvmcache::{Builder, Heartbeat};
+    ///
+    /// fn watched(builder: Builder) -> Builder {
+    ///     builder.heartbeat(Duration::from_secs(10), |heartbeat| match heartbeat {
+    ///         Heartbeat::Alive { clients } => println!("alive, with {clients} clients"),
+    ///         _ => println!("about to end"),
+    ///     })
+    /// }
+    /// ```
     pub fn heartbeat(
         mut self,
         period: Duration,
@@ -209,11 +231,13 @@ impl Builder {
     ///
     /// A unix socket has mode 0600, and a lock file beside it (`PATH.lock`) that keeps a second
     /// plugin away. What a plugin that was killed has left behind is removed. Dropping what this
-    /// returns removes the socket.
+    /// returns removes the socket; the lock file stays.
     ///
     /// # Errors
     ///
-    /// [`ServerError::Limit`] and [`ServerError::Listen`].
+    /// [`ServerError::Limit`] if one of the [`Limits`] or the length of the name is out of its
+    /// bounds; [`ServerError::Listen`] if the socket cannot be bound, and
+    /// [`is_in_use`](ServerError::is_in_use) if that is because another process serves there.
     pub fn listen(self, locator: &Locator) -> Result<Listening, ServerError> {
         self.limits.check(&self.name)?;
         Ok(self.behind(Listener::bind(locator)?, locator))
@@ -228,8 +252,9 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// [`ServerError::Limit`], and [`ServerError::Listen`]: if the socket is no stream socket, does
-    /// not listen, or listens elsewhere, or another process holds the lock.
+    /// [`ServerError::Limit`] as with [`listen`](Self::listen), and [`ServerError::Listen`]: if the
+    /// socket is no stream socket, does not listen, or listens elsewhere, or another process holds
+    /// the lock.
     pub fn listen_on(self, socket: OwnedFd, locator: &Locator) -> Result<Listening, ServerError> {
         self.limits.check(&self.name)?;
         Ok(self.behind(Listener::take_over(socket, locator)?, locator))
@@ -254,7 +279,8 @@ pub struct Listening {
 }
 
 impl Listening {
-    /// Where it listens: for `tcp=host:0`, with the port that the system chose.
+    /// Where it listens: for TCP, the address in place of the host's name and, for port 0, the port
+    /// that the system chose.
     ///
     /// # Errors
     ///
@@ -270,11 +296,17 @@ impl Listening {
         self
     }
 
-    /// Starts the I/O thread and the workers, and hands the plugin its [`Control`].
+    /// Starts the I/O thread and the workers, and hands the plugin its [`Control`]. Does not wait for
+    /// clients.
     ///
     /// # Errors
     ///
-    /// [`ServerError::Io`] if the system has no threads or descriptors to spare.
+    /// [`ServerError::Io`] if the system has no threads or descriptors to spare. The plugin's
+    /// [`started`](CachePlugin::started) may have been called then.
+    ///
+    /// # Panics
+    ///
+    /// If the plugin panics in `workers`, `started` or `capabilities`, which are called here.
     pub fn spawn(self) -> Result<Running, ServerError> {
         let Self { builder, mut listener } = self;
         let poll = Poll::new()?;
@@ -330,7 +362,8 @@ impl Running {
         &self.control
     }
 
-    /// Waits for the server to end. It is not told to: see [`Control::terminate`].
+    /// Waits for the server to end. It is not told to: see [`Control::terminate`]. Not to be called
+    /// from a callback, which would wait for itself.
     ///
     /// # Errors
     ///

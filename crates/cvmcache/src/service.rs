@@ -5,6 +5,51 @@
 //! requests that make sense. It names no socket, no thread and no clock, so a test drives it with
 //! plain values; the crate's server brings it bytes. Calls for one session may come from several
 //! threads at once.
+//!
+//! ```
+//! use cvmcache::plugin::*;
+//! use cvmcache::service::{Action, Peer, Service};
+//! use cvmcache::{CachePlugin, Limits, Session};
+//! use cvmcache::client::{ClientMessage, Operation, ReplyBody, Request, ServerMessage};
+//! # /// A cache without objects.
+//! # struct Empty;
+//! # impl CachePlugin for Empty {
+//! #     fn capabilities(&self) -> Capabilities { Capabilities::NONE }
+//! #     fn object_info(&self, _: &Session, _: &ObjectId) -> Result<ObjectInfo> { Err(Status::NoEntry) }
+//! #     fn read(&self, _: &Session, _: &ObjectId, _: u64, _: u32) -> Result<Data> { Err(Status::NoEntry) }
+//! # }
+//! # fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
+//! # fn frame(message: ClientMessage) -> cvmcache_proto::Frame {
+//! #     let (message, attachment) = message.into_wire();
+//! #     let mut frame = cvmcache_proto::Frame::default();
+//! #     (frame.message, frame.attachment) = (Some(message), attachment);
+//! #     frame
+//! # }
+//!
+//! let service = Service::new(Box::new(Empty), "empty", Limits::default());
+//! let mut peer = Peer::new(None);
+//!
+//! // A frame comes, the peer says what to do about it. `frame` makes one of a message.
+//! let name = Some("test.cern.ch:1".into());
+//! let hello = ClientMessage::Handshake { protocol_version: 1, name };
+//! let action = peer.receive(&service, frame(hello));
+//! let Action::Answer(ServerMessage::HandshakeAck(ack)) = action else {
+//!     panic!("a handshake is answered");
+//! };
+//! let object = "da39a3ee5e6b4b0d3255bfef95601890afd80709".parse()?;
+//! let operation = Operation::ObjectInfo { object };
+//! let request = ClientMessage::Request(Request { session: ack.session, id: 7, operation });
+//! let Action::Handle(session, request) = peer.receive(&service, frame(request)) else {
+//!     panic!("it is the peer's session");
+//! };
+//! let reply = service.handle(&session, request);
+//! assert_eq!((reply.id, reply.body), (7, ReplyBody::ObjectInfo(Err(Status::NoEntry))));
+//!
+//! // The connection has ended.
+//! assert!(service.end(&session, usize::MAX));
+//! # Ok(())
+//! # }
+//! ```
 
 mod guard;
 mod holdings;
@@ -60,13 +105,14 @@ pub struct Service {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Trust {
-    /// A connection may speak for a session that another one has opened.
+    /// A connection may send requests for a session that another one has opened. It ends, and
+    /// reloads, only its own.
     pub foreign_sessions: bool,
     /// A session may give back references that others hold, if the plugin counts that many.
     pub foreign_references: bool,
 }
 
-/// A session that is open, and what it holds.
+/// A session that is open, and what it holds. Dropping it gives nothing back: see [`Service::end`].
 #[derive(Debug)]
 pub struct OpenSession {
     session: Session,
@@ -78,7 +124,12 @@ pub struct OpenSession {
 }
 
 impl Service {
-    /// Puts the rules around a plugin, which will be known to clients as `name`.
+    /// Puts the rules around a plugin, which will be known to clients as `name`. The limits are taken
+    /// as they are: it is the server that checks them.
+    ///
+    /// # Panics
+    ///
+    /// If the plugin panics when it is asked for its capabilities.
     pub fn new(plugin: Box<dyn CachePlugin>, name: impl Into<Bytes>, limits: Limits) -> Self {
         let capabilities = plugin.capabilities();
         Self {
@@ -96,14 +147,16 @@ impl Service {
         }
     }
 
-    /// Sends a CRC-32 with every answer to a read.
+    /// Sends a CRC-32 with every answer to a read, see [`Builder::checksum_replies`]; default false.
+    ///
+    /// [`Builder::checksum_replies`]: crate::Builder::checksum_replies
     #[must_use]
     pub fn checksum_replies(mut self, on: bool) -> Self {
         self.checksum_replies = on;
         self
     }
 
-    /// Believes sessions more than is good for others.
+    /// Believes sessions more than is good for others; by default not at all.
     #[must_use]
     pub fn trust(mut self, trust: Trust) -> Self {
         self.trust = trust;
@@ -115,11 +168,12 @@ impl Service {
         &self.limits
     }
 
-    /// Opens a session. `pid` is told to clients that share this machine.
+    /// Opens a session, under a number that no other has had. `pid` is told to the client; it should
+    /// be `None` for one on another machine. The session is to be [ended](Self::end).
     ///
     /// # Errors
     ///
-    /// [`Status::Malformed`] if the name is longer than the limit.
+    /// [`Status::Malformed`] if the name is longer than [`Limits::max_text`].
     pub fn handshake(
         &self,
         name: Option<Bytes>,
@@ -158,7 +212,10 @@ impl Service {
         lock(&self.sessions).get(&id).and_then(Weak::upgrade)
     }
 
-    /// Does what a session asks, and returns the one reply.
+    /// Does what a session asks, and returns the one reply. The plugin is called on this thread, and
+    /// for as long as it takes; if it panics, that is logged and answered with [`Status::IoErr`].
+    ///
+    /// `request` is believed to come from this session, whatever it says: see [`Peer::receive`].
     pub fn handle(&self, open: &OpenSession, request: Request) -> Reply {
         let body = match request.operation {
             Operation::Refcount { object, change_by } => {
@@ -200,13 +257,15 @@ impl Service {
         Reply { id: request.id, body }
     }
 
-    /// How full the cache is, if the plugin tells: for whoever runs it, and not for a session.
+    /// How full the cache is, if the plugin tells: for whoever runs it, and not for a session. The
+    /// plugin's `info` is called with a session of number 0.
     pub fn usage(&self) -> Option<CacheInfo> {
         self.info(&self.nobody).ok()
     }
 
     /// Takes note that a session will ask for nothing more: what it leaves to who comes after a
-    /// reload is theirs from now on, whatever is still under way.
+    /// reload is theirs from now on, whatever is still under way. It has to be [ended](Self::end)
+    /// all the same.
     pub fn retire(&self, open: &OpenSession) {
         self.leave_to_heirs(open);
     }
@@ -214,7 +273,8 @@ impl Service {
     /// Ends a session: drops its uploads and listings, and gives its references back, unless it
     /// announced a reload. No other call for the session may be under way.
     ///
-    /// Gives `at_most` references back; false if there are more, and this has to be called again.
+    /// Gives back the references to `at_most` objects; false if there are more, and this has to be
+    /// called again. References that the plugin does not take back are logged, and given up.
     pub fn end(&self, open: &OpenSession, at_most: usize) -> bool {
         let uploads = std::mem::take(&mut *lock(&open.uploads));
         let listings = std::mem::take(&mut *lock(&open.listings));

@@ -93,8 +93,9 @@ impl ServiceManager {
     ///
     /// # Errors
     ///
-    /// [`ServiceManagerError`] if a variable makes no sense, or more than one descriptor is handed
-    /// over.
+    /// [`ServiceManagerError`] if `LISTEN_FDS`, `NOTIFY_SOCKET` or `WATCHDOG_USEC` makes no sense, or
+    /// more than one descriptor is handed over. What is meant for another process (`LISTEN_PID`,
+    /// `WATCHDOG_PID`) is no error, and not for this one.
     pub fn from_env() -> Result<Self, ServiceManagerError> {
         let socket = handed_over()?;
         let line =
@@ -107,7 +108,7 @@ impl ServiceManager {
         Ok(Self { socket, line, watchdog: watchdog()? })
     }
 
-    /// The socket that listens for this process, for [`Builder::listen_on`].
+    /// The socket that listens for this process, for [`Builder::listen_on`]. It is handed out once.
     pub fn take_socket(&mut self) -> Option<OwnedFd> {
         self.socket.take()
     }
@@ -121,6 +122,9 @@ impl ServiceManager {
     ///
     /// It comes from the I/O thread: if a callback is stuck there, nothing is told, and the service
     /// manager does what it is set up to do. A stuck worker does not keep it from telling.
+    ///
+    /// It takes the place of another [`heartbeat`](Builder::heartbeat). If nobody waits for signs of
+    /// life, only the end is told; if there is no service manager, the builder stays as it is.
     pub fn report_on(&self, builder: Builder, locator: &Locator) -> Builder {
         let Some(line) = self.line.clone() else { return builder };
         let period = self.period();
@@ -150,7 +154,8 @@ impl ServiceManager {
     ///
     /// # Errors
     ///
-    /// Those of the system, if nobody listens.
+    /// Those of the system, if nobody listens, or takes it in time. Without a service manager there
+    /// is nobody to tell, which is no error.
     pub fn ready(&self, locator: &Locator) -> io::Result<()> {
         let status = format!("serving on {locator}");
         let line = self.line.as_ref();

@@ -17,11 +17,21 @@ impl Session {
     /// Makes a session up, for the tests of a plugin.
     ///
     /// `name` is what a client says in its handshake: the repository, a colon, and the instance.
+    ///
+    /// ```
+    /// use cvmcache::Session;
+    ///
+    /// let session = Session::new(7, "atlas.cern.ch:2");
+    /// assert_eq!(session.repository(), b"atlas.cern.ch");
+    /// assert_eq!(session.instance(), Some(&b"2"[..]));
+    /// ```
     pub fn new(id: u64, name: impl Into<Bytes>) -> Self {
         Self { id, name: name.into() }
     }
 
-    /// The number of the session. It is never used again as long as the server runs.
+    /// The number of the session. It is never used again as long as the server runs. Sessions of
+    /// clients count from 1; what the server asks for itself, as for
+    /// [metrics](crate::Builder::metrics), comes under 0 and an empty name.
     pub fn id(&self) -> u64 {
         self.id
     }

@@ -66,7 +66,8 @@ impl Supervisor {
     ///
     /// # Errors
     ///
-    /// [`SupervisorError`] if the client names no open descriptor above 2.
+    /// [`SupervisorError`] if the variable `__CVMFS_CACHE_EXTERNAL_PIPE_READY__` names no open
+    /// descriptor above 2.
     pub fn from_env() -> Result<Option<Self>, SupervisorError> {
         let Some(value) = env::var_os(READY_PIPE) else { return Ok(None) };
         let number = value.to_str().and_then(|text| text.parse().ok());
@@ -77,7 +78,8 @@ impl Supervisor {
         opened.map(|pipe| Some(Self(pipe))).map_err(|reason| SupervisorError { value, reason })
     }
 
-    /// Tells the client that it can connect, to this process or to another one.
+    /// Tells the client that it can connect, to this process or to another one. The client reads
+    /// one answer: say this or [`failed`](Self::failed), once.
     ///
     /// # Errors
     ///

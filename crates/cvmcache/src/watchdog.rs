@@ -28,8 +28,9 @@
 //! - **An end without a report**, as by SIGKILL when memory runs out, is reported in a line.
 //! - **A normal end**, by returning from main or by `exit`, ends the watchdog, too.
 //!
-//! Reports are appended to the crash dump, if one is named, and sent to syslog (facility `daemon`).
-//! What cannot be written to the file, or has none to go to, is written to standard error.
+//! Reports are appended to the crash dump, if one is named, and sent to syslog (facility `daemon`),
+//! which gets 500 lines of each. Standard error gets a line, and all of what cannot be written to the
+//! file, or has none to go to.
 //!
 //! # What it costs
 //!
@@ -126,6 +127,8 @@ pub enum WatchdogError {
 /// A process that watches this one.
 ///
 /// Dropping it is a normal end: the watchdog ends as well, and a crash after that is not reported.
+/// It waits for the end of the watchdog, for a second at most. There can be no other one in the
+/// process after that.
 #[derive(Debug)]
 #[must_use = "dropping it ends the watchdog"]
 pub struct Watchdog {
@@ -154,12 +157,17 @@ impl Watchdog {
         }
     }
 
-    /// The number of its process.
+    /// The number of the watchdog's process, not of the plugin's.
     pub fn pid(&self) -> u32 {
         self.process.as_raw().cast_unsigned()
     }
 
-    /// Reports panics from now on, before whatever is done about them so far.
+    /// Reports panics from now on, before whatever is done about them so far. Not to be called where
+    /// [`Log::start`](crate::Log::start) is: it sees to that, and panics would be reported twice.
+    ///
+    /// # Panics
+    ///
+    /// On a thread that is panicking.
     pub fn record_panics(&self) {
         let before = panic::take_hook();
         panic::set_hook(Box::new(move |panic| {
@@ -177,7 +185,8 @@ impl Builder {
     }
 
     /// The file that reports are appended to. It is made with mode 0600 when there is something to
-    /// report. Default: none.
+    /// report. A relative path is taken from the working directory at the [start](Self::start).
+    /// Default: none.
     pub fn crash_dump(mut self, file: impl Into<PathBuf>) -> Self {
         self.dump = Some(file.into());
         self
@@ -192,9 +201,13 @@ impl Builder {
     /// Starts it. To be called before anything that starts a thread, and after a program has gone to
     /// the background.
     ///
+    /// It waits until the watchdog is ready, for 5 s at most. `SIGSEGV` and the other signals are
+    /// handled from now on, in place of what handled them before.
+    ///
     /// # Errors
     ///
-    /// If the process has other threads, or has started a watchdog before; those of the system.
+    /// [`WatchdogError::AlreadyStarted`] if the process has started a watchdog before;
+    /// [`WatchdogError::System`] if it has other threads, or the system refuses.
     pub fn start(self) -> Result<Watchdog, WatchdogError> {
         if handler::is_armed() {
             return Err(WatchdogError::AlreadyStarted);

@@ -145,7 +145,7 @@ impl CachePlugin for Told {
     }
 
     fn read(&self, _: &Session, _: &ObjectId, _: u64, len: u32) -> Result<Data> {
-        let told = self.0.lock().unwrap().recv_timeout(Duration::from_secs(30));
+        let told = self.0.lock().map_err(|_| Status::IoErr)?.recv_timeout(Duration::from_secs(30));
         told.map_err(|_| Status::Timeout)?;
         Ok(vec![7; len as usize].into())
     }

@@ -33,7 +33,7 @@ pub struct MsgReadReq {
     /// The object.
     #[prost(message, optional, tag = "3")]
     pub object_id: Option<MsgHash>,
-    /// First byte.
+    /// Where to begin, in bytes.
     #[prost(uint64, optional, tag = "4")]
     pub offset: Option<u64>,
     /// Number of bytes, at most `max_object_size`.
@@ -73,7 +73,7 @@ pub struct MsgStoreReq {
     /// This part commits the object.
     #[prost(bool, optional, tag = "5")]
     pub last_part: Option<bool>,
-    /// Size of the object; 2^64-1 if not known.
+    /// Size of the object in bytes; 2^64-1 if not known.
     #[prost(uint64, optional, tag = "6")]
     pub expected_size: Option<u64>,
     /// 0 regular, 1 catalog, 2 volatile; with part 1.
@@ -87,7 +87,7 @@ pub struct MsgStoreReq {
     pub data_crc32: Option<u32>,
 }
 
-/// Gives an upload up.
+/// Gives an upload up, which `req_id` names.
 #[derive(Clone, PartialEq, Message)]
 pub struct MsgStoreAbortReq {
     /// The session, from the handshake.

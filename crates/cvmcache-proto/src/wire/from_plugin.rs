@@ -98,13 +98,13 @@ pub struct MsgInfoReply {
     /// How it went, see [`Status`](crate::Status).
     #[prost(int32, optional, tag = "2")]
     pub status: Option<i32>,
-    /// Capacity.
+    /// What the cache can hold, in bytes.
     #[prost(uint64, optional, tag = "3")]
     pub size_bytes: Option<u64>,
-    /// In use.
+    /// In use, in bytes.
     #[prost(uint64, optional, tag = "4")]
     pub used_bytes: Option<u64>,
-    /// In objects that are open.
+    /// In objects that are open, in bytes.
     #[prost(uint64, optional, tag = "5")]
     pub pinned_bytes: Option<u64>,
     /// Number of clean-ups; -1 if not known.
@@ -121,7 +121,7 @@ pub struct MsgShrinkReply {
     /// How it went, see [`Status`](crate::Status).
     #[prost(int32, optional, tag = "2")]
     pub status: Option<i32>,
-    /// In use afterwards.
+    /// In use afterwards, in bytes.
     #[prost(uint64, optional, tag = "3")]
     pub used_bytes: Option<u64>,
 }
@@ -135,7 +135,7 @@ pub struct MsgListReply {
     /// How it went, see [`Status`](crate::Status).
     #[prost(int32, optional, tag = "2")]
     pub status: Option<i32>,
-    /// Names the listing.
+    /// Names the listing; to be sent for the next part.
     #[prost(uint64, optional, tag = "3")]
     pub listing_id: Option<u64>,
     /// There is no more.

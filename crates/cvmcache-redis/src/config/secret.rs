@@ -35,7 +35,7 @@ pub enum SecretError {
         /// How many bytes there are.
         length: usize,
     },
-    /// It holds more than anybody would call a secret.
+    /// It holds more than anybody would call a secret: 64 KiB.
     #[error("{path:?} has more than {MAX} bytes; is it the right file?")]
     Long {
         /// The file.
@@ -59,7 +59,7 @@ impl Secret {
     ///
     /// # Errors
     ///
-    /// [`SecretError::Short`].
+    /// [`SecretError::Short`] if they are fewer than 32.
     pub fn new(bytes: Vec<u8>) -> Result<Self, SecretError> {
         match bytes.len() {
             length @ 0..MIN => Err(SecretError::Short { length }),
@@ -67,11 +67,13 @@ impl Secret {
         }
     }
 
-    /// Takes the whole content of a file.
+    /// Takes the whole content of a file, line feeds included. If everybody can read it, that is
+    /// logged.
     ///
     /// # Errors
     ///
-    /// [`SecretError`].
+    /// [`SecretError::Read`], [`SecretError::Short`] for fewer than 32 bytes, and
+    /// [`SecretError::Long`] for more than 64 KiB.
     pub fn from_file(path: &Path) -> Result<Self, SecretError> {
         warn_of_readers(path);
         Self::new(read(path)?)

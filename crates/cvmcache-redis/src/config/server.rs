@@ -24,6 +24,14 @@ use thiserror::Error;
 /// in `?db=1`; a Cluster has only 0.
 ///
 /// `Display` and `Debug` leave the password out.
+///
+/// ```
+/// use cvmcache_redis::Server;
+///
+/// let server: Server = "rediss://reader:secret@cache.example.org:6380".parse()?;
+/// assert_eq!(server.to_string(), "rediss://cache.example.org:6380");
+/// # Ok::<(), cvmcache_redis::ServerError>(())
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct Server {
     addresses: Vec<Address>,

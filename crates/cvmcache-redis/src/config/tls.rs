@@ -63,11 +63,11 @@ pub enum TlsError {
 
 impl Tls {
     /// Trusts the authorities in this file, or those of the system, and shows this certificate
-    /// with this key. All files are PEM.
+    /// with this key. All files are PEM, and are read once, here.
     ///
     /// # Errors
     ///
-    /// [`TlsError`].
+    /// [`TlsError`], which names the file that cannot be used.
     pub fn new(ca: Option<&Path>, identity: Option<(&Path, &Path)>) -> Result<Self, TlsError> {
         let roots = match ca {
             Some(path) => authorities_in(path)?,

@@ -69,7 +69,9 @@ impl PluginCommand {
         &self.program
     }
 
-    /// Adds a line to the configuration file, or replaces the one with this key.
+    /// Adds a line to the configuration file, or replaces the one with this key. Both are written as
+    /// they are. `CVMFS_CACHE_PLUGIN_LOCATOR` is there already: who sets another has a plugin that is
+    /// not found.
     #[must_use]
     pub fn option(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.options.insert(key.into(), value.into());
@@ -91,11 +93,13 @@ impl PluginCommand {
         self
     }
 
-    /// Starts the plugin in a directory of its own, and waits until it lets a client in.
+    /// Starts the plugin, with a directory of its own for socket and configuration, and waits until it
+    /// lets a client in. It has this process's environment and working directory, and a standard input
+    /// that stays open.
     ///
     /// # Errors
     ///
-    /// [`StartError`], with what the plugin has printed.
+    /// [`StartError`], with what the plugin has printed. The process is killed then.
     pub fn start(&self) -> Result<PluginProcess, StartError> {
         let directory = tempfile::tempdir()?;
         let locator = self.locator(directory.path())?;

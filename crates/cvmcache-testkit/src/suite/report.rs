@@ -74,7 +74,7 @@ impl Report {
         self.seed
     }
 
-    /// How many cases passed, failed and were skipped.
+    /// How many cases passed, failed and were skipped, in this order.
     pub fn counts(&self) -> (usize, usize, usize) {
         let count = |is: fn(&Outcome) -> bool| {
             self.results.iter().filter(|result| is(&result.outcome)).count()
@@ -92,7 +92,7 @@ impl Report {
         failed == 0 && passed > 0
     }
 
-    /// For tests.
+    /// Nothing, if the plugin conforms: for tests.
     ///
     /// # Panics
     ///

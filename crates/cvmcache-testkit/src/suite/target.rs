@@ -10,7 +10,17 @@ use thiserror::Error;
 use crate::process::Ended;
 use crate::{PluginCommand, PluginProcess, StartError};
 
-/// What a [`Suite`](super::Suite) is run against.
+/// What a [`Suite`](super::Suite) is run against: a plugin in this process, a [`PluginCommand`], or
+/// the [`Locator`] of a plugin that runs already.
+///
+/// ```
+/// use cvmcache_testkit::{PluginCommand, Target};
+///
+/// let command: PluginCommand = "/usr/libexec/cvmfs/cache/cvmfs_cache_ram".parse()?;
+/// let started = Target::from(command);
+/// let running = Target::from("unix=/run/cvmfs/cache.socket".parse::<cvmcache::Locator>()?);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Target(Source);
 
@@ -43,12 +53,14 @@ pub enum SuiteError {
 }
 
 impl Target {
-    /// A plugin in this process, served without workers on a unix socket.
+    /// A plugin in this process, served on a unix socket, with as many workers as it
+    /// [asks for](CachePlugin::workers).
     pub fn plugin(plugin: impl CachePlugin) -> Self {
         Self::server(Server::builder(plugin))
     }
 
-    /// A plugin in this process, served as the builder says on a unix socket.
+    /// A plugin in this process, served as the builder says on a unix socket in a temporary
+    /// directory. It ends with the suite.
     pub fn server(builder: Builder) -> Self {
         Self(Source::Server(Box::new(builder)))
     }

@@ -30,7 +30,8 @@ pub struct ClientBuilder {
 }
 
 impl ClientBuilder {
-    /// Sets the client's name: `repository:instance` for a mount. It need not be UTF-8.
+    /// Sets the client's name: `repository:instance` for a mount. It need not be UTF-8. A server of
+    /// this crate takes up to [`Limits::max_text`](crate::Limits::max_text) bytes.
     #[must_use]
     pub fn name(mut self, name: impl Into<Bytes>) -> Self {
         self.name = Some(name.into());
@@ -38,7 +39,8 @@ impl ClientBuilder {
     }
 
     /// Sets how long the plugin may be silent while it is waited for, from the connection on.
-    /// After that, waiting fails with [`ClientError::Timeout`].
+    /// After that, waiting fails with [`ClientError::Timeout`]. Default: for ever. Zero counts as a
+    /// microsecond.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
@@ -49,9 +51,10 @@ impl ClientBuilder {
     ///
     /// # Errors
     ///
-    /// [`ClientError::Connect`] if nobody listens there; [`ClientError::Refused`] and
-    /// [`ClientError::MaxObjectSize`] if a CernVM-FS client would get no session; any other if
-    /// what listens there is no plugin.
+    /// [`ClientError::Connect`] if nobody listens there; [`ClientError::Timeout`] if nobody answers in
+    /// time; [`ClientError::Refused`] and [`ClientError::MaxObjectSize`] if a CernVM-FS client would
+    /// get no session; [`ClientError::TooLarge`] if the name is longer than 16 MiB; any other if what
+    /// listens there is no plugin.
     pub fn connect(self, locator: &Locator) -> Result<Client, ClientError> {
         let mut connection = Connection::connect_within(locator, self.timeout)?;
         connection.send(ClientMessage::Handshake {

@@ -110,7 +110,7 @@ impl Connection {
     }
 
     /// Has a message sent, with those before it, by the next call that sends or receives, or when
-    /// 64 KiB of them have come together.
+    /// 64 KiB of them have come together. One with an attachment of more than 4 KiB is sent at once.
     ///
     /// # Errors
     ///
@@ -125,11 +125,11 @@ impl Connection {
         if self.outgoing.len() >= QUEUE { self.flush() } else { Ok(()) }
     }
 
-    /// Sends what is queued.
+    /// Sends what is queued, as [`send`](Self::send) does.
     ///
     /// # Errors
     ///
-    /// Those of [`send`](Self::send).
+    /// Those of [`send`](Self::send), but for [`ClientError::TooLarge`].
     pub fn flush(&mut self) -> Result<(), ClientError> {
         self.send_with(&[])
     }
@@ -139,8 +139,7 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// [`ClientError::Closed`], [`ClientError::Timeout`] and [`ClientError::Io`]. How many of the
-    /// bytes have been sent is not known then.
+    /// Those of [`flush`](Self::flush). How many of the bytes have been sent is not known then.
     pub fn send_raw(&mut self, bytes: &[u8]) -> Result<(), ClientError> {
         self.flush()?;
         Ok(self.socket.send_all(bytes)?)

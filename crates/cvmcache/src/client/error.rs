@@ -59,7 +59,7 @@ pub enum ClientError {
     /// The plugin answered that the request failed.
     #[error("the plugin answered: {0}")]
     Status(#[from] Status),
-    /// The plugin was silent for longer than the client's timeout.
+    /// The plugin was silent, or took nothing that was sent, for longer than the client's timeout.
     #[error(
         "the plugin was silent for longer than the timeout: it is busy, stuck, or lost the request"
     )]
@@ -67,13 +67,15 @@ pub enum ClientError {
     /// The request fits into no frame.
     #[error(transparent)]
     TooLarge(#[from] TooLarge),
-    /// The ticket was handed out by another client.
+    /// The ticket was handed out by another client. The reply stays there, and cannot be had any
+    /// more.
     #[error("the ticket is not from this client")]
     ForeignTicket,
 }
 
 impl ClientError {
-    /// The status with which the plugin answered, if that is the error.
+    /// The status with which the plugin answered a request, if that is the error; not the one of a
+    /// [refused](Self::Refused) handshake.
     pub fn status(&self) -> Option<Status> {
         match self {
             ClientError::Status(status) => Some(*status),

@@ -72,6 +72,23 @@ use pending::Pending;
 /// Methods wait for the plugin, for ever unless a timeout is set
 /// ([`ClientBuilder::timeout`]). Dropping a client just closes its connection: to the plugin, that
 /// is a client that died. [`quit`](Self::quit) says goodbye.
+///
+/// ```no_run
+/// use cvmcache::client::{Client, ClientError};
+/// use cvmcache::plugin::Status;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let mut client = Client::connect(&"unix=/run/cvmfs/cache.socket".parse()?, "test.cern.ch:1")?;
+/// let id = "da39a3ee5e6b4b0d3255bfef95601890afd80709".parse()?;
+/// match client.open(&id) {
+///     Ok(()) => client.close(&id)?,
+///     Err(ClientError::Status(Status::NoEntry)) => println!("it is not in the cache"),
+///     Err(error) => return Err(error.into()),
+/// }
+/// client.quit()?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Client {
     connection: Connection,
@@ -88,7 +105,7 @@ pub struct Client {
 
 impl Client {
     /// Connects to a plugin and opens a session. `name` is `repository:instance` for a mount, and
-    /// need not be UTF-8.
+    /// need not be UTF-8. There is no timeout: see [`builder`](Self::builder) for one.
     ///
     /// # Errors
     ///
@@ -112,7 +129,7 @@ impl Client {
         self.handshake.max_object_size as usize
     }
 
-    /// What the plugin can do.
+    /// What the plugin can do, as it said in the handshake. This client asks for other things, too.
     pub fn capabilities(&self) -> Capabilities {
         self.handshake.capabilities
     }
@@ -127,13 +144,14 @@ impl Client {
         self.handshake.pid
     }
 
-    /// Where the plugin listens.
+    /// Where the plugin listens: what the client was told to connect to.
     pub fn locator(&self) -> &Locator {
         &self.locator
     }
 
     /// Sets how long the plugin may be silent while it is waited for, instead of what
-    /// [`ClientBuilder::timeout`] set; without a timeout, for ever.
+    /// [`ClientBuilder::timeout`] set; without a timeout, for ever. Anything that the plugin sends
+    /// ends the silence, the answer to another request too.
     ///
     /// # Errors
     ///

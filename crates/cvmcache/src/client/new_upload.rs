@@ -3,7 +3,8 @@
 use bytes::Bytes;
 use cvmcache_proto::{ObjectId, ObjectType};
 
-/// An object to be stored: its name, and what the plugin is told about it.
+/// An object to be stored: its name, and what the plugin is told about it. Where nothing is to be
+/// told, an [`ObjectId`] will do in its place.
 ///
 /// ```
 /// use cvmcache::client::NewUpload;
@@ -27,21 +28,28 @@ impl NewUpload {
         Self { id, object_type: ObjectType::Regular, description: None, expected_size: None }
     }
 
-    /// Sets the type.
+    /// Sets the type; default [`ObjectType::Regular`].
     #[must_use]
     pub fn object_type(mut self, object_type: ObjectType) -> Self {
         self.object_type = object_type;
         self
     }
 
-    /// Sets the description, usually a path. It need not be UTF-8.
+    /// Sets the description, usually a path; default none. It need not be UTF-8. A server of this
+    /// crate takes up to [`Limits::max_text`](crate::Limits::max_text) bytes.
     #[must_use]
     pub fn description(mut self, description: impl Into<Bytes>) -> Self {
         self.description = Some(description.into());
         self
     }
 
-    /// Sets the size that the plugin is told, in bytes. It need not be true.
+    /// Sets the size that the plugin is told, in bytes. By default, [`Client::store`] tells that of
+    /// the data, and [`Client::begin_upload`] none. It need not be true: a server of this crate answers
+    /// [`Status::Malformed`] to the part that exceeds it, and to a last part that does not reach it.
+    ///
+    /// [`Client::store`]: super::Client::store
+    /// [`Client::begin_upload`]: super::Client::begin_upload
+    /// [`Status::Malformed`]: crate::plugin::Status::Malformed
     #[must_use]
     pub fn expected_size(mut self, bytes: u64) -> Self {
         self.expected_size = Some(bytes);

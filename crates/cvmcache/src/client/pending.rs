@@ -2,15 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use cvmcache_proto::{Envelope, Reply, ReplyBody, RequestKind, Status};
 
 use super::ClientError;
 
-/// A claim to the reply of one request, see [`Client::wait`](super::Client::wait).
+/// A claim to the reply of one request, see [`Client::wait`](super::Client::wait). It is good for the
+/// client that handed it out, and for no other.
 #[derive(Debug)]
 #[must_use = "the reply is kept until it is waited for; `Client::forget` says that it need not be"]
 pub struct Ticket<T = ReplyBody> {
+    client: u64,
     key: Key,
     kind: RequestKind,
     read: Read<T>,
@@ -34,10 +37,20 @@ pub(super) type Read<T> = fn(ReplyBody) -> Option<Result<T, Status>>;
 type Key = (u64, u64, u64);
 
 /// Requests that are under way, and their replies until somebody asks for them.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Pending {
+    /// Tells its tickets from those of other clients, which count their requests the same way.
+    client: u64,
     replies: BTreeMap<Key, Option<ReplyBody>>,
     serial: u64,
+}
+
+impl Default for Pending {
+    fn default() -> Self {
+        static CLIENTS: AtomicU64 = AtomicU64::new(0);
+        let client = CLIENTS.fetch_add(1, Ordering::Relaxed);
+        Self { client, replies: BTreeMap::new(), serial: 0 }
+    }
 }
 
 impl Pending {
@@ -46,7 +59,7 @@ impl Pending {
         self.serial += 1;
         let key = (request.id, request.part, self.serial);
         self.replies.insert(key, None);
-        Ticket { key, kind: request.kind, read }
+        Ticket { client: self.client, key, kind: request.kind, read }
     }
 
     /// Keeps a reply for whoever waits for it; false if nobody does.
@@ -65,6 +78,7 @@ impl Pending {
 
     /// Whether there is a reply.
     pub(super) fn is_answered<T>(&self, ticket: &Ticket<T>) -> Result<bool, ClientError> {
+        self.check(ticket)?;
         self.replies.get(&ticket.key).map(Option::is_some).ok_or(ClientError::ForeignTicket)
     }
 
@@ -73,6 +87,7 @@ impl Pending {
         &mut self,
         ticket: &Ticket<T>,
     ) -> Result<Option<ReplyBody>, ClientError> {
+        self.check(ticket)?;
         match self.replies.entry(ticket.key) {
             Entry::Occupied(reply) if reply.get().is_some() => Ok(reply.remove()),
             Entry::Occupied(_) => Ok(None),
@@ -82,7 +97,13 @@ impl Pending {
 
     /// Waits for the reply no longer.
     pub(super) fn forget<T>(&mut self, ticket: &Ticket<T>) {
-        self.replies.remove(&ticket.key);
+        if self.check(ticket).is_ok() {
+            self.replies.remove(&ticket.key);
+        }
+    }
+
+    fn check<T>(&self, ticket: &Ticket<T>) -> Result<(), ClientError> {
+        if ticket.client == self.client { Ok(()) } else { Err(ClientError::ForeignTicket) }
     }
 }
 
@@ -126,6 +147,17 @@ mod tests {
         assert_eq!(pending.claim(&b).unwrap(), Some(store(1, 2, Ok(())).body));
         assert!(!pending.is_answered(&c).unwrap());
         assert!(matches!(pending.claim(&b), Err(ClientError::ForeignTicket)));
+    }
+
+    #[test]
+    fn a_ticket_of_another_client_is_known_even_if_both_have_asked_the_same() {
+        let (mut ours, mut theirs) = (Pending::default(), Pending::default());
+        let (ticket, foreign) = (expect(&mut ours, 1, 1), expect(&mut theirs, 1, 1));
+        assert!(ours.answer(store(1, 1, Ok(()))));
+        assert!(matches!(ours.is_answered(&foreign), Err(ClientError::ForeignTicket)));
+        assert!(matches!(ours.claim(&foreign), Err(ClientError::ForeignTicket)));
+        ours.forget(&foreign);
+        assert_eq!(ours.claim(&ticket).unwrap(), Some(store(1, 1, Ok(())).body));
     }
 
     #[test]

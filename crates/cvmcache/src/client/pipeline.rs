@@ -12,6 +12,9 @@ use super::{Client, ClientError, Ticket};
 /// [queued](Self::queue) is sent before the client next waits for something that has not come
 /// yet, and so together with others: a loop that waits for the oldest of n requests and queues
 /// another sends as many with one write as there were replies in one read.
+///
+/// There is no bound on what is under way: replies take memory until they are waited for or
+/// [forgotten](Self::forget).
 impl Client {
     /// Sends a request, and those that are queued, without waiting for the reply.
     ///
@@ -24,7 +27,8 @@ impl Client {
         self.flush_for(ticket)
     }
 
-    /// Has a request sent before the client next waits, or with the next that is submitted.
+    /// Has a request sent before the client next waits, or with the next that is submitted, or when
+    /// there is much to send: see [`Connection::queue`](super::Connection::queue).
     ///
     /// # Errors
     ///
@@ -43,24 +47,26 @@ impl Client {
         self.flush_for(ticket)
     }
 
-    /// Sends what is queued.
+    /// Sends what is queued, and waits for no reply.
     ///
     /// # Errors
     ///
-    /// Those of [`submit`](Self::submit).
+    /// Those of [`submit`](Self::submit), but for [`ClientError::TooLarge`].
     pub fn flush(&mut self) -> Result<(), ClientError> {
         self.connection.flush()
     }
 
-    /// Waits for a reply. Whatever else arrives meanwhile is kept.
+    /// Waits for a reply, and sends before that what is queued. Whatever else arrives meanwhile is
+    /// kept.
     ///
     /// # Errors
     ///
     /// [`ClientError::Unexpected`] if the reply is of another kind than the request;
-    /// [`ClientError::Timeout`], after which the reply is [forgotten](Self::forget);
-    /// [`ClientError::Closed`] and others if the connection is of no more use. A ticket from
-    /// [`submit`](Self::submit) or [`queue`](Self::queue) has the status in the reply, any other
-    /// has [`ClientError::Status`] if the request failed.
+    /// [`ClientError::ForeignTicket`] for a ticket of another client; [`ClientError::Timeout`],
+    /// after which the reply is [forgotten](Self::forget); [`ClientError::Closed`] and others if
+    /// the connection is of no more use. A ticket from [`submit`](Self::submit) or
+    /// [`queue`](Self::queue) has the status in the reply, any other has [`ClientError::Status`] if
+    /// the request failed.
     pub fn wait<T>(&mut self, ticket: Ticket<T>) -> Result<T, ClientError> {
         loop {
             if let Some(body) = self.pending.claim(&ticket)? {
@@ -90,7 +96,8 @@ impl Client {
         Ok(true)
     }
 
-    /// Waits no longer for a reply, which is nobody's if it comes.
+    /// Waits no longer for a reply, which is nobody's if it comes. The request is not taken back. A
+    /// ticket of another client makes no difference.
     pub fn forget<T>(&mut self, ticket: Ticket<T>) {
         self.pending.forget(&ticket);
     }

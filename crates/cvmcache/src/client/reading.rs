@@ -16,13 +16,16 @@ const BELIEVED_SIZE: u64 = 64 * 1024 * 1024;
 /// Reading objects.
 impl Client {
     /// Reads `size` bytes of an object from `offset` on, or fewer at its end. A client does not
-    /// ask for more than [`max_object_size`](Self::max_object_size); this one can.
+    /// ask for more than [`max_object_size`](Self::max_object_size); this one can, and a server of
+    /// this crate answers [`Status::Malformed`].
     ///
     /// # Errors
     ///
     /// [`Status::NoEntry`] if it is not in the cache, [`Status::OutOfBounds`] if `offset` is
-    /// larger than its size.
+    /// larger than its size; [`ClientError::Unexpected`] if the answer has more than `size` bytes;
+    /// others as with [`wait`](Self::wait).
     ///
+    /// [`Status::Malformed`]: crate::plugin::Status::Malformed
     /// [`Status::NoEntry`]: crate::plugin::Status::NoEntry
     /// [`Status::OutOfBounds`]: crate::plugin::Status::OutOfBounds
     pub fn read(&mut self, id: &ObjectId, offset: u64, size: u32) -> Result<Bytes, ClientError> {
@@ -34,12 +37,13 @@ impl Client {
         Ok(data)
     }
 
-    /// Reads all of an object, with several reads under way.
+    /// Reads all of an object into memory, with 16 reads under way. An object that is not open may be
+    /// evicted meanwhile.
     ///
     /// # Errors
     ///
-    /// [`Status::NoEntry`] if it is not in the cache; [`ClientError::Unexpected`] if it is shorter
-    /// than the plugin says.
+    /// [`Status::NoEntry`] if it is not in the cache, or not any more; [`ClientError::Unexpected`] if
+    /// it is shorter than the plugin says; others as with [`wait`](Self::wait).
     ///
     /// [`Status::NoEntry`]: crate::plugin::Status::NoEntry
     pub fn read_all(&mut self, id: &ObjectId) -> Result<Bytes, ClientError> {
@@ -51,7 +55,7 @@ impl Client {
     }
 
     /// Has a read of `size` bytes from `offset` on sent before the client next waits, see
-    /// [`queue`](Self::queue).
+    /// [`queue`](Self::queue). The answer is taken as it comes, even if it has more bytes than that.
     ///
     /// # Errors
     ///

@@ -16,11 +16,11 @@ pub struct Reload {
 /// Leaving.
 impl Client {
     /// Ends the session and waits until the plugin has closed the connection. Replies that come
-    /// meanwhile are dropped.
+    /// meanwhile are dropped. The plugin takes back what the session has open.
     ///
     /// # Errors
     ///
-    /// [`ClientError::Timeout`] if the plugin does not close it; others as with
+    /// [`ClientError::Timeout`] if the plugin does not close it and is silent; others as with
     /// [`wait`](Self::wait).
     pub fn quit(mut self) -> Result<(), ClientError> {
         let session = self.session();
@@ -29,7 +29,9 @@ impl Client {
         Ok(())
     }
 
-    /// Adds to the number of clients that the plugin waits for before it ends. There is no reply.
+    /// Adds to the number of clients that the plugin waits for before it ends: 1 announces a reload, -1
+    /// says that it is done. [`reload`](Self::reload) does both. There is no reply, and a server of
+    /// this crate ignores what makes no sense.
     ///
     /// # Errors
     ///
@@ -40,7 +42,7 @@ impl Client {
     }
 
     /// Leaves and comes back in a new session, as a client does when it is reloaded: with the same
-    /// name, and with the references that it had.
+    /// name, and with the references that it had. Uploads and listings end, tickets are void.
     ///
     /// # Errors
     ///

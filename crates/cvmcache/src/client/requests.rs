@@ -22,11 +22,11 @@ pub struct Shrunk {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ListPart {
-    /// What to ask for the next part with.
+    /// What to ask [`Client::list_part`] for the next part with.
     pub listing: u64,
     /// True if there is no next part.
     pub last: bool,
-    /// The objects.
+    /// The objects, in the plugin's order. A part may have none and not be the last.
     pub entries: Vec<ListEntry>,
 }
 
@@ -46,17 +46,19 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`Status::BadCount`] if it is not open.
+    /// [`Status::BadCount`] if this session does not have it open, [`Status::NoEntry`] if it is not
+    /// even in the cache. A plugin without [`REFCOUNT`](cvmcache_proto::Capabilities::REFCOUNT) lets
+    /// anything be closed.
     pub fn close(&mut self, id: &ObjectId) -> Result<(), ClientError> {
         self.change_refcount(id, -1)
     }
 
-    /// Adds to the reference count of an object.
+    /// Adds to the reference count of an object; 0 just looks whether it is there.
     ///
     /// # Errors
     ///
-    /// [`Status::NoEntry`] if it is not in the cache, [`Status::BadCount`] if its count would fall
-    /// below zero or overflow.
+    /// [`Status::NoEntry`] if it is not in the cache, [`Status::BadCount`] if its count would
+    /// overflow, or if that gives back more than this session holds.
     pub fn change_refcount(&mut self, id: &ObjectId, by: i32) -> Result<(), ClientError> {
         self.call(Operation::Refcount { object: *id, change_by: by }, |body| match body {
             ReplyBody::Refcount(result) => Some(result),
@@ -104,7 +106,8 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`Status::NoSupport`] if the plugin does not evict on request.
+    /// [`Status::NoSupport`] if the plugin does not evict on request. [`Status::Partial`] is none: see
+    /// [`Shrunk::partial`].
     pub fn shrink(&mut self, target: u64) -> Result<Shrunk, ClientError> {
         self.call(Operation::Shrink { target }, |body| match body {
             ReplyBody::Shrink { result, used_bytes } => Some(match result {
@@ -116,11 +119,11 @@ impl Client {
         })
     }
 
-    /// All objects of one type.
+    /// All objects of one type, in memory: a full cache may have millions of them.
     ///
     /// # Errors
     ///
-    /// [`Status::NoSupport`] if the plugin does not list its objects.
+    /// Those of [`list_part`](Self::list_part). What was listed before is lost then.
     pub fn list(&mut self, object_type: ObjectType) -> Result<Vec<ListEntry>, ClientError> {
         let mut entries = Vec::new();
         let mut listing = 0;
@@ -139,8 +142,10 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`Status::NoSupport`] if the plugin does not list its objects; another if there is no such
-    /// listing; [`ClientError::Unexpected`] if there is more, but no way to ask for it.
+    /// [`Status::NoSupport`] if the plugin does not list its objects; another, which is
+    /// [`Status::Malformed`] from a server of this crate, if there is no such listing;
+    /// [`Status::NoSpace`] if too many are open; [`ClientError::Unexpected`] if there is more, but no
+    /// way to ask for it.
     pub fn list_part(
         &mut self,
         listing: u64,
@@ -181,8 +186,8 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`Status::NoEntry`] if there is none; [`ClientError::Unexpected`] if the answer has none,
-    /// or that of another repository.
+    /// [`Status::NoEntry`] if there is none; [`Status::NoSupport`] if the plugin keeps none;
+    /// [`ClientError::Unexpected`] if the answer has none, or that of another repository.
     pub fn load_breadcrumb(
         &mut self,
         repository: impl Into<Bytes>,

@@ -79,9 +79,13 @@ impl Upload {
     ///
     /// # Errors
     ///
-    /// [`Status::NoSpace`] if there is no room for it; others as with [`Client::wait`].
+    /// [`Status::NoSpace`] if there is no room for it, [`Status::Malformed`] if it is not
+    /// [`max_object_size`](Client::max_object_size) long; others as with [`Client::wait`]. If it is the
+    /// first part that is refused, there is no upload; otherwise it is to be
+    /// [aborted](Self::abort).
     ///
     /// [`Status::NoSpace`]: crate::plugin::Status::NoSpace
+    /// [`Status::Malformed`]: crate::plugin::Status::Malformed
     pub fn write(
         &mut self,
         client: &mut Client,
@@ -96,7 +100,7 @@ impl Upload {
     ///
     /// # Errors
     ///
-    /// Those of [`write`](Self::write).
+    /// Those of [`write`](Self::write), but that the last part may be shorter.
     pub fn commit(
         &mut self,
         client: &mut Client,
@@ -110,7 +114,10 @@ impl Upload {
     ///
     /// # Errors
     ///
-    /// A status if the plugin does not know the upload; others as with [`Client::wait`].
+    /// A status if the plugin does not know the upload, which is [`Status::Malformed`] from a server of
+    /// this crate; others as with [`Client::wait`].
+    ///
+    /// [`Status::Malformed`]: crate::plugin::Status::Malformed
     pub fn abort(self, client: &mut Client) -> Result<(), ClientError> {
         let abort = Operation::StoreAbort { object: self.new.id };
         let ticket = self.submit_operation(client, abort)?;
@@ -137,7 +144,19 @@ impl Client {
     /// each of which is answered before the next is sent. The session holds a reference then.
     ///
     /// Unless `object` says otherwise, the plugin is told the size of `data` beforehand. If a part
-    /// is refused, the upload is aborted.
+    /// is refused, the upload is aborted; after any other error the plugin may keep what it has until
+    /// the session ends.
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let mut client = cvmcache::client::Client::connect(&"unix=/x".parse()?, "x:1")?;
+    /// let id = "0beec7b5ea3f0fdbc95d0dd47f3c5bc275da8a33".parse()?;
+    /// client.store(id, "foo")?;
+    /// assert_eq!(client.read_all(&id)?, "foo");
+    /// client.close(&id)?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///

@@ -17,7 +17,7 @@ pub(super) use exporter::Exporter;
 pub(super) const METRICS: &str = "CVMFS_CACHE_PLUGIN_METRICS";
 
 /// Where metrics are served, as `CVMFS_CACHE_PLUGIN_METRICS` says it: `ADDRESS:PORT`, or a port of the
-/// loopback address.
+/// loopback address. An IPv6 address stands in brackets; names of hosts are not understood.
 ///
 /// ```
 /// let address: cvmcache::MetricsAddress = "9469".parse()?;

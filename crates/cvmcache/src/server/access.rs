@@ -10,6 +10,9 @@ use thiserror::Error;
 
 /// The networks whose clients may connect to a TCP socket.
 ///
+/// A text names addresses and networks, with commas or blanks between them. An empty one names none,
+/// so that nobody can connect. Names of hosts are not understood.
+///
 /// ```
 /// use cvmcache::Networks;
 ///
@@ -25,6 +28,16 @@ pub struct Networks(Vec<IpNet>);
 ///
 /// By default the plugin's own and root. The mode of the socket, 0600, admits no others either;
 /// but modes are changed, by hand or by a directory that is shared.
+///
+/// A text names users, or their numbers, with commas or blanks between them, or is `*` for all.
+/// Names are looked up when it is parsed.
+///
+/// ```
+/// use cvmcache::Users;
+///
+/// assert_eq!("root, 1001".parse(), Ok(Users::OwnAnd(vec![0, 1001])));
+/// assert_eq!("*".parse(), Ok(Users::All));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Users {
@@ -38,12 +51,12 @@ pub enum Users {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum AccessError {
-    /// Not a network.
+    /// Neither an address nor a network; the part of the text that is meant.
     #[error(
         "{0:?} is not a network: write addresses, or networks like 10.0.0.0/8, with commas between them"
     )]
     Network(String),
-    /// Not a user.
+    /// The system knows no such user; the part of the text that is meant.
     #[error(
         "there is no user {0:?}: write names or numbers with commas between them, or * for all"
     )]

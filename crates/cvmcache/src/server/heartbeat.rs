@@ -11,9 +11,9 @@ use tracing::error;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Heartbeat {
-    /// The I/O thread serves so many connections, or none.
+    /// The I/O thread goes round.
     Alive {
-        /// How many connections there are.
+        /// How many connections it serves, which may be none.
         clients: usize,
     },
     /// The server has begun to end. It may beat on until its last clients have gone.

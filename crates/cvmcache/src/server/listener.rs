@@ -31,7 +31,7 @@ const MAX_ADDRESS: usize = 107;
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum ListenError {
-    /// Another plugin serves this locator.
+    /// Another process serves this locator: it has the lock, or the TCP address.
     #[error(
         "another process already serves {locator}: stop it, or choose another locator \
          (a client can just connect)"

@@ -23,7 +23,7 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// [`OptionsError::Value`] if a value makes no sense.
+    /// [`OptionsError::Value`] if a value makes no sense, or is out of its bounds.
     pub fn configure(self, options: &Options) -> Result<Self, OptionsError> {
         Ok(Settings::from_options(options)?.apply(self))
     }

@@ -23,11 +23,13 @@ pub struct Peer {
 pub enum Action {
     /// Send this.
     Answer(ServerMessage),
-    /// Have the service handle this request of the session, and send the reply.
+    /// Have the service [handle](Service::handle) this request of the session, and send the reply.
+    /// The parts of an upload or of a listing, and changes of one reference count, are to be handled
+    /// in the order in which they came.
     Handle(Arc<OpenSession>, Request),
-    /// End the connection.
+    /// End the connection, and with it the session.
     Quit,
-    /// Nothing.
+    /// Nothing: nobody waits for an answer.
     Nothing,
 }
 
@@ -38,13 +40,14 @@ impl Peer {
         Self { session: None, pid }
     }
 
-    /// The session that the client has opened.
+    /// The session that the client has opened, from its handshake on.
     pub fn session(&self) -> Option<&Arc<OpenSession>> {
         self.session.as_ref()
     }
 
     /// Decides what to do about a frame. Whoever waits for an answer gets one, whatever the frame
-    /// holds.
+    /// holds: [`Status::Malformed`] for what makes no sense and for a second handshake,
+    /// [`Status::Forbidden`] for a session that is not this peer's. Calls no plugin.
     pub fn receive(&mut self, service: &Service, frame: Frame) -> Action {
         let message = match ClientMessage::from_frame(frame) {
             Ok(message) => message,

@@ -29,7 +29,9 @@ struct Estate {
 }
 
 impl Service {
-    /// Takes note of a reload: announced by a positive change, done by a negative one.
+    /// Takes note of a reload: announced by a positive change, done by a negative one. What a client
+    /// cannot mean is ignored: to be back from more reloads than were announced under its name. So is
+    /// an announcement beyond [`Limits::max_reloads`](crate::Limits::max_reloads).
     pub fn ioctl(&self, open: &OpenSession, connection_change: i32) {
         let session = &open.session;
         let mut holdings = lock(&open.holdings);
@@ -73,7 +75,8 @@ impl Service {
         }
     }
 
-    /// How many clients have announced a reload and are not back.
+    /// How many reloads clients have announced and not reported done. A supervised server does not
+    /// end before that is 0.
     pub fn clients_in_limbo(&self) -> u64 {
         lock(&self.reloads).0.values().map(|estate| u64::from(estate.announced)).sum()
     }

@@ -13,13 +13,13 @@ use crate::plugin::ObjectId;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SessionReport {
-    /// How long it has been open.
+    /// How long it has been open, by the clock that is [told](Service::set_clock).
     pub age: Duration,
     /// How many objects it has open.
     pub objects: usize,
     /// How many uploads it has begun and not ended.
     pub uploads: usize,
-    /// How many bytes have been received of them.
+    /// How many bytes have been received of them. Those of uploads that have failed do not count.
     pub upload_bytes: u64,
     /// The upload that began first. One that the plugin works on at this moment is not seen.
     pub oldest_upload: Option<UploadReport>,
@@ -33,16 +33,17 @@ pub struct SessionReport {
 pub struct UploadReport {
     /// The object that it is to become.
     pub object: ObjectId,
-    /// How long ago it began.
+    /// How long ago it began, by the clock that is [told](Service::set_clock).
     pub age: Duration,
     /// How many bytes have been received.
     pub received: u64,
-    /// How many there will be, if the client said so.
+    /// How many bytes there will be, if the client said so.
     pub expected: Option<u64>,
 }
 
 impl Service {
-    /// Tells the time, as it has passed since whenever the caller likes. Only reports use it.
+    /// Tells the time, as it has passed since whenever the caller likes. Only reports use it: until
+    /// somebody tells it, everything is of age 0.
     pub fn set_clock(&self, now: Duration) {
         // It lasts for half a million years.
         self.clock.store(now.as_micros() as u64, Ordering::Relaxed);

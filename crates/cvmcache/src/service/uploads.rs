@@ -85,8 +85,11 @@ impl Service {
         }
     }
 
-    /// Gives the uploads of a session up that have had no part for two sweeps. Whoever calls this
-    /// has a clock.
+    /// Gives the uploads of a session up that have had no part for two sweeps before this one. Whoever
+    /// calls this has a clock: the server sweeps twice in [`Limits::upload_idle`]. What comes of such
+    /// an upload later is answered [`Status::Timeout`].
+    ///
+    /// [`Limits::upload_idle`]: crate::Limits::upload_idle
     pub fn sweep(&self, open: &OpenSession) {
         let mut uploads = lock(&open.uploads);
         let mut idle = Vec::new();

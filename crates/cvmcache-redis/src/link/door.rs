@@ -122,14 +122,47 @@ impl Door {
 }
 
 /// Whether a server serves. One that may not be asked this does.
+///
+/// A connection to a port of this machine where nobody listens may become one to itself, on which
+/// comes back what was sent.
 pub(super) async fn ping(connection: &mut MultiplexedConnection) -> Result<(), Failure> {
-    let answer = redis::cmd("PING").exec_async(connection).await;
+    let answer = redis::cmd("PING").query_async::<String>(connection).await;
     match answer.map_err(Failure::from) {
+        Ok(answer) if answer != "PONG" => Err(Failure::Nonsense(format!("PING: {answer}"))),
         Err(Failure::Denied(code)) if code.starts_with("NOPERM") => Ok(()),
-        other => other,
+        other => other.map(|_| ()),
     }
 }
 
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::thread;
+
+    use tokio::runtime::Builder;
+
+    use super::*;
+
+    #[test]
+    fn who_echoes_is_no_server() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("redis://{}", listener.local_addr().unwrap());
+        let echo = thread::spawn(move || {
+            let (stream, _) = listener.accept().unwrap();
+            // Whether it ends well is open.
+            let _ = io::copy(&mut &stream, &mut &stream);
+        });
+        let config = Config::new(&url).unwrap();
+        let door = Door::new(&config).unwrap();
+        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        let opened = runtime.block_on(door.open(&config.server.addresses()[0]));
+        let failure = opened.err().map(|closed| closed.failure);
+        assert!(matches!(failure, Some(Failure::Nonsense(_))), "{failure:?}");
+        drop(runtime);
+        echo.join().unwrap();
+    }
+}

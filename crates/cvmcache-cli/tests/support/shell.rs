@@ -46,7 +46,7 @@ serve() {
     until [ -S "$socket" ]; do kill -0 $served; sleep 0.02; done
 }
 finish() {
-    if [ "$served" ]; then kill $served; wait $served; fi
+    if [ "$served" ]; then kill "$served"; wait "$served"; fi
     if [ "$redis" ]; then redis-cli -s "$redis" shutdown nosave; fi
 }
 trap finish EXIT

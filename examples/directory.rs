@@ -43,10 +43,12 @@ struct Object {
 }
 // ANCHOR_END: state
 
+// ANCHOR: lock
 /// A panic in one callback must not end all others, and none leaves the table half changed.
 fn lock(store: &Mutex<Store>) -> MutexGuard<'_, Store> {
     store.lock().unwrap_or_else(PoisonError::into_inner)
 }
+// ANCHOR_END: lock
 
 /// The file of an object: its name, and its type unless that is the usual one.
 fn file_name(id: &ObjectId, object_type: ObjectType) -> String {
@@ -112,6 +114,7 @@ impl CachePlugin for Directory {
         8
     }
 
+    // ANCHOR: lookups
     fn object_info(&self, _: &Session, id: &ObjectId) -> Result<ObjectInfo> {
         Ok(lock(&self.store).use_object(id)?.info)
     }
@@ -129,6 +132,7 @@ impl CachePlugin for Directory {
     fn change_refcount(&self, _: &Session, id: &ObjectId, by: i32) -> Result<()> {
         lock(&self.store).use_object(id)?.refer(by)
     }
+    // ANCHOR_END: lookups
 
     // ANCHOR: begin
     fn begin(&self, _: &Session, object: NewObject) -> Result<Box<dyn Transaction>> {

@@ -1,4 +1,4 @@
-//! That what the book and the maps of the code say is there: links, anchors, included code, samples of
+//! That what the book and the maps of the code say is there: links, anchors, quoted code, samples of
 //! configuration, and the files that ARCHITECTURE.md names.
 
 use std::collections::BTreeSet;
@@ -91,23 +91,81 @@ fn every_page_is_in_the_table_of_contents_once() {
     assert_eq!(listed, names);
 }
 
-#[test]
-fn whatever_is_included_is_there() {
-    let mut seen = 0;
-    for document in documents() {
-        let text = read(&document);
-        for include in text.split("{{#include ").skip(1) {
+/// What a comment before a block names: a file, or what is between two anchors in one, without
+/// anchors of its own.
+fn quoted(document: &Path, what: &str) -> String {
+    let (path, anchor) = what.split_once(':').unwrap_or((what, ""));
+    let text = read(&document.parent().expect("it is a file").join(path));
+    let (begin, end) = (format!("// ANCHOR: {anchor}"), format!("// ANCHOR_END: {anchor}"));
+    let mut lines = text.lines();
+    let kept: Vec<_> = if anchor.is_empty() {
+        lines.collect()
+    } else {
+        assert!(lines.any(|line| line.trim() == begin), "{}: {what}", document.display());
+        assert!(text.lines().any(|line| line.trim() == end), "{what} does not end");
+        lines.take_while(|line| line.trim() != end).collect()
+    };
+    let is_anchor = |line: &str| line.trim().starts_with("// ANCHOR");
+    kept.into_iter().filter(|line| !is_anchor(line)).map(|line| format!("{line}\n")).collect()
+}
+
+/// A document with its quotations as the files have them, and how many there are.
+fn with_fresh_quotations(document: &Path) -> (String, usize) {
+    let (mut fresh, mut seen) = (String::new(), 0);
+    let text = read(document);
+    let mut lines = text.lines();
+    while let Some(line) = lines.next() {
+        fresh.push_str(line);
+        fresh.push('\n');
+        let what = line.strip_prefix("<!-- ../").and_then(|rest| rest.strip_suffix(" -->"));
+        if let Some(what) = what {
             seen += 1;
-            let (what, _) = include.split_once("}}").expect("an end");
-            let (path, anchor) = what.split_once(':').unwrap_or((what, ""));
-            let included = read(&document.parent().expect("it is a file").join(path));
-            let lines: Vec<_> = included.lines().map(str::trim).collect();
-            let has = |mark: &str| lines.contains(&format!("// {mark}: {anchor}").as_str());
-            let complete = anchor.is_empty() || (has("ANCHOR") && has("ANCHOR_END"));
-            assert!(complete, "{}: {what}", document.display());
+            let fence = lines.next().expect("a block");
+            assert!(fence.starts_with("```"), "{}: {what}: no block", document.display());
+            fresh.push_str(fence);
+            fresh.push('\n');
+            fresh.push_str(&quoted(document, &format!("../{what}")));
+            fresh.push_str("```\n");
+            lines.find(|line| *line == "```").expect("the end of the block");
         }
     }
-    assert!(seen > 10, "the tutorial is made of them");
+    (fresh, seen)
+}
+
+#[test]
+fn what_the_book_quotes_is_what_the_files_say() {
+    let overwrite = std::env::var("BOOK").is_ok_and(|value| value == "overwrite");
+    let mut quotations = 0;
+    for document in documents() {
+        let (fresh, seen) = with_fresh_quotations(&document);
+        quotations += seen;
+        if overwrite {
+            fs::write(&document, &fresh).expect("it can be written");
+        }
+        let is_fresh = read(&document) == fresh;
+        assert!(is_fresh, "{}: run this test with BOOK=overwrite", document.display());
+        // Whoever reads the page without mdBook would see the name of a file.
+        assert!(!fresh.contains("{{#include "), "{}", document.display());
+    }
+    assert!(quotations > 10, "the tutorial is made of them");
+}
+
+#[test]
+fn the_tutorial_shows_every_line_of_its_program() {
+    let page = read(&root().join("docs/tutorial.md"));
+    let (first_two, _) = page.split_once("\n## Step 3").expect("the last step");
+    let steps = [
+        ("directory/reading.rs", first_two.split("\n## Step 2").next().expect("the first step")),
+        ("directory/storing.rs", first_two),
+        ("directory.rs", &page),
+    ];
+    for (file, page) in steps {
+        let shown: BTreeSet<_> = page.lines().map(str::trim).collect();
+        let program = read(&root().join("examples").join(file));
+        let lines = program.lines().map(str::trim).filter(|line| !line.starts_with("//"));
+        let missing: Vec<_> = lines.filter(|line| !shown.contains(line)).collect();
+        assert!(missing.is_empty(), "{file}: {missing:#?}");
+    }
 }
 
 #[test]
@@ -116,14 +174,18 @@ fn all_rust_in_the_book_is_compiled() {
     let doctests: String = crates.iter().map(|package| read(&package.join("src/lib.rs"))).collect();
     for document in documents() {
         let text = read(&document);
-        let blocks = text.split("\n```rust").skip(1);
-        let (ignored, compiled): (Vec<_>, Vec<_>) =
-            blocks.partition(|block| block.starts_with(",ignore"));
+        let blocks: Vec<_> = text.split("\n```rust").collect();
         let name = document.file_name().expect("a name").to_string_lossy();
         let is_doctest = doctests.contains(&format!("/{name}\")]"));
-        assert!(compiled.is_empty() || is_doctest, "{name}: nobody compiles its code");
-        let is_included = |block: &&str| block.starts_with(",ignore\n{{#include ");
-        assert!(ignored.iter().all(is_included), "{name}: code that is ignored");
+        for (before, block) in blocks.iter().zip(blocks.iter().skip(1)) {
+            if block.starts_with(",ignore") {
+                // What is quoted is compiled where it comes from.
+                let is_quoted = before.lines().last().is_some_and(|line| line.ends_with(" -->"));
+                assert!(is_quoted, "{name}: code that is ignored");
+            } else {
+                assert!(is_doctest, "{name}: nobody compiles its code");
+            }
+        }
     }
 }
 

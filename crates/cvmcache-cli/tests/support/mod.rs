@@ -4,6 +4,7 @@
 
 #[allow(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
 pub mod shelf;
+pub mod shell;
 pub mod site;
 #[allow(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
 pub mod terminal;
@@ -20,14 +21,16 @@ pub fn cvmcache(arguments: &[&str]) -> Command {
     command.env_remove("CVMCACHE_LOCATOR").env_remove("CLICOLOR_FORCE").env("COLUMNS", "100")
 }
 
-/// The program of the RAM cache. Cargo builds tests of examples with the tests, but not programs.
+/// The program of an example. Cargo builds tests of examples with the tests, but not programs.
+pub fn example(package: &str, name: &str) -> PathBuf {
+    let build = escargot::CargoBuild::new().package(package).example(name).current_target();
+    build.run().expect("cargo builds it").path().to_owned()
+}
+
+/// The program of the RAM cache.
 pub fn ram() -> PathBuf {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    let build = || {
-        let build = escargot::CargoBuild::new().package("cvmcache").example("ram").current_target();
-        build.run().expect("cargo builds it").path().to_owned()
-    };
-    PROGRAM.get_or_init(build).clone()
+    PROGRAM.get_or_init(|| example("cvmcache", "ram")).clone()
 }
 
 /// A RAM cache of 100 MB with a process and a unix socket of its own.

@@ -94,7 +94,9 @@ mod tests {
         let line = line.split(" | ").next()?.split(" # ").next()?.trim_end_matches(" &");
         let line = line.replace("cargo run --release -p cvmcache-cli -- ", "cvmcache ");
         let words = shlex::split(&line)?;
-        let is_command = |word: &String| word == "cvmcache" || word.ends_with("/cvmcache");
+        let is_command = |word: &String| {
+            word == "cvmcache" || word.ends_with("/cvmcache") && !word.contains('=')
+        };
         is_command(words.first()?).then_some(words)
     }
 

@@ -35,15 +35,19 @@ impl Remote {
         second: Option<OsString>,
         name: &'static str,
     ) -> Result<OsString> {
+        if let Some(word) = second {
+            return Ok(word);
+        }
         let looks_like_a_locator = |word: &OsStr| {
             [&b"unix="[..], b"tcp="].iter().any(|scheme| word.as_bytes().starts_with(scheme))
         };
-        let word = second.or_else(|| {
-            let word = self.locator.take_if(|word| !looks_like_a_locator(word))?;
-            self.locator = env::var_os(VARIABLE);
-            Some(word)
-        });
-        word.ok_or(Error::MissingWord(name))
+        match self.locator.take_if(|word| !looks_like_a_locator(word)) {
+            Some(word) => {
+                self.locator = env::var_os(VARIABLE);
+                Ok(word)
+            }
+            None => Err(Error::MissingWord(name)),
+        }
     }
 
     /// The same, if the second is an object.

@@ -86,13 +86,14 @@ fn is_sample(block: &str) -> bool {
     block.lines().all(is_setting)
 }
 
+/// The entry of a block that is not run.
+fn not_run(name: &str, block: &str) -> Option<&'static (&'static str, &'static str, &'static str)> {
+    NOT_RUN.iter().find(|(page, begin, _)| *page == name && block.starts_with(begin))
+}
+
 /// The blocks of a text on a page that can be run.
 fn run_of(name: &str, text: &str) -> Vec<String> {
-    let is_run = |block: &String| {
-        let is_this =
-            |(page, begin, _): &&(&str, &str, &str)| *page == name && block.starts_with(begin);
-        !is_sample(block) && !NOT_RUN.iter().any(|this| is_this(&this))
-    };
+    let is_run = |block: &String| !is_sample(block) && not_run(name, block).is_none();
     assert!(RUN.contains(&name), "{name}");
     blocks(text).into_iter().filter(is_run).collect()
 }
@@ -107,8 +108,7 @@ fn each_block_of_shell_in_the_book_is_run_or_it_is_said_why_not() {
     let mut used = BTreeSet::<&(&str, &str, &str)>::new();
     for name in pages {
         for block in blocks(&page(&name)).into_iter().filter(|block| !is_sample(block)) {
-            let known =
-                NOT_RUN.iter().find(|(page, begin, _)| *page == name && block.starts_with(begin));
+            let known = not_run(&name, &block);
             used.extend(known);
             if known.is_none() && !RUN.contains(&name.as_str()) {
                 unknown.push(format!("{name}: {block}"));

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use cvmcache::client::Client;
-use cvmcache::{Limits, Locator, Running, Server};
+use cvmcache::{Limits, Locator, RunningServer, Server};
 use cvmcache_proto::{ClientMessage, Operation, Reply, ReplyBody, Request, ServerMessage, frame};
 use shelf::{OBJECT, Shelf, upload};
 
@@ -22,7 +22,7 @@ const LOOK: Operation = Operation::Refcount { object: OBJECT, change_by: 0 };
 const READ: Operation = Operation::Read { object: OBJECT, offset: 0, size: 128 * 1024 };
 
 struct Served {
-    running: Option<Running>,
+    running: Option<RunningServer>,
     client: Client,
     _directory: tempfile::TempDir,
 }
@@ -50,7 +50,7 @@ impl Served {
 impl Drop for Served {
     fn drop(&mut self) {
         if let Some(running) = self.running.take() {
-            running.control().terminate();
+            running.handle().terminate();
             running.wait().expect("a clean end");
         }
     }

@@ -8,7 +8,7 @@ use cvmcache::plugin::{
     Breadcrumb, CacheInfo, Capabilities, Data, ListEntry, Listing, NewObject, ObjectId, ObjectInfo,
     ObjectType, Result,
 };
-use cvmcache::{CachePlugin, Control, Options, Session, Transaction};
+use cvmcache::{CachePlugin, Options, ServerHandle, Session, Transaction};
 
 use crate::breadcrumbs::Breadcrumbs;
 use crate::shared::Shared;
@@ -109,7 +109,7 @@ impl CachePlugin for RamCache {
         self.breadcrumbs.load(repository)
     }
 
-    fn started(&self, control: Control) {
+    fn started(&self, control: ServerHandle) {
         self.shared.started(control);
     }
 }

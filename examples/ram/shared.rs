@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
-use cvmcache::Control;
+use cvmcache::ServerHandle;
 use metrics::{Counter, counter};
 
 use crate::size::percent_of;
@@ -13,7 +13,7 @@ pub(crate) struct Shared {
     size: u64,
     store: Mutex<Store>,
     /// Set when the server has started.
-    control: OnceLock<Control>,
+    control: OnceLock<ServerHandle>,
     evicted_objects: Counter,
     evicted_bytes: Counter,
 }
@@ -29,7 +29,7 @@ impl Shared {
         }
     }
 
-    pub(crate) fn started(&self, control: Control) {
+    pub(crate) fn started(&self, control: ServerHandle) {
         // The server starts once; were it to start again, the first handle would do as well.
         let _ = self.control.set(control);
     }

@@ -11,7 +11,7 @@ use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use cvmcache::{Limits, Listening, Locator, Running, Server, ServerError};
+use cvmcache::{BoundServer, Limits, Locator, RunningServer, Server, ServerError};
 
 use crate::border::complain;
 use crate::callbacks::Callbacks;
@@ -34,8 +34,8 @@ pub(crate) struct Context {
 
 enum Stage {
     Made,
-    Listening(Box<Listening>),
-    Running(Running),
+    Listening(Box<BoundServer>),
+    Running(RunningServer),
     /// Somebody waits for its end, or takes the next step.
     Taken,
     Ended,
@@ -199,7 +199,7 @@ impl Context {
     }
 
     /// Waits for the end of the threads, and tells who waits for it, too.
-    fn finish(&self, running: Running) {
+    fn finish(&self, running: RunningServer) {
         if let Err(error) = running.wait() {
             complain(error);
         }
@@ -224,7 +224,7 @@ impl Context {
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-fn start_listening(shared: &Shared, locator: &OsStr) -> Result<Listening, Failure> {
+fn start_listening(shared: &Shared, locator: &OsStr) -> Result<BoundServer, Failure> {
     let locator = Locator::from_os_str(locator)?;
     let builder = Server::builder(Plugin(shared.clone()))
         .name(NAME)
@@ -233,7 +233,7 @@ fn start_listening(shared: &Shared, locator: &OsStr) -> Result<Listening, Failur
     Ok(process::log_meanwhile(|| builder.listen(&locator))?)
 }
 
-fn start_running(listening: Listening, workers: usize) -> Result<Running, Failure> {
+fn start_running(listening: BoundServer, workers: usize) -> Result<RunningServer, Failure> {
     process::start_log()?;
     Ok(listening.workers(workers).spawn()?)
 }

@@ -7,7 +7,7 @@ use cvmcache::plugin::{
     Breadcrumb, CacheInfo, Capabilities, Data, Listing, NewObject, ObjectId, ObjectInfo,
     ObjectType, Result, Status,
 };
-use cvmcache::{CachePlugin, Control, Session, Transaction};
+use cvmcache::{CachePlugin, ServerHandle, Session, Transaction};
 
 use crate::callbacks::Callbacks;
 use crate::listing::Entries;
@@ -20,7 +20,7 @@ use crate::transaction::Upload;
 pub(crate) struct State {
     pub(crate) callbacks: Callbacks,
     pub(crate) references: References,
-    pub(crate) control: OnceLock<Control>,
+    pub(crate) control: OnceLock<ServerHandle>,
     next_upload: AtomicU64,
     next_listing: AtomicU64,
 }
@@ -104,7 +104,7 @@ impl CachePlugin for Plugin {
         self.0.callbacks.breadcrumb_load(session, &repository)
     }
 
-    fn started(&self, control: Control) {
+    fn started(&self, control: ServerHandle) {
         // The server says so once.
         let _ = self.0.control.set(control);
     }

@@ -7,7 +7,7 @@ use std::io;
 use std::os::fd::{AsRawFd, IntoRawFd};
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 
-use cvmcache::{Log, LogReader, Options, OptionsError, Supervisor};
+use cvmcache::{Log, LogTarget, Options, OptionsError, Supervisor};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::signal::{SigHandler, Signal, signal};
 use tracing::level_filters::LevelFilter;
@@ -125,8 +125,8 @@ pub(crate) fn start_log() -> Result<(), OptionsError> {
     ignore_broken_pipes();
     let mut log = LOG.lock().unwrap_or_else(PoisonError::into_inner);
     if log.is_none() {
-        let reader = if is_supervised() { LogReader::System } else { LogReader::Starter };
-        *log = Some(Log::start(&program(), reader, &settings())?);
+        let target = if is_supervised() { LogTarget::Syslog } else { LogTarget::Stderr };
+        *log = Some(Log::start(&program(), target, &settings())?);
         at_exit(end_log);
     }
     Ok(())

@@ -6,7 +6,7 @@ use std::fs;
 
 use bytes::Bytes;
 use cvmcache::plugin::{Capabilities, Data, ObjectId, ObjectInfo, Result, Status};
-use cvmcache::{CachePlugin, Locator, Running, Server, Session};
+use cvmcache::{CachePlugin, Locator, RunningServer, Server, Session};
 use serde_json::Value;
 use snapbox::cmd::Command;
 use snapbox::str;
@@ -52,7 +52,7 @@ impl CachePlugin for Useless {
     }
 }
 
-fn serve_useless() -> (Locator, Running, TempDir) {
+fn serve_useless() -> (Locator, RunningServer, TempDir) {
     let directory = tempfile::tempdir().expect("there is room");
     let locator = Locator::Unix(directory.path().join("socket"));
     let server = Server::builder(Useless).listen(&locator).expect("nobody else listens there");
@@ -258,7 +258,7 @@ mixed was left out: [..] cannot do write
 ping [..]
 ...
 "#]]);
-    running.control().terminate();
+    running.handle().terminate();
     running.wait().unwrap();
 }
 

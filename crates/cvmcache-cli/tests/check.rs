@@ -66,7 +66,7 @@ The same objects again: --seed 7
     assert_eq!(document["failed"], 1);
     assert_eq!(document["cases"][0]["received"], "IOERR");
 
-    running.control().terminate();
+    running.handle().terminate();
     running.wait().unwrap();
 }
 

@@ -90,7 +90,7 @@ fn reading(c: &mut Criterion) {
     client.store(NewUpload::new(ID), Vec::new()).expect("it is there");
     group.bench_function("client", |b| b.iter_custom(|count| by_socket(&mut client, count)));
     group.finish();
-    running.control().terminate();
+    running.handle().terminate();
     running.wait().expect("a clean end");
 }
 

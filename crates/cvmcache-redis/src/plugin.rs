@@ -6,7 +6,7 @@ use cvmcache::plugin::{
     Breadcrumb, CacheInfo, Capabilities, Data, Listing, NewObject, ObjectId, ObjectInfo,
     ObjectType, Result,
 };
-use cvmcache::{CachePlugin, Control, Options, Session, Transaction};
+use cvmcache::{CachePlugin, Options, ServerHandle, Session, Transaction};
 use tokio::runtime::Runtime;
 
 use crate::config::{Config, ConfigError};
@@ -195,7 +195,7 @@ impl CachePlugin for RedisCache {
         self.store.wait(self.store.load_breadcrumb(repository))
     }
 
-    fn started(&self, control: Control) {
+    fn started(&self, control: ServerHandle) {
         // The server starts once; were it to start again, the first handle would do as well.
         let _ = self.store.control.set(control);
     }

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use cvmcache::Control;
+use cvmcache::ServerHandle;
 use cvmcache::plugin::{ObjectId, Result, Status};
 use redis::{FromRedisValue, ScriptInvocation};
 use tokio::runtime::Handle;
@@ -32,7 +32,7 @@ pub(crate) struct Store {
     pub(crate) clock: Clock,
     pub(crate) upload_expiry: Duration,
     pub(crate) per_repository: bool,
-    pub(crate) control: OnceLock<Control>,
+    pub(crate) control: OnceLock<ServerHandle>,
     holds: Mutex<Holds>,
     /// Something in the table has changed that somebody may wait for.
     pub(crate) changed: Notify,

@@ -5,7 +5,7 @@ use cvmcache::plugin::{
     Breadcrumb, CacheInfo, Capabilities, Data, ListEntry, Listing, NewObject, ObjectId, ObjectInfo,
     ObjectType, Result,
 };
-use cvmcache::{CachePlugin, Control, Session, Transaction};
+use cvmcache::{CachePlugin, ServerHandle, Session, Transaction};
 
 use crate::faults::Open;
 use crate::{Callback, Faults};
@@ -47,7 +47,7 @@ use crate::{Callback, Faults};
 /// let error = client.read(&id, 0, 10).unwrap_err();
 /// assert_eq!(error.status(), Some(Status::IoErr));
 /// assert!(client.read(&id, 0, 10)?.is_empty());
-/// # running.control().terminate();
+/// # running.handle().terminate();
 /// # Ok(())
 /// # }
 /// ```
@@ -140,7 +140,7 @@ impl<P: CachePlugin> CachePlugin for Faulty<P> {
         self.plugin.workers()
     }
 
-    fn started(&self, control: Control) {
+    fn started(&self, control: ServerHandle) {
         self.plugin.started(control);
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use cvmcache::client::{Client, ClientError};
 use cvmcache::plugin::*;
-use cvmcache::{CachePlugin, Locator, Running, Server, Session, Transaction};
+use cvmcache::{CachePlugin, Locator, RunningServer, Server, Session, Transaction};
 use cvmcache_testkit::{Callback, Fault, Faults, Faulty};
 
 /// How long anything may take.
@@ -151,7 +151,7 @@ fn id(byte: u8) -> ObjectId {
 struct Fixture {
     faults: Faults,
     locator: Locator,
-    running: Option<Running>,
+    running: Option<RunningServer>,
     _directory: tempfile::TempDir,
 }
 
@@ -176,7 +176,7 @@ impl Drop for Fixture {
     fn drop(&mut self) {
         self.faults.release();
         if let Some(running) = self.running.take() {
-            running.control().terminate();
+            running.handle().terminate();
             running.wait().expect("a clean end");
         }
     }

@@ -44,7 +44,7 @@
 //! let running = Server::builder(plugin).listen(&locator)?.spawn()?;
 //! let mut client = Client::connect(&locator, "test.cern.ch:1")?;
 //! assert_eq!(client.read(&id, 1, 100)?, "oo");
-//! running.control().terminate();
+//! running.handle().terminate();
 //! running.wait()?;
 //! # Ok(())
 //! # }
@@ -73,7 +73,7 @@
 //! - `unwind` (default): where there is no gdb, the [`watchdog`] itself finds the stacks of a plugin
 //!   that crashed.
 //! - `prometheus`: [`run`] serves metrics to Prometheus (`CVMFS_CACHE_PLUGIN_METRICS`). With or without
-//!   it, [`Builder::metrics`] are for a recorder of the program's own.
+//!   it, [`ServerBuilder::metrics`] are for a recorder of the program's own.
 //!
 //! # A promise to clients
 //!
@@ -82,7 +82,6 @@
 //! ends the process.
 
 pub mod client;
-mod control;
 mod fork;
 mod limits;
 mod locator;
@@ -91,6 +90,7 @@ mod options;
 pub mod plugin;
 mod run;
 mod server;
+mod server_handle;
 pub mod service;
 mod service_manager;
 mod session;
@@ -100,17 +100,17 @@ pub mod watchdog;
 /// The target of the lines of a report: somebody has asked for all of them.
 pub(crate) const REPORT: &str = "cvmcache::report";
 
-pub use control::Control;
 pub use limits::{InvalidLimit, Limits};
 pub use locator::{Locator, LocatorError};
-pub use log::{Log, LogReader};
+pub use log::{Log, LogTarget};
 pub use options::{Options, OptionsError};
 pub use plugin::{CachePlugin, Transaction};
 pub use run::{InvalidMetricsAddress, MetricsAddress, Program, run};
 pub use server::{
-    AccessError, Builder, Heartbeat, ListenError, Listening, Networks, Running, Server,
-    ServerError, Users,
+    AccessError, BoundServer, Heartbeat, ListenError, Networks, RunningServer, Server,
+    ServerBuilder, ServerError, Users,
 };
+pub use server_handle::ServerHandle;
 pub use service_manager::{ServiceManager, ServiceManagerError};
 pub use session::Session;
 pub use supervisor::{Supervisor, SupervisorError};

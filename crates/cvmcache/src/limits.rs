@@ -8,12 +8,12 @@ use thiserror::Error;
 /// The bounds on what a client can make the server spend. Each can be set; the defaults suit a
 /// plugin that serves the mounts of one node.
 ///
-/// [`Builder::listen`](crate::Builder::listen) refuses values that are out of their bounds.
+/// [`ServerBuilder::listen`](crate::ServerBuilder::listen) refuses values that are out of their bounds.
 ///
 /// ```
 /// use cvmcache::{Limits, Server};
 ///
-/// # fn builder(plugin: impl cvmcache::CachePlugin) -> cvmcache::Builder {
+/// # fn builder(plugin: impl cvmcache::CachePlugin) -> cvmcache::ServerBuilder {
 /// let mut limits = Limits::default();
 /// limits.max_object_size = 512 * 1024;
 /// limits.request_deadline = Some(std::time::Duration::from_secs(60));

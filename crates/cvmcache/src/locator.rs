@@ -33,7 +33,7 @@ pub enum Locator {
         /// Name or address, without brackets.
         host: String,
         /// The port; 0 lets the system choose one, which
-        /// [`Listening::locator`](crate::Listening::locator) tells.
+        /// [`BoundServer::locator`](crate::BoundServer::locator) tells.
         port: u16,
     },
 }

@@ -45,13 +45,13 @@ const MAX_LINES: usize = 4096;
 /// How often it is said what was left out, and places may log again.
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// Who reads what a plugin has to say.
+/// Where a plugin's process logs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogReader {
-    /// Whoever started it, or a service manager: standard error.
-    Starter,
-    /// Nobody that it knows of: the system's log, or standard error where there is none.
-    System,
+pub enum LogTarget {
+    /// Standard error: for a terminal or a service manager.
+    Stderr,
+    /// syslog, or standard error where there is none: for a plugin whose standard error is lost.
+    Syslog,
 }
 
 /// The log of a plugin's process: what matters (`INFO` and above), to standard error or to the
@@ -66,10 +66,10 @@ pub enum LogReader {
 /// for the last lines to be written, but hardly longer than a second for each of the two.
 ///
 /// ```
-/// use cvmcache::{Log, LogReader, Options};
+/// use cvmcache::{Log, LogTarget, Options};
 ///
 /// # fn main() -> Result<(), cvmcache::OptionsError> {
-/// let log = Log::start("mine", LogReader::Starter, &Options::new())?;
+/// let log = Log::start("mine", LogTarget::Stderr, &Options::new())?;
 /// // Make a server, and wait for it.
 /// drop(log);
 /// # Ok(())
@@ -81,7 +81,7 @@ pub struct Log {
     _accountant: Accountant,
     _guards: [Option<WorkerGuard>; 2],
     /// What matters goes to the system's log.
-    is_system: bool,
+    is_syslog: bool,
 }
 
 impl Log {
@@ -99,22 +99,22 @@ impl Log {
     /// # Panics
     ///
     /// On a thread that is panicking.
-    pub fn start(name: &str, reader: LogReader, options: &Options) -> Result<Self, OptionsError> {
-        start(name, reader, options)
+    pub fn start(name: &str, target: LogTarget, options: &Options) -> Result<Self, OptionsError> {
+        start(name, target, options)
     }
 
-    pub(crate) fn is_system(&self) -> bool {
-        self.is_system
+    pub(crate) fn is_syslog(&self) -> bool {
+        self.is_syslog
     }
 }
 
 impl std::fmt::Debug for Log {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Log").field("is_system", &self.is_system).finish_non_exhaustive()
+        f.debug_struct("Log").field("is_syslog", &self.is_syslog).finish_non_exhaustive()
     }
 }
 
-fn start(name: &str, reader: LogReader, options: &Options) -> Result<Log, OptionsError> {
+fn start(name: &str, target: LogTarget, options: &Options) -> Result<Log, OptionsError> {
     let debug_log = match options.get(DEBUG_LOG) {
         None => None,
         Some(path) => {
@@ -129,11 +129,11 @@ fn start(name: &str, reader: LogReader, options: &Options) -> Result<Log, Option
     let failures = Failures::default();
     let writer = |output: Box<dyn Write + Send>| writer(output, &failures);
     let debug_log = debug_log.map(|file| writer(Box::new(file)));
-    let system = match reader {
-        LogReader::System if Syslog::is_there() => Syslog::open(name).ok(),
+    let system = match target {
+        LogTarget::Syslog if Syslog::is_there() => Syslog::open(name).ok(),
         _ => None,
     };
-    let is_system = system.is_some();
+    let is_syslog = system.is_some();
     let (main, main_guard) = match system {
         Some(syslog) => writer(Box::new(syslog)),
         None => writer(Box::new(io::stderr())),
@@ -142,7 +142,7 @@ fn start(name: &str, reader: LogReader, options: &Options) -> Result<Log, Option
     let lost = [Some(&main), debug_log.as_ref()].map(|log| log.map(NonBlocking::error_counter));
     let limiter = Limiter::default();
     let accounts = Accounts { limiter: limiter.clone(), lost, known: 0, failures };
-    let prefix = if is_system { Prefix::Syslog } else { Prefix::of_stderr() };
+    let prefix = if is_syslog { Prefix::Syslog } else { Prefix::of_stderr() };
     let lines = Lines { writer: main, prefix, limiter: Some(limiter) };
     // The system has a clock of its own.
     let (to_system, to_reader) = match prefix {
@@ -172,7 +172,7 @@ fn start(name: &str, reader: LogReader, options: &Options) -> Result<Log, Option
     }));
     let accountant = Accountant::start(accounts);
     let guards = [Some(main_guard), debug_log_guard];
-    Ok(Log { _accountant: accountant, _guards: guards, is_system })
+    Ok(Log { _accountant: accountant, _guards: guards, is_syslog })
 }
 
 fn writer(output: Box<dyn Write + Send>, failures: &Failures) -> (NonBlocking, WorkerGuard) {
@@ -261,7 +261,7 @@ mod tests {
         let mut options = Options::new();
         options.set(DEBUG_LOG, &path);
         let usual = panic::take_hook();
-        let log = start("test", LogReader::Starter, &options).unwrap();
+        let log = start("test", LogTarget::Stderr, &options).unwrap();
         let panicked = panic::catch_unwind(|| panic!("told to panic"));
         panic::set_hook(usual);
         assert!(panicked.is_err());

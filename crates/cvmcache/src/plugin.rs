@@ -7,7 +7,7 @@ pub use cvmcache_proto::{
     ObjectType, ParseObjectIdError, Status,
 };
 
-use crate::control::Control;
+use crate::server_handle::ServerHandle;
 use crate::session::Session;
 
 /// What a callback returns: the error is the protocol's status, which tells the client what to
@@ -173,7 +173,7 @@ pub trait CachePlugin: Send + Sync + 'static {
 
     /// How many callbacks at once suit this plugin, when nobody says: 0, the default, for one that
     /// never waits, and as many as should wait at once for one that does. Asked once, when the
-    /// server starts; [`Builder::workers`](crate::Builder::workers) and
+    /// server starts; [`ServerBuilder::workers`](crate::ServerBuilder::workers) and
     /// `CVMFS_CACHE_PLUGIN_WORKERS` win over it.
     fn workers(&self) -> usize {
         0
@@ -182,7 +182,7 @@ pub trait CachePlugin: Send + Sync + 'static {
     /// Called once, on the thread that starts the server and before the first session, with a handle
     /// by which the plugin can ask clients to close file catalogs, or stop the server. It may be kept,
     /// and used on any thread.
-    fn started(&self, control: Control) {
+    fn started(&self, control: ServerHandle) {
         let _ = control;
     }
 }

@@ -52,8 +52,8 @@ type Failure = Box<dyn Error + Send + Sync>;
 /// | key | meaning |
 /// |---|---|
 /// | `CVMFS_CACHE_PLUGIN_LOCATOR` | where to listen, see [`Locator`](crate::Locator); must be there if there is a file |
-/// | `CVMFS_CACHE_PLUGIN_WORKERS` | threads for callbacks, see [`Builder::workers`](crate::Builder::workers); default: what the plugin asks for, see [`CachePlugin::workers`], mostly 0; at most 1024 |
-/// | `CVMFS_CACHE_PLUGIN_POLL` | microseconds to look for requests before sleeping, see [`Builder::poll_for`](crate::Builder::poll_for); 0 to 1000, default 50 |
+/// | `CVMFS_CACHE_PLUGIN_WORKERS` | threads for callbacks, see [`ServerBuilder::workers`](crate::ServerBuilder::workers); default: what the plugin asks for, see [`CachePlugin::workers`], mostly 0; at most 1024 |
+/// | `CVMFS_CACHE_PLUGIN_POLL` | microseconds to look for requests before sleeping, see [`ServerBuilder::poll_for`](crate::ServerBuilder::poll_for); 0 to 1000, default 50 |
 /// | `CVMFS_CACHE_PLUGIN_ALLOW` | networks whose clients may connect by TCP, as in `10.0.0.0/8, ::1`, see [`Networks`](crate::Networks); default all |
 /// | `CVMFS_CACHE_PLUGIN_ALLOW_USERS` | users besides the plugin's own and root whose clients may connect by a unix socket, or `*`, see [`Users`](crate::Users); default none |
 /// | `CVMFS_CACHE_PLUGIN_DEBUGLOG` | a file to which everything is logged, see [`Log`](crate::Log); default: only what matters is logged, to standard error or, if a client has started the plugin or it is in the background, to syslog |
@@ -75,7 +75,7 @@ type Failure = Box<dyn Error + Send + Sync>;
 ///   A standard input that is no terminal is not read.
 /// - SIGTERM and SIGINT end it cleanly, as does SIGHUP on a terminal; a second SIGTERM or
 ///   SIGINT ends it at once, with status 1. SIGUSR1 writes to the log what the plugin holds, see
-///   [`Control::report`](crate::Control::report). SIGUSR2 and otherwise SIGHUP do nothing, unless the plugin handles them.
+///   [`ServerHandle::report`](crate::ServerHandle::report). SIGUSR2 and otherwise SIGHUP do nothing, unless the plugin handles them.
 /// - A [watchdog](crate::watchdog) reports what it dies of. Without one, as when there are threads
 ///   already, it says so and goes on.
 /// - The limit on open descriptors is raised as far as it can be.

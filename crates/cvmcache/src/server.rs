@@ -3,8 +3,8 @@
 //! The steps are types, so that they cannot be taken out of order:
 //!
 //! ```text
-//! Server::builder(plugin) ── listen(&locator) ──► Listening ── spawn() ──► Running
-//!                                                                            │ control(), wait()
+//! Server::builder(plugin) ── listen(&locator) ──► BoundServer ── spawn() ──► RunningServer
+//!                                                                            │ handle(), wait()
 //! ```
 //!
 //! [`run`](crate::run) takes all of them for a program that is nothing but a plugin.
@@ -39,7 +39,7 @@ use tracing::warn;
 
 use crate::limits::InvalidLimit;
 use crate::service::{Service, Trust};
-use crate::{CachePlugin, Control, Limits, Locator, watchdog};
+use crate::{CachePlugin, Limits, Locator, ServerHandle, watchdog};
 
 use access::Access;
 pub use access::{AccessError, Networks, Users};
@@ -77,13 +77,13 @@ impl Server {
     ///
     /// let locator = "unix=/tmp/plugin.socket".parse().expect("a locator");
     /// let running = Server::builder(plugin).workers(4).listen(&locator)?.spawn()?;
-    /// // Elsewhere in the program: running.control().terminate();
+    /// // Elsewhere in the program: running.handle().terminate();
     /// running.wait()?;
     /// # Ok(())
     /// # }
     /// ```
-    pub fn builder(plugin: impl CachePlugin) -> Builder {
-        Builder {
+    pub fn builder(plugin: impl CachePlugin) -> ServerBuilder {
+        ServerBuilder {
             plugin: Box::new(plugin),
             name: Bytes::from_static(b"cvmcache"),
             limits: Limits::default(),
@@ -101,7 +101,7 @@ impl Server {
 
 /// A server to be, see [`Server::builder`].
 #[must_use = "a builder does nothing until it listens"]
-pub struct Builder {
+pub struct ServerBuilder {
     plugin: Box<dyn CachePlugin>,
     name: Bytes,
     limits: Limits,
@@ -116,13 +116,13 @@ pub struct Builder {
     pulse: Pulse,
 }
 
-impl Builder {
+impl ServerBuilder {
     /// Runs callbacks on `count` threads; 0 runs them on the I/O thread, one at a time. By default,
     /// as many as the plugin asks for with [`CachePlugin::workers`], which is 0 for most.
     ///
     /// Callbacks that never wait are fastest on the I/O thread. Callbacks that wait, for a disk or
     /// a network, want as many workers as requests should wait at once. There is no bound but what
-    /// the system has: [`Listening::spawn`] fails if it has less.
+    /// the system has: [`BoundServer::spawn`] fails if it has less.
     pub fn workers(mut self, count: usize) -> Self {
         self.workers = Some(count);
         self
@@ -170,7 +170,7 @@ impl Builder {
     /// Measures requests, and what the server holds; default false, and then next to nothing.
     ///
     /// Everything goes through the crate [`metrics`](https://docs.rs/metrics), to the recorder that
-    /// is current on the thread that calls [`Listening::spawn`]. The names are in
+    /// is current on the thread that calls [`BoundServer::spawn`]. The names are in
     /// `docs/operations.md`. The plugin's `info` is called every two seconds for this, if it declares
     /// [`INFO`](crate::plugin::Capabilities::INFO): on a worker, or without workers on the I/O thread.
     pub fn metrics(mut self, on: bool) -> Self {
@@ -209,9 +209,9 @@ impl Builder {
     ///
     /// ```
     /// use std::time::Duration;
-    /// use cvmcache::{Builder, Heartbeat};
+    /// use cvmcache::{ServerBuilder, Heartbeat};
     ///
-    /// fn watched(builder: Builder) -> Builder {
+    /// fn watched(builder: ServerBuilder) -> ServerBuilder {
     ///     builder.heartbeat(Duration::from_secs(10), |heartbeat| match heartbeat {
     ///         Heartbeat::Alive { clients } => println!("alive, with {clients} clients"),
     ///         _ => println!("about to end"),
@@ -238,7 +238,7 @@ impl Builder {
     /// [`ServerError::Limit`] if one of the [`Limits`] or the length of the name is out of its
     /// bounds; [`ServerError::Listen`] if the socket cannot be bound, and
     /// [`is_in_use`](ServerError::is_in_use) if that is because another process serves there.
-    pub fn listen(self, locator: &Locator) -> Result<Listening, ServerError> {
+    pub fn listen(self, locator: &Locator) -> Result<BoundServer, ServerError> {
         self.limits.check(&self.name)?;
         Ok(self.behind(Listener::bind(locator)?, locator))
     }
@@ -255,30 +255,30 @@ impl Builder {
     /// [`ServerError::Limit`] as with [`listen`](Self::listen), and [`ServerError::Listen`]: if the
     /// socket is no stream socket, does not listen, or listens elsewhere, or another process holds
     /// the lock.
-    pub fn listen_on(self, socket: OwnedFd, locator: &Locator) -> Result<Listening, ServerError> {
+    pub fn listen_on(self, socket: OwnedFd, locator: &Locator) -> Result<BoundServer, ServerError> {
         self.limits.check(&self.name)?;
         Ok(self.behind(Listener::take_over(socket, locator)?, locator))
     }
 
-    fn behind(self, listener: Listener, locator: &Locator) -> Listening {
+    fn behind(self, listener: Listener, locator: &Locator) -> BoundServer {
         if listener.is_exposed() && self.access.networks.is_none() {
             warn!(
                 "{locator}: whoever can reach this address can read and fill the cache; name the \
                  networks that may (CVMFS_CACHE_PLUGIN_ALLOW), or listen on a loopback address"
             );
         }
-        Listening { builder: self, listener }
+        BoundServer { builder: self, listener }
     }
 }
 
 /// A server that listens, but does not answer yet.
 #[must_use = "nobody is served until it is spawned"]
-pub struct Listening {
-    builder: Builder,
+pub struct BoundServer {
+    builder: ServerBuilder,
     listener: Listener,
 }
 
-impl Listening {
+impl BoundServer {
     /// Where it listens: for TCP, the address in place of the host's name and, for port 0, the port
     /// that the system chose.
     ///
@@ -290,13 +290,13 @@ impl Listening {
     }
 
     /// Runs callbacks on `count` threads after all, instead of as many as the
-    /// [builder](Builder::workers) was told.
+    /// [builder](ServerBuilder::workers) was told.
     pub fn workers(mut self, count: usize) -> Self {
         self.builder.workers = Some(count);
         self
     }
 
-    /// Starts the I/O thread and the workers, and hands the plugin its [`Control`]. Does not wait for
+    /// Starts the I/O thread and the workers, and hands the plugin its [`ServerHandle`]. Does not wait for
     /// clients.
     ///
     /// # Errors
@@ -307,15 +307,15 @@ impl Listening {
     /// # Panics
     ///
     /// If the plugin panics in `workers`, `started` or `capabilities`, which are called here.
-    pub fn spawn(self) -> Result<Running, ServerError> {
+    pub fn spawn(self) -> Result<RunningServer, ServerError> {
         let Self { builder, mut listener } = self;
         let poll = Poll::new()?;
         let (mailbox, inbox) = mailbox(Waker::new(poll.registry(), WAKER)?);
         listener.register(poll.registry(), LISTENER)?;
         let notes = mailbox.clone();
-        let control = Control::new(move |command| notes.send(Note::Command(command)));
+        let handle = ServerHandle::new(move |command| notes.send(Note::Command(command)));
         let workers = builder.workers.unwrap_or_else(|| builder.plugin.workers());
-        builder.plugin.started(control.clone());
+        builder.plugin.started(handle.clone());
         let name = builder.name.escape_ascii().to_string();
         let meters = builder.metrics.then(|| Meters::new(&name));
         let pid = listener.is_local().then(|| std::process::id().into());
@@ -343,7 +343,7 @@ impl Listening {
             watchdog::prepare_thread();
             event_loop.run()
         })?;
-        Ok(Running { control, thread })
+        Ok(RunningServer { handle, thread })
     }
 }
 
@@ -351,18 +351,18 @@ impl Listening {
 ///
 /// Dropping this does not end it.
 #[derive(Debug)]
-pub struct Running {
-    control: Control,
+pub struct RunningServer {
+    handle: ServerHandle,
     thread: JoinHandle<io::Result<()>>,
 }
 
-impl Running {
+impl RunningServer {
     /// A handle to steer the server by.
-    pub fn control(&self) -> &Control {
-        &self.control
+    pub fn handle(&self) -> &ServerHandle {
+        &self.handle
     }
 
-    /// Waits for the server to end. It is not told to: see [`Control::terminate`]. Not to be called
+    /// Waits for the server to end. It is not told to: see [`ServerHandle::terminate`]. Not to be called
     /// from a callback, which would wait for itself.
     ///
     /// # Errors
@@ -399,9 +399,9 @@ impl ServerError {
     }
 }
 
-impl std::fmt::Debug for Builder {
+impl std::fmt::Debug for ServerBuilder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Builder")
+        f.debug_struct("ServerBuilder")
             .field("name", &self.name)
             .field("limits", &self.limits)
             .field("workers", &self.workers)
@@ -410,9 +410,9 @@ impl std::fmt::Debug for Builder {
     }
 }
 
-impl std::fmt::Debug for Listening {
+impl std::fmt::Debug for BoundServer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Listening")
+        f.debug_struct("BoundServer")
             .field("builder", &self.builder)
             .field("listener", &self.listener)
             .finish()

@@ -147,9 +147,9 @@ impl Service {
         }
     }
 
-    /// Sends a CRC-32 with every answer to a read, see [`Builder::checksum_replies`]; default false.
+    /// Sends a CRC-32 with every answer to a read, see [`ServerBuilder::checksum_replies`]; default false.
     ///
-    /// [`Builder::checksum_replies`]: crate::Builder::checksum_replies
+    /// [`ServerBuilder::checksum_replies`]: crate::ServerBuilder::checksum_replies
     #[must_use]
     pub fn checksum_replies(mut self, on: bool) -> Self {
         self.checksum_replies = on;

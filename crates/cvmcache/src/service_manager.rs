@@ -18,7 +18,7 @@ use sd_notify::NotifyState;
 use thiserror::Error;
 use tracing::debug;
 
-use crate::{Builder, Heartbeat, Locator};
+use crate::{Heartbeat, Locator, ServerBuilder};
 
 const NOTIFY_SOCKET: &str = "NOTIFY_SOCKET";
 const WATCHDOG_USEC: &str = "WATCHDOG_USEC";
@@ -108,7 +108,7 @@ impl ServiceManager {
         Ok(Self { socket, line, watchdog: watchdog()? })
     }
 
-    /// The socket that listens for this process, for [`Builder::listen_on`]. It is handed out once.
+    /// The socket that listens for this process, for [`ServerBuilder::listen_on`]. It is handed out once.
     pub fn take_socket(&mut self) -> Option<OwnedFd> {
         self.socket.take()
     }
@@ -123,9 +123,9 @@ impl ServiceManager {
     /// It comes from the I/O thread: if a callback is stuck there, nothing is told, and the service
     /// manager does what it is set up to do. A stuck worker does not keep it from telling.
     ///
-    /// It takes the place of another [`heartbeat`](Builder::heartbeat). If nobody waits for signs of
+    /// It takes the place of another [`heartbeat`](ServerBuilder::heartbeat). If nobody waits for signs of
     /// life, only the end is told; if there is no service manager, the builder stays as it is.
-    pub fn report_on(&self, builder: Builder, locator: &Locator) -> Builder {
+    pub fn report_on(&self, builder: ServerBuilder, locator: &Locator) -> ServerBuilder {
         let Some(line) = self.line.clone() else { return builder };
         let period = self.period();
         let is_watched = self.watchdog.is_some();

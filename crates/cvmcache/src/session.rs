@@ -31,7 +31,7 @@ impl Session {
 
     /// The number of the session. It is never used again as long as the server runs. Sessions of
     /// clients count from 1; what the server asks for itself, as for
-    /// [metrics](crate::Builder::metrics), comes under 0 and an empty name.
+    /// [metrics](crate::ServerBuilder::metrics), comes under 0 and an empty name.
     pub fn id(&self) -> u64 {
         self.id
     }

@@ -20,7 +20,7 @@ fn the_end_answers_what_is_under_way_and_removes_the_socket() {
     let slow = client.queue_read(&id(1), 0, 3).unwrap();
     client.flush().unwrap();
     f.cache.wait_until(|state| state.held_reads == 1);
-    f.running().control().terminate();
+    f.running().handle().terminate();
     // Nobody new gets in, although it has not ended yet.
     while UnixStream::connect(&f.socket).is_ok() {}
     f.cache.change(|state| state.hold_reads = false);

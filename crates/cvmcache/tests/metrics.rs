@@ -258,6 +258,6 @@ fn a_program_with_a_recorder_of_its_own_gets_the_metrics_and_panics_are_counted(
     let text = prometheus::TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
     assert_eq!(value(&text, "cvmcache_callback_panics_total", &[]), 1.0);
     assert_eq!(requests(&text, "object_info", "IOERR"), 1.0);
-    running.control().terminate();
+    running.handle().terminate();
     running.wait().unwrap();
 }

@@ -37,7 +37,7 @@ fn objects_are_stored_and_read_on_every_kind_of_socket() {
             let is_local = matches!(locator, Locator::Unix(_));
             assert_eq!(client.plugin_pid(), is_local.then(|| std::process::id().into()));
             client.quit().unwrap();
-            running.control().terminate();
+            running.handle().terminate();
             running.wait().unwrap();
         }
     }
@@ -89,7 +89,7 @@ fn all_sessions_are_asked_to_detach() {
     let f = serve(0);
     let mut clients = [f.client("a:1"), f.client("b:1")];
     let mut silent = f.connection();
-    f.running().control().ask_detach();
+    f.running().handle().ask_detach();
     for client in &mut clients {
         client.wait_for_detach().unwrap();
     }
@@ -166,7 +166,7 @@ fn a_large_answer_does_not_wait_for_the_next_request_to_be_done() {
     assert_eq!(client.wait(first).unwrap().len(), 100_000);
     tell.send(()).unwrap();
     assert_eq!(client.wait(second).unwrap().len(), 100_000);
-    running.control().terminate();
+    running.handle().terminate();
     running.wait().unwrap();
 }
 
@@ -204,7 +204,7 @@ fn a_plugin_gets_the_workers_it_wants_unless_somebody_says_otherwise() {
         let running = builder.listen(&locator).unwrap().spawn().unwrap();
         let mut client = Client::connect(&locator, "repo:1").unwrap();
         assert_eq!(client.object_info(&id(1)).unwrap().size, on_worker, "{workers:?}");
-        running.control().terminate();
+        running.handle().terminate();
         running.wait().unwrap();
     }
 }
@@ -259,7 +259,7 @@ fn a_connection_may_be_trusted_with_the_session_of_another() {
         // It is the session's, and ends with it.
         client.quit().unwrap();
         cache.wait_until(|state| state.objects[&id(1)].references == 0);
-        running.control().terminate();
+        running.handle().terminate();
         running.wait().unwrap();
     }
 }

@@ -63,7 +63,7 @@ fn paths_that_fit_into_no_address_work() {
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         let running = listening.spawn().unwrap();
         Client::connect(&locator, "repo:1").unwrap().info().unwrap();
-        running.control().terminate();
+        running.handle().terminate();
         running.wait().unwrap();
         let left: Vec<_> = fs::read_dir(path.parent().unwrap()).unwrap().collect();
         let sockets = left.iter().filter(|entry| {
@@ -108,7 +108,7 @@ fn on_tcp_only_the_networks_that_are_named_are_let_in() {
         let locator = listening.locator().unwrap();
         let running = listening.spawn().unwrap();
         assert_eq!(Client::connect(&locator, "repo:1").is_ok(), is_let_in, "{networks}");
-        running.control().terminate();
+        running.handle().terminate();
         running.wait().unwrap();
     }
 }

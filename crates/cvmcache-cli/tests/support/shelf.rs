@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use cvmcache::plugin::*;
-use cvmcache::{CachePlugin, Locator, Running, Server, Session, Transaction};
+use cvmcache::{CachePlugin, Locator, RunningServer, Server, Session, Transaction};
 use tempfile::TempDir;
 
 /// A cache that holds what it was made with. It takes uploads, and forgets them.
@@ -28,7 +28,7 @@ struct Nothing;
 
 /// A plugin that listens, until it is dropped.
 pub struct Served {
-    running: Option<Running>,
+    running: Option<RunningServer>,
     locator: Locator,
     directory: Option<TempDir>,
 }
@@ -153,7 +153,7 @@ impl Served {
 impl Drop for Served {
     fn drop(&mut self) {
         if let Some(running) = self.running.take() {
-            running.control().terminate();
+            running.handle().terminate();
             let _ = running.wait();
         }
     }

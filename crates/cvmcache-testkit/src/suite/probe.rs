@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use cvmcache::client::{Client, ClientError, Connection};
 use cvmcache::plugin::{CacheInfo, Capabilities, HashAlgorithm, ObjectId};
-use cvmcache::{Control, Locator};
+use cvmcache::{Locator, ServerHandle};
 
 use super::client::TestClient;
 use super::step::{Checked, Stop, Trace};
@@ -27,7 +27,7 @@ pub(super) struct Probe<'a> {
     /// What the case has done.
     pub(super) trace: Trace,
     /// A handle on the server, if it is in this process.
-    pub(super) control: Option<&'a Control>,
+    pub(super) control: Option<&'a ServerHandle>,
     pub(super) rng: RefCell<fastrand::Rng>,
     /// Chance for names, which may have to be others in each run.
     pub(super) names: RefCell<fastrand::Rng>,

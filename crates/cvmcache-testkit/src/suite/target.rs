@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use cvmcache::client::{Client, ClientError};
-use cvmcache::{Builder, CachePlugin, Control, Locator, Running, Server, ServerError};
+use cvmcache::{
+    CachePlugin, Locator, RunningServer, Server, ServerBuilder, ServerError, ServerHandle,
+};
 use tempfile::TempDir;
 use thiserror::Error;
 
@@ -28,7 +30,7 @@ pub struct Target(Source);
 enum Source {
     Running(Locator),
     Command(PluginCommand),
-    Server(Box<Builder>),
+    Server(Box<ServerBuilder>),
 }
 
 /// Why a suite cannot be run.
@@ -61,7 +63,7 @@ impl Target {
 
     /// A plugin in this process, served as the builder says on a unix socket in a temporary
     /// directory. It ends with the suite.
-    pub fn server(builder: Builder) -> Self {
+    pub fn server(builder: ServerBuilder) -> Self {
         Self(Source::Server(Box::new(builder)))
     }
 }
@@ -91,7 +93,7 @@ pub(super) struct Started {
 enum Served {
     Elsewhere,
     Process { command: PluginCommand, process: PluginProcess },
-    Here { running: Option<Running>, _directory: TempDir },
+    Here { running: Option<RunningServer>, _directory: TempDir },
 }
 
 impl Started {
@@ -123,9 +125,9 @@ impl Started {
     }
 
     /// A handle to steer the server by, if it runs in this process.
-    pub(super) fn control(&self) -> Option<&Control> {
+    pub(super) fn control(&self) -> Option<&ServerHandle> {
         match &self.served {
-            Served::Here { running, .. } => running.as_ref().map(Running::control),
+            Served::Here { running, .. } => running.as_ref().map(RunningServer::handle),
             _ => None,
         }
     }
@@ -160,7 +162,7 @@ impl Drop for Started {
         if let Served::Here { running, .. } = &mut self.served
             && let Some(running) = running.take()
         {
-            running.control().terminate();
+            running.handle().terminate();
             // How it ends is not what the suite is about.
             let _ = running.wait();
         }

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use cvmcache::plugin::Capabilities;
 use cvmcache::service::Trust;
-use cvmcache::{Builder, Limits, Server};
+use cvmcache::{Limits, Server, ServerBuilder};
 use cvmcache_testkit::{Failure, Outcome, Report, Suite, SuiteError, Target};
 
 use flaw::Flaw;
@@ -167,14 +167,14 @@ fn a_failure_tells_what_it_is_about() {
 }
 
 /// The cache, served as clients find it.
-fn served(plugin: Memory, workers: usize) -> Builder {
+fn served(plugin: Memory, workers: usize) -> ServerBuilder {
     let mut limits = Limits::default();
     limits.max_object_size = PART as u32;
     Server::builder(plugin).limits(limits).workers(workers)
 }
 
 /// The cache, served so that the counts of references are left to it.
-fn trusting(plugin: Memory, workers: usize) -> Builder {
+fn trusting(plugin: Memory, workers: usize) -> ServerBuilder {
     let mut trust = Trust::default();
     trust.foreign_references = true;
     served(plugin, workers).trust(trust)

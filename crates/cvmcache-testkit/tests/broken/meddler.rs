@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
-use cvmcache::{Builder, Locator, Running};
+use cvmcache::{Locator, RunningServer, ServerBuilder};
 use cvmcache_proto::{ClientMessage, Decoder, DecoderLimits, Frame, ServerMessage, frame};
 use tempfile::TempDir;
 
@@ -22,7 +22,7 @@ pub(crate) struct Meddler {
     locator: Locator,
     stop: Arc<AtomicBool>,
     listening: Option<JoinHandle<()>>,
-    plugin: Option<Running>,
+    plugin: Option<RunningServer>,
     _directory: TempDir,
 }
 
@@ -37,7 +37,7 @@ pub(crate) struct Common {
 
 impl Meddler {
     /// Serves the plugin, with a flaw or as it is.
-    pub(crate) fn start(plugin: Builder, flaw: Option<WireFlaw>) -> Self {
+    pub(crate) fn start(plugin: ServerBuilder, flaw: Option<WireFlaw>) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let behind = directory.path().join("plugin");
         let plugin = plugin.listen(&Locator::Unix(behind.clone())).unwrap().spawn().unwrap();
@@ -79,7 +79,7 @@ impl Drop for Meddler {
         }
         let listened = self.listening.take().map(JoinHandle::join);
         let served = self.plugin.take().map(|plugin| {
-            plugin.control().terminate();
+            plugin.handle().terminate();
             plugin.wait()
         });
         if !thread::panicking() {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use cvmcache::plugin::*;
-use cvmcache::{CachePlugin, Control, Session, Transaction};
+use cvmcache::{CachePlugin, ServerHandle, Session, Transaction};
 
 use super::SIZE;
 use super::flaw::Flaw;
@@ -25,7 +25,7 @@ pub(crate) struct Memory {
 struct Shared {
     state: Mutex<State>,
     refused: Condvar,
-    control: OnceLock<Control>,
+    control: OnceLock<ServerHandle>,
 }
 
 /// An upload under way, which may have a flaw of its own.
@@ -222,7 +222,7 @@ impl CachePlugin for Memory {
         Ok(breadcrumb)
     }
 
-    fn started(&self, control: Control) {
+    fn started(&self, control: ServerHandle) {
         // A plugin is started once.
         let _ = self.shared.control.set(control);
     }

@@ -7,7 +7,7 @@ use std::process;
 use std::sync::OnceLock;
 
 use cvmcache::plugin::*;
-use cvmcache::{CachePlugin, Control, Locator, Options, Running, Server, Session};
+use cvmcache::{CachePlugin, Locator, Options, RunningServer, Server, ServerHandle, Session};
 use cvmcache_testkit::{Outcome, PluginCommand, Report, Suite, SuiteError, Target, check};
 use tempfile::TempDir;
 
@@ -120,7 +120,8 @@ fn a_plugin_that_fails_is_shown_with_all_that_was_found() {
 
 #[test]
 fn a_plugin_that_runs_elsewhere_and_goes_away_fails_one_case_and_the_rest_is_skipped() {
-    let running = Elsewhere::start(Nothing { at_long_name: Control::terminate, ..Nothing::new() });
+    let running =
+        Elsewhere::start(Nothing { at_long_name: ServerHandle::terminate, ..Nothing::new() });
     let report = Suite::new().filter("session-").run(running.locator.clone()).unwrap();
     assert!(failure(&report, "session-names").received.contains("cannot connect"), "{report}");
     assert_eq!(skipped(&report), ["session-quit", "session-many"]);
@@ -155,8 +156,8 @@ fn the_process_of_a_plugin_that_dies() {
 /// one is up to who makes it.
 struct Nothing {
     knows_everything: bool,
-    at_long_name: fn(&Control),
-    control: OnceLock<Control>,
+    at_long_name: fn(&ServerHandle),
+    control: OnceLock<ServerHandle>,
 }
 
 impl Nothing {
@@ -181,7 +182,7 @@ impl CachePlugin for Nothing {
         Err(Status::NoEntry)
     }
 
-    fn started(&self, control: Control) {
+    fn started(&self, control: ServerHandle) {
         self.control.set(control).unwrap();
     }
 }
@@ -189,7 +190,7 @@ impl CachePlugin for Nothing {
 /// A plugin that runs whether a suite runs or not.
 struct Elsewhere {
     locator: Locator,
-    running: Option<Running>,
+    running: Option<RunningServer>,
     _directory: TempDir,
 }
 
@@ -205,7 +206,7 @@ impl Elsewhere {
 impl Drop for Elsewhere {
     fn drop(&mut self) {
         let Some(running) = self.running.take() else { return };
-        running.control().terminate();
+        running.handle().terminate();
         running.wait().unwrap();
     }
 }

@@ -12,7 +12,7 @@ use super::starter::Starter;
 use super::{Failure, default_locator, metrics, signals, terminal};
 use crate::server::{self, Settings};
 use crate::watchdog::{self, Watchdog, WatchdogError};
-use crate::{CachePlugin, Locator, Log, LogReader, Options, OptionsError, Server, ServerError};
+use crate::{CachePlugin, Locator, Log, LogTarget, Options, OptionsError, Server, ServerError};
 
 pub(super) const LOCATOR: &str = "CVMFS_CACHE_PLUGIN_LOCATOR";
 const CRASH_DUMP: &str = "CVMFS_CACHE_PLUGIN_CRASH_DUMP";
@@ -43,9 +43,9 @@ where
         Err(error) => {
             starter.failed();
             if log.is_none() && starter.is_client() {
-                log = Log::start(name, LogReader::System, &Options::new()).ok();
+                log = Log::start(name, LogTarget::Syslog, &Options::new()).ok();
             }
-            if log.as_ref().is_some_and(Log::is_system) {
+            if log.as_ref().is_some_and(Log::is_syslog) {
                 error!(%error, "the plugin ends");
             }
             terminal::complain(name, &*error)
@@ -83,8 +83,8 @@ where
     let on_terminal = by_hand && io::stdin().is_terminal();
 
     let watchdog = start_watchdog(name, &options, background.is_none());
-    let reader = if by_hand { LogReader::Starter } else { LogReader::System };
-    *log = Some(Log::start(name, reader, &options)?);
+    let target = if by_hand { LogTarget::Stderr } else { LogTarget::Syslog };
+    *log = Some(Log::start(name, target, &options)?);
     warn_of_no_dump(&watchdog, &options);
     raise_descriptor_limit();
     let (locator, settings) = (locator(&options)?, Settings::from_options(&options)?);
@@ -104,13 +104,13 @@ where
     // After the socket: who finds that in use leaves the client to the other process.
     exporter.map_or(Ok(()), metrics::Exporter::serve)?;
     let running = listening.spawn()?;
-    signals::watch(running.control().clone(), on_terminal)?;
+    signals::watch(running.handle().clone(), on_terminal)?;
     starter.ready(&locator);
     if by_hand {
         terminal::greet(name, &locator, config.is_none());
     }
     if on_terminal {
-        terminal::listen(running.control().clone())?;
+        terminal::listen(running.handle().clone())?;
     }
     if let Some(background) = background {
         background.ready()?;

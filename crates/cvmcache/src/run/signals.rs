@@ -8,10 +8,10 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 use tracing::debug;
 
-use crate::Control;
+use crate::ServerHandle;
 
 /// Takes care of signals from now on, on a thread of its own.
-pub(super) fn watch(control: Control, on_terminal: bool) -> io::Result<()> {
+pub(super) fn watch(control: ServerHandle, on_terminal: bool) -> io::Result<()> {
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2])?;
     thread::Builder::new().name("signals".to_owned()).spawn(move || {
         let mut ending = false;

@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use tracing::{info, warn};
 
 use super::Failure;
-use crate::{Builder, Locator, ServiceManager, Supervisor};
+use crate::{Locator, ServerBuilder, ServiceManager, Supervisor};
 
 /// A client, a service manager, or somebody who waits for nothing.
 pub(super) struct Starter {
@@ -41,7 +41,7 @@ impl Starter {
     }
 
     /// Has the server tell that it is alive, if somebody wants to know.
-    pub(super) fn report_on(&self, builder: Builder, locator: &Locator) -> Builder {
+    pub(super) fn report_on(&self, builder: ServerBuilder, locator: &Locator) -> ServerBuilder {
         self.manager.report_on(builder, locator)
     }
 

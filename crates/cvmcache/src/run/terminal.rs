@@ -11,7 +11,7 @@ use std::time::Duration;
 use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{User, geteuid};
 
-use crate::{Control, Locator};
+use crate::{Locator, ServerHandle};
 
 pub(super) fn print(text: &str) -> ExitCode {
     let mut stdout = io::stdout();
@@ -45,7 +45,7 @@ Clients on this machine use it with these lines in /etc/cvmfs/default.local:
 }
 
 /// Reads commands from the terminal.
-pub(super) fn listen(control: Control) -> io::Result<()> {
+pub(super) fn listen(control: ServerHandle) -> io::Result<()> {
     print("R and Enter asks clients to release nested catalogs, Ctrl+D quits.\n");
     let read = move || {
         // In the background, a read from the terminal stops the whole process; without the signal

@@ -24,7 +24,7 @@ use super::mailbox::{Inbox, Note};
 use super::meters::Meters;
 use super::polling::Polling;
 use super::workers::{Outcome, Workers};
-use crate::control::Command;
+use crate::server_handle::Command;
 use crate::service::{Peer, Service};
 use overview::Overview;
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tracing::error;
 
-/// What a [heartbeat](crate::Builder::heartbeat) says.
+/// What a [heartbeat](crate::ServerBuilder::heartbeat) says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Heartbeat {

@@ -7,12 +7,12 @@ use crossbeam_channel::{Receiver, Sender};
 use mio::Waker;
 
 use super::workers::Done;
-use crate::control::Command;
+use crate::server_handle::Command;
 
 /// A message to the I/O thread.
 #[derive(Debug)]
 pub(super) enum Note {
-    /// What a [`Control`](crate::Control) says.
+    /// What a [`ServerHandle`](crate::ServerHandle) says.
     Command(Command),
     /// A worker has finished a job.
     Done(Done),

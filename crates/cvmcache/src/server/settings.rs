@@ -3,7 +3,7 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::{Builder, Networks, Users};
+use super::{Networks, ServerBuilder, Users};
 use crate::{Options, OptionsError};
 
 const WORKERS: &str = "CVMFS_CACHE_PLUGIN_WORKERS";
@@ -11,7 +11,7 @@ const POLL: &str = "CVMFS_CACHE_PLUGIN_POLL";
 const ALLOW: &str = "CVMFS_CACHE_PLUGIN_ALLOW";
 const ALLOW_USERS: &str = "CVMFS_CACHE_PLUGIN_ALLOW_USERS";
 
-impl Builder {
+impl ServerBuilder {
     /// Takes what a configuration says to the server, and keeps the rest as it is:
     ///
     /// | key | as with |
@@ -48,7 +48,7 @@ impl Settings {
         })
     }
 
-    pub(crate) fn apply(self, mut builder: Builder) -> Builder {
+    pub(crate) fn apply(self, mut builder: ServerBuilder) -> ServerBuilder {
         if let Some(WorkerCount(count)) = self.workers {
             builder = builder.workers(count);
         }

@@ -14,7 +14,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use cvmcache::plugin::*;
-use cvmcache::{Control, Session};
+use cvmcache::{ServerHandle, Session};
 
 /// The object id whose digest is all `byte`.
 pub fn id(byte: u8) -> ObjectId {
@@ -39,7 +39,7 @@ pub struct State {
     pub calls: Vec<&'static str>,
     /// What the next calls of a callback do instead of their work.
     faults: Vec<(&'static str, Fault)>,
-    pub control: Option<Control>,
+    pub control: Option<ServerHandle>,
     /// Calls of `read` wait as long as this is set; how many do.
     pub hold_reads: bool,
     pub held_reads: usize,
@@ -238,7 +238,7 @@ impl CachePlugin for TestCache {
         self.state().breadcrumbs.get(name).copied().ok_or(Status::NoEntry)
     }
 
-    fn started(&self, control: Control) {
+    fn started(&self, control: ServerHandle) {
         self.change(|state| state.control = Some(control));
     }
 }

@@ -6,14 +6,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use cvmcache::client::{Client, Connection};
-use cvmcache::{Limits, Locator, Running, Server};
+use cvmcache::{Limits, Locator, RunningServer, Server};
 
 use super::TestCache;
 
 /// A cache with a server, on a unix socket of its own.
 pub struct Fixture {
     pub cache: TestCache,
-    running: Option<Running>,
+    running: Option<RunningServer>,
     pub locator: Locator,
     pub socket: PathBuf,
     _directory: tempfile::TempDir,
@@ -43,13 +43,13 @@ impl Fixture {
         Connection::connect(&self.locator).expect("a connection")
     }
 
-    pub fn running(&self) -> &Running {
+    pub fn running(&self) -> &RunningServer {
         self.running.as_ref().expect("it runs")
     }
 
     pub fn end(&mut self) {
         let running = self.running.take().expect("it runs");
-        running.control().terminate();
+        running.handle().terminate();
         running.wait().expect("a clean end");
     }
 }

@@ -16,9 +16,9 @@ pub(crate) enum Command {
 /// Handles can be cloned and sent to other threads; they do not keep the server running, and
 /// using one after the server has ended does nothing.
 #[derive(Clone)]
-pub struct Control(Arc<dyn Fn(Command) + Send + Sync>);
+pub struct ServerHandle(Arc<dyn Fn(Command) + Send + Sync>);
 
-impl Control {
+impl ServerHandle {
     pub(crate) fn new(send: impl Fn(Command) + Send + Sync + 'static) -> Self {
         Self(Arc::new(send))
     }
@@ -43,16 +43,16 @@ impl Control {
     }
 
     /// Ends the server: it accepts nobody any more, answers what it has begun, closes all
-    /// connections and removes its socket. Does not wait for that; [`Running::wait`] does.
+    /// connections and removes its socket. Does not wait for that; [`RunningServer::wait`] does.
     ///
-    /// [`Running::wait`]: crate::Running::wait
+    /// [`RunningServer::wait`]: crate::RunningServer::wait
     pub fn terminate(&self) {
         (self.0)(Command::Terminate);
     }
 }
 
-impl fmt::Debug for Control {
+impl fmt::Debug for ServerHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Control")
+        f.write_str("ServerHandle")
     }
 }

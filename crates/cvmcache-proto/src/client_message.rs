@@ -4,7 +4,7 @@ use bytes::Bytes;
 use thiserror::Error;
 
 use crate::wire::{self, Msg};
-use crate::{Breadcrumb, Envelope, Frame, HashAlgorithm, ObjectId, ObjectType, RequestKind};
+use crate::{Breadcrumb, Envelope, Frame, HashAlgorithm, ObjectId, ObjectType};
 
 /// A message from a client to a plugin. One more of them would be another protocol.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,18 +47,11 @@ pub struct Request {
 impl Request {
     /// What it takes to answer the request.
     pub fn envelope(&self) -> Envelope {
-        let (kind, part) = match &self.operation {
-            Operation::Refcount { .. } => (RequestKind::Refcount, 0),
-            Operation::Read { .. } => (RequestKind::Read, 0),
-            Operation::ObjectInfo { .. } => (RequestKind::ObjectInfo, 0),
-            Operation::Store(part) => (RequestKind::Store, part.number),
-            Operation::StoreAbort { .. } => (RequestKind::StoreAbort, 0),
-            Operation::Info => (RequestKind::Info, 0),
-            Operation::Shrink { .. } => (RequestKind::Shrink, 0),
-            Operation::List { .. } => (RequestKind::List, 0),
-            Operation::BreadcrumbStore { .. } => (RequestKind::BreadcrumbStore, 0),
-            Operation::BreadcrumbLoad { .. } => (RequestKind::BreadcrumbLoad, 0),
+        let part = match &self.operation {
+            Operation::Store(part) => part.number,
+            _ => 0,
         };
+        let kind = self.operation.kind().request();
         Envelope { kind, id: self.id, part }
     }
 }

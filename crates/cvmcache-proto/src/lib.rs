@@ -54,6 +54,7 @@ mod envelope;
 mod fields;
 mod object;
 mod object_id;
+mod operation_kind;
 mod server_message;
 mod status;
 
@@ -64,6 +65,7 @@ pub use decoder::{Decoder, DecoderLimits, Frame, FrameError};
 pub use envelope::{Envelope, RequestKind};
 pub use object::{Breadcrumb, CacheInfo, ListEntry, ObjectInfo, ObjectType};
 pub use object_id::{HashAlgorithm, ObjectId, ParseObjectIdError};
+pub use operation_kind::OperationKind;
 pub use server_message::{HandshakeAck, Reply, ReplyBody, ServerMessage};
 pub use status::Status;
 

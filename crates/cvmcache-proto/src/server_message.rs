@@ -113,6 +113,30 @@ pub enum ReplyBody {
 }
 
 impl ReplyBody {
+    /// How the request went, whatever it asked for.
+    ///
+    /// ```
+    /// use cvmcache_proto::{ReplyBody, Status};
+    ///
+    /// let reply = ReplyBody::Shrink { result: Err(Status::Partial), used_bytes: 3 };
+    /// assert_eq!(Status::label(reply.status()), "PARTIAL");
+    /// ```
+    pub fn status(&self) -> Result<(), Status> {
+        fn status<T>(result: &Result<T, Status>) -> Result<(), Status> {
+            result.as_ref().map(drop).map_err(|status| *status)
+        }
+        match self {
+            Self::Refcount(result)
+            | Self::Store { result, .. }
+            | Self::Shrink { result, .. }
+            | Self::List { result, .. } => *result,
+            Self::Read { result, .. } => status(result),
+            Self::ObjectInfo(result) => status(result),
+            Self::Info(result) => status(result),
+            Self::Breadcrumb(result) => status(result),
+        }
+    }
+
     /// A listing that is over because it failed.
     pub(crate) const fn failed_list(status: Status) -> Self {
         Self::List { result: Err(status), listing: 0, last: true, entries: Vec::new() }
@@ -120,6 +144,15 @@ impl ReplyBody {
 }
 
 impl ServerMessage {
+    /// How the request went that the message answers; `None` for a message that answers none.
+    pub fn status(&self) -> Option<Result<(), Status>> {
+        match self {
+            ServerMessage::HandshakeAck(ack) => Some(ack.result),
+            ServerMessage::Reply(reply) => Some(reply.body.status()),
+            ServerMessage::Detach => None,
+        }
+    }
+
     /// Finds out what a frame means.
     ///
     /// # Errors

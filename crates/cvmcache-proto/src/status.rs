@@ -86,6 +86,20 @@ impl Status {
         }
     }
 
+    /// The name that the protocol gives a result, `OK` included.
+    ///
+    /// ```
+    /// use cvmcache_proto::Status;
+    ///
+    /// assert_eq!([Status::label(Ok(())), Status::label(Err(Status::NoEntry))], ["OK", "NOENTRY"]);
+    /// ```
+    pub const fn label(result: Result<(), Status>) -> &'static str {
+        match result {
+            Ok(()) => "OK",
+            Err(status) => status.name(),
+        }
+    }
+
     /// The number that stands for `result` on the wire.
     pub const fn to_wire(result: Result<(), Status>) -> i32 {
         match result {

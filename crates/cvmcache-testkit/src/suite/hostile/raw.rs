@@ -7,7 +7,7 @@ use cvmcache::plugin::ObjectId;
 use cvmcache_proto::wire::{Msg, MsgHandshake, MsgHash};
 use cvmcache_proto::{Envelope, RequestKind, frame};
 
-use crate::suite::client::{TestClient, status};
+use crate::suite::client::TestClient;
 use crate::suite::probe::Probe;
 use crate::suite::step::{Checked, Step};
 
@@ -98,7 +98,7 @@ pub(super) fn next(connection: &mut Connection) -> Result<ServerMessage, ClientE
 /// Waits for the answer to the request [`NUMBER`].
 pub(super) fn answer(connection: &mut Connection, asked: RequestKind) -> Result<(), ClientError> {
     match next(connection)? {
-        ServerMessage::Reply(reply) if Some(reply.id) == NUMBER => Ok(status(reply.body)?),
+        ServerMessage::Reply(reply) if Some(reply.id) == NUMBER => Ok(reply.body.status()?),
         _ => Err(no_answer(asked)),
     }
 }

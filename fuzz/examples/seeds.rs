@@ -10,7 +10,7 @@ use bytes::Bytes;
 use cvmcache_proto::{
     Breadcrumb, CacheInfo, Capabilities, ClientMessage, Data, HandshakeAck, HashAlgorithm,
     ListEntry, ObjectId, ObjectInfo, ObjectType, Operation, Reply, ReplyBody, Request,
-    ServerMessage, Status, StorePart, frame, wire::Msg,
+    ServerMessage, Status, StorePart, WireMessage, frame,
 };
 
 const OBJECT: ObjectId = ObjectId::new(HashAlgorithm::Shake128, [0xab; 20]);
@@ -195,7 +195,7 @@ fn of_plugin(message: ServerMessage) -> Vec<u8> {
     encode(msg, &attachment.into_bytes())
 }
 
-fn encode(msg: Msg, attachment: &[u8]) -> Vec<u8> {
+fn encode(msg: WireMessage, attachment: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     frame::encode(msg, attachment.len(), &mut out).expect("it fits into a frame");
     out.extend_from_slice(attachment);

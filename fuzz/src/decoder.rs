@@ -5,9 +5,8 @@
 //! chunks, and the rest is the stream.
 
 use cvmcache_proto::frame::{HEADER_LEN, MAX_LEN, MAX_MESSAGE_WITH_ATTACHMENT, encode};
-use cvmcache_proto::wire::Msg;
 use cvmcache_proto::{
-    ClientMessage, Decoder, DecoderLimits, Frame, FrameError, ServerMessage, Status,
+    ClientMessage, Decoder, DecoderLimits, Frame, FrameError, ServerMessage, Status, WireMessage,
 };
 
 /// Longer streams are not read byte by byte as well.
@@ -142,7 +141,7 @@ fn assert_survives(message: ServerMessage) {
 }
 
 /// The frame that a message and its attachment arrive in, unless they fit into none.
-fn trip(msg: Msg, attachment: &[u8]) -> Option<Frame> {
+fn trip(msg: WireMessage, attachment: &[u8]) -> Option<Frame> {
     let mut bytes = Vec::new();
     if let Err(error) = encode(msg, attachment.len(), &mut bytes) {
         // Optional fields that were left out are written out, which takes a few bytes more.

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use thiserror::Error;
 
 use crate::wire::{self, Msg};
-use crate::{Breadcrumb, Envelope, Frame, HashAlgorithm, ObjectId, ObjectType};
+use crate::{Breadcrumb, Envelope, Frame, HashAlgorithm, ObjectId, ObjectType, WireMessage};
 
 /// A message from a client to a plugin. One more of them would be another protocol.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -155,16 +155,16 @@ impl ClientMessage {
     /// [`BadMessage`] if the frame was cut, if it misses a field that the protocol requires, if
     /// a digest, algorithm or object type is none, and if it is not a client's message at all.
     pub fn from_frame(frame: Frame) -> Result<Self, BadMessage> {
-        let Some(msg) = frame.message else { return Err(BadMessage { envelope: None }) };
-        let envelope = Envelope::of(&msg);
-        let parsed = if frame.cut { None } else { parse(msg, frame.attachment) };
+        let Some(message) = frame.message else { return Err(BadMessage { envelope: None }) };
+        let envelope = Envelope::of(&message);
+        let parsed = if frame.cut { None } else { parse(message.0, frame.attachment) };
         parsed.ok_or(BadMessage { envelope })
     }
 
     /// The message as it stands on the wire, and the attachment that goes with it, which follows the
     /// [encoded](crate::frame::encode) frame.
-    pub fn into_wire(self) -> (Msg, Bytes) {
-        match self {
+    pub fn into_wire(self) -> (WireMessage, Bytes) {
+        let (msg, attachment) = match self {
             ClientMessage::Handshake { protocol_version, name } => (
                 Msg::Handshake(wire::MsgHandshake {
                     protocol_version: Some(protocol_version),
@@ -184,7 +184,8 @@ impl ClientMessage {
                 Bytes::new(),
             ),
             ClientMessage::Request(request) => request.into_wire(),
-        }
+        };
+        (WireMessage(msg), attachment)
     }
 }
 

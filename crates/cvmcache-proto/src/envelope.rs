@@ -1,7 +1,7 @@
 //! What it takes to answer a request, even one that makes no sense or is too large to keep.
 
 use crate::wire::Msg;
-use crate::{HandshakeAck, Reply, ReplyBody, ServerMessage, Status};
+use crate::{HandshakeAck, Reply, ReplyBody, ServerMessage, Status, WireMessage};
 
 /// The kinds of messages that a client sends and waits for an answer to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -47,9 +47,9 @@ pub struct Envelope {
 
 impl Envelope {
     /// The envelope of a message, or `None` if nobody waits for an answer to it.
-    pub fn of(msg: &Msg) -> Option<Self> {
+    pub fn of(message: &WireMessage) -> Option<Self> {
         use RequestKind as Kind;
-        let (kind, id, part) = match msg {
+        let (kind, id, part) = match &message.0 {
             Msg::Handshake(_) => (Kind::Handshake, None, None),
             Msg::RefcountReq(m) => (Kind::Refcount, m.req_id, None),
             Msg::ReadReq(m) => (Kind::Read, m.req_id, None),

@@ -37,13 +37,13 @@
 //! It does not know sessions, uploads or reference counts: any sequence of well-formed messages
 //! is fine with it. See `service` in the crate `cvmcache` for what a plugin does with them.
 //!
-//! Facts about the protocol come from the CernVM-FS client of the 2.12 line; the messages are
-//! described in [`wire`], the framing in [`frame`].
+//! Facts about the protocol come from the CernVM-FS client of the 2.12 line. The framing is described
+//! in [`frame`]; messages are protobuf, and what they mean is in [`ClientMessage`] and
+//! [`ServerMessage`].
 
 #![forbid(unsafe_code)]
 
 pub mod frame;
-pub mod wire;
 
 mod buffer;
 mod capabilities;
@@ -57,17 +57,20 @@ mod object_id;
 mod operation_kind;
 mod server_message;
 mod status;
+mod wire;
+mod wire_message;
 
 pub use capabilities::Capabilities;
 pub use client_message::{BadMessage, ClientMessage, Operation, Request, StorePart};
 pub use data::Data;
-pub use decoder::{Decoder, DecoderLimits, Frame, FrameError};
+pub use decoder::{Decoder, DecoderLimits, Frame, FrameError, InvalidProtobuf};
 pub use envelope::{Envelope, RequestKind};
 pub use object::{Breadcrumb, CacheInfo, ListEntry, ObjectInfo, ObjectType};
 pub use object_id::{HashAlgorithm, ObjectId, ParseObjectIdError};
 pub use operation_kind::OperationKind;
 pub use server_message::{HandshakeAck, Reply, ReplyBody, ServerMessage};
 pub use status::Status;
+pub use wire_message::{RawMessage, WireMessage};
 
 /// The protocol version that this crate speaks and that a handshake carries.
 pub const PROTOCOL_VERSION: u32 = 1;

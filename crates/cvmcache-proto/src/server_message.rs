@@ -6,7 +6,7 @@ use crate::client_message::parse_hash;
 use crate::wire::{self, Msg};
 use crate::{
     BadMessage, Breadcrumb, CacheInfo, Capabilities, Data, Frame, ListEntry, MIN_MAX_OBJECT_SIZE,
-    ObjectInfo, ObjectType, PROTOCOL_VERSION, Status,
+    ObjectInfo, ObjectType, PROTOCOL_VERSION, Status, WireMessage,
 };
 
 /// A message from a plugin to a client.
@@ -162,7 +162,7 @@ impl ServerMessage {
     /// Nobody waits for an answer to it.
     pub fn from_frame(frame: Frame) -> Result<Self, BadMessage> {
         let parsed = match frame.message {
-            Some(msg) if !frame.cut => parse(msg, frame.attachment),
+            Some(message) if !frame.cut => parse(message.0, frame.attachment),
             _ => None,
         };
         parsed.ok_or(BadMessage { envelope: None })
@@ -170,10 +170,12 @@ impl ServerMessage {
 
     /// The message as it stands on the wire, and the attachment that goes with it, which follows the
     /// [encoded](crate::frame::encode) frame.
-    pub fn into_wire(self) -> (Msg, Data) {
+    pub fn into_wire(self) -> (WireMessage, Data) {
         let Reply { id, body } = match self {
-            ServerMessage::HandshakeAck(ack) => return (ack.into_wire(), Data::new()),
-            ServerMessage::Detach => return (Msg::Detach(wire::MsgDetach {}), Data::new()),
+            ServerMessage::HandshakeAck(ack) => return (WireMessage(ack.into_wire()), Data::new()),
+            ServerMessage::Detach => {
+                return (WireMessage(Msg::Detach(wire::MsgDetach {})), Data::new());
+            }
             ServerMessage::Reply(reply) => reply,
         };
         let req_id = Some(id);
@@ -233,7 +235,7 @@ impl ServerMessage {
                 })
             }
         };
-        (msg, attachment)
+        (WireMessage(msg), attachment)
     }
 }
 

@@ -3,8 +3,9 @@
 mod common;
 
 use bytes::Bytes;
-use cvmcache_proto::wire::{Msg, MsgDetach};
-use cvmcache_proto::{ClientMessage, Decoder, DecoderLimits, Frame, FrameError, ServerMessage};
+use cvmcache_proto::{
+    ClientMessage, Decoder, DecoderLimits, Frame, FrameError, ServerMessage, WireMessage,
+};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -184,10 +185,14 @@ fn understand(frames: Vec<Frame>) {
     }
 }
 
+fn detach() -> WireMessage {
+    ServerMessage::Detach.into_wire().0
+}
+
 #[test]
 fn an_attachment_is_received_into_a_buffer_of_its_own_size() {
     let part = Bytes::from(vec![7; 100_000]);
-    let stream = encode(Msg::Detach(MsgDetach {}), &part);
+    let stream = encode(detach(), &part);
     let mut decoder = Decoder::new(DecoderLimits::default());
     decoder.buffer().extend_from_slice(&stream[..stream.len() - part.len()]);
     assert_eq!(decoder.next_frame(), Ok(None));
@@ -203,14 +208,14 @@ fn an_attachment_is_received_into_a_buffer_of_its_own_size() {
 
 #[test]
 fn bytes_stay_in_order_even_if_frames_are_taken_out_late() {
-    let detach = encode(Msg::Detach(MsgDetach {}), &[]);
-    let with_data = encode(Msg::Detach(MsgDetach {}), b"data");
+    let plain = encode(detach(), &[]);
+    let with_data = encode(detach(), b"data");
     let mut decoder = Decoder::new(DecoderLimits::default());
     decoder.buffer().extend_from_slice(&with_data[..with_data.len() - 2]);
     assert_eq!(decoder.next_frame(), Ok(None));
     // More than the rest of the attachment, cut in the midst of what follows, and then the rest.
     decoder.buffer().extend_from_slice(b"ta\x01");
-    decoder.buffer().extend_from_slice(&detach[1..]);
+    decoder.buffer().extend_from_slice(&plain[1..]);
     let mut frames = Vec::new();
     assert_eq!(take_frames(&mut decoder, &mut frames), Ok(()));
     assert_eq!(frames[0].attachment, "data");

@@ -17,16 +17,16 @@ const DIGEST: u32 = 2;
 
 /// The name of an object.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct MsgHash {
+pub(crate) struct MsgHash {
     /// 1 SHA-1, 2 RIPEMD-160, 3 SHAKE-128.
-    pub algorithm: Option<i32>,
+    pub(crate) algorithm: Option<i32>,
     /// 20 bytes.
-    pub digest: Option<Digest>,
+    pub(crate) digest: Option<Digest>,
 }
 
 /// Bytes that should be 20.
 #[derive(Clone, PartialEq, Eq, Default)]
-pub struct Digest(SmallVec<[u8; ObjectId::DIGEST_LEN]>);
+pub(crate) struct Digest(SmallVec<[u8; ObjectId::DIGEST_LEN]>);
 
 impl Message for MsgHash {
     fn encode_raw(&self, buf: &mut impl BufMut) {

@@ -1,11 +1,10 @@
 //! What the tests of the codec share: messages of every kind, and their bytes.
 
 use bytes::Bytes;
-use cvmcache_proto::wire::Msg;
 use cvmcache_proto::{
     Breadcrumb, CacheInfo, Capabilities, ClientMessage, Data, Decoder, DecoderLimits, Frame,
     FrameError, HandshakeAck, HashAlgorithm, ListEntry, ObjectId, ObjectInfo, ObjectType,
-    Operation, Reply, ReplyBody, Request, ServerMessage, Status, StorePart, frame,
+    Operation, Reply, ReplyBody, Request, ServerMessage, Status, StorePart, WireMessage, frame,
 };
 use proptest::collection::vec;
 use proptest::option;
@@ -13,9 +12,9 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 /// The bytes of a frame.
-pub(crate) fn encode(msg: Msg, attachment: &[u8]) -> Vec<u8> {
+pub(crate) fn encode(message: WireMessage, attachment: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
-    frame::encode(msg, attachment.len(), &mut out).expect("it fits into a frame");
+    frame::encode(message, attachment.len(), &mut out).expect("it fits into a frame");
     out.extend_from_slice(attachment);
     out
 }

@@ -153,9 +153,10 @@ struct cvmcache_callbacks {
   int (*cvmcache_obj_info)(struct cvmcache_hash *id, struct cvmcache_object_info *info);
 
   /* Always there. Reads *size bytes from offset on, or fewer at the end, and sets *size to how many
-   * it has written to the buffer, never more: what is in the buffer besides may be of another object.
-   * OUTOFBOUNDS if offset is larger than the object; one equal to its size reads 0 bytes. Called only
-   * for objects that are there. */
+   * it has written to the buffer, never more: the client takes what is in the buffer besides for bytes of
+   * the object. That is zeros, or what a read of the same object has left there. OUTOFBOUNDS if offset
+   * is larger than the object; one equal to its size reads 0 bytes. Called only for objects that are
+   * there. */
   int (*cvmcache_pread)(struct cvmcache_hash *id, uint64_t offset, uint32_t *size,
                         unsigned char *buffer);
 

@@ -10,7 +10,7 @@ use std::{mem, process, ptr};
 use cvmcache::Session;
 use cvmcache::plugin::{
     Breadcrumb, CacheInfo, Capabilities, Data, ListEntry, NewObject, ObjectId, ObjectInfo,
-    ObjectType, Result, Status,
+    ObjectType, ReadBuffer, Result, Status,
 };
 use tracing::warn;
 
@@ -107,7 +107,7 @@ impl Callbacks {
     ) -> Result<Data> {
         let callback = self.0.pread.ok_or(Status::NoSupport)?;
         let mut name = Hash::from(*id);
-        Data::read_with(len as usize, |buffer| {
+        ReadBuffer::fill(id, len as usize, |buffer| {
             let mut size = len;
             call("cvmcache_pread", session, || {
                 // SAFETY: the contract of the table; the buffer has `size` bytes.

@@ -45,7 +45,6 @@
 
 pub mod frame;
 
-mod buffer;
 mod capabilities;
 mod client_message;
 mod data;

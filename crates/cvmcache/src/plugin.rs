@@ -7,6 +7,7 @@ pub use cvmcache_proto::{
     ObjectType, ParseObjectIdError, Status,
 };
 
+pub use crate::read_buffer::ReadBuffer;
 use crate::server_handle::ServerHandle;
 use crate::session::Session;
 

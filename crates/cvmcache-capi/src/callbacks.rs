@@ -14,7 +14,7 @@ use cvmcache::plugin::{
 };
 use tracing::warn;
 
-use crate::border::{complain, free_malloc, take_malloc, to_malloc};
+use crate::ffi::{free_malloc, report_error, take_malloc, to_malloc};
 use crate::layout::{self, Hash, SIZE_UNKNOWN};
 use crate::session;
 
@@ -291,7 +291,7 @@ struct Returns(&'static str);
 
 impl Drop for Returns {
     fn drop(&mut self) {
-        complain(format_args!(
+        report_error(format_args!(
             "the callback {} has thrown an exception, or ended its thread; catch exceptions in the \
              callback, and return a status. The process ends, and its mounts with it",
             self.0

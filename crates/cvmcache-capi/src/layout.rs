@@ -6,6 +6,8 @@
 use std::ffi::{c_char, c_int, c_uchar, c_uint, c_void};
 use std::mem::{align_of, offset_of, size_of};
 
+use cvmcache::plugin::ObjectId;
+
 /// `CVMCACHE_SIZE_UNKNOWN`.
 pub const SIZE_UNKNOWN: u64 = u64::MAX;
 
@@ -14,7 +16,7 @@ pub const SIZE_UNKNOWN: u64 = u64::MAX;
 #[repr(C)]
 pub struct Hash {
     /// The digest.
-    pub digest: [c_uchar; 20],
+    pub digest: [c_uchar; ObjectId::DIGEST_LEN],
     /// An `enum cvmcache_hash_algorithm`.
     pub algorithm: c_char,
 }

@@ -199,3 +199,17 @@ impl std::fmt::Debug for Scripts {
         f.write_str("Scripts")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use cvmcache::plugin::ObjectId;
+
+    #[test]
+    fn scripts_take_ids_as_long_as_the_longest() {
+        let prelude = include_str!("scripts/prelude.lua");
+        let (_, rest) = prelude.split_once("local MAX_ID = ").expect("a bound");
+        let bound: usize =
+            rest.lines().next().and_then(|line| line.parse().ok()).expect("a number");
+        assert!(bound >= ObjectId::MAX_TEXT_LEN, "scripts would drop longer ids: {bound}");
+    }
+}

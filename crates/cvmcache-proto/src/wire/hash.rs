@@ -20,11 +20,11 @@ const DIGEST: u32 = 2;
 pub(crate) struct MsgHash {
     /// 1 SHA-1, 2 RIPEMD-160, 3 SHAKE-128.
     pub(crate) algorithm: Option<i32>,
-    /// 20 bytes.
+    /// [`ObjectId::DIGEST_LEN`] bytes.
     pub(crate) digest: Option<Digest>,
 }
 
-/// Bytes that should be 20.
+/// Bytes that should be [`ObjectId::DIGEST_LEN`] many.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub(crate) struct Digest(SmallVec<[u8; ObjectId::DIGEST_LEN]>);
 

@@ -95,9 +95,9 @@ pub(crate) fn server_message() -> impl Strategy<Value = ServerMessage> {
 
 /// Any name of an object.
 pub(crate) fn object_id() -> impl Strategy<Value = ObjectId> {
-    let algorithm =
-        select(vec![HashAlgorithm::Sha1, HashAlgorithm::Ripemd160, HashAlgorithm::Shake128]);
-    (algorithm, any::<[u8; 20]>()).prop_map(|(algorithm, digest)| ObjectId::new(algorithm, digest))
+    let algorithm = select(&HashAlgorithm::ALL[..]);
+    (algorithm, any::<[u8; ObjectId::DIGEST_LEN]>())
+        .prop_map(|(algorithm, digest)| ObjectId::new(algorithm, digest))
 }
 
 /// Numbers whose varints have every length.

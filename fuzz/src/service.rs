@@ -264,8 +264,9 @@ impl World {
         assert_eq!(state.open_uploads, uploads, "open uploads after {context}");
         let listings: usize = holders().map(|holder| holder.listings.len()).sum();
         assert_eq!(state.open_listings, listings, "open listings after {context}");
-        let away = self.model.estates.values().map(|estate| u64::from(estate.announced)).sum();
-        assert_eq!(self.service.clients_in_limbo(), away, "clients in limbo after {context}");
+        let away =
+            self.model.handovers.values().map(|handover| u64::from(handover.announced)).sum();
+        assert_eq!(self.service.pending_reloads(), away, "pending reloads after {context}");
     }
 
     /// Everybody goes, whoever was away comes back and goes, and nothing is left.
@@ -275,9 +276,9 @@ impl World {
             self.end(slot, usize::MAX);
         }
         self.check();
-        let away = self.model.estates.iter().map(|(name, e)| (name.clone(), e.announced));
+        let away = self.model.handovers.iter().map(|(name, e)| (name.clone(), e.announced));
         for (name, mut announced) in away.collect::<Vec<_>>() {
-            assert_ne!(announced, 0, "an estate that nobody comes back for");
+            assert_ne!(announced, 0, "a handover that nobody comes back for");
             self.handshake(0, name);
             while announced > 0 {
                 let back = announced.min(i32::MAX as u32);
@@ -290,7 +291,7 @@ impl World {
         let state = self.cache.state();
         assert!(state.references.is_empty(), "{:?} are left", state.references);
         assert_eq!((state.open_uploads, state.open_listings), (0, 0));
-        assert_eq!(self.service.clients_in_limbo(), 0);
+        assert_eq!(self.service.pending_reloads(), 0);
     }
 }
 

@@ -6,6 +6,14 @@
 //! plain values; the crate's server brings it bytes. Calls for one session may come from several
 //! threads at once.
 //!
+//! # Locks
+//!
+//! Each session has locks for its holdings, its uploads and its listings, and the service has one for
+//! pending reloads, one for the table of sessions and one for what was logged once. No callback of the plugin runs under any of them,
+//! so none is held for longer than it takes to change a map. Two of them are held at once in one case: a
+//! session's holdings, and then the pending reloads, in this order, because references move between them
+//! and must at every moment be counted in exactly one.
+//!
 //! ```
 //! use cvmcache::plugin::*;
 //! use cvmcache::service::{Action, Peer, Service};
@@ -94,14 +102,19 @@ pub struct Service {
     reloads: Mutex<Reloads>,
     /// All sessions by number; empty unless [`Trust::foreign_sessions`].
     sessions: Mutex<HashMap<u64, Weak<OpenSession>>>,
-    /// The session of nobody, for what the server itself asks the plugin.
-    nobody: Session,
+    /// Number 0, for calls that no client asked for.
+    internal: Session,
+    /// Methods that belong to a declared capability and answered NOSUPPORT.
+    unsupported: Mutex<Vec<&'static str>>,
     /// What the clock said last, in microseconds since the start. For reports only.
     clock: AtomicU64,
 }
 
-/// What a session is believed beyond its own. By default nothing: a client that is wrong, or
-/// hostile, harms nobody else then.
+/// What isolation between sessions is relaxed. By default nothing is: a client that is wrong, or
+/// hostile, harms no other session then.
+///
+/// libcvmfs_cache isolates no sessions. A client that relies on that, such as one that shares its
+/// references between connections, works with this.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Trust {
@@ -142,7 +155,8 @@ impl Service {
             sessions: Mutex::default(),
             next_session: AtomicU64::new(1),
             reloads: Mutex::default(),
-            nobody: Session::new(0, Bytes::new()),
+            internal: Session::new(0, Bytes::new()),
+            unsupported: Mutex::default(),
             clock: AtomicU64::new(0),
         }
     }
@@ -156,7 +170,7 @@ impl Service {
         self
     }
 
-    /// Believes sessions more than is good for others; by default not at all.
+    /// Relaxes isolation between sessions; by default not at all.
     #[must_use]
     pub fn trust(mut self, trust: Trust) -> Self {
         self.trust = trust;
@@ -257,17 +271,17 @@ impl Service {
         Reply { id: request.id, body }
     }
 
-    /// How full the cache is, if the plugin tells: for whoever runs it, and not for a session. The
-    /// plugin's `info` is called with a session of number 0.
+    /// How full the cache is, if the plugin reports it: for metrics and reports, which no client asked
+    /// for. The plugin's `info` is called with a session of number 0.
     pub fn usage(&self) -> Option<CacheInfo> {
-        self.info(&self.nobody).ok()
+        self.info(&self.internal).ok()
     }
 
-    /// Takes note that a session will ask for nothing more: what it leaves to who comes after a
-    /// reload is theirs from now on, whatever is still under way. It has to be [ended](Self::end)
-    /// all the same.
+    /// Takes note that a session will send no more requests: if it announced a reload, its references
+    /// are its successor's from now on, even while requests of it are in flight. It has to be
+    /// [ended](Self::end) all the same.
     pub fn retire(&self, open: &OpenSession) {
-        self.leave_to_heirs(open);
+        self.hand_over(open);
     }
 
     /// Ends a session: drops its uploads and listings, and gives its references back, unless it
@@ -300,6 +314,11 @@ impl Service {
         if data.len() > len as usize {
             // The client has a buffer of `len` bytes and aborts on more.
             warn!(%id, offset, len, got = data.len(), "the plugin read more than it was asked for");
+            // The memory may be the plugin's, and its code run when it is dropped.
+            let _logged = guard("drop of data", || {
+                drop(data);
+                Ok(())
+            });
             return Err(Status::IoErr);
         }
         Ok(data)
@@ -307,7 +326,7 @@ impl Service {
 
     fn info(&self, session: &Session) -> Result<CacheInfo> {
         self.require(Capabilities::INFO)?;
-        let mut info = guard("info", || self.plugin.info(session))?;
+        let mut info = self.call(Capabilities::INFO, "info", || self.plugin.info(session))?;
         if !self.capabilities.contains(Capabilities::SHRINK_RATE) {
             info.shrink_count = None;
         }
@@ -316,7 +335,7 @@ impl Service {
 
     fn shrink(&self, open: &OpenSession, target: u64) -> Result<u64> {
         self.require(Capabilities::SHRINK)?;
-        guard("shrink", || self.plugin.shrink(&open.session, target))
+        self.call(Capabilities::SHRINK, "shrink", || self.plugin.shrink(&open.session, target))
     }
 
     fn store_breadcrumb(
@@ -327,7 +346,7 @@ impl Service {
     ) -> Result<()> {
         self.require(Capabilities::BREADCRUMB)?;
         self.check_text(repository)?;
-        guard("store_breadcrumb", || {
+        self.call(Capabilities::BREADCRUMB, "store_breadcrumb", || {
             self.plugin.store_breadcrumb(&open.session, repository, breadcrumb)
         })
     }
@@ -335,7 +354,34 @@ impl Service {
     fn load_breadcrumb(&self, open: &OpenSession, repository: &[u8]) -> Result<Breadcrumb> {
         self.require(Capabilities::BREADCRUMB)?;
         self.check_text(repository)?;
-        guard("load_breadcrumb", || self.plugin.load_breadcrumb(&open.session, repository))
+        self.call(Capabilities::BREADCRUMB, "load_breadcrumb", || {
+            self.plugin.load_breadcrumb(&open.session, repository)
+        })
+    }
+
+    /// Calls a method that a capability needs. What a plugin declares and has no method for shows in the
+    /// trait's own answer, [`Status::NoSupport`], and nowhere else: so this is logged once per method, at
+    /// the first request for it. To find out at the start would take a call of each, and they change
+    /// what is in the cache.
+    fn call<T>(
+        &self,
+        capability: Capabilities,
+        method: &'static str,
+        call: impl FnOnce() -> Result<T>,
+    ) -> Result<T> {
+        let result = guard(method, call);
+        if let Err(Status::NoSupport) = result {
+            let mut unsupported = lock(&self.unsupported);
+            if !unsupported.contains(&method) {
+                unsupported.push(method);
+                warn!(
+                    %capability, method,
+                    "the plugin declares a capability, but its method answers NOSUPPORT: implement \
+                     it, or do not declare that"
+                );
+            }
+        }
+        result
     }
 
     fn require(&self, capability: Capabilities) -> Result<()> {
@@ -373,7 +419,8 @@ fn checksum(data: &Data) -> u32 {
     crc.finalize()
 }
 
-/// Locks what no panic leaves half-changed: plugins are only called behind [`guard`].
+/// Locks what no panic leaves half-changed: plugins are only called behind [`guard`], and never under
+/// a lock.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -2,6 +2,9 @@
 
 mod support;
 
+use std::io::{self, Write};
+use std::sync::{Arc, Mutex};
+
 use bytes::Bytes;
 use cvmcache::Limits;
 use cvmcache::plugin::*;
@@ -129,6 +132,50 @@ fn what_is_not_declared_is_not_called() {
     let load = Operation::BreadcrumbLoad { repository: "x".into() };
     assert_eq!(client.ask(load), ReplyBody::Breadcrumb(Err(Status::NoSupport)));
     assert_eq!(f.cache.state().calls, Vec::<&str>::new());
+}
+
+#[test]
+fn a_declared_capability_without_its_method_is_warned_of_once() {
+    let f = fixture();
+    f.cache.insert(id(1), "abc");
+    for callback in ["begin", "begin", "shrink"] {
+        f.cache.upset(callback, Fault::Fail(Status::NoSupport));
+    }
+    let client = f.client("a");
+    let log = logged(|| {
+        for _ in 0..2 {
+            assert_eq!(client.store(1, part(1, 3, true)), Err(Status::NoSupport));
+        }
+        let shrink = ReplyBody::Shrink { result: Err(Status::NoSupport), used_bytes: 0 };
+        assert_eq!(client.ask(Operation::Shrink { target: 0 }), shrink);
+    });
+    for (capability, method) in [("write", "begin"), ("shrink", "shrink")] {
+        let names = format!("capability={capability} method=\"{method}\"");
+        assert_eq!(log.matches(&names).count(), 1, "{log}");
+    }
+}
+
+/// The warnings that are logged meanwhile, on this thread.
+fn logged(body: impl FnOnce()) -> String {
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+    impl Write for Lines {
+        fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(line)
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_ansi(false)
+        .with_max_level(tracing::Level::WARN)
+        .with_writer(move || writer.clone())
+        .finish();
+    tracing::subscriber::with_default(subscriber, body);
+    String::from_utf8(lines.0.lock().unwrap().clone()).unwrap()
 }
 
 #[test]

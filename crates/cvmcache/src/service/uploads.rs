@@ -130,7 +130,8 @@ impl Service {
             expected_size: part.expected_size,
             description: part.description.clone(),
         };
-        let transaction = guard("begin", || self.plugin.begin(&open.session, object));
+        let begin = || self.plugin.begin(&open.session, object);
+        let transaction = self.call(Capabilities::WRITE, "begin", begin);
         let transaction = transaction.inspect_err(|_| {
             lock(&open.uploads).open.remove(&id);
         })?;

@@ -1,5 +1,5 @@
-//! Writes the inputs that fuzzing starts from: every message there is, as it stands on the wire,
-//! and the lives that clients usually have.
+//! Writes the inputs that fuzzing starts from: every message, as it stands on the wire, and the usual
+//! lives of clients.
 //!
 //! `cargo run -p cvmcache-fuzz --example seeds`
 
@@ -36,7 +36,7 @@ fn main() -> io::Result<()> {
     Ok(())
 }
 
-/// What clients do, in the five bytes that a step takes: kind, who, about what, two operands.
+/// What clients do, in the five bytes of a step: kind, slot and session, object, two operands.
 const LIVES: [(&str, &[[u8; 5]]); 6] = [
     (
         "open-read-close",

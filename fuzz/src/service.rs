@@ -1,6 +1,5 @@
-//! A few clients of a service, who do whatever the bytes say, next to a model of what should come
-//! of it. After every step the plugin, the service and the model agree: on every answer, on every
-//! reference, and on what is open. When all have gone, nothing is left.
+//! A few clients of a service that do what the bytes say, next to a model of what should come of it. After every step the plugin, the service and the model agree: on every answer, on every
+//! reference, and on what is open. When all sessions have ended, nothing is left.
 //!
 //! The first byte of an input picks the capabilities of the plugin (0: all of them); then come the
 //! steps.
@@ -40,7 +39,7 @@ const MAX_RELOADS: usize = 2;
 /// Two entries: one has at least 48 bytes.
 const LISTING_PART: usize = 49;
 
-/// Does what an input says, and then lets everybody go.
+/// Takes the steps of an input, and then ends all sessions.
 ///
 /// # Panics
 ///
@@ -81,7 +80,7 @@ struct World {
     service: Service,
     peers: [Option<Peer>; SLOTS],
     model: Model,
-    /// What just happens, for whoever reads of a failure.
+    /// The step that is being taken, for the messages of failures.
     context: String,
 }
 
@@ -156,7 +155,7 @@ impl World {
         let session = match claim {
             Claim::Own => self.any_session(slot),
             Claim::Of(other) => self.any_session(other),
-            Claim::Nobodys => None,
+            Claim::Unknown => None,
         };
         session.unwrap_or(0)
     }
@@ -269,7 +268,7 @@ impl World {
         assert_eq!(self.service.pending_reloads(), away, "pending reloads after {context}");
     }
 
-    /// Everybody goes, whoever was away comes back and goes, and nothing is left.
+    /// Ends all sessions and reports all pending reloads done: nothing is left.
     fn close(mut self) {
         self.context = "the end".to_owned();
         for slot in 0..SLOTS {
@@ -278,7 +277,7 @@ impl World {
         self.check();
         let away = self.model.handovers.iter().map(|(name, e)| (name.clone(), e.announced));
         for (name, mut announced) in away.collect::<Vec<_>>() {
-            assert_ne!(announced, 0, "a handover that nobody comes back for");
+            assert_ne!(announced, 0, "a handover without a pending reload");
             self.handshake(0, name);
             while announced > 0 {
                 let back = announced.min(i32::MAX as u32);
@@ -295,7 +294,7 @@ impl World {
     }
 }
 
-/// The answer to a request for somebody else's session.
+/// The reply to a request for a session of another connection.
 fn forbidden(operation: &Operation) -> ReplyBody {
     let status = Status::Forbidden;
     match operation {

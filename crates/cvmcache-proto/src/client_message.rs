@@ -1,4 +1,4 @@
-//! What a client says, once it has been found to make sense.
+//! The messages of a client, parsed: a value of these types is well-formed.
 
 use bytes::Bytes;
 use thiserror::Error;
@@ -13,7 +13,7 @@ pub enum ClientMessage {
     Handshake {
         /// The newest version of the protocol that the client speaks; 1 so far.
         protocol_version: u32,
-        /// Who it is, as `repository:instance`; absent for anonymous clients.
+        /// The client's name, as `repository:instance`; absent for anonymous clients.
         name: Option<Bytes>,
     },
     /// Ends a session. The answer is the end of the connection.
@@ -32,20 +32,19 @@ pub enum ClientMessage {
     Request(Request),
 }
 
-/// A request: who asks, under which number, for what.
+/// A request: its session, its number, and its operation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
     /// The session, from the handshake.
     pub session: u64,
-    /// The number that the reply repeats. For uploads it names the upload, in all of its parts and
-    /// if it is given up.
+    /// The number that the reply repeats. It names an upload in all of its parts, and in its abort.
     pub id: u64,
-    /// What is asked for.
+    /// The operation.
     pub operation: Operation,
 }
 
 impl Request {
-    /// What it takes to answer the request.
+    /// What a reply to the request repeats of it.
     pub fn envelope(&self) -> Envelope {
         let part = match &self.operation {
             Operation::Store(part) => part.number,
@@ -59,7 +58,7 @@ impl Request {
 /// What a client can ask for. One more of them would be another protocol.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Operation {
-    /// Opens an object (+1), closes it (-1) or looks whether it is there (0).
+    /// Opens an object (+1), closes it (-1) or asks whether it exists (0).
     Refcount {
         /// The object.
         object: ObjectId,
@@ -82,7 +81,7 @@ pub enum Operation {
     },
     /// Uploads a part of an object.
     Store(StorePart),
-    /// Gives an upload up.
+    /// Aborts an upload.
     StoreAbort {
         /// The object.
         object: ObjectId,
@@ -102,14 +101,14 @@ pub enum Operation {
         /// Which objects.
         object_type: ObjectType,
     },
-    /// Leaves a breadcrumb.
+    /// Stores a breadcrumb.
     BreadcrumbStore {
         /// The repository's fully qualified name.
         repository: Bytes,
         /// What to keep.
         breadcrumb: Breadcrumb,
     },
-    /// Looks for a breadcrumb.
+    /// Loads a breadcrumb.
     BreadcrumbLoad {
         /// The repository's fully qualified name.
         repository: Bytes,
@@ -142,13 +141,13 @@ pub struct StorePart {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("not a message that a client sends")]
 pub struct BadMessage {
-    /// How to answer it; `None` if nobody waits for an answer, as far as can be told, and always for
-    /// what a plugin should have sent.
+    /// How to reply to it; `None` if the message expects no reply, as far as can be told, and always for
+    /// a message of a plugin.
     pub envelope: Option<Envelope>,
 }
 
 impl ClientMessage {
-    /// Finds out what a frame means.
+    /// Parses a frame.
     ///
     /// # Errors
     ///

@@ -43,13 +43,13 @@ impl Default for DecoderLimits {
 /// A message and what was attached to it.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Frame {
-    /// The message; `None` if it is empty, one that nobody has defined, or a listing with an entry
-    /// too short to name an object, and if it was cut before it said what it is.
+    /// The message; `None` if it is empty, unknown, or a listing with a record too short to name an
+    /// object, and if it was cut before its kind.
     pub message: Option<WireMessage>,
     /// The attachment; empty if there is none.
     pub attachment: Bytes,
     /// True if the frame was larger than the limits, or its message broken. The attachment is
-    /// missing then, and of the message all but the numbers by which it can be answered.
+    /// missing then, and all of the message but its [`Envelope`](crate::Envelope).
     pub cut: bool,
 }
 
@@ -218,7 +218,7 @@ impl Decoder {
                         self.state = State::Attachment { message, buffer, len };
                         return Ok(None);
                     }
-                    // Whoever filled the buffer beyond its capacity has read on into what follows.
+                    // A reader that filled the buffer beyond its capacity has read the next frame, too.
                     self.ahead.extend(buffer.drain(len..));
                     let attachment = Bytes::from(buffer);
                     return Ok(Some(Frame { message, attachment, cut: false }));
@@ -239,7 +239,7 @@ impl Decoder {
     /// Reads the header, and the inner one; `None` if they are not complete.
     fn header(&mut self) -> Result<Option<State>, FrameError> {
         let mut bytes = self.unread();
-        // A wrong version shows in the first byte: nobody has to wait for the rest.
+        // A wrong version shows in the first byte: an error need not wait for the rest.
         let Some(&version) = bytes.first() else { return Ok(None) };
         if version & !ATTACHMENT_FLAG != VERSION {
             return Err(FrameError::Version(version));

@@ -1,4 +1,4 @@
-//! Protobuf as mere fields: what has to be known of a message before, or instead of, decoding it.
+//! Protobuf as mere fields: what is checked before a message is decoded, and recovered if it cannot be.
 
 use bytes::Buf;
 use prost::{DecodeError, Message};
@@ -36,8 +36,8 @@ fn has_undersized_record(bytes: &[u8]) -> bool {
     records.any(|(key, record)| key == LIST_RECORD && record.len() < SHORTEST_RECORD)
 }
 
-/// Reads a message that cannot be decoded, or of which only the beginning is at hand: the numbers
-/// by which it can be answered.
+/// Recovers the envelope of a message that cannot be decoded, or of which only the beginning is at hand:
+/// the numbers that a reply repeats.
 ///
 /// Protobuf libraries write fields in order, and in every request these come before the texts that
 /// make it long, and before what else can be wrong with it.
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn a_listing_of_records_that_name_nothing_is_not_decoded() {
+    fn a_listing_with_an_undersized_record_is_not_decoded() {
         let undersized = listing(vec![record(ObjectId::DIGEST_LEN), MsgListRecord::default()]);
         assert_eq!(decode(&undersized), Ok(None));
         assert_eq!(decode(&listing(vec![record(ObjectId::DIGEST_LEN - 1)])), Ok(None));

@@ -1,7 +1,7 @@
 //! The wire protocol between CernVM-FS clients and cache plugins.
 //!
 //! This crate turns bytes into frames and messages, and back. It opens no socket, starts no
-//! thread and reads no clock: whoever uses it brings the bytes. The SDK for plugin authors is the
+//! thread and reads no clock: its user brings the bytes. The SDK for plugin authors is the
 //! crate `cvmcache`; use this one to write another end of the wire, a proxy, or a test tool.
 //!
 //! # From bytes to a request and back

@@ -1,11 +1,11 @@
-//! The values that requests and replies speak of, besides the object's name.
+//! The values in requests and replies, besides the object's id.
 
 use bytes::Bytes;
 
 use crate::client_message::parse_hash;
 use crate::{ObjectId, wire};
 
-/// What an object is to the client, which decides when a cache lets it go.
+/// The kind of an object, which decides when a cache evicts it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 #[non_exhaustive]
 pub enum ObjectType {
@@ -32,7 +32,7 @@ impl ObjectType {
         }
     }
 
-    /// The type with this number, or `None` if nobody has defined it. A request with such a number
+    /// The type with this number, or `None` if it is undefined. A request with such a number
     /// is [bad](crate::BadMessage).
     pub const fn from_wire(number: i32) -> Option<Self> {
         Some(match number {
@@ -58,9 +58,9 @@ pub struct ObjectInfo {
 pub struct CacheInfo {
     /// What the cache can hold, in bytes; `u64::MAX` if it has no limit.
     pub size_bytes: u64,
-    /// What its objects take, in bytes. Uploads under way do not count.
+    /// What its objects take, in bytes. Open uploads do not count.
     pub used_bytes: u64,
-    /// The part of `used_bytes` in objects that somebody holds open, in bytes.
+    /// The part of `used_bytes` in objects with references, in bytes.
     pub pinned_bytes: u64,
     /// How often the cache was cleaned up, if it counts that. On the wire, more than `i64::MAX` is
     /// `i64::MAX`, and `None` is -1.
@@ -72,7 +72,7 @@ pub struct CacheInfo {
 pub struct ListEntry {
     /// Its name.
     pub id: ObjectId,
-    /// True if somebody holds it open.
+    /// True if it has references.
     pub pinned: bool,
     /// The description it was stored with: usually a path. It need not be UTF-8.
     pub description: Option<Bytes>,

@@ -1,11 +1,11 @@
-//! The name of an object: a hash algorithm and a digest.
+//! Object ids: a hash algorithm and a digest.
 
 use std::fmt;
 use std::str::FromStr;
 
 use thiserror::Error;
 
-/// The hash that names an object.
+/// The hash algorithm of an object id.
 ///
 /// The protocol fixes these three; each has a digest of 20 bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -31,7 +31,7 @@ impl HashAlgorithm {
         }
     }
 
-    /// The algorithm with this number, or `None` if nobody has defined it.
+    /// The algorithm with this number, or `None` if it is undefined.
     pub const fn from_wire(number: i32) -> Option<Self> {
         Some(match number {
             1 => HashAlgorithm::Sha1,
@@ -51,7 +51,7 @@ impl HashAlgorithm {
     }
 }
 
-/// The name of an object.
+/// An object id: the name of an object.
 ///
 /// The same digest under two algorithms names two objects, and the digest of twenty zeros is as
 /// good a name as any other. It prints and parses as the client prints it: lower-case hexadecimal

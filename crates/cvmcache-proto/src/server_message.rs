@@ -1,4 +1,4 @@
-//! What a plugin says.
+//! The messages of a plugin, parsed: a value of these types is well-formed.
 
 use bytes::Bytes;
 
@@ -17,7 +17,7 @@ pub enum ServerMessage {
     HandshakeAck(HandshakeAck),
     /// Answers a request.
     Reply(Reply),
-    /// Asks the client, out of the blue, to close the file catalogs it can do without.
+    /// Asks the client, unrequested, to close the file catalogs it can do without.
     Detach,
 }
 
@@ -61,7 +61,7 @@ impl HandshakeAck {
 pub struct Reply {
     /// The number of the request.
     pub id: u64,
-    /// How it went.
+    /// Its result.
     pub body: ReplyBody,
 }
 
@@ -78,16 +78,16 @@ pub enum ReplyBody {
         /// The CRC-32 of the bytes, if the plugin makes one.
         data_crc32: Option<u32>,
     },
-    /// To a question for type and size.
+    /// To a request for type and size.
     ObjectInfo(Result<ObjectInfo, Status>),
-    /// To a part of an upload, or to giving it up.
+    /// To a part of an upload, or to its abort.
     Store {
         /// How it went.
         result: Result<(), Status>,
         /// The part; 0 in the answer to an abort.
         part: u64,
     },
-    /// To a question for the fill level.
+    /// To a request for the fill level.
     Info(Result<CacheInfo, Status>),
     /// To a request to evict.
     Shrink {
@@ -153,13 +153,13 @@ impl ServerMessage {
         }
     }
 
-    /// Finds out what a frame means.
+    /// Parses a frame.
     ///
     /// # Errors
     ///
     /// [`BadMessage`] if the frame was cut, if it misses a field that the protocol requires, if a
     /// digest, algorithm or object type is none, and if it is not a message that a plugin sends.
-    /// Nobody waits for an answer to it.
+    /// None of them expects a reply.
     pub fn from_frame(frame: Frame) -> Result<Self, BadMessage> {
         let parsed = match frame.message {
             Some(message) if !frame.cut => parse(message.0, frame.attachment),

@@ -1,10 +1,9 @@
 //! The messages as they stand on the wire, one struct for each.
 //!
 //! They say nothing about what makes sense: every field is optional, because prost does not
-//! enforce what the protocol requires, and every enumeration is a plain number. Whoever receives
-//! one turns it into a [`ClientMessage`](crate::ClientMessage) or a
-//! [`ServerMessage`](crate::ServerMessage), which do. Tools that must send what no client would
-//! build these.
+//! enforce what the protocol requires, and every enumeration is a plain number.
+//! [`ClientMessage`](crate::ClientMessage) and [`ServerMessage`](crate::ServerMessage) check them. They
+//! are private, because prost's traits are implemented for them.
 //!
 //! The structs keep the names of the protocol, with its field numbers as tags. There is no
 //! `.proto` file and no generated code: a build needs neither protoc nor the network.
@@ -22,7 +21,8 @@ pub(crate) use hash::MsgHash;
 /// The envelope of every message.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct MsgRpc {
-    /// The message. `None` if there is none, or one that nobody has defined.
+    /// The message; `None` if it is missing or unknown. A tag that is missing in this list is unknown,
+    /// which no compiler notices: the tests of the codec send every message.
     #[prost(
         oneof = "Msg",
         tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29"
@@ -116,7 +116,7 @@ pub(crate) struct MsgListRecord {
     /// The object.
     #[prost(message, optional, tag = "1")]
     pub(crate) hash: Option<MsgHash>,
-    /// Somebody holds it open.
+    /// It has references.
     #[prost(bool, optional, tag = "2")]
     pub(crate) pinned: Option<bool>,
     /// What it was stored with; need not be UTF-8.

@@ -1,4 +1,4 @@
-//! What holds for every message and for every way in which a socket cuts a stream.
+//! Properties of every message, and of every way in which a socket cuts a stream.
 
 mod common;
 
@@ -57,7 +57,7 @@ proptest! {
     }
 
     #[test]
-    fn arbitrary_bytes_do_no_harm(
+    fn arbitrary_bytes_decode_the_same_however_they_are_cut(
         bytes in vec(any::<u8>(), 0..2000),
         limits in any_limits(),
         chunks in vec(chunk(), 1..20),
@@ -66,7 +66,7 @@ proptest! {
     }
 
     #[test]
-    fn a_frame_around_arbitrary_bytes_does_no_harm(
+    fn a_frame_around_arbitrary_bytes_causes_no_panic(
         payload in vec(any::<u8>(), 1..200),
         attachment: bool,
         max_message in 0..200usize,
@@ -80,7 +80,7 @@ proptest! {
     }
 
     #[test]
-    fn a_stream_with_a_few_wrong_bytes_does_no_harm(
+    fn a_stream_with_a_few_wrong_bytes_causes_no_panic(
         stream in stream(),
         wrong in vec((any::<Index>(), any::<u8>()), 1..8),
         limits in any_limits(),
@@ -97,7 +97,7 @@ proptest! {
     }
 
     #[test]
-    fn a_message_of_another_side_is_none(from_client in client_message(), from_plugin in server_message()) {
+    fn a_message_of_the_other_side_is_malformed(from_client in client_message(), from_plugin in server_message()) {
         let (from_client, _) = decode(DecoderLimits::default(), &encode_client(from_client));
         let (from_plugin, _) = decode(DecoderLimits::default(), &encode_server(from_plugin));
         for frame in from_client {

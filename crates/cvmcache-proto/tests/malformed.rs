@@ -1,4 +1,4 @@
-//! What becomes of frames and messages that are none, or too large: what can be answered still is.
+//! Malformed and oversized frames and messages: their envelopes are recovered.
 
 #[expect(dead_code, reason = "the other half serves the property tests")]
 mod common;
@@ -13,7 +13,7 @@ use cvmcache_proto::{
 use common::{decode, encode_client, encode_server, limits};
 
 #[test]
-fn bytes_that_are_no_frame_say_what_is_wrong() {
+fn bytes_that_are_no_frame_are_an_error_that_says_why() {
     let error = |bytes: &[u8]| decode(DecoderLimits::default(), bytes).1.unwrap_err();
     for version in [0x00, 0x02, 0x80, 0x82, 0xff] {
         assert_eq!(error(&[version]), FrameError::Version(version));
@@ -30,7 +30,7 @@ fn bytes_that_are_no_frame_say_what_is_wrong() {
 }
 
 #[test]
-fn what_comes_before_an_error_is_still_there() {
+fn frames_before_an_error_are_decoded() {
     let detach = encode_server(ServerMessage::Detach);
     let (frames, end) = decode(DecoderLimits::default(), &[&detach[..], &[0x00]].concat());
     assert_eq!(frames.len(), 1);
@@ -39,7 +39,7 @@ fn what_comes_before_an_error_is_still_there() {
 
 #[test]
 fn a_message_that_is_empty_or_unknown_is_a_frame_without_one() {
-    // No message beside an attachment; a field 30 that nobody has defined.
+    // No message beside an attachment; an undefined field 30.
     for bytes in [&[0x81, 3, 0, 0, 0, 0, b'x'][..], &[0x01, 3, 0, 0, 0xf2, 0x01, 0x00]] {
         let (frames, end) = decode(DecoderLimits::default(), bytes);
         assert_eq!(end, Ok(()));
@@ -80,7 +80,7 @@ fn raw_message(message: ClientMessage) -> RawMessage {
 }
 
 #[test]
-fn a_request_without_a_required_field_can_still_be_answered() {
+fn a_request_without_a_required_field_keeps_its_envelope() {
     for (operation, required) in requests() {
         assert!(parse(&raw(operation.clone())).is_ok(), "{operation:?}");
         let kind = operation.kind().request();
@@ -103,7 +103,7 @@ fn a_request_without_a_required_field_can_still_be_answered() {
 }
 
 #[test]
-fn a_message_of_no_request_without_a_required_field_is_answered_if_it_is_a_handshake() {
+fn of_other_messages_without_a_required_field_only_the_handshake_has_an_envelope() {
     let handshake = ClientMessage::Handshake { protocol_version: 1, name: None };
     let envelope = Some(Envelope { kind: RequestKind::Handshake, id: 0, part: 0 });
     assert_eq!(parse(&raw_message(handshake).without(1)), Err(BadMessage { envelope }));
@@ -116,7 +116,7 @@ fn a_message_of_no_request_without_a_required_field_is_answered_if_it_is_a_hands
 }
 
 #[test]
-fn what_names_no_object_or_type_can_still_be_answered() {
+fn a_request_with_an_invalid_id_or_type_keeps_its_envelope() {
     let object = ObjectId::new(HashAlgorithm::Sha1, [0; ObjectId::DIGEST_LEN]);
     let kind = RequestKind::ObjectInfo;
     let envelope = Envelope { kind, id: 7, part: 0 };
@@ -170,7 +170,7 @@ fn names_and_descriptions_need_not_be_utf8() {
 }
 
 #[test]
-fn of_a_message_that_is_too_long_enough_is_left_to_answer_it() {
+fn a_message_over_the_limit_keeps_its_envelope() {
     let long = Bytes::from(vec![b'x'; 5000]);
     let limits = limits(1000, 1000, 64);
     let request = |operation| {
@@ -249,7 +249,7 @@ fn after_an_attachment_that_is_too_large_the_stream_goes_on() {
 }
 
 #[test]
-fn an_object_without_a_size_is_no_answer() {
+fn an_object_info_reply_without_a_size_is_malformed() {
     let info = ObjectInfo { size: 0, object_type: ObjectType::Regular };
     let reply = |result| {
         let reply = Reply { id: 7, body: ReplyBody::ObjectInfo(result) };

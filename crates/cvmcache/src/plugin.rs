@@ -12,7 +12,7 @@ use crate::server_handle::ServerHandle;
 use crate::session::Session;
 
 /// What a callback returns: the error is the protocol's status, which tells the client what to
-/// report to whoever uses the mount.
+/// report to the user of the mount.
 pub type Result<T, E = Status> = std::result::Result<T, E>;
 
 /// An iterator over objects of a cache, see [`CachePlugin::list`].
@@ -42,7 +42,7 @@ pub type Listing = Box<dyn Iterator<Item = Result<ListEntry>> + Send>;
 /// - Only what the capabilities declare is called; everything else is answered
 ///   [`Status::NoSupport`].
 /// - Requests arrive checked: sizes are within the protocol's bounds, the parts of an upload come in
-///   order and complete, a listing is continued only by who started it.
+///   order and complete, a listing is continued only by the session that started it.
 /// - A session that ends, however it ends, closes what it left open: its uploads are dropped, and
 ///   its references are given back through [`change_refcount`](Self::change_refcount), unless it
 ///   announced a reload. Then they are for the session that comes after it.
@@ -60,7 +60,7 @@ pub trait CachePlugin: Send + Sync + 'static {
     /// session and after [`started`](Self::started): it cannot change later.
     fn capabilities(&self) -> Capabilities;
 
-    /// Opens (`by` > 0) or closes (`by` < 0) an object, or with `by` = 0 looks whether it is there.
+    /// Opens (`by` > 0) or closes (`by` < 0) an object, or with `by` = 0 asks whether it exists.
     ///
     /// An object with references must not be evicted. Called only with
     /// [`Capabilities::REFCOUNT`]; without it, opening an object asks
@@ -172,7 +172,7 @@ pub trait CachePlugin: Send + Sync + 'static {
         Err(Status::NoSupport)
     }
 
-    /// How many callbacks at once suit this plugin, when nobody says: 0, the default, for one that
+    /// How many callbacks at once suit this plugin, unless it is configured: 0, the default, for one that
     /// never waits, and as many as should wait at once for one that does. Asked once, when the
     /// server starts; [`ServerBuilder::workers`](crate::ServerBuilder::workers) and
     /// `CVMFS_CACHE_PLUGIN_WORKERS` win over it.

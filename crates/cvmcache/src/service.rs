@@ -137,8 +137,8 @@ pub struct OpenSession {
 }
 
 impl Service {
-    /// Puts the rules around a plugin, which will be known to clients as `name`. The limits are taken
-    /// as they are: it is the server that checks them.
+    /// Puts the rules around a plugin, which clients know as `name`. The limits are not checked: that is
+    /// the server's.
     ///
     /// # Panics
     ///
@@ -177,7 +177,7 @@ impl Service {
         self
     }
 
-    /// The bounds that the service keeps to.
+    /// The limits that the service applies.
     pub fn limits(&self) -> &Limits {
         &self.limits
     }
@@ -226,10 +226,10 @@ impl Service {
         lock(&self.sessions).get(&id).and_then(Weak::upgrade)
     }
 
-    /// Does what a session asks, and returns the one reply. The plugin is called on this thread, and
+    /// Handles a request of a session, and returns the one reply. The plugin is called on this thread, and
     /// for as long as it takes; if it panics, that is logged and answered with [`Status::IoErr`].
     ///
-    /// `request` is believed to come from this session, whatever it says: see [`Peer::receive`].
+    /// `request` is taken for one of this session, whatever it names: see [`Peer::receive`].
     pub fn handle(&self, open: &OpenSession, request: Request) -> Reply {
         let body = match request.operation {
             Operation::Refcount { object, change_by } => {
@@ -398,7 +398,7 @@ impl Service {
 }
 
 impl OpenSession {
-    /// Whose session it is.
+    /// The session as callbacks see it.
     pub fn session(&self) -> &Session {
         &self.session
     }

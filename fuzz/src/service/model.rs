@@ -1,4 +1,4 @@
-//! What should be: who holds what, and what every request is answered with. It knows no locks and
+//! What should be: what each session holds, and what every request is answered with. It knows no locks and
 //! no half-done work, so it can be much simpler than the service.
 
 use std::collections::BTreeMap;
@@ -39,7 +39,7 @@ pub(super) struct Holder {
     last_listing: u64,
 }
 
-/// What those leave who announce to come back.
+/// What sessions of a name that announced a reload hand over.
 #[derive(Default)]
 pub(super) struct Handover {
     pub(super) references: References,
@@ -62,7 +62,7 @@ impl Model {
         self.sessions.insert(session, Holder { name, ..Holder::default() });
     }
 
-    /// What the plugin should count: what living sessions hold, and what was left to successors.
+    /// What the plugin should count: what living sessions hold, and what was handed over.
     pub(super) fn references(&self) -> References {
         let mut sum = References::new();
         for holder in self.sessions.values() {
@@ -194,19 +194,19 @@ impl Model {
             set(&mut holder.references, id, own + count);
             return Ok(());
         }
-        let inherited = count.saturating_sub(own);
-        if inherited > 0 {
+        let handed_over = count.saturating_sub(own);
+        if handed_over > 0 {
             let handover = self.handovers.get_mut(&holder.name).filter(|_| holder.is_successor);
             let left = |handover: &Handover| handover.references.get(&id).copied().unwrap_or(0);
-            let Some(handover) = handover.filter(|handover| left(handover) >= inherited) else {
+            let Some(handover) = handover.filter(|handover| left(handover) >= handed_over) else {
                 look?;
                 return Err(Status::BadCount);
             };
             let left = left(handover);
-            set(&mut handover.references, id, left - inherited);
+            set(&mut handover.references, id, left - handed_over);
         }
         // Of what could not be given back, nothing is lost.
-        set(&mut holder.references, id, own + inherited - if look.is_ok() { count } else { 0 });
+        set(&mut holder.references, id, own + handed_over - if look.is_ok() { count } else { 0 });
         look
     }
 

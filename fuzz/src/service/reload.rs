@@ -1,4 +1,4 @@
-//! Reloads and the end of a session as they should be: who gives which references back, and when.
+//! Reloads and the end of a session as they should be: which references are given back, and when.
 
 use super::MAX_RELOADS;
 use super::model::{Model, merge};

@@ -250,7 +250,7 @@ fn after_an_attachment_that_is_too_large_the_stream_goes_on() {
 
 #[test]
 fn an_object_info_reply_without_a_size_is_malformed() {
-    let info = ObjectInfo { size: 0, object_type: ObjectType::Regular };
+    let info = ObjectInfo::new(0, ObjectType::Regular);
     let reply = |result| {
         let reply = Reply { id: 7, body: ReplyBody::ObjectInfo(result) };
         RawMessage::from(ServerMessage::Reply(reply).into_wire().0)

@@ -23,10 +23,10 @@
 //! # struct Empty;
 //! # impl CachePlugin for Empty {
 //! #     fn capabilities(&self) -> Capabilities { Capabilities::NONE }
-//! #     fn object_info(&self, _: &Session, _: &ObjectId) -> Result<ObjectInfo> { Err(Status::NoEntry) }
-//! #     fn read(&self, _: &Session, _: &ObjectId, _: u64, _: u32) -> Result<Data> { Err(Status::NoEntry) }
+//! #     fn object_info(&self, _: &Session, _: &ObjectId) -> PluginResult<ObjectInfo> { Err(Status::NoEntry) }
+//! #     fn read(&self, _: &Session, _: &ObjectId, _: u64, _: u32) -> PluginResult<Data> { Err(Status::NoEntry) }
 //! # }
-//! # fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # fn frame(message: ClientMessage) -> cvmcache_proto::Frame {
 //! #     let (message, attachment) = message.into_wire();
 //! #     let mut frame = cvmcache_proto::Frame::default();
@@ -78,7 +78,8 @@ use cvmcache_proto::{HandshakeAck, Operation, PROTOCOL_VERSION, Reply, ReplyBody
 use tracing::{debug, warn};
 
 use crate::plugin::{
-    Breadcrumb, CacheInfo, CachePlugin, Capabilities, Data, ObjectId, ObjectInfo, Result, Status,
+    Breadcrumb, CacheInfo, CachePlugin, Capabilities, Data, ObjectId, ObjectInfo, PluginResult,
+    Status,
 };
 use crate::{Limits, Session};
 
@@ -102,8 +103,6 @@ pub struct Service {
     reloads: Mutex<Reloads>,
     /// All sessions by number; empty unless [`Trust::foreign_sessions`].
     sessions: Mutex<HashMap<u64, Weak<OpenSession>>>,
-    /// Number 0, for calls that no client asked for.
-    internal: Session,
     /// Methods that belong to a declared capability and answered NOSUPPORT.
     unsupported: Mutex<Vec<&'static str>>,
     /// What the clock said last, in microseconds since the start. For reports only.
@@ -155,7 +154,6 @@ impl Service {
             sessions: Mutex::default(),
             next_session: AtomicU64::new(1),
             reloads: Mutex::default(),
-            internal: Session::new(0, Bytes::new()),
             unsupported: Mutex::default(),
             clock: AtomicU64::new(0),
         }
@@ -192,7 +190,7 @@ impl Service {
         &self,
         name: Option<Bytes>,
         pid: Option<u64>,
-    ) -> Result<(HandshakeAck, Arc<OpenSession>)> {
+    ) -> PluginResult<(HandshakeAck, Arc<OpenSession>)> {
         let name = name.unwrap_or_default();
         self.check_text(&name)?;
         let id = self.next_session.fetch_add(1, Ordering::Relaxed);
@@ -250,7 +248,7 @@ impl Service {
             Operation::StoreAbort { object } => {
                 ReplyBody::Store { result: self.abort(open, request.id, &object), part: 0 }
             }
-            Operation::Info => ReplyBody::Info(self.info(&open.session)),
+            Operation::Info => ReplyBody::Info(self.info(Some(&open.session))),
             Operation::Shrink { target } => match self.shrink(open, target) {
                 Ok(used) if used <= target => {
                     ReplyBody::Shrink { result: Ok(()), used_bytes: used }
@@ -271,10 +269,10 @@ impl Service {
         Reply { id: request.id, body }
     }
 
-    /// How full the cache is, if the plugin reports it: for metrics and reports, which no client asked
-    /// for. The plugin's `info` is called with a session of number 0.
+    /// How full the cache is, if the plugin reports it: for metrics and status reports. The plugin's
+    /// `info` is called without a session.
     pub fn usage(&self) -> Option<CacheInfo> {
-        self.info(&self.internal).ok()
+        self.info(None).ok()
     }
 
     /// Takes note that a session will send no more requests: if it announced a reload, its references
@@ -302,11 +300,11 @@ impl Service {
         ended
     }
 
-    fn object_info(&self, open: &OpenSession, id: &ObjectId) -> Result<ObjectInfo> {
+    fn object_info(&self, open: &OpenSession, id: &ObjectId) -> PluginResult<ObjectInfo> {
         guard("object_info", || self.plugin.object_info(&open.session, id))
     }
 
-    fn read(&self, open: &OpenSession, id: &ObjectId, offset: u64, len: u32) -> Result<Data> {
+    fn read(&self, open: &OpenSession, id: &ObjectId, offset: u64, len: u32) -> PluginResult<Data> {
         if len > self.limits.max_object_size {
             return Err(Status::Malformed);
         }
@@ -324,7 +322,7 @@ impl Service {
         Ok(data)
     }
 
-    fn info(&self, session: &Session) -> Result<CacheInfo> {
+    fn info(&self, session: Option<&Session>) -> PluginResult<CacheInfo> {
         self.require(Capabilities::INFO)?;
         let mut info = self.call(Capabilities::INFO, "info", || self.plugin.info(session))?;
         if !self.capabilities.contains(Capabilities::SHRINK_RATE) {
@@ -333,7 +331,7 @@ impl Service {
         Ok(info)
     }
 
-    fn shrink(&self, open: &OpenSession, target: u64) -> Result<u64> {
+    fn shrink(&self, open: &OpenSession, target: u64) -> PluginResult<u64> {
         self.require(Capabilities::SHRINK)?;
         self.call(Capabilities::SHRINK, "shrink", || self.plugin.shrink(&open.session, target))
     }
@@ -343,7 +341,7 @@ impl Service {
         open: &OpenSession,
         repository: &[u8],
         breadcrumb: Breadcrumb,
-    ) -> Result<()> {
+    ) -> PluginResult<()> {
         self.require(Capabilities::BREADCRUMB)?;
         self.check_text(repository)?;
         self.call(Capabilities::BREADCRUMB, "store_breadcrumb", || {
@@ -351,7 +349,7 @@ impl Service {
         })
     }
 
-    fn load_breadcrumb(&self, open: &OpenSession, repository: &[u8]) -> Result<Breadcrumb> {
+    fn load_breadcrumb(&self, open: &OpenSession, repository: &[u8]) -> PluginResult<Breadcrumb> {
         self.require(Capabilities::BREADCRUMB)?;
         self.check_text(repository)?;
         self.call(Capabilities::BREADCRUMB, "load_breadcrumb", || {
@@ -367,8 +365,8 @@ impl Service {
         &self,
         capability: Capabilities,
         method: &'static str,
-        call: impl FnOnce() -> Result<T>,
-    ) -> Result<T> {
+        call: impl FnOnce() -> PluginResult<T>,
+    ) -> PluginResult<T> {
         let result = guard(method, call);
         if let Err(Status::NoSupport) = result {
             let mut unsupported = lock(&self.unsupported);
@@ -384,11 +382,11 @@ impl Service {
         result
     }
 
-    fn require(&self, capability: Capabilities) -> Result<()> {
+    fn require(&self, capability: Capabilities) -> PluginResult<()> {
         if self.capabilities.contains(capability) { Ok(()) } else { Err(Status::NoSupport) }
     }
 
-    fn check_text(&self, text: &[u8]) -> Result<()> {
+    fn check_text(&self, text: &[u8]) -> PluginResult<()> {
         if text.len() <= self.limits.max_text {
             return Ok(());
         }

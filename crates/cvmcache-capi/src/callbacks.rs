@@ -1,6 +1,6 @@
 //! The plugin's callbacks, as functions of Rust: the only place where its code is called.
 //!
-//! Each call has the session set, and what comes back is checked before anybody believes it.
+//! Each call has the session set, and what it returns is checked before it is used.
 
 #![expect(unsafe_code, reason = "the plugin's code is behind pointers")]
 
@@ -22,7 +22,7 @@ use crate::session;
 ///
 /// What the functions of the table rely on is said where the table comes from, in
 /// [`exports::cvmcache_init`](crate::exports::cvmcache_init): each gets pointers to what the header
-/// says, for as long as the call lasts, and nobody else uses that meanwhile. This is what every
+/// says, for as long as the call lasts, and no other thread uses that meanwhile. This is what every
 /// SAFETY line below means by its contract.
 #[derive(Debug)]
 pub(crate) struct Callbacks(layout::Callbacks);
@@ -186,7 +186,7 @@ impl Callbacks {
         let mut used = 0;
         // SAFETY: the contract of the table.
         match call("cvmcache_shrink", session, || unsafe { callback(target, &mut used) }) {
-            // More than wanted is in use, and who asks is told so.
+            // The service replies PARTIAL, because more than the target is in use.
             Err(Status::Partial) if used > target => Ok(used),
             result => result.map(|()| used),
         }

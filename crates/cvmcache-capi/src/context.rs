@@ -36,7 +36,7 @@ enum Stage {
     Made,
     Listening(Box<BoundServer>),
     Running(RunningServer),
-    /// Somebody waits for its end, or takes the next step.
+    /// A thread waits for its end, or takes the next step.
     Taken,
     Ended,
 }
@@ -196,7 +196,7 @@ impl Context {
         }
     }
 
-    /// Waits for the end of the threads, and tells who waits for it, too.
+    /// Waits for the end of the threads, and wakes other threads that wait for it.
     fn finish(&self, running: RunningServer) {
         if let Err(error) = running.wait() {
             report_error(error);

@@ -126,7 +126,7 @@ pub extern "C" fn cvmcache_terminate_watchdog() {
     guard("cvmcache_terminate_watchdog", (), watchdog::terminate);
 }
 
-/// Fills in whose callback runs on this thread.
+/// Fills in the session of the callback that runs on this thread.
 ///
 /// # Safety
 ///

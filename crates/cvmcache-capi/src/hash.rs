@@ -17,7 +17,7 @@ impl Hash {
     /// What a plugin finds before it fills a name in: no name at all.
     pub(crate) const NONE: Self = Self { digest: [0; ObjectId::DIGEST_LEN], algorithm: 0 };
 
-    /// The name, unless nobody has defined its algorithm.
+    /// The id, unless its algorithm is undefined.
     pub(crate) fn id(&self) -> Option<ObjectId> {
         let algorithm = HashAlgorithm::from_wire(self.algorithm.into())?;
         Some(ObjectId::new(algorithm, self.digest))

@@ -34,7 +34,7 @@ pub struct ObjectInfo {
     pub size: u64,
     /// Its type.
     pub object_type: ObjectTypeNumber,
-    /// Not 0 if somebody holds it open.
+    /// Not 0 if it has references.
     pub pinned: c_int,
     /// A string from `malloc`, or null.
     pub description: *mut c_char,
@@ -50,7 +50,7 @@ pub struct Info {
     pub used_bytes: u64,
     /// The part of that in open objects.
     pub pinned_bytes: u64,
-    /// How often it was cleaned up; negative if nobody counts.
+    /// How often it was cleaned up; negative if that is not counted.
     pub no_shrink: i64,
 }
 

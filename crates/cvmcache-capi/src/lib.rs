@@ -8,7 +8,7 @@
 //!  exports ──► context ──► plugin ──► callbacks ──► the plugin's code
 //!          │               transaction, listing     │
 //!          ├─► options, hash, watchdog              │
-//!          └─► session ◄────────────────────────────┘ who asks
+//!          └─► session ◄────────────────────────────┘ its session
 //! ```
 //!
 //! Pointers are dealt with where they come in (`exports`, `ffi`) and where they go out

@@ -28,11 +28,11 @@ const SETTINGS: [&str; 4] = [
 
 /// The client that has started this process.
 enum Client {
-    /// Nobody has looked yet.
+    /// The environment has not been read yet.
     Unknown,
     None,
     Waits(Supervisor),
-    /// It was told what it has waited for, or cannot be told.
+    /// It has been answered, or cannot be.
     Told,
 }
 
@@ -82,7 +82,7 @@ pub(crate) fn tell_ready() {
     tell(Supervisor::ready);
 }
 
-/// Tells the client that waits, if there is one, that nobody will be there.
+/// Tells the client that waits, if there is one, that the plugin will not listen.
 pub(crate) fn tell_failed() {
     tell(Supervisor::failed);
 }
@@ -137,7 +137,7 @@ pub(crate) fn start_log() -> Result<(), OptionsError> {
 static LOG: Mutex<Option<Log>> = Mutex::new(None);
 
 extern "C" fn end_log() {
-    // Who holds the lock may be a thread that this has interrupted.
+    // The lock may be held by a thread that this has interrupted.
     let log = LOG.try_lock().ok().and_then(|mut log| log.take());
     guard("exit", (), || drop(log));
 }

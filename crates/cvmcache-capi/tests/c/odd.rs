@@ -39,7 +39,7 @@ fn fails<T: std::fmt::Debug>(result: Result<T, ClientError>, status: Status) {
     assert_eq!(error.status(), Some(status), "{error}");
 }
 
-/// All that a client can ask for, where each callback returns a number that nobody has defined.
+/// All that a client can ask for, where each callback returns an undefined number.
 fn ask_for_everything(client: &mut Client) {
     fails(client.open(&id()), Status::Unknown);
     fails(client.object_info(&id()), Status::Unknown);
@@ -53,7 +53,7 @@ fn ask_for_everything(client: &mut Client) {
 }
 
 #[test]
-fn a_status_that_nobody_has_defined_is_an_unknown_error() {
+fn an_undefined_status_is_an_unknown_error() {
     for odd in ["status", "negative-status"] {
         let plugin = start(odd);
         let mut client = connect(&plugin);

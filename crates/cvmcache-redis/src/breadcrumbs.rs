@@ -2,24 +2,28 @@
 
 use cvmcache::plugin::{Breadcrumb, HashAlgorithm, ObjectId, Result, Status};
 
-use crate::seal::{CHECK, Seal, is_same};
+use crate::integrity::{Authenticator, TAG_LEN, is_same};
 use crate::store::Store;
 
 impl Store {
     pub(crate) async fn store_breadcrumb(&self, repository: &[u8], kept: Breadcrumb) -> Result<()> {
         let mut command = redis::cmd("SET");
-        command.arg(self.keys.breadcrumb(repository)).arg(encode(repository, &self.seal, &kept));
-        Ok(self.link.command::<()>(&command).await?)
+        command.arg(self.keys.breadcrumb(repository)).arg(encode(
+            repository,
+            &self.authenticator,
+            &kept,
+        ));
+        Ok(self.client.command::<()>(&command).await?)
     }
 
     pub(crate) async fn load_breadcrumb(&self, repository: &[u8]) -> Result<Breadcrumb> {
         let mut command = redis::cmd("GETRANGE");
         command.arg(self.keys.breadcrumb(repository)).arg(0).arg(LEN);
-        let bytes: Vec<u8> = self.link.command(&command).await?;
+        let bytes: Vec<u8> = self.client.command(&command).await?;
         if bytes.is_empty() {
             return Err(Status::NoEntry);
         }
-        decode(repository, &self.seal, &bytes).ok_or_else(|| {
+        decode(repository, &self.authenticator, &bytes).ok_or_else(|| {
             let repository = repository.escape_ascii();
             tracing::warn!(%repository, "the breadcrumb is not the one that was stored");
             Status::NoEntry
@@ -28,9 +32,9 @@ impl Store {
 }
 
 /// Algorithm, digest, time, whether there is a revision, the revision, and the check.
-const LEN: usize = 1 + ObjectId::DIGEST_LEN + 8 + 1 + 8 + CHECK;
+const LEN: usize = 1 + ObjectId::DIGEST_LEN + 8 + 1 + 8 + TAG_LEN;
 
-fn encode(repository: &[u8], seal: &Seal, breadcrumb: &Breadcrumb) -> Vec<u8> {
+fn encode(repository: &[u8], authenticator: &Authenticator, breadcrumb: &Breadcrumb) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(LEN);
     // The numbers of the wire are 1 to 3.
     bytes.push(breadcrumb.catalog.algorithm().to_wire() as u8);
@@ -38,13 +42,13 @@ fn encode(repository: &[u8], seal: &Seal, breadcrumb: &Breadcrumb) -> Vec<u8> {
     bytes.extend(breadcrumb.timestamp.to_le_bytes());
     bytes.push(breadcrumb.revision.is_some().into());
     bytes.extend(breadcrumb.revision.unwrap_or(0).to_le_bytes());
-    bytes.extend(seal.breadcrumb(repository, &bytes));
+    bytes.extend(authenticator.breadcrumb(repository, &bytes));
     bytes
 }
 
-fn decode(repository: &[u8], seal: &Seal, bytes: &[u8]) -> Option<Breadcrumb> {
-    let (body, check) = bytes.split_at_checked(LEN - CHECK)?;
-    if !is_same(&seal.breadcrumb(repository, body), check) {
+fn decode(repository: &[u8], authenticator: &Authenticator, bytes: &[u8]) -> Option<Breadcrumb> {
+    let (body, check) = bytes.split_at_checked(LEN - TAG_LEN)?;
+    if !is_same(&authenticator.breadcrumb(repository, body), check) {
         return None;
     }
     let (algorithm, rest) = body.split_first()?;
@@ -65,24 +69,24 @@ mod tests {
 
     #[test]
     fn a_breadcrumb_is_read_as_it_was_stored_and_a_forged_one_not_at_all() {
-        let seal = Seal::new(Some(&[1; 32]));
+        let authenticator = Authenticator::new(Some(&[1; 32]));
         let catalog = ObjectId::new(HashAlgorithm::Shake128, [3; 20]);
         for revision in [None, Some(0), Some(u64::MAX)] {
             let breadcrumb = Breadcrumb { catalog, timestamp: 7, revision };
-            let bytes = encode(b"a.cern.ch", &seal, &breadcrumb);
+            let bytes = encode(b"a.cern.ch", &authenticator, &breadcrumb);
             assert_eq!(bytes.len(), LEN);
-            assert_eq!(decode(b"a.cern.ch", &seal, &bytes), Some(breadcrumb));
-            assert_eq!(decode(b"b.cern.ch", &seal, &bytes), None);
-            assert_eq!(decode(b"a.cern.ch", &Seal::new(None), &bytes), None);
+            assert_eq!(decode(b"a.cern.ch", &authenticator, &bytes), Some(breadcrumb));
+            assert_eq!(decode(b"b.cern.ch", &authenticator, &bytes), None);
+            assert_eq!(decode(b"a.cern.ch", &Authenticator::new(None), &bytes), None);
             for bit in 0..8 * LEN {
                 let mut flipped = bytes.clone();
                 flipped[bit / 8] ^= 1 << (bit % 8);
-                assert_eq!(decode(b"a.cern.ch", &seal, &flipped), None);
+                assert_eq!(decode(b"a.cern.ch", &authenticator, &flipped), None);
             }
             for len in 0..LEN {
-                assert_eq!(decode(b"a.cern.ch", &seal, &bytes[..len]), None);
+                assert_eq!(decode(b"a.cern.ch", &authenticator, &bytes[..len]), None);
             }
-            assert_eq!(decode(b"a.cern.ch", &seal, &[&bytes[..], b"x"].concat()), None);
+            assert_eq!(decode(b"a.cern.ch", &authenticator, &[&bytes[..], b"x"].concat()), None);
         }
     }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 #[derive(Debug)]
 pub(crate) struct Clock {
     start: Instant,
-    /// What the server's clock said when this one began.
+    /// What the server's clock last_logged when this one began.
     offset: AtomicU64,
     last: AtomicU64,
 }
@@ -20,7 +20,7 @@ impl Clock {
         Self { start: Instant::now(), offset: micros(offset).into(), last: AtomicU64::new(0) }
     }
 
-    /// The server has just said that it is this time.
+    /// The server has just last_logged that it is this time.
     pub(crate) fn set(&self, server: Duration) {
         let offset = micros(server).saturating_sub(micros(self.start.elapsed()));
         self.offset.store(offset, Ordering::Relaxed);

@@ -32,7 +32,7 @@ pub(crate) use server::Address;
 /// | `CVMFS_CACHE_PLUGIN_REDIS_CA` | TLS: the PEM file of the authority that the server's certificate comes from | those the system trusts |
 /// | `CVMFS_CACHE_PLUGIN_REDIS_CERT`, `.._REDIS_CERT_KEY` | TLS: PEM files of the certificate that the plugin shows, and of its key | none |
 /// | `CVMFS_CACHE_PLUGIN_SIZE` | megabytes (of 1024 KiB) of the server's memory for objects; less than 100 counts as 100 | 1000 |
-/// | `CVMFS_CACHE_PLUGIN_REDIS_KEYFILE` | a file of 32 bytes to 64 KiB of secret that seals objects | objects are checked against accidents only |
+/// | `CVMFS_CACHE_PLUGIN_REDIS_KEYFILE` | a file of 32 bytes to 64 KiB of secret that authenticators objects | objects are checked against accidents only |
 /// | `CVMFS_CACHE_PLUGIN_REDIS_PER_REPOSITORY` | `on`: sessions see only what their repository has added | `off` |
 /// | `CVMFS_CACHE_PLUGIN_REDIS_PREFIX` | what the names of all keys on the server begin with, see [`Prefix`] | `cvmfs` |
 /// | `CVMFS_CACHE_PLUGIN_REDIS_TIMEOUT` | milliseconds that a request waits for the server; 100 to 60000 | 5000 |
@@ -101,7 +101,7 @@ pub enum ConfigError {
         "the Redis server at {server} refuses the plugin ({code}); correct user and password in \
          {URL}, or the password in the file of {PASSWORD_FILE}"
     )]
-    Denied {
+    AccessDenied {
         /// The server, without the password.
         server: String,
         /// The code of the server's answer, such as `WRONGPASS`.
@@ -141,7 +141,7 @@ impl Config {
         (CERT, "FILE", "TLS: the certificate to show, as PEM; none by default"),
         (CERT_KEY, "FILE", "TLS: its key, as PEM"),
         (SIZE, "MB", "how much of the server's memory is for objects; 1000 by default"),
-        (KEYFILE, "FILE", "at least 32 secret bytes that seal objects; none by default"),
+        (KEYFILE, "FILE", "at least 32 secret bytes that authenticator objects; none by default"),
         (PER_REPOSITORY, "on|off", "whether repositories see only their own; off by default"),
         (PREFIX, "TEXT", "what names on the server begin with; cvmfs by default"),
         (TIMEOUT, "MS", "how long a request waits for the server; 5000 by default"),

@@ -7,9 +7,9 @@ use std::time::Instant;
 use cvmcache::plugin::{Result, Status};
 use metrics::{Counter, counter};
 
+use crate::capacity::{Admission, Candidate, Capacity, Usage, choose};
+use crate::client::Failure;
 use crate::keys::Shard;
-use crate::link::Failure;
-use crate::space::{Admission, Budget, Candidate, Sum, choose};
 use crate::store::Store;
 
 impl Store {
@@ -17,7 +17,7 @@ impl Store {
     pub(crate) async fn reserve(self: &Arc<Self>, bytes: u64) -> Result<()> {
         let (mut in_vain, mut asked) = (0, false);
         loop {
-            let admission = self.budget().admit(bytes, Instant::now());
+            let admission = self.capacity().admit(bytes, Instant::now());
             match admission {
                 Admission::Granted => return Ok(()),
                 Admission::Ask => {
@@ -43,12 +43,12 @@ impl Store {
 
     /// Refuses what would not fit even if everything that is not pinned were evicted.
     pub(crate) async fn could_hold(self: &Arc<Self>, size: u64) -> Result<()> {
-        if self.budget().could_hold(size) {
+        if self.capacity().could_hold(size) {
             return Ok(());
         }
         self.settle().await?;
         self.sum().await?;
-        if self.budget().could_hold(size) { Ok(()) } else { Err(Status::NoSpace) }
+        if self.capacity().could_hold(size) { Ok(()) } else { Err(Status::NoSpace) }
     }
 
     /// Sees to it that what nobody holds any more is not counted as pinned: what is closed here, and
@@ -76,28 +76,28 @@ impl Store {
         for shard in Shard::all() {
             pipeline.cmd("ZCOUNT").arg(self.keys.alive(shard)).arg("-inf").arg(now);
         }
-        let dead: Vec<u64> = self.link.pipeline(&pipeline).await?;
+        let dead: Vec<u64> = self.client.pipeline(&pipeline).await?;
         Ok(Shard::all().zip(dead).filter_map(|(shard, dead)| (dead > 0).then_some(shard)).collect())
     }
 
     /// What all objects take, as the server has it.
-    pub(crate) async fn sum(&self) -> Result<Sum, Failure> {
+    pub(crate) async fn sum(&self) -> Result<Usage, Failure> {
         let mut pipeline = redis::pipe();
         for shard in Shard::all() {
             pipeline.cmd("GETRANGE").arg(self.keys.used(shard)).arg(0).arg(MAX_DIGITS);
             pipeline.cmd("GETRANGE").arg(self.keys.pinned(shard)).arg(0).arg(MAX_DIGITS);
         }
-        let answers: Vec<Vec<u8>> = self.link.pipeline(&pipeline).await?;
-        let mut sum = Sum::default();
+        let answers: Vec<Vec<u8>> = self.client.pipeline(&pipeline).await?;
+        let mut sum = Usage::default();
         for shard in answers.chunks(2) {
             let mut numbers = shard.iter().map(|text| number(text));
             sum.used = sum.used.saturating_add(numbers.next().unwrap_or(0));
             sum.pinned = sum.pinned.saturating_add(numbers.next().unwrap_or(0));
         }
-        if self.budget().update(sum, Instant::now()) {
+        if self.capacity().update(sum, Instant::now()) {
             tracing::warn!(
                 "more than {} % of the cache is pinned, asking clients to close file catalogs",
-                Budget::PINNED_PERCENT
+                Capacity::PINNED_PERCENT
             );
             if let Some(control) = self.control.get() {
                 control.ask_detach();
@@ -119,7 +119,7 @@ impl Store {
                 break;
             }
             let now_free = self.evict_all(chosen).await?;
-            self.budget().evicted(now_free);
+            self.capacity().evicted(now_free);
             freed = freed.saturating_add(now_free);
             in_vain = if now_free == 0 { in_vain + 1 } else { 0 };
             limit = (2 * limit).min(LAST_ROUND);
@@ -142,18 +142,18 @@ impl Store {
     /// How many steps of shrinking a cache can need, even if others evict half of what each step has
     /// chosen.
     pub(crate) fn shrink_steps(&self) -> u64 {
-        2 * (self.budget().limit() / STEP + 2)
+        2 * (self.capacity().limit() / STEP + 2)
     }
 
     /// One step of a clean-up in the background. False if there is no more to do.
     pub(crate) async fn clean_up_step(self: &Arc<Self>) -> Result<bool, Failure> {
         self.sum().await?;
-        let excess = self.budget().excess();
+        let excess = self.capacity().excess();
         Ok(excess > 0 && self.evict(excess.min(STEP)).await? > 0)
     }
 
     fn begin_clean_up(&self) {
-        if self.budget().begin_clean_up() {
+        if self.capacity().begin_clean_up() {
             tracing::info!("the cache is full, cleaning up");
             self.full.notify_one();
         }

@@ -14,27 +14,27 @@
 //! # The source
 //!
 //! Read it in this order: `keys.rs` and `scripts/` (what is on the
-//! server), `facts.rs` and `seal.rs` (what an object is there, and how it is trusted), `holds.rs` (who
+//! server), `metadata.rs` and `authenticator.rs` (what an object is there, and how it is trusted), `pins.rs` (who
 //! has what open), `space.rs` (what has to go), none of which does any I/O but the scripts; then
 //! `store.rs` with `reading.rs`, `uploads.rs`, `eviction.rs`, `listing.rs`, `breadcrumbs.rs`,
-//! `guard.rs` and `keeper.rs`, which do it, over `link.rs`.
+//! `guard.rs` and `background.rs`, which do it, over `client.rs`.
 
+mod background;
 mod breadcrumbs;
+mod capacity;
+mod client;
 mod clock;
 mod config;
 mod eviction;
-mod facts;
-mod guard;
-mod holds;
-mod keeper;
+mod integrity;
 mod keys;
-mod link;
 mod listing;
+mod membership;
+mod metadata;
+mod pins;
 mod plugin;
 mod reading;
 mod scripts;
-mod seal;
-mod space;
 mod store;
 mod uploads;
 

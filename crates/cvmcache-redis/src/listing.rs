@@ -6,9 +6,9 @@ use std::vec;
 
 use cvmcache::plugin::{ListEntry, ObjectId, ObjectType, Result};
 
-use crate::facts::Facts;
+use crate::client::Failure;
 use crate::keys::Shard;
-use crate::link::Failure;
+use crate::metadata::ObjectMetadata;
 use crate::store::Store;
 
 /// A listing of the objects of a type. An object that is there from beginning to end is in it exactly
@@ -43,14 +43,17 @@ impl Pages {
             self.shards.next().map(|shard| (shard, 0))
         });
         let Some((shard, cursor)) = next else { return Ok(false) };
-        let (next, found) = self.store.link.wait(self.fetch(shard, cursor))?;
+        let (next, found) = self.store.client.wait(self.fetch(shard, cursor))?;
         let mut page = Vec::with_capacity(found.len());
-        for (name, facts, pinned) in found {
+        for (name, metadata, pinned) in found {
             let id = std::str::from_utf8(&name).ok().and_then(|name| name.parse::<ObjectId>().ok());
             let Some(id) = id else { continue };
-            let Some(facts) = Facts::decode(&id, &self.store.seal, &facts) else { continue };
-            if facts.object_type == self.object_type && self.told.insert(id) {
-                page.push(ListEntry { id, pinned, description: facts.description });
+            let Some(metadata) = ObjectMetadata::decode(&id, &self.store.authenticator, &metadata)
+            else {
+                continue;
+            };
+            if metadata.object_type == self.object_type && self.told.insert(id) {
+                page.push(ListEntry { id, pinned, description: metadata.description });
             }
         }
         self.page = page.into_iter();
@@ -59,12 +62,12 @@ impl Pages {
     }
 
     async fn fetch(&self, shard: Shard, cursor: u64) -> Result<Told, Failure> {
-        let call = self.store.scripts.page(shard, self.object_type.to_wire(), cursor);
-        self.store.link.script(&call).await
+        let call = self.store.scripts.list_objects(shard, self.object_type.to_wire(), cursor);
+        self.store.client.script(&call).await
     }
 }
 
-/// Where to go on, and objects: their names, their facts, and whether they are pinned.
+/// Where to go on, and objects: their names, their metadata, and whether they are pinned.
 type Told = (u64, Vec<(Vec<u8>, Vec<u8>, bool)>);
 
 impl Iterator for Pages {

@@ -9,12 +9,12 @@ use cvmcache::plugin::{
 use cvmcache::{CachePlugin, Options, ServerHandle, Session, Transaction};
 use tokio::runtime::Runtime;
 
+use crate::background;
+use crate::client::RedisClient;
 use crate::config::{Config, ConfigError};
 use crate::eviction::Shrunk;
-use crate::guard::Guarded;
-use crate::keeper;
-use crate::link::Link;
 use crate::listing::Pages;
+use crate::membership::Guarded;
 use crate::store::Store;
 use crate::uploads::Upload;
 
@@ -64,7 +64,7 @@ impl RedisCache {
     ///
     /// # Errors
     ///
-    /// [`ConfigError::Denied`] if the server refuses the plugin, [`ConfigError::Tls`] if TLS
+    /// [`ConfigError::AccessDenied`] if the server refuses the plugin, [`ConfigError::Tls`] if TLS
     /// cannot be set up, [`ConfigError::Io`] if the system refuses a thread.
     pub fn new(config: Config) -> Result<Self, ConfigError> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -72,9 +72,9 @@ impl RedisCache {
             .thread_name("redis")
             .enable_all()
             .build()?;
-        let link = Link::new(&config, runtime.handle().clone())?;
-        let store = Arc::new(Store::new(&config, link, runtime.handle().clone()));
-        keeper::start(&store, runtime.handle());
+        let client = RedisClient::new(&config, runtime.handle().clone())?;
+        let store = Arc::new(Store::new(&config, client, runtime.handle().clone()));
+        background::start(&store, runtime.handle());
         Ok(Self { store, runtime: Some(runtime) })
     }
 
@@ -87,7 +87,7 @@ impl RedisCache {
     /// [`Status::Timeout`](cvmcache::plugin::Status::Timeout) if the server does not answer in time,
     /// another if it refuses or is away. Then the repository may see them or not.
     pub fn revoke(&self, repository: &[u8]) -> Result<()> {
-        Ok(self.store.link.wait(self.store.revoke(repository))?)
+        Ok(self.store.client.wait(self.store.revoke(repository))?)
     }
 }
 
@@ -114,7 +114,10 @@ impl CachePlugin for RedisCache {
         let repository = store.guarded(session);
         store.wait(async {
             if by == 0 {
-                return store.guard(repository.as_ref(), id, store.facts(id)).await.into_result();
+                return store
+                    .guard(repository.as_ref(), id, store.metadata(id))
+                    .await
+                    .into_result();
             }
             match store.guard(repository.as_ref(), id, store.open(id, by)).await {
                 Guarded::Allowed(opened) => opened,
@@ -132,10 +135,10 @@ impl CachePlugin for RedisCache {
     fn object_info(&self, session: &Session, id: &ObjectId) -> Result<ObjectInfo> {
         let store = &self.store;
         let repository = store.guarded(session);
-        let facts = store.wait(async {
-            store.guard(repository.as_ref(), id, store.facts(id)).await.into_result()
+        let metadata = store.wait(async {
+            store.guard(repository.as_ref(), id, store.metadata(id)).await.into_result()
         });
-        Ok(facts?.info())
+        Ok(metadata?.info())
     }
 
     fn read(&self, session: &Session, id: &ObjectId, offset: u64, len: u32) -> Result<Data> {
@@ -152,11 +155,11 @@ impl CachePlugin for RedisCache {
     }
 
     fn info(&self, _session: &Session) -> Result<CacheInfo> {
-        let sum = self.store.link.wait(async {
+        let sum = self.store.client.wait(async {
             self.store.settle().await?;
             self.store.sum().await
         })?;
-        Ok(self.store.budget().info(sum))
+        Ok(self.store.capacity().info(sum))
     }
 
     /// What others store between two steps could keep this going for ever, so it ends after as many
@@ -164,21 +167,21 @@ impl CachePlugin for RedisCache {
     fn shrink(&self, _session: &Session, target: u64) -> Result<u64> {
         let mut evicted = false;
         for _ in 0..self.store.shrink_steps() {
-            match self.store.link.wait(self.store.shrink_step(target))? {
+            match self.store.client.wait(self.store.shrink_step(target))? {
                 Shrunk::Done { used } => return Ok(used),
                 Shrunk::More => {
                     if !evicted {
-                        self.store.budget().count_clean_up();
+                        self.store.capacity().count_clean_up();
                     }
                     evicted = true;
                 }
             }
         }
-        Ok(self.store.link.wait(self.store.sum())?.used)
+        Ok(self.store.client.wait(self.store.sum())?.used)
     }
 
     fn list(&self, _session: &Session, object_type: ObjectType) -> Result<Listing> {
-        self.store.link.wait(self.store.flush())?;
+        self.store.client.wait(self.store.flush())?;
         Ok(Box::new(Pages::new(Arc::clone(&self.store), object_type)))
     }
 
@@ -204,7 +207,7 @@ impl CachePlugin for RedisCache {
 impl Drop for RedisCache {
     /// Whatever is still held is let go of, unless the server is away: then its lease ends.
     fn drop(&mut self) {
-        if let Err(error) = self.store.link.wait(self.store.leave()) {
+        if let Err(error) = self.store.client.wait(self.store.leave()) {
             tracing::info!(%error, "cannot say goodbye to the server, it will notice");
         }
         if let Some(runtime) = self.runtime.take() {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use cvmcache::plugin::{Data, ObjectId, Result, Status};
 
-use crate::facts::{Facts, Piece};
-use crate::link::Failure;
+use crate::client::Failure;
+use crate::metadata::{ObjectMetadata, SegmentRange};
 use crate::store::Store;
 
 /// Why there are no bytes.
@@ -21,21 +21,21 @@ enum Unread {
 impl Store {
     /// Up to `len` bytes of an object from `offset` on.
     pub(crate) async fn read(&self, id: &ObjectId, offset: u64, len: u32) -> Result<Data> {
-        let facts = self.facts(id).await?;
-        match self.range(id, &facts, offset, len).await? {
+        let metadata = self.metadata(id).await?;
+        match self.range(id, &metadata, offset, len).await? {
             Ok(data) => return Ok(data),
             Err(Unread::Failed(failure)) => return Err(failure.into()),
             Err(Unread::Gone | Unread::Bad) => {}
         }
-        // The object may have been evicted and stored again since its facts were read.
-        let facts = match self.look(id).await {
+        // The object may have been evicted and stored again since its metadata were read.
+        let metadata = match self.fetch_metadata(id).await {
             Err(Status::NoEntry) => {
-                self.lose(id);
+                self.mark_lost(id);
                 return Err(Status::NoEntry);
             }
-            facts => facts?,
+            metadata => metadata?,
         };
-        let unread = match self.range(id, &facts, offset, len).await? {
+        let unread = match self.range(id, &metadata, offset, len).await? {
             Ok(data) => return Ok(data),
             Err(unread) => unread,
         };
@@ -48,23 +48,24 @@ impl Store {
                 tracing::warn!(%id, offset, "data of an object is not what was stored, dropping it");
             }
         }
-        self.drop_corrupted(id, &facts).await?;
+        self.drop_corrupted(id, &metadata).await?;
         Err(if matches!(unread, Unread::Gone) { Status::NoEntry } else { Status::Corrupted })
     }
 
     async fn range(
         &self,
         id: &ObjectId,
-        facts: &Arc<Facts>,
+        metadata: &Arc<ObjectMetadata>,
         offset: u64,
         len: u32,
     ) -> Result<Result<Data, Unread>> {
-        if offset > facts.size {
+        if offset > metadata.size {
             return Err(Status::OutOfBounds);
         }
-        let end = facts.size.min(offset.saturating_add(len.into()));
-        let pieces: Vec<_> = facts.shape.pieces(facts.size, offset, end).collect();
-        let fetched = match self.fetch(id, &pieces).await {
+        let end = metadata.size.min(offset.saturating_add(len.into()));
+        let segment_ranges: Vec<_> =
+            metadata.layout.segment_ranges(metadata.size, offset, end).collect();
+        let fetched = match self.fetch(id, &segment_ranges).await {
             Ok(fetched) => fetched,
             // Somebody has put a key of another kind there.
             Err(Failure::Refused(reason)) if reason.contains("WRONGTYPE") => {
@@ -76,13 +77,14 @@ impl Store {
             return Ok(Err(Unread::Gone));
         }
         let mut data = Data::new();
-        for (piece, fetched) in pieces.iter().zip(&fetched) {
-            let Some(chunks) = facts.shape.open(id, &self.seal, piece, fetched) else {
+        for (range, fetched) in segment_ranges.iter().zip(&fetched) {
+            let Some(chunks) = metadata.layout.verify(id, &self.authenticator, range, fetched)
+            else {
                 return Ok(Err(Unread::Bad));
             };
-            for (number, chunk) in (piece.first..).zip(chunks) {
+            for (number, chunk) in (range.first..).zip(chunks) {
                 // Where the chunk lies; both ends of the range may be inside of it.
-                let begin = facts.shape.offset(number);
+                let begin = metadata.layout.offset(number);
                 let from = offset.saturating_sub(begin).min(chunk.len() as u64);
                 let to = (end - begin).min(chunk.len() as u64);
                 data.push(chunk.slice(from as usize..to as usize));
@@ -91,25 +93,29 @@ impl Store {
         Ok(Ok(data))
     }
 
-    async fn fetch(&self, id: &ObjectId, pieces: &[Piece]) -> Result<Vec<Bytes>, Failure> {
-        match pieces {
+    async fn fetch(
+        &self,
+        id: &ObjectId,
+        segment_ranges: &[SegmentRange],
+    ) -> Result<Vec<Bytes>, Failure> {
+        match segment_ranges {
             [] => Ok(Vec::new()),
-            [piece] => {
+            [range] => {
                 let mut command = redis::cmd("GETRANGE");
-                let key = self.keys.segment(id, piece.segment);
-                command.arg(key).arg(piece.from).arg(piece.to - 1);
-                let bytes: Vec<u8> = self.link.command(&command).await?;
+                let key = self.keys.segment(id, range.segment);
+                command.arg(key).arg(range.from).arg(range.to - 1);
+                let bytes: Vec<u8> = self.client.command(&command).await?;
                 Ok(vec![bytes.into()])
             }
             _ => {
                 let mut pipeline = redis::pipe();
-                for piece in pieces {
-                    let key = self.keys.segment(id, piece.segment);
-                    pipeline.cmd("GETRANGE").arg(key).arg(piece.from).arg(piece.to - 1);
+                for range in segment_ranges {
+                    let key = self.keys.segment(id, range.segment);
+                    pipeline.cmd("GETRANGE").arg(key).arg(range.from).arg(range.to - 1);
                 }
-                let bytes: Vec<Vec<u8>> = self.link.pipeline(&pipeline).await?;
-                if bytes.len() != pieces.len() {
-                    return Err(Failure::Nonsense("too few answers".to_owned()));
+                let bytes: Vec<Vec<u8>> = self.client.pipeline(&pipeline).await?;
+                if bytes.len() != segment_ranges.len() {
+                    return Err(Failure::InvalidResponse("too few answers".to_owned()));
                 }
                 Ok(bytes.into_iter().map(Bytes::from).collect())
             }

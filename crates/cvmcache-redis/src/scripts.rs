@@ -33,11 +33,11 @@ pub(crate) struct Scripts {
     commit: Script,
     drop: Script,
     evict: Script,
-    held: Script,
-    hold: Script,
-    leave: Script,
-    look: Script,
-    page: Script,
+    list_pins: Script,
+    pin: Script,
+    end_lease: Script,
+    fetch_metadata: Script,
+    list_objects: Script,
     reap: Script,
     release: Script,
     renew: Script,
@@ -45,7 +45,7 @@ pub(crate) struct Scripts {
 
 /// What the commit of an upload takes, besides the object's name.
 pub(crate) struct CommitCall<'a> {
-    pub(crate) facts: &'a [u8],
+    pub(crate) metadata: &'a [u8],
     pub(crate) cost: u64,
     pub(crate) object_type: i32,
     pub(crate) token: &'a str,
@@ -55,9 +55,9 @@ pub(crate) struct CommitCall<'a> {
     pub(crate) last: Option<&'a [u8]>,
 }
 
-/// Who asks: the name of this instance, and for how many milliseconds it holds what it holds.
+/// Who asks: the name of this instance, and for how many milliseconds it pins what it pins.
 #[derive(Debug, Clone)]
-pub(crate) struct Holder {
+pub(crate) struct Instance {
     pub(crate) instance: String,
     pub(crate) lease: u64,
 }
@@ -70,11 +70,11 @@ impl Scripts {
             commit: script!("commit", refused when out of memory),
             drop: script!("drop"),
             evict: script!("evict"),
-            held: script!("held", only reads),
-            hold: script!("hold"),
-            leave: script!("leave"),
-            look: script!("look", only reads),
-            page: script!("page", only reads),
+            list_pins: script!("list_pins", only reads),
+            pin: script!("pin"),
+            end_lease: script!("end_lease"),
+            fetch_metadata: script!("fetch_metadata", only reads),
+            list_objects: script!("list_objects", only reads),
             reap: script!("reap"),
             release: script!("release"),
             renew: script!("renew"),
@@ -88,17 +88,21 @@ impl Scripts {
         call
     }
 
-    /// Returns whose object it is, and its facts: `(i64, Vec<u8>)`.
+    /// Returns whose object it is, and its metadata: `(i64, Vec<u8>)`.
     pub(crate) fn commit(
         &self,
-        holder: &Holder,
+        instance: &Instance,
         shard: Shard,
         id: &str,
         commit: &CommitCall<'_>,
     ) -> ScriptInvocation<'_> {
         let mut call = self.call(&self.commit, shard);
         let segments = commit.sent + u64::from(commit.last.is_some());
-        call.arg(&holder.instance).arg(holder.lease).arg(id).arg(commit.facts).arg(commit.cost);
+        call.arg(&instance.instance)
+            .arg(instance.lease)
+            .arg(id)
+            .arg(commit.metadata)
+            .arg(commit.cost);
         call.arg(commit.object_type).arg(segments).arg(commit.token).arg(commit.sent);
         if let Some(last) = commit.last {
             call.arg(last);
@@ -128,36 +132,46 @@ impl Scripts {
     }
 
     /// Returns the next cursor and names: `(u64, Vec<Vec<u8>>)`.
-    pub(crate) fn held(&self, holder: &Holder, shard: Shard, cursor: u64) -> ScriptInvocation<'_> {
-        let mut call = self.call(&self.held, shard);
-        call.arg(&holder.instance).arg(cursor);
+    pub(crate) fn list_pins(
+        &self,
+        instance: &Instance,
+        shard: Shard,
+        cursor: u64,
+    ) -> ScriptInvocation<'_> {
+        let mut call = self.call(&self.list_pins, shard);
+        call.arg(&instance.instance).arg(cursor);
         call
     }
 
-    /// Returns the facts of an object that is there: `Option<Vec<u8>>`.
-    pub(crate) fn hold(&self, holder: &Holder, shard: Shard, id: &str) -> ScriptInvocation<'_> {
-        let mut call = self.call(&self.hold, shard);
-        call.arg(&holder.instance).arg(holder.lease).arg(id);
+    /// Returns the metadata of an object that is there: `Option<Vec<u8>>`.
+    pub(crate) fn pin(&self, instance: &Instance, shard: Shard, id: &str) -> ScriptInvocation<'_> {
+        let mut call = self.call(&self.pin, shard);
+        call.arg(&instance.instance).arg(instance.lease).arg(id);
         call
     }
 
     /// Returns whether there is more to let go of: `bool`.
-    pub(crate) fn leave(&self, holder: &Holder, shard: Shard) -> ScriptInvocation<'_> {
-        let mut call = self.call(&self.leave, shard);
-        call.arg(&holder.instance);
+    pub(crate) fn end_lease(&self, instance: &Instance, shard: Shard) -> ScriptInvocation<'_> {
+        let mut call = self.call(&self.end_lease, shard);
+        call.arg(&instance.instance);
         call
     }
 
-    /// Returns the facts of an object that is there: `Option<Vec<u8>>`.
-    pub(crate) fn look(&self, shard: Shard, id: &str) -> ScriptInvocation<'_> {
-        let mut call = self.call(&self.look, shard);
+    /// Returns the metadata of an object that is there: `Option<Vec<u8>>`.
+    pub(crate) fn fetch_metadata(&self, shard: Shard, id: &str) -> ScriptInvocation<'_> {
+        let mut call = self.call(&self.fetch_metadata, shard);
         call.arg(id);
         call
     }
 
     /// Returns the next cursor and objects: `(u64, Vec<(Vec<u8>, Vec<u8>, bool)>)`.
-    pub(crate) fn page(&self, shard: Shard, object_type: i32, cursor: u64) -> ScriptInvocation<'_> {
-        let mut call = self.call(&self.page, shard);
+    pub(crate) fn list_objects(
+        &self,
+        shard: Shard,
+        object_type: i32,
+        cursor: u64,
+    ) -> ScriptInvocation<'_> {
+        let mut call = self.call(&self.list_objects, shard);
         call.arg(object_type).arg(cursor);
         call
     }
@@ -170,12 +184,12 @@ impl Scripts {
     /// Returns nothing: `()`.
     pub(crate) fn release(
         &self,
-        holder: &Holder,
+        instance: &Instance,
         shard: Shard,
         objects: impl Iterator<Item = (String, u64)>,
     ) -> ScriptInvocation<'_> {
         let mut call = self.call(&self.release, shard);
-        call.arg(&holder.instance);
+        call.arg(&instance.instance);
         for (id, used) in objects {
             call.arg(id).arg(used);
         }
@@ -183,9 +197,9 @@ impl Scripts {
     }
 
     /// Returns how many objects are held, or -1: `i64`.
-    pub(crate) fn renew(&self, holder: &Holder, shard: Shard) -> ScriptInvocation<'_> {
+    pub(crate) fn renew(&self, instance: &Instance, shard: Shard) -> ScriptInvocation<'_> {
         let mut call = self.call(&self.renew, shard);
-        call.arg(&holder.instance).arg(holder.lease);
+        call.arg(&instance.instance).arg(instance.lease);
         call
     }
 

@@ -10,37 +10,37 @@ use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
+use crate::capacity::Capacity;
+use crate::client::{Failure, RedisClient};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::eviction::Evicted;
-use crate::facts::Facts;
-use crate::holds::{Holds, Known, Open};
+use crate::integrity::Authenticator;
 use crate::keys::{Keys, Shard};
-use crate::link::{Failure, Link};
-use crate::scripts::{Holder, Scripts};
-use crate::seal::Seal;
-use crate::space::Budget;
+use crate::metadata::ObjectMetadata;
+use crate::pins::{Lookup, Opening, PinTable};
+use crate::scripts::{Instance, Scripts};
 
 /// What all sessions of an instance share.
 pub(crate) struct Store {
-    pub(crate) link: Link,
+    pub(crate) client: RedisClient,
     pub(crate) runtime: Handle,
     pub(crate) keys: Keys,
-    pub(crate) seal: Seal,
+    pub(crate) authenticator: Authenticator,
     pub(crate) scripts: Scripts,
-    pub(crate) holder: Holder,
+    pub(crate) instance: Instance,
     pub(crate) clock: Clock,
     pub(crate) upload_expiry: Duration,
     pub(crate) per_repository: bool,
     pub(crate) control: OnceLock<ServerHandle>,
-    holds: Mutex<Holds>,
+    pins: Mutex<PinTable>,
     /// Something in the table has changed that somebody may wait for.
     pub(crate) changed: Notify,
     /// Something is to be released.
     pub(crate) queued: Notify,
     /// Held by whoever tells the server what is released.
     pub(crate) releasing: tokio::sync::Mutex<()>,
-    budget: Mutex<Budget>,
+    capacity: Mutex<Capacity>,
     /// There is more to evict than the requests up to now had to wait for.
     pub(crate) full: Notify,
     /// Held by whoever evicts.
@@ -49,26 +49,26 @@ pub(crate) struct Store {
 }
 
 impl Store {
-    pub(crate) fn new(config: &Config, link: Link, runtime: Handle) -> Self {
+    pub(crate) fn new(config: &Config, client: RedisClient, runtime: Handle) -> Self {
         let keys = Keys::new(&config.prefix);
         let instance = format!("{:032x}", fastrand::u128(..));
         let lease = u64::try_from(config.lease.as_millis()).unwrap_or(u64::MAX);
         Self {
-            link,
+            client,
             runtime,
-            seal: Seal::new(config.secret.as_deref()),
+            authenticator: Authenticator::new(config.secret.as_deref()),
             scripts: Scripts::new(keys.clone()),
             keys,
-            holder: Holder { instance, lease },
+            instance: Instance { instance, lease },
             clock: Clock::new(),
             upload_expiry: config.upload_expiry,
             per_repository: config.per_repository,
             control: OnceLock::new(),
-            holds: Mutex::default(),
+            pins: Mutex::default(),
             changed: Notify::new(),
             queued: Notify::new(),
             releasing: tokio::sync::Mutex::new(()),
-            budget: Mutex::new(Budget::new(config.size)),
+            capacity: Mutex::new(Capacity::new(config.size)),
             full: Notify::new(),
             evicting: tokio::sync::Mutex::new(()),
             evicted: Evicted::new(),
@@ -77,33 +77,33 @@ impl Store {
 
     /// Does what a callback is to answer, but not for longer than requests may take.
     pub(crate) fn wait<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
-        self.link.wait(async { Ok(work.await) })?
+        self.client.wait(async { Ok(work.await) })?
     }
 
     /// Opens an object by `by` references.
-    pub(crate) async fn open(&self, id: &ObjectId, by: i32) -> Result<Arc<Facts>> {
+    pub(crate) async fn open(&self, id: &ObjectId, by: i32) -> Result<Arc<ObjectMetadata>> {
         loop {
             let changed = self.changed.notified();
-            let open = self.holds().open(id, by)?;
+            let open = self.pins().open(id, by)?;
             match open {
-                Open::Done(facts) => return Ok(facts),
-                Open::Ask => {
-                    return self.hold(Claim { store: self, id, is_settled: false }, by).await;
+                Opening::Counted(metadata) => return Ok(metadata),
+                Opening::Acquire => {
+                    return self.pin(Claim { store: self, id, is_settled: false }, by).await;
                 }
-                Open::Wait => changed.await,
+                Opening::Wait => changed.await,
             }
         }
     }
 
     /// Closes an object by `by` references.
     pub(crate) async fn close(&self, id: &ObjectId, by: u32) -> Result<()> {
-        let closed = self.holds().close(id, by, self.clock.now());
+        let closed = self.pins().close(id, by, self.clock.now());
         match closed {
             Ok(true) => self.queued.notify_one(),
             Ok(false) => {}
             // Nobody here has opened it; whether it is there makes a difference for the answer.
             Err(Status::NoEntry) => {
-                self.facts(id).await?;
+                self.metadata(id).await?;
                 return Err(Status::BadCount);
             }
             Err(status) => return Err(status),
@@ -115,7 +115,7 @@ impl Store {
     pub(crate) async fn claim<'a>(&'a self, id: &'a ObjectId) -> Claim<'a> {
         loop {
             let changed = self.changed.notified();
-            if self.holds().claim(id) {
+            if self.pins().claim(id) {
                 return Claim { store: self, id, is_settled: false };
             }
             changed.await;
@@ -123,43 +123,43 @@ impl Store {
     }
 
     /// Asks the server to hold an object that has been claimed.
-    pub(crate) async fn hold(&self, claim: Claim<'_>, by: i32) -> Result<Arc<Facts>> {
+    pub(crate) async fn pin(&self, claim: Claim<'_>, by: i32) -> Result<Arc<ObjectMetadata>> {
         let id = claim.id;
-        let call = self.scripts.hold(&self.holder, Shard::of(id), &id.to_string());
-        let bytes: Option<Vec<u8>> = self.link.script(&call).await?;
+        let call = self.scripts.pin(&self.instance, Shard::of(id), &id.to_string());
+        let bytes: Option<Vec<u8>> = self.client.script(&call).await?;
         match bytes {
             None => {
-                claim.missing();
+                claim.mark_missing();
                 Err(Status::NoEntry)
             }
-            Some(bytes) => match Facts::decode(id, &self.seal, &bytes) {
-                Some(facts) => claim.held(by, facts.into()),
+            Some(bytes) => match ObjectMetadata::decode(id, &self.authenticator, &bytes) {
+                Some(metadata) => claim.acquired(by, metadata.into()),
                 None => {
                     self.drop_forged(id, &bytes).await?;
-                    claim.missing();
+                    claim.mark_missing();
                     Err(Status::NoEntry)
                 }
             },
         }
     }
 
-    /// The facts of an object, whether it is held or not.
-    pub(crate) async fn facts(&self, id: &ObjectId) -> Result<Arc<Facts>> {
-        let known = self.holds().known(id);
+    /// The metadata of an object, whether it is held or not.
+    pub(crate) async fn metadata(&self, id: &ObjectId) -> Result<Arc<ObjectMetadata>> {
+        let known = self.pins().lookup(id);
         match known {
-            Known::Here(facts) => Ok(facts),
-            Known::Lost => Err(Status::NoEntry),
-            Known::Unknown => self.look(id).await,
+            Lookup::Present(metadata) => Ok(metadata),
+            Lookup::Lost => Err(Status::NoEntry),
+            Lookup::Unknown => self.fetch_metadata(id).await,
         }
     }
 
-    /// The facts of an object as the server has them.
-    pub(crate) async fn look(&self, id: &ObjectId) -> Result<Arc<Facts>> {
-        let call = self.scripts.look(Shard::of(id), &id.to_string());
-        let bytes: Option<Vec<u8>> = self.link.script(&call).await?;
+    /// The metadata of an object as the server has them.
+    pub(crate) async fn fetch_metadata(&self, id: &ObjectId) -> Result<Arc<ObjectMetadata>> {
+        let call = self.scripts.fetch_metadata(Shard::of(id), &id.to_string());
+        let bytes: Option<Vec<u8>> = self.client.script(&call).await?;
         let bytes = bytes.ok_or(Status::NoEntry)?;
-        match Facts::decode(id, &self.seal, &bytes) {
-            Some(facts) => Ok(facts.into()),
+        match ObjectMetadata::decode(id, &self.authenticator, &bytes) {
+            Some(metadata) => Ok(metadata.into()),
             None => {
                 self.drop_forged(id, &bytes).await?;
                 Err(Status::NoEntry)
@@ -167,23 +167,27 @@ impl Store {
         }
     }
 
-    /// Removes an object whose facts are not what was stored.
+    /// Removes an object whose metadata are not what was stored.
     pub(crate) async fn drop_forged(&self, id: &ObjectId, seen: &[u8]) -> Result<(), Failure> {
-        let reason = self.seal.complaint(seen);
+        let reason = self.authenticator.mismatch_reason(seen);
         tracing::warn!(%id, %reason, "dropping an object that cannot be trusted");
         self.drop_object(id, seen).await
     }
 
     /// Removes an object whose data is not what was stored, or is gone.
-    pub(crate) async fn drop_corrupted(&self, id: &ObjectId, facts: &Facts) -> Result<(), Failure> {
-        self.drop_object(id, &facts.encode(id, &self.seal)).await?;
-        self.lose(id);
+    pub(crate) async fn drop_corrupted(
+        &self,
+        id: &ObjectId,
+        metadata: &ObjectMetadata,
+    ) -> Result<(), Failure> {
+        self.drop_object(id, &metadata.encode(id, &self.authenticator)).await?;
+        self.mark_lost(id);
         Ok(())
     }
 
     /// The server does not have an object any more.
-    pub(crate) fn lose(&self, id: &ObjectId) {
-        self.holds().lose(id, self.clock.now());
+    pub(crate) fn mark_lost(&self, id: &ObjectId) {
+        self.pins().mark_lost(id, self.clock.now());
         self.queued.notify_one();
     }
 
@@ -200,27 +204,31 @@ impl Store {
         for shard in shards {
             let (store, call) = (Arc::clone(self), call.clone());
             calls.spawn(async move {
-                store.link.script(&call(&store.scripts, shard)).await.map(|answer| (shard, answer))
+                store
+                    .client
+                    .script(&call(&store.scripts, shard))
+                    .await
+                    .map(|answer| (shard, answer))
             });
         }
         let mut answers = Vec::with_capacity(calls.len());
         while let Some(answer) = calls.join_next().await {
-            answers.push(answer.map_err(|error| Failure::Nonsense(error.to_string()))??);
+            answers.push(answer.map_err(|error| Failure::InvalidResponse(error.to_string()))??);
         }
         Ok(answers)
     }
 
-    pub(crate) fn holds(&self) -> MutexGuard<'_, Holds> {
-        lock(&self.holds)
+    pub(crate) fn pins(&self) -> MutexGuard<'_, PinTable> {
+        lock(&self.pins)
     }
 
-    pub(crate) fn budget(&self) -> MutexGuard<'_, Budget> {
-        lock(&self.budget)
+    pub(crate) fn capacity(&self) -> MutexGuard<'_, Capacity> {
+        lock(&self.capacity)
     }
 
     async fn drop_object(&self, id: &ObjectId, seen: &[u8]) -> Result<(), Failure> {
         let call = self.scripts.drop(Shard::of(id), &id.to_string(), seen);
-        self.link.script::<()>(&call).await
+        self.client.script::<()>(&call).await
     }
 }
 
@@ -234,24 +242,28 @@ pub(crate) struct Claim<'a> {
 
 impl Claim<'_> {
     /// The server holds the object, for `by` more references.
-    pub(crate) fn held(mut self, by: i32, facts: Arc<Facts>) -> Result<Arc<Facts>> {
+    pub(crate) fn acquired(
+        mut self,
+        by: i32,
+        metadata: Arc<ObjectMetadata>,
+    ) -> Result<Arc<ObjectMetadata>> {
         self.is_settled = true;
         let now = self.store.clock.now();
-        let counted = self.store.holds().held(self.id, by, Arc::clone(&facts), now);
-        counted.map(|()| facts)
+        let counted = self.store.pins().acquired(self.id, by, Arc::clone(&metadata), now);
+        counted.map(|()| metadata)
     }
 
     /// The server does not have it.
-    pub(crate) fn missing(mut self) {
+    pub(crate) fn mark_missing(mut self) {
         self.is_settled = true;
-        self.store.holds().missing(self.id);
+        self.store.pins().mark_missing(self.id);
     }
 }
 
 impl Drop for Claim<'_> {
     fn drop(&mut self) {
         if !self.is_settled {
-            self.store.holds().in_doubt(self.id, self.store.clock.now());
+            self.store.pins().mark_unknown(self.id, self.store.clock.now());
         }
         self.store.changed.notify_waiters();
         self.store.queued.notify_one();

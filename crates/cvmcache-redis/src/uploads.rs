@@ -8,18 +8,18 @@ use cvmcache::Transaction;
 use cvmcache::plugin::{NewObject, ObjectId, Result, Status};
 use tokio::task::JoinHandle;
 
-use crate::facts::{Facts, Shape};
+use crate::capacity;
+use crate::client::Failure;
 use crate::keys::Shard;
-use crate::link::Failure;
+use crate::metadata::{ChunkLayout, ObjectMetadata};
 use crate::scripts::CommitCall;
-use crate::space;
 use crate::store::Store;
 
 /// An object that is arriving.
 pub(crate) struct Upload {
     store: Arc<Store>,
     id: ObjectId,
-    facts: Facts,
+    metadata: ObjectMetadata,
     /// The repository for which it is kept, if that matters.
     repository: Option<Bytes>,
     /// Names its keys.
@@ -43,20 +43,20 @@ impl Upload {
         new: NewObject,
         repository: Option<Bytes>,
     ) -> Result<Self> {
-        let facts = Facts {
+        let metadata = ObjectMetadata {
             size: 0,
             object_type: new.object_type,
-            shape: Shape::NEW,
+            layout: ChunkLayout::NEW,
             description: new.description,
         };
         let mut reserved = Reservation { store: Arc::clone(store), bytes: 0 };
-        reserved.grow_to(space::cost(&facts)).await?;
+        reserved.grow_to(capacity::cost(&metadata)).await?;
         // What could never be kept is refused before it is sent, and before anything is evicted.
         store.could_hold(new.expected_size.unwrap_or(0)).await?;
         Ok(Self {
             store: Arc::clone(store),
             id: new.id,
-            facts,
+            metadata,
             repository,
             token: format!("{:032x}", fastrand::u128(..)),
             pending: Vec::new(),
@@ -69,11 +69,11 @@ impl Upload {
     }
 
     async fn append(&mut self, data: Bytes) -> Result<()> {
-        self.facts.size += data.len() as u64;
-        self.reserved.grow_to(space::cost(&self.facts)).await?;
+        self.metadata.size += data.len() as u64;
+        self.reserved.grow_to(capacity::cost(&self.metadata)).await?;
         self.pending_len += data.len();
         self.pending.push(data);
-        let segment = usize::try_from(Shape::NEW.segment_len()).unwrap_or(usize::MAX);
+        let segment = usize::try_from(ChunkLayout::NEW.segment_len()).unwrap_or(usize::MAX);
         // The last segment is kept for the commit, which takes it along.
         while self.pending_len > segment {
             self.send(segment).await?;
@@ -84,7 +84,12 @@ impl Upload {
     /// Sends a segment, after the one before has arrived.
     async fn send(&mut self, len: usize) -> Result<()> {
         let parts = self.take(len);
-        let bytes = self.facts.shape.seal(&self.id, &self.store.seal, self.sent, &parts);
+        let bytes = self.metadata.layout.attach_tags(
+            &self.id,
+            &self.store.authenticator,
+            self.sent,
+            &parts,
+        );
         drop(parts);
         self.arrived().await?;
         let expiry = self.expiry();
@@ -98,12 +103,12 @@ impl Upload {
         let store = Arc::clone(&self.store);
         self.sending = Some(tokio::spawn(async move {
             if let Some(pipeline) = refresh {
-                store.link.pipeline::<()>(&pipeline).await?;
+                store.client.pipeline::<()>(&pipeline).await?;
             }
-            match store.link.command(&command).await {
+            match store.client.command(&command).await {
                 Err(Failure::OutOfMemory) => {
                     store.evict(len as u64).await?;
-                    store.link.command(&command).await
+                    store.client.command(&command).await
                 }
                 result => result,
             }
@@ -155,13 +160,14 @@ impl Upload {
 
     async fn finish(&mut self) -> Result<()> {
         let last = self.take(self.pending_len);
-        let last = self.facts.shape.seal(&self.id, &self.store.seal, self.sent, &last);
+        let last =
+            self.metadata.layout.attach_tags(&self.id, &self.store.authenticator, self.sent, &last);
         self.arrived().await?;
-        let encoded = self.facts.encode(&self.id, &self.store.seal);
+        let encoded = self.metadata.encode(&self.id, &self.store.authenticator);
         let call = CommitCall {
-            facts: &encoded,
-            cost: space::cost(&self.facts),
-            object_type: self.facts.object_type.to_wire(),
+            metadata: &encoded,
+            cost: capacity::cost(&self.metadata),
+            object_type: self.metadata.object_type.to_wire(),
             token: &self.token,
             sent: self.sent,
             last: (!last.is_empty()).then_some(&last[..]),
@@ -171,8 +177,8 @@ impl Upload {
         loop {
             let claim = self.store.claim(&self.id).await;
             let script =
-                self.store.scripts.commit(&self.store.holder, Shard::of(&self.id), &name, &call);
-            let (is_new, facts): (i64, Vec<u8>) = match self.store.link.script(&script).await {
+                self.store.scripts.commit(&self.store.instance, Shard::of(&self.id), &name, &call);
+            let (is_new, metadata): (i64, Vec<u8>) = match self.store.client.script(&script).await {
                 Err(Failure::OutOfMemory) if !is_last_try => {
                     drop(claim);
                     is_last_try = true;
@@ -185,9 +191,11 @@ impl Upload {
                 tracing::warn!(id = %self.id, "an upload has expired on the server");
                 return Err(Status::Timeout);
             }
-            let Some(facts) = Facts::decode(&self.id, &self.store.seal, &facts) else {
+            let Some(metadata) =
+                ObjectMetadata::decode(&self.id, &self.store.authenticator, &metadata)
+            else {
                 // It was there already, and is none of ours.
-                self.store.drop_forged(&self.id, &facts).await?;
+                self.store.drop_forged(&self.id, &metadata).await?;
                 drop(claim);
                 if is_last_try {
                     return Err(Status::IoErr);
@@ -195,7 +203,7 @@ impl Upload {
                 is_last_try = true;
                 continue;
             };
-            claim.held(1, facts.into())?;
+            claim.acquired(1, metadata.into())?;
             if is_new > 0 {
                 self.sent = 0;
                 self.reserved.stored(call.cost);
@@ -239,7 +247,7 @@ impl Drop for Upload {
             if let Some(sending) = sending {
                 let _ = sending.await;
             }
-            let _ = store.link.command::<()>(&command).await;
+            let _ = store.client.command::<()>(&command).await;
         });
     }
 }
@@ -260,20 +268,20 @@ impl Reservation {
     }
 
     fn shrink_to(&mut self, bytes: u64) {
-        self.store.budget().release(self.bytes.saturating_sub(bytes));
+        self.store.capacity().release(self.bytes.saturating_sub(bytes));
         self.bytes = bytes;
     }
 
     /// An object has taken it over.
     fn stored(&mut self, cost: u64) {
         self.shrink_to(cost);
-        self.store.budget().stored(cost);
+        self.store.capacity().stored(cost);
         self.bytes = 0;
     }
 }
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        self.store.budget().release(self.bytes);
+        self.store.capacity().release(self.bytes);
     }
 }

@@ -9,22 +9,22 @@ use std::time::{Duration, Instant};
 
 use cvmcache::plugin::CacheInfo;
 
-use crate::facts::{Facts, Shape};
+use crate::integrity::TAG_LEN;
 use crate::keys::Shard;
-use crate::seal::CHECK;
+use crate::metadata::{ChunkLayout, ObjectMetadata};
 
 /// What the objects of all shards take.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Sum {
+pub(crate) struct Usage {
     pub(crate) used: u64,
     pub(crate) pinned: u64,
 }
 
 /// What may still be stored.
 #[derive(Debug)]
-pub(crate) struct Budget {
+pub(crate) struct Capacity {
     limit: u64,
-    sum: Sum,
+    sum: Usage,
     asked: Option<Instant>,
     /// What this instance has stored since it asked.
     stored: u64,
@@ -48,7 +48,7 @@ pub(crate) enum Admission {
     Never,
 }
 
-impl Budget {
+impl Capacity {
     /// What a clean-up leaves, and what may be pinned without asking clients to detach.
     const CLEAN_UP_TO_PERCENT: u64 = 90;
     pub(crate) const PINNED_PERCENT: u64 = 70;
@@ -61,7 +61,7 @@ impl Budget {
     pub(crate) fn new(limit: u64) -> Self {
         Self {
             limit,
-            sum: Sum::default(),
+            sum: Usage::default(),
             asked: None,
             stored: 0,
             uploading: 0,
@@ -114,7 +114,7 @@ impl Budget {
     }
 
     /// Takes note of the sum. True if clients should be asked to detach.
-    pub(crate) fn update(&mut self, sum: Sum, now: Instant) -> bool {
+    pub(crate) fn update(&mut self, sum: Usage, now: Instant) -> bool {
         self.sum = sum;
         self.stored = 0;
         self.asked = Some(now);
@@ -148,7 +148,7 @@ impl Budget {
         self.used().saturating_add(self.uploading).saturating_sub(target)
     }
 
-    pub(crate) fn info(&self, sum: Sum) -> CacheInfo {
+    pub(crate) fn info(&self, sum: Usage) -> CacheInfo {
         CacheInfo {
             size_bytes: self.limit,
             used_bytes: sum.used,
@@ -163,7 +163,7 @@ impl Budget {
 }
 
 /// An object that could be evicted, as its shard has it. Neither its name nor its time is anything
-/// but what the server said, and goes back to it as it is.
+/// but what the server last_logged, and goes back to it as it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Candidate {
     pub(crate) shard: Shard,
@@ -214,21 +214,21 @@ fn time(text: &[u8]) -> f64 {
 
 /// What an object takes of the server's memory, with its index entries. Measured by the memory that a
 /// million objects take; see docs/redis.md.
-pub(crate) fn cost(facts: &Facts) -> u64 {
-    let segments = facts.shape.segments(facts.size);
-    let full = facts.shape.segment_len();
+pub(crate) fn cost(metadata: &ObjectMetadata) -> u64 {
+    let segments = metadata.layout.segments(metadata.size);
+    let full = metadata.layout.segment_len();
     let data = match segments.checked_sub(1) {
         None => 0,
         Some(before) => {
-            let last = facts.size - before * full;
-            before * segment_cost(facts.shape, full) + segment_cost(facts.shape, last)
+            let last = metadata.size - before * full;
+            before * segment_cost(metadata.layout, full) + segment_cost(metadata.layout, last)
         }
     };
-    OBJECT_COST + allocation(facts.encoded_len() as u64) + data
+    OBJECT_COST + allocation(metadata.encoded_len() as u64) + data
 }
 
-fn segment_cost(shape: Shape, len: u64) -> u64 {
-    SEGMENT_COST + allocation(len + shape.chunks(len) * CHECK as u64)
+fn segment_cost(layout: ChunkLayout, len: u64) -> u64 {
+    SEGMENT_COST + allocation(len + layout.chunks(len) * TAG_LEN as u64)
 }
 
 /// A hash with its key, an entry of a sorted set, and one of the set of what is held.
@@ -264,34 +264,34 @@ mod tests {
     #[test]
     fn an_upload_is_admitted_as_long_as_everything_fits() {
         let now = Instant::now();
-        let mut budget = Budget::new(100 * MB);
-        assert_eq!(budget.admit(1, now), Admission::Ask);
-        budget.update(Sum { used: 90 * MB, pinned: 50 * MB }, now);
-        assert_eq!(budget.admit(10 * MB, now), Admission::Granted);
-        assert_eq!(budget.admit(1, now), Admission::Full { lacking: 1 });
-        assert_eq!(budget.admit(41 * MB, now), Admission::Never);
-        budget.evicted(2 * MB);
-        assert_eq!(budget.admit(2 * MB, now), Admission::Granted);
-        budget.release(12 * MB);
-        assert_eq!(budget.admit(12 * MB, now), Admission::Granted);
-        budget.stored(12 * MB);
-        assert_eq!(budget.admit(0, now), Admission::Ask, "more than 1 % was stored since");
+        let mut capacity = Capacity::new(100 * MB);
+        assert_eq!(capacity.admit(1, now), Admission::Ask);
+        capacity.update(Usage { used: 90 * MB, pinned: 50 * MB }, now);
+        assert_eq!(capacity.admit(10 * MB, now), Admission::Granted);
+        assert_eq!(capacity.admit(1, now), Admission::Full { lacking: 1 });
+        assert_eq!(capacity.admit(41 * MB, now), Admission::Never);
+        capacity.evicted(2 * MB);
+        assert_eq!(capacity.admit(2 * MB, now), Admission::Granted);
+        capacity.release(12 * MB);
+        assert_eq!(capacity.admit(12 * MB, now), Admission::Granted);
+        capacity.stored(12 * MB);
+        assert_eq!(capacity.admit(0, now), Admission::Ask, "more than 1 % was stored since");
     }
 
     #[test]
     fn the_sum_is_asked_for_again_after_a_while() {
         let now = Instant::now();
-        let mut budget = Budget::new(100 * MB);
-        budget.update(Sum::default(), now);
-        assert_eq!(budget.admit(1, now + Duration::from_millis(900)), Admission::Granted);
-        assert_eq!(budget.admit(1, now + Duration::from_millis(1100)), Admission::Ask);
+        let mut capacity = Capacity::new(100 * MB);
+        capacity.update(Usage::default(), now);
+        assert_eq!(capacity.admit(1, now + Duration::from_millis(900)), Admission::Granted);
+        assert_eq!(capacity.admit(1, now + Duration::from_millis(1100)), Admission::Ask);
     }
 
     #[test]
     fn clients_are_asked_to_detach_once_until_less_is_pinned() {
         let now = Instant::now();
-        let mut budget = Budget::new(100);
-        let mut update = |pinned| budget.update(Sum { used: 100, pinned }, now);
+        let mut capacity = Capacity::new(100);
+        let mut update = |pinned| capacity.update(Usage { used: 100, pinned }, now);
         assert_eq!(
             [70, 71, 65, 80, 60, 71].map(&mut update),
             [false, true, false, false, false, true]
@@ -300,14 +300,14 @@ mod tests {
 
     #[test]
     fn a_clean_up_leaves_nine_tenths_and_counts_once() {
-        let mut budget = Budget::new(1000);
-        budget.update(Sum { used: 950, pinned: 0 }, Instant::now());
-        assert_eq!(budget.excess(), 50);
-        assert!(budget.begin_clean_up());
-        assert!(!budget.begin_clean_up());
-        budget.end_clean_up();
-        assert!(budget.begin_clean_up());
-        assert_eq!(budget.info(Sum::default()).shrink_count, Some(2));
+        let mut capacity = Capacity::new(1000);
+        capacity.update(Usage { used: 950, pinned: 0 }, Instant::now());
+        assert_eq!(capacity.excess(), 50);
+        assert!(capacity.begin_clean_up());
+        assert!(!capacity.begin_clean_up());
+        capacity.end_clean_up();
+        assert!(capacity.begin_clean_up());
+        assert_eq!(capacity.info(Usage::default()).shrink_count, Some(2));
     }
 
     fn shard(number: u8) -> Shard {

@@ -6,20 +6,20 @@
 use bytes::Bytes;
 use cvmcache::plugin::{ObjectId, ObjectInfo, ObjectType};
 
-use crate::seal::{CHECK, Seal, is_same};
+use crate::integrity::{Authenticator, TAG_LEN, is_same};
 
-/// The facts of an object.
+/// The metadata of an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Facts {
+pub(crate) struct ObjectMetadata {
     pub(crate) size: u64,
     pub(crate) object_type: ObjectType,
-    pub(crate) shape: Shape,
+    pub(crate) layout: ChunkLayout,
     pub(crate) description: Option<Bytes>,
 }
 
 /// How the data of an object is cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Shape {
+pub(crate) struct ChunkLayout {
     /// Bytes of a chunk, without its check.
     chunk: u32,
     /// Chunks of a segment.
@@ -28,7 +28,7 @@ pub(crate) struct Shape {
 
 /// What of a segment has to be fetched for a read: bytes `from` to `to`, which begin with a chunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Piece {
+pub(crate) struct SegmentRange {
     pub(crate) segment: u64,
     pub(crate) from: u64,
     pub(crate) to: u64,
@@ -36,41 +36,45 @@ pub(crate) struct Piece {
     pub(crate) first: u64,
 }
 
-impl Facts {
+impl ObjectMetadata {
     pub(crate) fn info(&self) -> ObjectInfo {
         ObjectInfo { size: self.size, object_type: self.object_type }
     }
 
     /// How many bytes they are as they are stored.
     pub(crate) fn encoded_len(&self) -> usize {
-        HEADER + self.description.as_deref().map_or(0, <[u8]>::len) + CHECK
+        HEADER + self.description.as_deref().map_or(0, <[u8]>::len) + TAG_LEN
     }
 
-    /// The facts as they are stored: with a check.
-    pub(crate) fn encode(&self, id: &ObjectId, seal: &Seal) -> Vec<u8> {
+    /// The metadata as they are stored: with a check.
+    pub(crate) fn encode(&self, id: &ObjectId, authenticator: &Authenticator) -> Vec<u8> {
         let description = self.description.as_deref();
         let mut bytes = Vec::with_capacity(self.encoded_len());
-        bytes.push(seal.format());
+        bytes.push(authenticator.format());
         // The numbers of the wire are 0 to 2.
         bytes.push(self.object_type.to_wire() as u8);
         bytes.push(description.is_some().into());
         bytes.extend(self.size.to_le_bytes());
-        bytes.extend(self.shape.chunk.to_le_bytes());
-        bytes.extend(self.shape.per_segment.to_le_bytes());
+        bytes.extend(self.layout.chunk.to_le_bytes());
+        bytes.extend(self.layout.per_segment.to_le_bytes());
         bytes.extend(description.unwrap_or_default());
-        let check = seal.facts(id, &bytes);
+        let check = authenticator.metadata(id, &bytes);
         bytes.extend(check);
         bytes
     }
 
-    /// Reads facts; `None` if they are not those that were stored.
-    pub(crate) fn decode(id: &ObjectId, seal: &Seal, bytes: &[u8]) -> Option<Self> {
-        let (body, check) = bytes.split_at_checked(bytes.len().checked_sub(CHECK)?)?;
-        if !is_same(&seal.facts(id, body), check) {
+    /// Reads metadata; `None` if they are not those that were stored.
+    pub(crate) fn decode(
+        id: &ObjectId,
+        authenticator: &Authenticator,
+        bytes: &[u8],
+    ) -> Option<Self> {
+        let (body, check) = bytes.split_at_checked(bytes.len().checked_sub(TAG_LEN)?)?;
+        if !is_same(&authenticator.metadata(id, body), check) {
             return None;
         }
         let (&[format, object_type, described], rest) = body.split_first_chunk()?;
-        (format == seal.format()).then_some(())?;
+        (format == authenticator.format()).then_some(())?;
         let (size, rest) = rest.split_first_chunk()?;
         let (chunk, rest) = rest.split_first_chunk()?;
         let (per_segment, description) = rest.split_first_chunk()?;
@@ -79,18 +83,18 @@ impl Facts {
         Some(Self {
             size,
             object_type: ObjectType::from_wire(object_type.into())?,
-            shape: Shape::new(u32::from_le_bytes(*chunk), u32::from_le_bytes(*per_segment))?,
+            layout: ChunkLayout::new(u32::from_le_bytes(*chunk), u32::from_le_bytes(*per_segment))?,
             description: (described == 1).then(|| Bytes::copy_from_slice(description)),
         })
     }
 }
 
-impl Shape {
+impl ChunkLayout {
     /// How new objects are cut. A segment with its checks fills a size class of the server's
     /// allocator, 512 KiB, to 97 %; a power of two would take the next one.
     pub(crate) const NEW: Self = Self { chunk: 16 * 1024, per_segment: 31 };
 
-    /// A shape of facts, which another version may have stored.
+    /// A layout of metadata, which another version may have stored.
     fn new(chunk: u32, per_segment: u32) -> Option<Self> {
         let is_usable = (1024..=1024 * 1024).contains(&chunk) && (1..=1024).contains(&per_segment);
         is_usable.then_some(Self { chunk, per_segment })
@@ -113,9 +117,14 @@ impl Shape {
 
     /// What has to be fetched of an object of this size for the bytes from `offset` to `end`, which
     /// is neither before `offset` nor behind the object's end.
-    pub(crate) fn pieces(self, size: u64, offset: u64, end: u64) -> impl Iterator<Item = Piece> {
+    pub(crate) fn segment_ranges(
+        self,
+        size: u64,
+        offset: u64,
+        end: u64,
+    ) -> impl Iterator<Item = SegmentRange> {
         let (chunk, chunks) = (u64::from(self.chunk), u64::from(self.per_segment));
-        let stride = chunk + CHECK as u64;
+        let stride = chunk + TAG_LEN as u64;
         let last_segment = if offset < end { end.div_ceil(self.segment_len()) } else { 0 };
         (offset / self.segment_len()..last_segment).map(move |segment| {
             let first = (offset / chunk).max(segment * chunks);
@@ -123,16 +132,27 @@ impl Shape {
             // The last chunk may be short, with its check right behind it.
             let bytes = (last * chunk).min(size) - first * chunk;
             let from = (first - segment * chunks) * stride;
-            Piece { segment, from, to: from + bytes + (last - first) * CHECK as u64, first }
+            SegmentRange {
+                segment,
+                from,
+                to: from + bytes + (last - first) * TAG_LEN as u64,
+                first,
+            }
         })
     }
 
     /// Cuts the data of a segment, which is number `segment` and full unless it is the last, into
     /// chunks and puts their checks in. `parts` are its bytes in order.
-    pub(crate) fn seal(self, id: &ObjectId, seal: &Seal, segment: u64, parts: &[Bytes]) -> Vec<u8> {
+    pub(crate) fn attach_tags(
+        self,
+        id: &ObjectId,
+        authenticator: &Authenticator,
+        segment: u64,
+        parts: &[Bytes],
+    ) -> Vec<u8> {
         let len: usize = parts.iter().map(Bytes::len).sum();
         let chunk = self.chunk as usize;
-        let mut sealed = Vec::with_capacity(len + len.div_ceil(chunk) * CHECK);
+        let mut sealed = Vec::with_capacity(len + len.div_ceil(chunk) * TAG_LEN);
         let mut number = segment * u64::from(self.per_segment);
         let mut begin = 0;
         for mut part in parts.iter().map(|part| &part[..]) {
@@ -141,37 +161,37 @@ impl Shape {
                 sealed.extend_from_slice(&part[..now]);
                 part = &part[now..];
                 if sealed.len() - begin == chunk {
-                    sealed.extend(seal.chunk(id, self.chunk, number, &sealed[begin..]));
+                    sealed.extend(authenticator.chunk(id, self.chunk, number, &sealed[begin..]));
                     number += 1;
                     begin = sealed.len();
                 }
             }
         }
         if begin < sealed.len() {
-            sealed.extend(seal.chunk(id, self.chunk, number, &sealed[begin..]));
+            sealed.extend(authenticator.chunk(id, self.chunk, number, &sealed[begin..]));
         }
         sealed
     }
 
-    /// Checks what was fetched for a piece and takes the checks out; `None` if it is not what was
+    /// Checks what was fetched for a range and takes the checks out; `None` if it is not what was
     /// stored.
-    pub(crate) fn open(
+    pub(crate) fn verify(
         self,
         id: &ObjectId,
-        seal: &Seal,
-        piece: &Piece,
+        authenticator: &Authenticator,
+        range: &SegmentRange,
         fetched: &Bytes,
     ) -> Option<Vec<Bytes>> {
-        if fetched.len() as u64 != piece.to - piece.from {
+        if fetched.len() as u64 != range.to - range.from {
             return None;
         }
-        let stride = self.chunk as usize + CHECK;
+        let stride = self.chunk as usize + TAG_LEN;
         let begins = (0..fetched.len()).step_by(stride);
-        let chunks = begins.zip(piece.first..).map(|(begin, number)| {
-            let end = fetched.len().min(begin + stride) - CHECK;
+        let chunks = begins.zip(range.first..).map(|(begin, number)| {
+            let end = fetched.len().min(begin + stride) - TAG_LEN;
             let bytes = fetched.slice(begin..end);
-            let check = seal.chunk(id, self.chunk, number, &bytes);
-            is_same(&check, &fetched[end..end + CHECK]).then_some(bytes)
+            let check = authenticator.chunk(id, self.chunk, number, &bytes);
+            is_same(&check, &fetched[end..end + TAG_LEN]).then_some(bytes)
         });
         chunks.collect()
     }
@@ -182,10 +202,10 @@ impl Shape {
     }
 }
 
-/// No object is larger, so that sums of offsets never overflow, whoever made the facts.
+/// No object is larger, so that sums of offsets never overflow, whoever made the metadata.
 const MAX_SIZE: u64 = 1 << 50;
 
-/// What facts take before the description.
+/// What metadata take before the description.
 const HEADER: usize = 1 + 1 + 1 + 8 + 4 + 4;
 
 #[cfg(test)]
@@ -196,19 +216,19 @@ mod tests {
     use super::*;
 
     const ID: ObjectId = ObjectId::new(HashAlgorithm::Ripemd160, [9; 20]);
-    const SMALL: Shape = Shape { chunk: 5, per_segment: 3 };
+    const SMALL: ChunkLayout = ChunkLayout { chunk: 5, per_segment: 3 };
 
-    fn facts() -> Facts {
-        Facts {
+    fn metadata() -> ObjectMetadata {
+        ObjectMetadata {
             size: 1 << 40,
             object_type: ObjectType::Catalog,
-            shape: Shape::NEW,
+            layout: ChunkLayout::NEW,
             description: Some("/a/b".into()),
         }
     }
 
     /// An object as the server has it: its segments.
-    fn store(data: &Bytes, seal: &Seal) -> Vec<Bytes> {
+    fn store(data: &Bytes, authenticator: &Authenticator) -> Vec<Bytes> {
         let len = SMALL.segment_len() as usize;
         let segments = data.chunks(len).enumerate();
         segments
@@ -217,7 +237,7 @@ mod tests {
                 // In whatever parts it came.
                 let middle = part.len() / 2;
                 let parts = [part.slice(..middle), part.slice(middle..)];
-                SMALL.seal(&ID, seal, number as u64, &parts).into()
+                SMALL.attach_tags(&ID, authenticator, number as u64, &parts).into()
             })
             .collect()
     }
@@ -228,19 +248,19 @@ mod tests {
             data in proptest::collection::vec(any::<u8>(), 0..100),
             range in any::<(prop::sample::Index, prop::sample::Index)>(),
         ) {
-            let seal = Seal::new(None);
+            let authenticator = Authenticator::new(None);
             let data = Bytes::from(data);
-            let segments = store(&data, &seal);
+            let segments = store(&data, &authenticator);
             prop_assert_eq!(segments.len() as u64, SMALL.segments(data.len() as u64));
             let (a, b) = (range.0.index(data.len() + 1), range.1.index(data.len() + 1));
             let (offset, end) = (a.min(b), a.max(b));
             let mut read = Vec::new();
             let mut begin = None;
-            for piece in SMALL.pieces(data.len() as u64, offset as u64, end as u64) {
-                let stored = &segments[piece.segment as usize];
-                let fetched = stored.slice(piece.from as usize..piece.to as usize);
-                begin.get_or_insert(SMALL.offset(piece.first) as usize);
-                read.extend(SMALL.open(&ID, &seal, &piece, &fetched).unwrap().concat());
+            for range in SMALL.segment_ranges(data.len() as u64, offset as u64, end as u64) {
+                let stored = &segments[range.segment as usize];
+                let fetched = stored.slice(range.from as usize..range.to as usize);
+                begin.get_or_insert(SMALL.offset(range.first) as usize);
+                read.extend(SMALL.verify(&ID, &authenticator, &range, &fetched).unwrap().concat());
             }
             let begin = begin.unwrap_or(offset);
             prop_assert_eq!(&read[offset - begin..end - begin], &data[offset..end]);
@@ -249,67 +269,71 @@ mod tests {
 
         #[test]
         fn no_bytes_make_the_decoder_panic(bytes: Vec<u8>) {
-            prop_assert_eq!(Facts::decode(&ID, &Seal::new(None), &bytes), None);
+            prop_assert_eq!(ObjectMetadata::decode(&ID, &Authenticator::new(None), &bytes), None);
         }
     }
 
     #[test]
     fn data_that_is_not_where_it_was_stored_is_noticed() {
-        let seal = Seal::new(None);
+        let authenticator = Authenticator::new(None);
         let data = Bytes::from_iter(0..40u8);
-        let segments = store(&data, &seal);
-        let piece = SMALL.pieces(40, 15, 30).next().unwrap();
-        assert_eq!(piece, Piece { segment: 1, from: 0, to: 3 * (5 + 16), first: 3 });
-        assert!(SMALL.open(&ID, &seal, &piece, &segments[1]).is_some());
-        assert!(SMALL.open(&ID, &seal, &piece, &segments[0]).is_none());
+        let segments = store(&data, &authenticator);
+        let range = SMALL.segment_ranges(40, 15, 30).next().unwrap();
+        assert_eq!(range, SegmentRange { segment: 1, from: 0, to: 3 * (5 + 16), first: 3 });
+        assert!(SMALL.verify(&ID, &authenticator, &range, &segments[1]).is_some());
+        assert!(SMALL.verify(&ID, &authenticator, &range, &segments[0]).is_none());
         let mut swapped = segments[1].to_vec();
         swapped.rotate_left(21);
-        assert!(SMALL.open(&ID, &seal, &piece, &swapped.into()).is_none());
-        assert!(SMALL.open(&ID, &seal, &piece, &segments[1].slice(..62)).is_none());
-        assert!(SMALL.open(&ID, &seal, &piece, &Bytes::new()).is_none());
+        assert!(SMALL.verify(&ID, &authenticator, &range, &swapped.into()).is_none());
+        assert!(SMALL.verify(&ID, &authenticator, &range, &segments[1].slice(..62)).is_none());
+        assert!(SMALL.verify(&ID, &authenticator, &range, &Bytes::new()).is_none());
         let other = ObjectId::new(HashAlgorithm::Sha1, [9; 20]);
-        assert!(SMALL.open(&other, &seal, &piece, &segments[1]).is_none());
+        assert!(SMALL.verify(&other, &authenticator, &range, &segments[1]).is_none());
         for byte in 0..segments[1].len() {
             let mut flipped = segments[1].to_vec();
             flipped[byte] ^= 4;
-            assert!(SMALL.open(&ID, &seal, &piece, &flipped.into()).is_none(), "{byte}");
+            assert!(SMALL.verify(&ID, &authenticator, &range, &flipped.into()).is_none(), "{byte}");
         }
     }
 
     #[test]
     fn facts_are_read_as_they_were_stored() {
-        let seal = Seal::new(None);
-        let plain = Facts { description: None, ..facts() };
-        let empty = Facts { description: Some(Bytes::new()), ..facts() };
-        for facts in [facts(), plain, empty] {
-            let bytes = facts.encode(&ID, &seal);
-            assert_eq!(Facts::decode(&ID, &seal, &bytes), Some(facts));
+        let authenticator = Authenticator::new(None);
+        let plain = ObjectMetadata { description: None, ..metadata() };
+        let empty = ObjectMetadata { description: Some(Bytes::new()), ..metadata() };
+        for metadata in [metadata(), plain, empty] {
+            let bytes = metadata.encode(&ID, &authenticator);
+            assert_eq!(ObjectMetadata::decode(&ID, &authenticator, &bytes), Some(metadata));
         }
     }
 
     #[test]
     fn forged_facts_are_none() {
-        let seal = Seal::new(Some(&[1; 32]));
-        let bytes = facts().encode(&ID, &seal);
+        let authenticator = Authenticator::new(Some(&[1; 32]));
+        let bytes = metadata().encode(&ID, &authenticator);
         for bit in 0..8 * bytes.len() {
             let mut flipped = bytes.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
-            assert_eq!(Facts::decode(&ID, &seal, &flipped), None, "bit {bit}");
+            assert_eq!(ObjectMetadata::decode(&ID, &authenticator, &flipped), None, "bit {bit}");
         }
         for len in 0..bytes.len() {
-            assert_eq!(Facts::decode(&ID, &seal, &bytes[..len]), None);
+            assert_eq!(ObjectMetadata::decode(&ID, &authenticator, &bytes[..len]), None);
         }
         let other = ObjectId::new(HashAlgorithm::Sha1, [9; 20]);
-        assert_eq!(Facts::decode(&other, &seal, &bytes), None);
-        assert_eq!(Facts::decode(&ID, &Seal::new(None), &bytes), None);
+        assert_eq!(ObjectMetadata::decode(&other, &authenticator, &bytes), None);
+        assert_eq!(ObjectMetadata::decode(&ID, &Authenticator::new(None), &bytes), None);
     }
 
     #[test]
     fn a_shape_that_could_not_be_read_is_none() {
-        let seal = Seal::new(None);
+        let authenticator = Authenticator::new(None);
         for (chunk, per_segment) in [(0, 1), (1024, 0), (u32::MAX, 1), (1024, u32::MAX)] {
-            let facts = Facts { shape: Shape { chunk, per_segment }, ..facts() };
-            assert_eq!(Facts::decode(&ID, &seal, &facts.encode(&ID, &seal)), None);
+            let metadata =
+                ObjectMetadata { layout: ChunkLayout { chunk, per_segment }, ..metadata() };
+            assert_eq!(
+                ObjectMetadata::decode(&ID, &authenticator, &metadata.encode(&ID, &authenticator)),
+                None
+            );
         }
     }
 }

@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// The largest answer to one command, in bytes. The largest one that is asked for is a read, of
 /// 512 KiB at most.
-pub(super) const MAX_ANSWER: u64 = 16 * 1024 * 1024;
+pub(super) const MAX_REPLY: u64 = 16 * 1024 * 1024;
 
 /// The largest number of values in one answer.
 pub(super) const MAX_VALUES: u64 = 64 * 1024;
@@ -20,18 +20,18 @@ const MAX_LINE: usize = 64 * 1024;
 
 /// A stream that ends with an error when the answers on it get too large.
 #[derive(Debug)]
-pub(super) struct Bounded<S> {
+pub(super) struct BoundedStream<S> {
     stream: S,
-    answers: Answers,
+    answers: ReplyScanner,
 }
 
-impl<S> Bounded<S> {
+impl<S> BoundedStream<S> {
     pub(super) fn new(stream: S) -> Self {
-        Self { stream, answers: Answers::new() }
+        Self { stream, answers: ReplyScanner::new() }
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Bounded<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for BoundedStream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -49,7 +49,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Bounded<S> {
 /// What the error of a connection that went too far says.
 pub(super) const TOO_LARGE: &str = "an answer is larger than any that was asked for";
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Bounded<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for BoundedStream<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -73,7 +73,7 @@ struct TooLarge;
 /// Where in the answers the bytes have got to. It follows lengths and nothing else: what makes no
 /// sense is for the parser to refuse.
 #[derive(Debug)]
-struct Answers {
+struct ReplyScanner {
     /// The line that has begun.
     line: Vec<u8>,
     /// What is left of a string of known length, and its end of line.
@@ -85,7 +85,7 @@ struct Answers {
     seen: u64,
 }
 
-impl Answers {
+impl ReplyScanner {
     fn new() -> Self {
         Self { line: Vec::new(), string: 0, values: 1, bytes: 0, seen: 0 }
     }
@@ -131,7 +131,7 @@ impl Answers {
             _ => self.value_ended(),
         }
         self.line.clear();
-        if self.bytes > MAX_ANSWER || self.seen > MAX_VALUES { Err(TooLarge) } else { Ok(()) }
+        if self.bytes > MAX_REPLY || self.seen > MAX_VALUES { Err(TooLarge) } else { Ok(()) }
     }
 
     fn values_announced(&mut self, number: u64) {
@@ -154,8 +154,8 @@ mod tests {
 
     use super::*;
 
-    fn taken(input: &[u8]) -> Result<Answers, TooLarge> {
-        let mut answers = Answers::new();
+    fn taken(input: &[u8]) -> Result<ReplyScanner, TooLarge> {
+        let mut answers = ReplyScanner::new();
         answers.take(input).map(|()| answers)
     }
 
@@ -186,18 +186,18 @@ mod tests {
 
     #[test]
     fn what_is_too_large_is_refused_when_it_is_announced() {
-        let largest = format!("${}\r\n", MAX_ANSWER - 32);
+        let largest = format!("${}\r\n", MAX_REPLY - 32);
         assert!(taken(largest.as_bytes()).is_ok());
         let many_small =
             format!("*1000\r\n{}", "$100000\r\n".to_owned() + &"x".repeat(100_002)).into_bytes();
         assert!(taken(&many_small).is_ok());
         for answer in [
-            format!("${}\r\n", MAX_ANSWER + 1),
+            format!("${}\r\n", MAX_REPLY + 1),
             format!("${}\r\n", i64::MAX),
             format!("*{}\r\n", MAX_VALUES + 1),
             format!("%{}\r\n", MAX_VALUES),
             format!("*{}\r\n*{}\r\n", MAX_VALUES / 2, MAX_VALUES),
-            format!("*2\r\n$9\r\n123456789\r\n${}\r\n", MAX_ANSWER),
+            format!("*2\r\n$9\r\n123456789\r\n${}\r\n", MAX_REPLY),
             "+".repeat(MAX_LINE + 1),
         ] {
             assert_eq!(taken(answer.as_bytes()).err(), Some(TooLarge), "{:.40}", answer);
@@ -207,8 +207,8 @@ mod tests {
     #[test]
     fn many_answers_are_not_one() {
         let answer = format!("${}\r\n{}\r\n", 1 << 20, "x".repeat(1 << 20));
-        let mut answers = Answers::new();
-        for _ in 0..=MAX_ANSWER >> 20 {
+        let mut answers = ReplyScanner::new();
+        for _ in 0..=MAX_REPLY >> 20 {
             answers.take(answer.as_bytes()).unwrap();
         }
     }

@@ -8,8 +8,8 @@ use cvmcache::plugin::ObjectId;
 use tokio::runtime::Handle;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
+use crate::client::Failure;
 use crate::keys::Shard;
-use crate::link::Failure;
 use crate::store::Store;
 
 /// Starts all of it. It ends with the runtime.
@@ -24,7 +24,8 @@ impl Store {
     pub(crate) async fn flush(self: &Arc<Self>) -> Result<(), Failure> {
         let _alone = self.releasing.lock().await;
         loop {
-            let batch = Batch { store: self, objects: self.holds().batch(BATCH), is_done: false };
+            let batch =
+                Batch { store: self, objects: self.pins().take_releases(BATCH), is_done: false };
             if batch.objects.is_empty() {
                 return Ok(());
             }
@@ -35,11 +36,12 @@ impl Store {
     /// Lets go of everything, when the plugin ends.
     pub(crate) async fn leave(self: &Arc<Self>) -> Result<(), Failure> {
         self.flush().await?;
-        let mut shards: Vec<_> = self.holds().by_shard().into_keys().collect();
+        let mut shards: Vec<_> = self.pins().by_shard().into_keys().collect();
         while !shards.is_empty() {
-            let holder = self.holder.clone();
-            let left =
-                self.on_shards::<bool>(shards, move |s, shard| s.leave(&holder, shard)).await?;
+            let instance = self.instance.clone();
+            let left = self
+                .on_shards::<bool>(shards, move |s, shard| s.end_lease(&instance, shard))
+                .await?;
             shards = left.into_iter().filter_map(|(shard, more)| more.then_some(shard)).collect();
         }
         Ok(())
@@ -48,10 +50,11 @@ impl Store {
     /// Prolongs the lease in every shard in which something is held, and sees to it that the server
     /// and the table say the same.
     async fn renew(self: &Arc<Self>) -> Result<(), Failure> {
-        let held = self.holds().by_shard();
-        let holder = self.holder.clone();
+        let held = self.pins().by_shard();
+        let instance = self.instance.clone();
         let shards: Vec<_> = held.keys().copied().collect();
-        let counts = self.on_shards::<i64>(shards, move |s, shard| s.renew(&holder, shard)).await?;
+        let counts =
+            self.on_shards::<i64>(shards, move |s, shard| s.renew(&instance, shard)).await?;
         for (shard, count) in counts {
             let expected = held.get(&shard).map_or(0, Vec::len);
             if usize::try_from(count) != Ok(expected) {
@@ -61,7 +64,7 @@ impl Store {
         Ok(())
     }
 
-    /// Holds again what the server has lost, and releases what it should not know of.
+    /// PinTable again what the server has lost, and releases what it should not know of.
     async fn resume(
         self: &Arc<Self>,
         shard: Shard,
@@ -74,15 +77,15 @@ impl Store {
         for id in held.get(&shard).into_iter().flatten() {
             let claim = self.claim(id).await;
             // What is not there any more is lost by this, and what failed is tried the next time.
-            let _ = self.hold(claim, 0).await;
+            let _ = self.pin(claim, 0).await;
         }
         let mut cursor = 0;
         loop {
-            let call = self.scripts.held(&self.holder, shard, cursor);
-            let (next, ids): (u64, Vec<Vec<u8>>) = self.link.script(&call).await?;
+            let call = self.scripts.list_pins(&self.instance, shard, cursor);
+            let (next, ids): (u64, Vec<Vec<u8>>) = self.client.script(&call).await?;
             for id in ids {
                 if let Some(id) = std::str::from_utf8(&id).ok().and_then(|id| id.parse().ok()) {
-                    self.holds().found(&id, self.clock.now());
+                    self.pins().adopt(&id, self.clock.now());
                 }
             }
             if next == 0 {
@@ -95,7 +98,7 @@ impl Store {
     }
 
     async fn tell_time(&self) -> Result<(), Failure> {
-        let (seconds, micros): (u64, u32) = self.link.command(&redis::cmd("TIME")).await?;
+        let (seconds, micros): (u64, u32) = self.client.command(&redis::cmd("TIME")).await?;
         let micros = Duration::from_micros(micros.into());
         self.clock.set(Duration::from_secs(seconds).saturating_add(micros));
         Ok(())
@@ -116,11 +119,11 @@ impl Batch<'_> {
             by_shard.entry(Shard::of(id)).or_default().push((*id, *closed));
         }
         let shards: Vec<_> = by_shard.keys().copied().collect();
-        let holder = self.store.holder.clone();
+        let instance = self.store.instance.clone();
         let by_shard = Arc::new(by_shard);
         let released = self.store.on_shards::<()>(shards, move |scripts, shard| {
             let objects = by_shard.get(&shard).into_iter().flatten();
-            scripts.release(&holder, shard, objects.map(|(id, closed)| (id.to_string(), *closed)))
+            scripts.release(&instance, shard, objects.map(|(id, closed)| (id.to_string(), *closed)))
         });
         released.await?;
         self.is_done = true;
@@ -130,11 +133,11 @@ impl Batch<'_> {
 
 impl Drop for Batch<'_> {
     fn drop(&mut self) {
-        let mut holds = self.store.holds();
+        let mut pins = self.store.pins();
         for (id, _) in &self.objects {
-            holds.released(id, self.is_done);
+            pins.finish_release(id, self.is_done);
         }
-        drop(holds);
+        drop(pins);
         self.store.changed.notify_waiters();
     }
 }
@@ -145,7 +148,7 @@ const BATCH: usize = 256;
 /// How long a release waits for others, and for somebody to open the object again.
 const RELEASE_AFTER: Duration = Duration::from_millis(5);
 
-/// How long to wait after a failure. The link has a backoff of its own; this one only keeps the log
+/// How long to wait after a failure. The client has a backoff of its own; this one only keeps the log
 /// and the processor quiet.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -161,7 +164,7 @@ async fn release_what_is_queued(store: Arc<Store>) {
 }
 
 async fn renew_leases(store: Arc<Store>) {
-    let third = Duration::from_millis(store.holder.lease / 3).max(Duration::from_millis(1));
+    let third = Duration::from_millis(store.instance.lease / 3).max(Duration::from_millis(1));
     let mut ticks = interval(third);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -178,7 +181,7 @@ async fn renew_leases(store: Arc<Store>) {
         }
         if begin.elapsed() > 2 * third {
             tracing::warn!(
-                "the lease was not renewed in time: what nobody else holds may be evicted"
+                "the lease was not renewed in time: what nobody else pins may be evicted"
             );
         }
     }
@@ -197,6 +200,6 @@ async fn clean_up(store: Arc<Store>) {
                 }
             }
         }
-        store.budget().end_clean_up();
+        store.capacity().end_clean_up();
     }
 }

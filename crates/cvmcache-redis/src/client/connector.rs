@@ -16,32 +16,32 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use super::Failure;
-use super::bounded::Bounded;
+use super::bounded::BoundedStream;
 use crate::config::{Address, Config, ConfigError, Server, Tls, read_password};
 
 /// How to get in, at whichever address.
 #[derive(Clone)]
-pub(super) struct Door {
+pub(super) struct Connector {
     server: Server,
     password_file: Option<PathBuf>,
     tls: Option<Arc<ClientConfig>>,
     /// How long it may take.
-    patience: Duration,
+    connect_timeout: Duration,
 }
 
 /// Why nobody got in: what requests are told, and the log.
-pub(super) struct Closed {
+pub(super) struct ConnectError {
     pub(super) failure: Failure,
     pub(super) reason: String,
 }
 
-impl From<Failure> for Closed {
+impl From<Failure> for ConnectError {
     fn from(failure: Failure) -> Self {
         Self { reason: failure.to_string(), failure }
     }
 }
 
-impl From<io::Error> for Closed {
+impl From<io::Error> for ConnectError {
     fn from(error: io::Error) -> Self {
         Self { failure: Failure::Unreachable, reason: error.to_string() }
     }
@@ -53,7 +53,7 @@ pub(super) type Driver = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// How many requests may wait to be written before those who come have to wait, too.
 const QUEUE: usize = 1024;
 
-impl Door {
+impl Connector {
     pub(super) fn new(config: &Config) -> Result<Self, ConfigError> {
         let tls = match (&config.tls, config.server.uses_tls()) {
             (_, false) => None,
@@ -64,7 +64,7 @@ impl Door {
             server: config.server.clone(),
             password_file: config.password_file.clone(),
             tls,
-            patience: config.timeout,
+            connect_timeout: config.timeout,
         })
     }
 
@@ -72,20 +72,20 @@ impl Door {
     pub(super) async fn open(
         &self,
         address: &Address,
-    ) -> Result<(MultiplexedConnection, Driver), Closed> {
-        let opened = timeout(self.patience, self.open_sometime(address)).await;
-        opened.unwrap_or_else(|_| Err(Failure::Deadline.into()))
+    ) -> Result<(MultiplexedConnection, Driver), ConnectError> {
+        let opened = timeout(self.connect_timeout, self.connect_unbounded(address)).await;
+        opened.unwrap_or_else(|_| Err(Failure::Timeout.into()))
     }
 
-    async fn open_sometime(
+    async fn connect_unbounded(
         &self,
         address: &Address,
-    ) -> Result<(MultiplexedConnection, Driver), Closed> {
+    ) -> Result<(MultiplexedConnection, Driver), ConnectError> {
         // Read again each time, because a password may be changed.
         let from_file = match &self.password_file {
-            Some(path) => {
-                Some(read_password(path).map_err(|error| Failure::Denied(error.to_string()))?)
-            }
+            Some(path) => Some(
+                read_password(path).map_err(|error| Failure::AccessDenied(error.to_string()))?,
+            ),
             None => None,
         };
         let login = self.server.login(from_file.as_deref().or(self.server.password()));
@@ -96,7 +96,7 @@ impl Door {
             .set_connection_timeout(None)
             .set_pipeline_buffer_size(QUEUE);
         let (mut connection, driver) =
-            MultiplexedConnection::new_with_config(&login, Bounded::new(stream), config)
+            MultiplexedConnection::new_with_config(&login, BoundedStream::new(stream), config)
                 .await
                 .map_err(|error| Failure::of_login(&error))?;
         let mut driver: Driver = Box::pin(driver);
@@ -128,8 +128,8 @@ impl Door {
 pub(super) async fn ping(connection: &mut MultiplexedConnection) -> Result<(), Failure> {
     let answer = redis::cmd("PING").query_async::<String>(connection).await;
     match answer.map_err(Failure::from) {
-        Ok(answer) if answer != "PONG" => Err(Failure::Nonsense(format!("PING: {answer}"))),
-        Err(Failure::Denied(code)) if code.starts_with("NOPERM") => Ok(()),
+        Ok(answer) if answer != "PONG" => Err(Failure::InvalidResponse(format!("PING: {answer}"))),
+        Err(Failure::AccessDenied(code)) if code.starts_with("NOPERM") => Ok(()),
         other => other.map(|_| ()),
     }
 }
@@ -157,11 +157,11 @@ mod tests {
             let _ = io::copy(&mut &stream, &mut &stream);
         });
         let config = Config::new(&url).unwrap();
-        let door = Door::new(&config).unwrap();
+        let connector = Connector::new(&config).unwrap();
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
-        let opened = runtime.block_on(door.open(&config.server.addresses()[0]));
+        let opened = runtime.block_on(connector.open(&config.server.addresses()[0]));
         let failure = opened.err().map(|closed| closed.failure);
-        assert!(matches!(failure, Some(Failure::Nonsense(_))), "{failure:?}");
+        assert!(matches!(failure, Some(Failure::InvalidResponse(_))), "{failure:?}");
         drop(runtime);
         echo.join().unwrap();
     }

@@ -15,7 +15,7 @@ pub(crate) enum Failure {
     #[error("it cannot be reached")]
     Unreachable,
     #[error("it does not answer in time")]
-    Deadline,
+    Timeout,
     #[error("it is out of memory")]
     OutOfMemory,
     #[error("it takes no changes ({0})")]
@@ -23,11 +23,11 @@ pub(crate) enum Failure {
     #[error("it is not ready ({0})")]
     Unready(String),
     #[error("it refuses the plugin ({0}); correct user, password or the user's permissions")]
-    Denied(String),
+    AccessDenied(String),
     #[error("it refuses what it is asked: {0}")]
     Refused(String),
     #[error("what it answers makes no sense: {0}")]
-    Nonsense(String),
+    InvalidResponse(String),
 }
 
 impl Failure {
@@ -35,11 +35,11 @@ impl Failure {
     pub(super) fn of_login(error: &RedisError) -> Self {
         match error.kind() {
             // The server's text may repeat what was sent.
-            ErrorKind::AuthenticationFailed => Self::Denied("AUTH".to_owned()),
+            ErrorKind::AuthenticationFailed => Self::AccessDenied("AUTH".to_owned()),
             ErrorKind::Io | ErrorKind::Parse | ErrorKind::UnexpectedReturnType => {
                 Self::from(error.clone())
             }
-            _ => Self::Denied("SELECT".to_owned()),
+            _ => Self::AccessDenied("SELECT".to_owned()),
         }
     }
 }
@@ -49,20 +49,22 @@ impl From<RedisError> for Failure {
         let text = || error.to_string();
         match error.kind() {
             ErrorKind::Io => match io_kind(&error) {
-                Some(io::ErrorKind::InvalidData) => Self::Nonsense(text()),
-                Some(io::ErrorKind::TimedOut) => Self::Deadline,
+                Some(io::ErrorKind::InvalidData) => Self::InvalidResponse(text()),
+                Some(io::ErrorKind::TimedOut) => Self::Timeout,
                 _ => Self::Unreachable,
             },
             ErrorKind::Parse | ErrorKind::UnexpectedReturnType => {
-                Self::Nonsense(error.category().to_owned())
+                Self::InvalidResponse(error.category().to_owned())
             }
             _ => match error.code().unwrap_or_default() {
                 "OOM" => Self::OutOfMemory,
                 code @ ("READONLY" | "MISCONF" | "NOREPLICAS") => Self::ReadOnly(code.to_owned()),
                 code @ ("LOADING" | "BUSY" | "CLUSTERDOWN" | "MASTERDOWN" | "TRYAGAIN"
                 | "MOVED" | "ASK") => Self::Unready(code.to_owned()),
-                code @ ("NOAUTH" | "WRONGPASS") => Self::Denied(code.to_owned()),
-                "NOPERM" => Self::Denied(format!("NOPERM {}", error.detail().unwrap_or_default())),
+                code @ ("NOAUTH" | "WRONGPASS") => Self::AccessDenied(code.to_owned()),
+                "NOPERM" => {
+                    Self::AccessDenied(format!("NOPERM {}", error.detail().unwrap_or_default()))
+                }
                 _ => Self::Refused(text()),
             },
         }
@@ -78,7 +80,7 @@ fn io_kind(error: &RedisError) -> Option<io::ErrorKind> {
 impl From<Failure> for Status {
     fn from(failure: Failure) -> Self {
         match failure {
-            Failure::Deadline => Status::Timeout,
+            Failure::Timeout => Status::Timeout,
             Failure::OutOfMemory => Status::NoSpace,
             _ => Status::IoErr,
         }
@@ -134,10 +136,14 @@ mod tests {
                 Failure::Unready(code("TRYAGAIN")),
                 Status::IoErr,
             ),
-            ("NOAUTH Authentication required.", Failure::Denied(code("NOAUTH")), Status::IoErr),
+            (
+                "NOAUTH Authentication required.",
+                Failure::AccessDenied(code("NOAUTH")),
+                Status::IoErr,
+            ),
             (
                 "WRONGPASS invalid username-password pair or user is disabled.",
-                Failure::Denied(code("WRONGPASS")),
+                Failure::AccessDenied(code("WRONGPASS")),
                 Status::IoErr,
             ),
         ] {
@@ -145,7 +151,7 @@ mod tests {
             assert_eq!(Status::from(failure), status, "{error}");
         }
         let no_permission = "NOPERM no permission to run 'keys'";
-        assert_eq!(server_says(no_permission), Failure::Denied(code(no_permission)));
+        assert_eq!(server_says(no_permission), Failure::AccessDenied(code(no_permission)));
         assert!(matches!(server_says("WRONGTYPE Operation against"), Failure::Refused(_)));
         let oops = server_says("ERR user_script:1: oops");
         assert!(matches!(oops, Failure::Refused(what) if what.contains("oops")));
@@ -164,7 +170,7 @@ mod tests {
     fn a_value_of_another_type_makes_no_sense() {
         let value = parse_redis_value(b"$3\r\nabc\r\n").unwrap();
         let error = redis::from_redis_value::<Vec<u64>>(value).unwrap_err();
-        assert!(matches!(RedisError::from(error).into(), Failure::Nonsense(_)));
+        assert!(matches!(RedisError::from(error).into(), Failure::InvalidResponse(_)));
     }
 
     #[test]
@@ -172,13 +178,13 @@ mod tests {
         let failure = |kind| Failure::from(RedisError::from(io::Error::from(kind)));
         assert_eq!(failure(io::ErrorKind::ConnectionReset), Failure::Unreachable);
         assert_eq!(failure(io::ErrorKind::NotFound), Failure::Unreachable);
-        assert_eq!(failure(io::ErrorKind::TimedOut), Failure::Deadline);
-        assert!(matches!(failure(io::ErrorKind::InvalidData), Failure::Nonsense(_)));
+        assert_eq!(failure(io::ErrorKind::TimedOut), Failure::Timeout);
+        assert!(matches!(failure(io::ErrorKind::InvalidData), Failure::InvalidResponse(_)));
     }
 
     #[test]
     fn the_error_of_a_login_does_not_repeat_what_was_sent() {
         let error = (ErrorKind::AuthenticationFailed, "refused", "args: 'secret'".to_owned());
-        assert_eq!(Failure::of_login(&error.into()), Failure::Denied(code("AUTH")));
+        assert_eq!(Failure::of_login(&error.into()), Failure::AccessDenied(code("AUTH")));
     }
 }

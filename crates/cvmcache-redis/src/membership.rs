@@ -9,7 +9,7 @@ use bytes::Bytes;
 use cvmcache::Session;
 use cvmcache::plugin::{ObjectId, Result, Status};
 
-use crate::link::Failure;
+use crate::client::Failure;
 use crate::store::Store;
 
 impl Store {
@@ -43,20 +43,20 @@ impl Store {
     pub(crate) async fn add_member(&self, repository: &[u8], id: &ObjectId) -> Result<(), Failure> {
         let mut command = redis::cmd("SADD");
         command.arg(self.keys.repository(repository)).arg(id.to_string());
-        self.link.command(&command).await
+        self.client.command(&command).await
     }
 
     /// Lets a repository see nothing any more.
     pub(crate) async fn revoke(&self, repository: &[u8]) -> Result<(), Failure> {
         let mut command = redis::cmd("UNLINK");
         command.arg(self.keys.repository(repository));
-        self.link.command(&command).await
+        self.client.command(&command).await
     }
 
     async fn is_member(&self, repository: &[u8], id: &ObjectId) -> Result<bool, Failure> {
         let mut command = redis::cmd("SISMEMBER");
         command.arg(self.keys.repository(repository)).arg(id.to_string());
-        self.link.command(&command).await
+        self.client.command(&command).await
     }
 
     /// The object has gone; the set need not grow for it. Nobody waits for this, and if it fails,
@@ -64,9 +64,9 @@ impl Store {
     fn forget_member(&self, repository: &[u8], id: &ObjectId) {
         let mut command = redis::cmd("SREM");
         command.arg(self.keys.repository(repository)).arg(id.to_string());
-        let link = self.link.clone();
+        let client = self.client.clone();
         self.runtime.spawn(async move {
-            let _ = link.command::<()>(&command).await;
+            let _ = client.command::<()>(&command).await;
         });
     }
 }

@@ -6,7 +6,7 @@
 
 mod bounded;
 mod cluster;
-mod door;
+mod connector;
 mod failure;
 mod node;
 mod slots;
@@ -30,7 +30,7 @@ use crate::config::{Config, ConfigError};
 pub(crate) use failure::Failure;
 
 use cluster::Cluster;
-use door::Door;
+use connector::Connector;
 use node::Node;
 
 /// How often a script is given to a server that forgets it all the time.
@@ -39,11 +39,11 @@ const FORGOTTEN: ErrorKind = ErrorKind::Server(ServerErrorKind::NoScript);
 
 /// The way to the server. Cheap to clone.
 #[derive(Clone)]
-pub(crate) struct Link {
+pub(crate) struct RedisClient {
     servers: Servers,
     runtime: Handle,
     deadline: Duration,
-    complaints: Arc<Complaints>,
+    error_log: Arc<ErrorLogThrottle>,
 }
 
 #[derive(Clone)]
@@ -52,30 +52,30 @@ enum Servers {
     Cluster(Cluster),
 }
 
-impl Link {
+impl RedisClient {
     /// Begins to connect. A server that is down is no error: it may come later than its plugins.
     /// One that refuses the plugin is.
     pub(crate) fn new(config: &Config, runtime: Handle) -> Result<Self, ConfigError> {
-        let door = Door::new(config)?;
+        let connector = Connector::new(config)?;
         let deadline = config.timeout;
         let servers = match config.server.addresses() {
             [address] if !config.server.is_cluster() => {
-                Servers::One(Node::new(door, address.clone(), deadline, &runtime))
+                Servers::One(Node::new(connector, address.clone(), deadline, &runtime))
             }
-            seeds => Servers::Cluster(Cluster::new(door, seeds, deadline, &runtime)),
+            seeds => Servers::Cluster(Cluster::new(connector, seeds, deadline, &runtime)),
         };
-        let link = Self { servers, runtime, deadline, complaints: Arc::default() };
-        let first = link.wait(async {
-            match &link.servers {
+        let client = Self { servers, runtime, deadline, error_log: Arc::default() };
+        let first = client.wait(async {
+            match &client.servers {
                 Servers::One(node) => node.first_attempt().await,
                 Servers::Cluster(cluster) => cluster.first_attempt().await,
             }
         });
         match first {
-            Err(Failure::Denied(code)) => {
-                Err(ConfigError::Denied { server: config.server.to_string(), code })
+            Err(Failure::AccessDenied(code)) => {
+                Err(ConfigError::AccessDenied { server: config.server.to_string(), code })
             }
-            _ => Ok(link),
+            _ => Ok(client),
         }
     }
 
@@ -84,14 +84,13 @@ impl Link {
         &self,
         work: impl Future<Output = Result<T, Failure>>,
     ) -> Result<T, Failure> {
-        self.runtime.block_on(async {
-            timeout(self.deadline, work).await.unwrap_or(Err(Failure::Deadline))
-        })
+        self.runtime
+            .block_on(async { timeout(self.deadline, work).await.unwrap_or(Err(Failure::Timeout)) })
     }
 
     /// Sends a command. It has one key, or several in one slot.
     pub(crate) async fn command<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, Failure> {
-        self.told(async |line| command.query_async(line).await).await
+        self.run(async |line| command.query_async(line).await).await
     }
 
     /// Sends commands together. Their keys may live in several slots, unless it is atomic.
@@ -99,7 +98,7 @@ impl Link {
         &self,
         pipeline: &Pipeline,
     ) -> Result<T, Failure> {
-        self.told(async |line| pipeline.query_async(line).await).await
+        self.run(async |line| pipeline.query_async(line).await).await
     }
 
     /// Runs a script, which the server is given if it does not know it.
@@ -107,7 +106,7 @@ impl Link {
         &self,
         call: &redis::ScriptInvocation<'_>,
     ) -> Result<T, Failure> {
-        self.told(async |line| {
+        self.run(async |line| {
             // Between the two requests of one attempt, another client may make it forget again.
             for _ in 1..SCRIPT_ATTEMPTS {
                 match call.invoke_async(line).await {
@@ -120,32 +119,32 @@ impl Link {
         .await
     }
 
-    async fn told<T>(
+    async fn run<T>(
         &self,
-        ask: impl AsyncFnOnce(&mut Line<'_>) -> Result<T, RedisError>,
+        ask: impl AsyncFnOnce(&mut RequestConnection<'_>) -> Result<T, RedisError>,
     ) -> Result<T, Failure> {
-        let mut line = Line { servers: &self.servers, last: None, failure: None };
+        let mut line = RequestConnection { servers: &self.servers, last: None, failure: None };
         let answer = timeout(self.deadline, ask(&mut line)).await;
         let failure = match answer {
             Ok(Ok(answer)) => return Ok(answer),
             Ok(Err(error)) => line.failure.unwrap_or_else(|| error.into()),
-            Err(_) => Failure::Deadline,
+            Err(_) => Failure::Timeout,
         };
-        self.complaints.note(&failure);
+        self.error_log.note(&failure);
         Err(failure)
     }
 }
 
 /// The servers as the redis crate wants a connection, for one command, pipeline or script.
-struct Line<'a> {
+struct RequestConnection<'a> {
     servers: &'a Servers,
     /// Who answered last: a script that was not known there is loaded there.
     last: Option<Node>,
-    /// What went wrong, if it was not the server that said so.
+    /// What went wrong, if it was not the server that last_logged so.
     failure: Option<Failure>,
 }
 
-impl Line<'_> {
+impl RequestConnection<'_> {
     fn keep<T>(&mut self, answer: Result<T, Failure>) -> Result<T, RedisError> {
         answer.map_err(|failure| {
             self.failure = Some(failure);
@@ -154,7 +153,7 @@ impl Line<'_> {
     }
 }
 
-impl ConnectionLike for Line<'_> {
+impl ConnectionLike for RequestConnection<'_> {
     fn req_packed_command<'a>(&'a mut self, command: &'a Cmd) -> RedisFuture<'a, Value> {
         Box::pin(async move {
             let answer = match self.servers {
@@ -188,18 +187,18 @@ impl ConnectionLike for Line<'_> {
 /// What the log was told of a server that answers, but does not do what it is asked: of each kind
 /// once a minute, not once a request. That it is away, its `Node` says.
 #[derive(Default)]
-struct Complaints(Mutex<HashMap<mem::Discriminant<Failure>, Instant>>);
+struct ErrorLogThrottle(Mutex<HashMap<mem::Discriminant<Failure>, Instant>>);
 
-const A_WHILE: Duration = Duration::from_secs(60);
+const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
-impl Complaints {
+impl ErrorLogThrottle {
     fn note(&self, failure: &Failure) {
-        if matches!(failure, Failure::Unreachable | Failure::Deadline) {
+        if matches!(failure, Failure::Unreachable | Failure::Timeout) {
             return;
         }
         let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let last = told.insert(mem::discriminant(failure), Instant::now());
-        match last.filter(|last| last.elapsed() < A_WHILE) {
+        match last.filter(|last| last.elapsed() < LOG_INTERVAL) {
             Some(last) => {
                 told.insert(mem::discriminant(failure), last);
             }

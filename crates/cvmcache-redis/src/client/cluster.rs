@@ -20,7 +20,7 @@ use tokio::time::sleep;
 use tracing::debug;
 
 use super::Failure;
-use super::door::Door;
+use super::connector::Connector;
 use super::node::Node;
 use super::slots::{Map, parse_slots, redirection, server_error, slot};
 use crate::config::Address;
@@ -30,11 +30,11 @@ use crate::config::Address;
 pub(super) struct Cluster {
     shared: Arc<Shared>,
     map: watch::Receiver<Option<Result<Arc<Map>, Failure>>>,
-    _surveyor: Arc<Surveying>,
+    _task: Arc<AbortOnDrop>,
 }
 
 struct Shared {
-    door: Door,
+    connector: Connector,
     seeds: Vec<Address>,
     deadline: Duration,
     runtime: Handle,
@@ -54,10 +54,15 @@ const PAUSE: Duration = Duration::from_millis(200);
 
 impl Cluster {
     /// Begins to look who has what. Any of these servers can tell.
-    pub(super) fn new(door: Door, seeds: &[Address], deadline: Duration, runtime: &Handle) -> Self {
+    pub(super) fn new(
+        connector: Connector,
+        seeds: &[Address],
+        deadline: Duration,
+        runtime: &Handle,
+    ) -> Self {
         let (publish, map) = watch::channel(None);
         let shared = Arc::new(Shared {
-            door,
+            connector,
             seeds: seeds.to_vec(),
             deadline,
             runtime: runtime.clone(),
@@ -65,8 +70,8 @@ impl Cluster {
             stale: Notify::new(),
             publish,
         });
-        let surveyor = runtime.spawn(survey(Arc::clone(&shared))).abort_handle();
-        Self { shared, map, _surveyor: Arc::new(Surveying(surveyor)) }
+        let task = runtime.spawn(refresh_topology(Arc::clone(&shared))).abort_handle();
+        Self { shared, map, _task: Arc::new(AbortOnDrop(task)) }
     }
 
     /// What came of the first look.
@@ -94,7 +99,7 @@ impl Cluster {
             *last = Some(node.clone());
             let answer =
                 if asking { ask(&node, command).await } else { node.command(command).await };
-            let answer = self.noted(answer)?;
+            let answer = self.observe(answer)?;
             let Some((redirection, address)) = redirection(&answer) else { return Ok(answer) };
             asking = redirection == ServerErrorKind::Ask;
             match address {
@@ -123,7 +128,7 @@ impl Cluster {
                 Some(slot) => self.owner(&map, slot)?,
                 None => self.anybody(&map)?,
             };
-            return self.noted_all(node.commands(pipeline, offset, count).await);
+            return self.observe_all(node.commands(pipeline, offset, count).await);
         }
         let mut parts: HashMap<&Address, (Pipeline, Vec<usize>)> = HashMap::new();
         for (n, command) in pipeline.cmd_iter().enumerate() {
@@ -137,7 +142,7 @@ impl Cluster {
         }
         let answers = parts.iter().map(async |(address, (part, places))| {
             let node = self.shared.node(address);
-            self.noted_all(node.commands(part, 0, places.len()).await)
+            self.observe_all(node.commands(part, 0, places.len()).await)
         });
         let mut values = vec![Value::Nil; count];
         for (part, answers) in parts.values().zip(join_all(answers).await) {
@@ -190,7 +195,7 @@ impl Cluster {
     }
 
     /// Looks anew who has what, if an answer may mean that it has changed.
-    fn noted(&self, answer: Result<Value, Failure>) -> Result<Value, Failure> {
+    fn observe(&self, answer: Result<Value, Failure>) -> Result<Value, Failure> {
         let failure = match &answer {
             Ok(value) => server_error(value).map(Failure::from),
             Err(failure) => Some(failure.clone()),
@@ -199,7 +204,7 @@ impl Cluster {
             failure,
             Some(
                 Failure::Unreachable
-                    | Failure::Deadline
+                    | Failure::Timeout
                     | Failure::Unready(_)
                     | Failure::ReadOnly(_)
             )
@@ -209,7 +214,7 @@ impl Cluster {
         answer
     }
 
-    fn noted_all(&self, answers: Result<Vec<Value>, Failure>) -> Result<Vec<Value>, Failure> {
+    fn observe_all(&self, answers: Result<Vec<Value>, Failure>) -> Result<Vec<Value>, Failure> {
         if answers.as_ref().map_or(true, |values| {
             values.iter().any(|value| matches!(value, Value::ServerError(_)))
         }) {
@@ -225,21 +230,22 @@ impl Shared {
     }
 
     fn node(&self, address: &Address) -> Node {
-        let make = || Node::new(self.door.clone(), address.clone(), self.deadline, &self.runtime);
+        let make =
+            || Node::new(self.connector.clone(), address.clone(), self.deadline, &self.runtime);
         self.nodes().entry(address.clone()).or_insert_with(make).clone()
     }
 
     /// Asks those that are known, and if none of them tells, those that were named.
-    async fn look(&self) -> Result<Map, Failure> {
+    async fn fetch_slots(&self) -> Result<Map, Failure> {
         let known: Vec<_> = self.nodes().keys().cloned().collect();
-        match self.look_at(&known).await {
+        match self.fetch_slots_from(&known).await {
             Ok(map) => Ok(map),
-            Err(_) => self.look_at(&self.seeds).await,
+            Err(_) => self.fetch_slots_from(&self.seeds).await,
         }
     }
 
     /// Asks all at once: who hangs holds nobody up.
-    async fn look_at(&self, addresses: &[Address]) -> Result<Map, Failure> {
+    async fn fetch_slots_from(&self, addresses: &[Address]) -> Result<Map, Failure> {
         let mut answers: FuturesUnordered<_> = addresses
             .iter()
             .map(async |address| {
@@ -253,7 +259,7 @@ impl Shared {
             match answer {
                 Ok(map) => return Ok(map),
                 // A wrong password matters more than who is away.
-                Err(_) if matches!(reason, Failure::Denied(_)) => {}
+                Err(_) if matches!(reason, Failure::AccessDenied(_)) => {}
                 Err(failure) => reason = failure,
             }
         }
@@ -261,18 +267,18 @@ impl Shared {
     }
 }
 
-struct Surveying(AbortHandle);
+struct AbortOnDrop(AbortHandle);
 
-impl Drop for Surveying {
+impl Drop for AbortOnDrop {
     fn drop(&mut self) {
         self.0.abort();
     }
 }
 
 /// Looks who has what whenever somebody has found that it is not as it was, and until it is known.
-async fn survey(shared: Arc<Shared>) {
+async fn refresh_topology(shared: Arc<Shared>) {
     loop {
-        match shared.look().await {
+        match shared.fetch_slots().await {
             Ok(map) => {
                 debug!(slots = map.len(), "the slots of the Cluster are known");
                 shared.nodes().retain(|address, _| map.values().any(|owner| owner == address));
@@ -298,5 +304,5 @@ async fn ask(node: &Node, command: &Cmd) -> Result<Value, Failure> {
     let mut pipeline = Pipeline::new();
     pipeline.cmd("ASKING").add_command(command.clone());
     let answers = node.commands(&pipeline, 0, 2).await?;
-    answers.into_iter().nth(1).ok_or_else(|| Failure::Nonsense("no answer".to_owned()))
+    answers.into_iter().nth(1).ok_or_else(|| Failure::InvalidResponse("no answer".to_owned()))
 }

@@ -18,16 +18,16 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
 use super::Failure;
-use super::door::{Closed, Door, Driver, ping};
+use super::connector::{ConnectError, Connector, Driver, ping};
 use crate::config::Address;
 
 /// The way to one server. Cheap to clone; the connection ends with the last clone.
 #[derive(Clone)]
 pub(super) struct Node {
     state: watch::Receiver<State>,
-    suspicion: Arc<Notify>,
+    health_check: Arc<Notify>,
     deadline: Duration,
-    _keeper: Arc<Keeping>,
+    _task: Arc<AbortOnDrop>,
 }
 
 #[derive(Clone)]
@@ -47,20 +47,25 @@ const MAX_PAUSE: Duration = Duration::from_secs(5);
 
 impl Node {
     /// Begins to connect.
-    pub(super) fn new(door: Door, address: Address, deadline: Duration, runtime: &Handle) -> Self {
+    pub(super) fn new(
+        connector: Connector,
+        address: Address,
+        deadline: Duration,
+        runtime: &Handle,
+    ) -> Self {
         let (sender, state) = watch::channel(State::Connecting);
-        let suspicion = Arc::new(Notify::new());
-        let keeper = Keeper {
-            door,
+        let health_check = Arc::new(Notify::new());
+        let background = ConnectionTask {
+            connector,
             address,
             state: sender,
-            suspicion: Arc::clone(&suspicion),
+            health_check: Arc::clone(&health_check),
             grace: GRACE.min(deadline),
-            said: None,
+            last_logged: None,
             was_up: false,
         };
-        let keeper = Arc::new(Keeping(runtime.spawn(keeper.keep()).abort_handle()));
-        Self { state, suspicion, deadline, _keeper: keeper }
+        let background = Arc::new(AbortOnDrop(runtime.spawn(background.keep()).abort_handle()));
+        Self { state, health_check, deadline, _task: background }
     }
 
     /// What came of the first attempt to connect.
@@ -98,12 +103,12 @@ impl Node {
         let asking = async {
             let mut connection = self.connection().await?;
             // Whoever gives up waiting leaves this behind.
-            let doubt = Doubt(&self.suspicion);
+            let doubt = ProbeOnDrop(&self.health_check);
             let answer = question(&mut connection).await;
             std::mem::forget(doubt);
             answer.map_err(Failure::from)
         };
-        timeout(self.deadline, asking).await.unwrap_or(Err(Failure::Deadline))
+        timeout(self.deadline, asking).await.unwrap_or(Err(Failure::Timeout))
     }
 
     async fn connection(&self) -> Result<MultiplexedConnection, Failure> {
@@ -118,41 +123,41 @@ impl Node {
     }
 }
 
-/// Dropped, it makes the keeper ask the server whether it lives.
-struct Doubt<'a>(&'a Notify);
+/// Dropped, it makes the background ask the server whether it lives.
+struct ProbeOnDrop<'a>(&'a Notify);
 
-impl Drop for Doubt<'_> {
+impl Drop for ProbeOnDrop<'_> {
     fn drop(&mut self) {
         self.0.notify_one();
     }
 }
 
-struct Keeping(AbortHandle);
+struct AbortOnDrop(AbortHandle);
 
-impl Drop for Keeping {
+impl Drop for AbortOnDrop {
     fn drop(&mut self) {
         self.0.abort();
     }
 }
 
 /// Who keeps the connection.
-struct Keeper {
-    door: Door,
+struct ConnectionTask {
+    connector: Connector,
     address: Address,
     state: watch::Sender<State>,
-    suspicion: Arc<Notify>,
+    health_check: Arc<Notify>,
     grace: Duration,
     /// What the log knows of a server that is not there.
-    said: Option<Said>,
+    last_logged: Option<LoggedState>,
     was_up: bool,
 }
 
-impl Keeper {
+impl ConnectionTask {
     async fn keep(mut self) {
         let mut pauses = pauses();
         loop {
             let (connection, driver) = self.reach(&mut pauses).await;
-            self.say_up();
+            self.log_up();
             let since = Instant::now();
             self.state.send_replace(State::Up(connection.clone()));
             tokio::select! {
@@ -174,7 +179,7 @@ impl Keeper {
     async fn reach(&mut self, pauses: &mut Pauses) -> (MultiplexedConnection, Driver) {
         loop {
             let outcome = {
-                let attempt = self.door.open(&self.address);
+                let attempt = self.connector.open(&self.address);
                 tokio::pin!(attempt);
                 match timeout(self.grace, &mut attempt).await {
                     Ok(outcome) => outcome,
@@ -182,7 +187,7 @@ impl Keeper {
                         self.state.send_if_modified(|state| {
                             let waiting = matches!(state, State::Connecting);
                             if waiting {
-                                *state = State::Down(Failure::Deadline);
+                                *state = State::Down(Failure::Timeout);
                             }
                             waiting
                         });
@@ -193,7 +198,7 @@ impl Keeper {
             match outcome {
                 Ok(reached) => return reached,
                 Err(closed) => {
-                    self.say_down(&closed);
+                    self.log_down(&closed);
                     self.state.send_replace(State::Down(closed.failure));
                 }
             }
@@ -208,39 +213,43 @@ impl Keeper {
     /// Returns when the server does not answer any more.
     async fn watch_over(&self, mut connection: MultiplexedConnection) {
         loop {
-            self.suspicion.notified().await;
+            self.health_check.notified().await;
             match timeout(self.grace, ping(&mut connection)).await {
-                Err(_) | Ok(Err(Failure::Unreachable | Failure::Nonsense(_))) => return,
+                Err(_) | Ok(Err(Failure::Unreachable | Failure::InvalidResponse(_))) => return,
                 Ok(_) => {}
             }
         }
     }
 
-    fn say_down(&mut self, closed: &Closed) {
-        let denied = matches!(closed.failure, Failure::Denied(_));
+    fn log_down(&mut self, closed: &ConnectError) {
+        let denied = matches!(closed.failure, Failure::AccessDenied(_));
         // That somebody has to do something is news; that it is still away is none.
-        if self.said.is_none_or(|said| denied && said != Said::Denied) {
+        if self
+            .last_logged
+            .is_none_or(|last_logged| denied && last_logged != LoggedState::AccessDenied)
+        {
             warn!(
                 server = %self.address, reason = %closed.reason,
                 "the Redis server is away; requests fail until it is back"
             );
-            self.said = Some(if denied { Said::Denied } else { Said::Away });
+            self.last_logged =
+                Some(if denied { LoggedState::AccessDenied } else { LoggedState::Away });
         }
     }
 
-    fn say_up(&mut self) {
-        if self.was_up || self.said.is_some() {
+    fn log_up(&mut self) {
+        if self.was_up || self.last_logged.is_some() {
             info!(server = %self.address, "the Redis server is back");
         }
         self.was_up = true;
-        self.said = None;
+        self.last_logged = None;
     }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Said {
+enum LoggedState {
     Away,
-    Denied,
+    AccessDenied,
 }
 
 type Pauses = <ExponentialBuilder as BackoffBuilder>::Backoff;

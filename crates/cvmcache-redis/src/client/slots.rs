@@ -57,9 +57,9 @@ pub(super) fn parse_slots(answer: Value, asked: &Address) -> Result<Map, Failure
         return Err(error.into());
     }
     let Address::Tcp { host: asked, .. } = asked else {
-        return Err(Failure::Nonsense("a Cluster on a unix socket".to_owned()));
+        return Err(Failure::InvalidResponse("a Cluster on a unix socket".to_owned()));
     };
-    let nonsense = || Failure::Nonsense("the slots of the Cluster".to_owned());
+    let nonsense = || Failure::InvalidResponse("the slots of the Cluster".to_owned());
     let ranges: Vec<Vec<Value>> = from_redis_value(answer).map_err(|_| nonsense())?;
     let mut map = Map::new();
     for range in ranges {

@@ -1,9 +1,10 @@
-//! The way to the server: one type for a single server and a Cluster, by TCP, TLS or a unix socket.
+//! The client of the server: one type for a single server and a Cluster, by TCP, TLS or a unix socket.
 //!
-//! Requests of all workers share a connection to each server, so that many are under way at once.
-//! None takes longer than its deadline; while a server is away, requests fail at once. An answer
-//! that comes after its deadline goes to nobody: the redis crate keeps the order of the requests.
+//! Requests of all workers share a connection to each server, on which many are in flight at once.
+//! None takes longer than its deadline; while a server is away, requests fail at once. A reply
+//! that comes after its deadline is dropped: the redis crate matches replies by the order of requests.
 
+mod abort;
 mod bounded;
 mod cluster;
 mod connector;
@@ -14,9 +15,10 @@ mod slots;
 use std::collections::HashMap;
 use std::future::Future;
 use std::mem;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use redis::aio::ConnectionLike;
 use redis::{
     Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, RedisFuture, ServerErrorKind, Value,
@@ -33,11 +35,11 @@ use cluster::Cluster;
 use connector::Connector;
 use node::Node;
 
-/// How often a script is given to a server that forgets it all the time.
+/// How often a script is loaded into a server whose cache of scripts is flushed again and again.
 const SCRIPT_ATTEMPTS: usize = 5;
-const FORGOTTEN: ErrorKind = ErrorKind::Server(ServerErrorKind::NoScript);
+const NO_SCRIPT: ErrorKind = ErrorKind::Server(ServerErrorKind::NoScript);
 
-/// The way to the server. Cheap to clone.
+/// A client of the server. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct RedisClient {
     servers: Servers,
@@ -53,8 +55,8 @@ enum Servers {
 }
 
 impl RedisClient {
-    /// Begins to connect. A server that is down is no error: it may come later than its plugins.
-    /// One that refuses the plugin is.
+    /// Starts to connect. A server that is down is no error, it may start later than its plugins; one
+    /// that denies access is.
     pub(crate) fn new(config: &Config, runtime: Handle) -> Result<Self, ConfigError> {
         let connector = Connector::new(config)?;
         let deadline = config.timeout;
@@ -79,7 +81,7 @@ impl RedisClient {
         }
     }
 
-    /// Waits for the work to be done, but not longer than requests may take.
+    /// Blocks on `work` until the deadline of a request.
     pub(crate) fn wait<T>(
         &self,
         work: impl Future<Output = Result<T, Failure>>,
@@ -88,67 +90,74 @@ impl RedisClient {
             .block_on(async { timeout(self.deadline, work).await.unwrap_or(Err(Failure::Timeout)) })
     }
 
-    /// Sends a command. It has one key, or several in one slot.
-    pub(crate) async fn command<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, Failure> {
-        self.run(async |line| command.query_async(line).await).await
+    /// Runs a task on the runtime that does the I/O.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.runtime.spawn(task);
     }
 
-    /// Sends commands together. Their keys may live in several slots, unless it is atomic.
+    /// Sends a command. It has one key, or several in one slot.
+    pub(crate) async fn command<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, Failure> {
+        self.run(async |connection| command.query_async(connection).await).await
+    }
+
+    /// Sends a pipeline. Its keys may be in several slots, unless it is atomic.
     pub(crate) async fn pipeline<T: FromRedisValue>(
         &self,
         pipeline: &Pipeline,
     ) -> Result<T, Failure> {
-        self.run(async |line| pipeline.query_async(line).await).await
+        self.run(async |connection| pipeline.query_async(connection).await).await
     }
 
-    /// Runs a script, which the server is given if it does not know it.
+    /// Runs a script, and loads it into a server that does not have it.
     pub(crate) async fn script<T: FromRedisValue>(
         &self,
         call: &redis::ScriptInvocation<'_>,
     ) -> Result<T, Failure> {
-        self.run(async |line| {
-            // Between the two requests of one attempt, another client may make it forget again.
+        self.run(async |connection| {
+            // Another client may flush the scripts between the two requests of an attempt.
             for _ in 1..SCRIPT_ATTEMPTS {
-                match call.invoke_async(line).await {
-                    Err(error) if error.kind() == FORGOTTEN => {}
-                    answer => return answer,
+                match call.invoke_async(connection).await {
+                    Err(error) if error.kind() == NO_SCRIPT => {}
+                    reply => return reply,
                 }
             }
-            call.invoke_async(line).await
+            call.invoke_async(connection).await
         })
         .await
     }
 
+    /// Runs one request within the deadline, and logs its failure.
     async fn run<T>(
         &self,
-        ask: impl AsyncFnOnce(&mut RequestConnection<'_>) -> Result<T, RedisError>,
+        request: impl AsyncFnOnce(&mut RequestConnection<'_>) -> Result<T, RedisError>,
     ) -> Result<T, Failure> {
-        let mut line = RequestConnection { servers: &self.servers, last: None, failure: None };
-        let answer = timeout(self.deadline, ask(&mut line)).await;
-        let failure = match answer {
-            Ok(Ok(answer)) => return Ok(answer),
-            Ok(Err(error)) => line.failure.unwrap_or_else(|| error.into()),
+        let mut connection =
+            RequestConnection { servers: &self.servers, last: None, failure: None };
+        let reply = timeout(self.deadline, request(&mut connection)).await;
+        let failure = match reply {
+            Ok(Ok(reply)) => return Ok(reply),
+            Ok(Err(error)) => connection.failure.unwrap_or_else(|| error.into()),
             Err(_) => Failure::Timeout,
         };
-        self.error_log.note(&failure);
+        self.error_log.log(&failure);
         Err(failure)
     }
 }
 
-/// The servers as the redis crate wants a connection, for one command, pipeline or script.
+/// What the redis crate takes for a connection, for one command, pipeline or script.
 struct RequestConnection<'a> {
     servers: &'a Servers,
-    /// Who answered last: a script that was not known there is loaded there.
+    /// The server of the previous command: a script that it did not have is loaded there.
     last: Option<Node>,
-    /// What went wrong, if it was not the server that last_logged so.
+    /// The failure, unless it is an error reply.
     failure: Option<Failure>,
 }
 
 impl RequestConnection<'_> {
-    fn keep<T>(&mut self, answer: Result<T, Failure>) -> Result<T, RedisError> {
-        answer.map_err(|failure| {
+    fn record<T>(&mut self, reply: Result<T, Failure>) -> Result<T, RedisError> {
+        reply.map_err(|failure| {
             self.failure = Some(failure);
-            RedisError::from((ErrorKind::Client, "no answer"))
+            RedisError::from((ErrorKind::Client, "no reply"))
         })
     }
 }
@@ -156,11 +165,11 @@ impl RequestConnection<'_> {
 impl ConnectionLike for RequestConnection<'_> {
     fn req_packed_command<'a>(&'a mut self, command: &'a Cmd) -> RedisFuture<'a, Value> {
         Box::pin(async move {
-            let answer = match self.servers {
+            let reply = match self.servers {
                 Servers::One(node) => node.command(command).await,
                 Servers::Cluster(cluster) => cluster.command(command, &mut self.last).await,
             };
-            self.keep(answer)
+            self.record(reply)
         })
     }
 
@@ -171,11 +180,11 @@ impl ConnectionLike for RequestConnection<'_> {
         count: usize,
     ) -> RedisFuture<'a, Vec<Value>> {
         Box::pin(async move {
-            let answer = match self.servers {
+            let reply = match self.servers {
                 Servers::One(node) => node.commands(pipeline, offset, count).await,
                 Servers::Cluster(cluster) => cluster.commands(pipeline, offset, count).await,
             };
-            self.keep(answer)
+            self.record(reply)
         })
     }
 
@@ -184,25 +193,25 @@ impl ConnectionLike for RequestConnection<'_> {
     }
 }
 
-/// What the log was told of a server that answers, but does not do what it is asked: of each kind
-/// once a minute, not once a request. That it is away, its `Node` says.
+/// Logs failures of commands, each kind once in [`LOG_INTERVAL`] and not once a request. That a
+/// server is away is logged by its `Node`.
 #[derive(Default)]
 struct ErrorLogThrottle(Mutex<HashMap<mem::Discriminant<Failure>, Instant>>);
 
 const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 impl ErrorLogThrottle {
-    fn note(&self, failure: &Failure) {
+    fn log(&self, failure: &Failure) {
         if matches!(failure, Failure::Unreachable | Failure::Timeout) {
             return;
         }
-        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let last = told.insert(mem::discriminant(failure), Instant::now());
+        let mut logged = self.0.lock();
+        let last = logged.insert(mem::discriminant(failure), Instant::now());
         match last.filter(|last| last.elapsed() < LOG_INTERVAL) {
             Some(last) => {
-                told.insert(mem::discriminant(failure), last);
+                logged.insert(mem::discriminant(failure), last);
             }
-            None => warn!(reason = %failure, "the Redis server does not do what it is asked"),
+            None => warn!(reason = %failure, "Redis command failed"),
         }
     }
 }

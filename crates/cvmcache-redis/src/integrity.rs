@@ -1,34 +1,34 @@
-//! Whether what the server returns is what was stored: checks of chunks, metadata and breadcrumbs.
+//! Integrity: the tags of chunks, metadata and breadcrumbs, by which a read notices what was not stored so.
 //!
-//! A check is made over the data and all that says where it belongs. With the secret of a key file,
-//! it is the beginning of a keyed BLAKE3 hash: whoever can write to the server but does not know the
-//! secret cannot make one. Without, checks tell accidents only, and are XXH3, which costs a fraction
-//! of that. What is stored says which of the two it has, see [`Authenticator::format`].
+//! A tag is made over the data and all that says where it belongs. With the secret of a key file,
+//! it is a MAC, a keyed BLAKE3 hash cut to 16 bytes: an attacker who can write to the server but does not
+//! know the secret cannot make one. Without, it is a checksum by XXH3, which costs a fraction of that and
+//! finds accidents only. Metadata says which of the two an object has, see [`Authenticator::format`].
 
 use cvmcache::plugin::ObjectId;
 use twox_hash::xxhash3_128::Hasher as Xxh3;
 
-/// How long a check is, in bytes.
+/// The length of a tag in bytes.
 pub(crate) const TAG_LEN: usize = 16;
 
 pub(crate) type Tag = [u8; TAG_LEN];
 
-/// Makes checks.
+/// Makes tags.
 #[derive(Clone)]
 pub(crate) enum Authenticator {
-    /// Of what anybody may have stored.
-    Open,
-    /// With a key that only those have who may store.
-    Keyed([u8; 32]),
+    /// Without a secret.
+    Checksum,
+    /// With a key that is derived from the secret.
+    Mac([u8; 32]),
 }
 
-/// What stands in front of metadata.
+/// The first byte of metadata.
 pub(crate) type Format = u8;
 
-const OPEN: Format = 0x11;
-const KEYED: Format = 0x12;
+const CHECKSUM: Format = 0x11;
+const MAC: Format = 0x12;
 
-/// What is checked, so that one kind of data never passes for another.
+/// What a tag is of, so that one kind of data never passes for another.
 #[derive(Clone, Copy)]
 enum Kind {
     Chunk = 1,
@@ -37,83 +37,82 @@ enum Kind {
 }
 
 impl Authenticator {
-    /// Checks with a secret, or for accidents.
+    /// MACs with a secret, checksums without.
     pub(crate) fn new(secret: Option<&[u8]>) -> Self {
-        secret.map_or(Self::Open, |secret| {
-            Self::Keyed(blake3::derive_key("cvmcache-redis 1 secret of a key file", secret))
+        secret.map_or(Self::Checksum, |secret| {
+            Self::Mac(blake3::derive_key("cvmcache-redis 1 secret of a key file", secret))
         })
     }
 
-    /// What says which checks are used. Other checks have other numbers, and so must any other way to
-    /// store an object.
+    /// The format of what is stored. Other tags have other numbers, and so must any other way to store
+    /// an object.
     pub(crate) const fn format(&self) -> Format {
         match self {
-            Self::Open => OPEN,
-            Self::Keyed(_) => KEYED,
+            Self::Checksum => CHECKSUM,
+            Self::Mac(_) => MAC,
         }
     }
 
-    /// Why metadata are not taken for what was stored, in words.
+    /// Why stored metadata does not verify, for the log.
     pub(crate) fn mismatch_reason(&self, metadata: &[u8]) -> &'static str {
         match (self, metadata.first()) {
-            (Self::Open, Some(&KEYED)) => {
+            (Self::Checksum, Some(&MAC)) => {
                 "a plugin with a key file has stored it; give all plugins the same key file"
             }
-            (Self::Keyed(_), Some(&OPEN)) => {
+            (Self::Mac(_), Some(&CHECKSUM)) => {
                 "a plugin without a key file has stored it; give all plugins the same key file"
             }
-            (Self::Open, _) => "its metadata are not those that were stored",
-            (Self::Keyed(_), _) => {
-                "its metadata are not those that were stored, or not with the same key file"
+            (Self::Checksum, _) => "its metadata does not match its checksum",
+            (Self::Mac(_), _) => {
+                "its metadata does not match its MAC; was it stored with another key file?"
             }
         }
     }
 
-    /// The check of a chunk of an object: `number` is its place, counted in chunks of `chunk_len`
-    /// bytes. How large the object is, is not known while it is uploaded; its metadata say it, and the
-    /// number of bytes that each chunk has by that is checked here.
+    /// The tag of a chunk of an object: `number` is its place, counted in chunks of `chunk_len` bytes.
+    /// The size of the object is not known while it is uploaded; it is in the metadata, and gives the
+    /// number of bytes of each chunk, which the tag covers.
     pub(crate) fn chunk(&self, id: &ObjectId, chunk_len: u32, number: u64, bytes: &[u8]) -> Tag {
         let mut place = [0; ID_LEN + 4 + 8];
         place[..ID_LEN].copy_from_slice(&id_bytes(id));
         place[ID_LEN..][..4].copy_from_slice(&chunk_len.to_le_bytes());
         place[ID_LEN + 4..].copy_from_slice(&number.to_le_bytes());
-        self.check(Kind::Chunk, &place, bytes)
+        self.tag(Kind::Chunk, &place, bytes)
     }
 
-    /// The check of the metadata of an object.
+    /// The tag of the metadata of an object.
     pub(crate) fn metadata(&self, id: &ObjectId, bytes: &[u8]) -> Tag {
-        self.check(Kind::ObjectMetadata, &id_bytes(id), bytes)
+        self.tag(Kind::ObjectMetadata, &id_bytes(id), bytes)
     }
 
-    /// The check of the breadcrumb of a repository.
+    /// The tag of the breadcrumb of a repository.
     pub(crate) fn breadcrumb(&self, repository: &[u8], bytes: &[u8]) -> Tag {
-        self.check(Kind::Breadcrumb, blake3::hash(repository).as_bytes(), bytes)
+        self.tag(Kind::Breadcrumb, blake3::hash(repository).as_bytes(), bytes)
     }
 
-    /// Each kind has places of one length, so nothing can be taken for something else.
-    fn check(&self, kind: Kind, place: &[u8], bytes: &[u8]) -> Tag {
+    /// Each kind has places of one length, so that no two inputs are the same bytes.
+    fn tag(&self, kind: Kind, place: &[u8], bytes: &[u8]) -> Tag {
         match self {
-            Self::Open => {
+            Self::Checksum => {
                 let place = Xxh3::oneshot_with_seed(kind as u64, place);
                 // Half of it is as good a seed as all of it.
                 Xxh3::oneshot_with_seed(place as u64, bytes).to_le_bytes()
             }
-            Self::Keyed(key) => {
+            Self::Mac(key) => {
                 let mut hasher = blake3::Hasher::new_keyed(key);
                 // The hash is fastest over data that begins with its first byte.
                 hasher.update(bytes).update(place).update(&[kind as u8]);
-                let mut check = [0; TAG_LEN];
-                hasher.finalize_xof().fill(&mut check);
-                check
+                let mut tag = [0; TAG_LEN];
+                hasher.finalize_xof().fill(&mut tag);
+                tag
             }
         }
     }
 }
 
-/// Compares in a time that does not tell how much of it is right.
-pub(crate) fn is_same(check: &Tag, other: &[u8]) -> bool {
-    let differences = check.iter().zip(other).fold(0, |all, (a, b)| all | (a ^ b));
-    other.len() == TAG_LEN && differences == 0
+/// Whether a stored tag is the right one, in constant time.
+pub(crate) fn matches(tag: &Tag, stored: &[u8]) -> bool {
+    constant_time_eq::constant_time_eq(tag, stored)
 }
 
 impl std::fmt::Debug for Authenticator {
@@ -139,11 +138,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_check_depends_on_everything_that_says_where_data_belongs() {
+    fn a_tag_depends_on_the_data_and_its_place() {
         let authenticator = Authenticator::new(Some(&[7; 32]));
         let id = ObjectId::new(HashAlgorithm::Sha1, [1; 20]);
         let other = ObjectId::new(HashAlgorithm::Shake128, [1; 20]);
-        let mut checks = vec![
+        let mut tags = vec![
             authenticator.chunk(&id, 16, 0, b"abc"),
             authenticator.chunk(&id, 16, 1, b"abc"),
             authenticator.chunk(&id, 32, 0, b"abc"),
@@ -157,37 +156,37 @@ mod tests {
             Authenticator::new(Some(&[8; 32])).chunk(&id, 16, 0, b"abc"),
             Authenticator::new(None).chunk(&id, 16, 0, b"abc"),
         ];
-        let count = checks.len();
-        checks.sort_unstable();
-        checks.dedup();
-        assert_eq!(checks.len(), count);
+        let count = tags.len();
+        tags.sort_unstable();
+        tags.dedup();
+        assert_eq!(tags.len(), count);
     }
 
     #[test]
-    fn of_what_others_have_stored_it_is_said_what_differs() {
+    fn the_reason_of_a_mismatch_names_the_key_files() {
         let authenticators = [Authenticator::new(None), Authenticator::new(Some(&[7; 32]))];
-        let [by_open, by_keyed] = [0, 1].map(|n: usize| [authenticators[n].format(), 0]);
+        let [of_checksum, of_mac] = [0, 1].map(|n: usize| [authenticators[n].format(), 0]);
         for (authenticator, metadata, says) in [
-            (&authenticators[0], &by_keyed[..], "a plugin with a key file"),
-            (&authenticators[1], &by_open, "a plugin without a key file"),
-            (&authenticators[0], &by_open, "not those that were stored"),
-            (&authenticators[1], &by_keyed, "or not with the same key file"),
-            (&authenticators[1], b"", "or not with the same key file"),
+            (&authenticators[0], &of_mac[..], "a plugin with a key file"),
+            (&authenticators[1], &of_checksum, "a plugin without a key file"),
+            (&authenticators[0], &of_checksum, "its checksum"),
+            (&authenticators[1], &of_mac, "its MAC"),
+            (&authenticators[1], b"", "its MAC"),
         ] {
             assert!(authenticator.mismatch_reason(metadata).contains(says), "{says}");
         }
     }
 
     #[test]
-    fn only_a_whole_check_is_the_same() {
-        let check: Tag = std::array::from_fn(|i| i as u8);
-        assert!(is_same(&check, &check));
-        assert!(!is_same(&check, &check[..15]));
-        assert!(!is_same(&check, b""));
+    fn only_a_whole_tag_matches() {
+        let tag: Tag = std::array::from_fn(|i| i as u8);
+        assert!(matches(&tag, &tag));
+        assert!(!matches(&tag, &tag[..15]));
+        assert!(!matches(&tag, b""));
         for bit in 0..8 * TAG_LEN {
-            let mut flipped = check;
+            let mut flipped = tag;
             flipped[bit / 8] ^= 1 << (bit % 8);
-            assert!(!is_same(&check, &flipped));
+            assert!(!matches(&tag, &flipped));
         }
     }
 }

@@ -1,14 +1,14 @@
-//! What is known of an object besides its data, and how its data is laid out on the server.
+//! The metadata of an object, and the layout of its data on the server.
 //!
-//! Data is cut into chunks, each followed by its check; a segment, which is one key on the server,
+//! Data is cut into chunks, each followed by its tag; a segment, which is one key on the server,
 //! has a number of chunks. So a read is a range of a key, and what it can return has a bound.
 
 use bytes::Bytes;
 use cvmcache::plugin::{ObjectId, ObjectInfo, ObjectType};
 
-use crate::integrity::{Authenticator, TAG_LEN, is_same};
+use crate::integrity::{Authenticator, TAG_LEN, matches};
 
-/// The metadata of an object.
+/// What is known of an object besides its data.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ObjectMetadata {
     pub(crate) size: u64,
@@ -20,13 +20,13 @@ pub(crate) struct ObjectMetadata {
 /// How the data of an object is cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ChunkLayout {
-    /// Bytes of a chunk, without its check.
+    /// Bytes of a chunk, without its tag.
     chunk: u32,
     /// Chunks of a segment.
     per_segment: u32,
 }
 
-/// What of a segment has to be fetched for a read: bytes `from` to `to`, which begin with a chunk.
+/// The part of a segment that a read fetches: bytes `from` to `to`, which begin with a chunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct SegmentRange {
     pub(crate) segment: u64,
@@ -41,12 +41,12 @@ impl ObjectMetadata {
         ObjectInfo { size: self.size, object_type: self.object_type }
     }
 
-    /// How many bytes they are as they are stored.
+    /// The length of the encoding.
     pub(crate) fn encoded_len(&self) -> usize {
         HEADER + self.description.as_deref().map_or(0, <[u8]>::len) + TAG_LEN
     }
 
-    /// The metadata as they are stored: with a check.
+    /// Encodes it as it is stored, with its tag.
     pub(crate) fn encode(&self, id: &ObjectId, authenticator: &Authenticator) -> Vec<u8> {
         let description = self.description.as_deref();
         let mut bytes = Vec::with_capacity(self.encoded_len());
@@ -58,19 +58,19 @@ impl ObjectMetadata {
         bytes.extend(self.layout.chunk.to_le_bytes());
         bytes.extend(self.layout.per_segment.to_le_bytes());
         bytes.extend(description.unwrap_or_default());
-        let check = authenticator.metadata(id, &bytes);
-        bytes.extend(check);
+        let tag = authenticator.metadata(id, &bytes);
+        bytes.extend(tag);
         bytes
     }
 
-    /// Reads metadata; `None` if they are not those that were stored.
+    /// Decodes what was stored; `None` if it does not verify.
     pub(crate) fn decode(
         id: &ObjectId,
         authenticator: &Authenticator,
         bytes: &[u8],
     ) -> Option<Self> {
-        let (body, check) = bytes.split_at_checked(bytes.len().checked_sub(TAG_LEN)?)?;
-        if !is_same(&authenticator.metadata(id, body), check) {
+        let (body, tag) = bytes.split_at_checked(bytes.len().checked_sub(TAG_LEN)?)?;
+        if !matches(&authenticator.metadata(id, body), tag) {
             return None;
         }
         let (&[format, object_type, described], rest) = body.split_first_chunk()?;
@@ -90,11 +90,11 @@ impl ObjectMetadata {
 }
 
 impl ChunkLayout {
-    /// How new objects are cut. A segment with its checks fills a size class of the server's
+    /// How new objects are cut. A segment with its tags fills a size class of the server's
     /// allocator, 512 KiB, to 97 %; a power of two would take the next one.
     pub(crate) const NEW: Self = Self { chunk: 16 * 1024, per_segment: 31 };
 
-    /// A layout of metadata, which another version may have stored.
+    /// The layout in metadata that another version may have stored.
     fn new(chunk: u32, per_segment: u32) -> Option<Self> {
         let is_usable = (1024..=1024 * 1024).contains(&chunk) && (1..=1024).contains(&per_segment);
         is_usable.then_some(Self { chunk, per_segment })
@@ -115,7 +115,7 @@ impl ChunkLayout {
         len.div_ceil(self.chunk.into())
     }
 
-    /// What has to be fetched of an object of this size for the bytes from `offset` to `end`, which
+    /// The parts of segments to fetch of an object of this size for the bytes from `offset` to `end`, which
     /// is neither before `offset` nor behind the object's end.
     pub(crate) fn segment_ranges(
         self,
@@ -129,7 +129,7 @@ impl ChunkLayout {
         (offset / self.segment_len()..last_segment).map(move |segment| {
             let first = (offset / chunk).max(segment * chunks);
             let last = end.div_ceil(chunk).min((segment + 1) * chunks);
-            // The last chunk may be short, with its check right behind it.
+            // The last chunk may be short, with its tag right behind it.
             let bytes = (last * chunk).min(size) - first * chunk;
             let from = (first - segment * chunks) * stride;
             SegmentRange {
@@ -142,7 +142,7 @@ impl ChunkLayout {
     }
 
     /// Cuts the data of a segment, which is number `segment` and full unless it is the last, into
-    /// chunks and puts their checks in. `parts` are its bytes in order.
+    /// chunks and appends a tag to each. `parts` are its bytes in order.
     pub(crate) fn attach_tags(
         self,
         id: &ObjectId,
@@ -152,29 +152,28 @@ impl ChunkLayout {
     ) -> Vec<u8> {
         let len: usize = parts.iter().map(Bytes::len).sum();
         let chunk = self.chunk as usize;
-        let mut sealed = Vec::with_capacity(len + len.div_ceil(chunk) * TAG_LEN);
+        let mut tagged = Vec::with_capacity(len + len.div_ceil(chunk) * TAG_LEN);
         let mut number = segment * u64::from(self.per_segment);
         let mut begin = 0;
         for mut part in parts.iter().map(|part| &part[..]) {
             while !part.is_empty() {
-                let now = part.len().min(chunk - (sealed.len() - begin));
-                sealed.extend_from_slice(&part[..now]);
+                let now = part.len().min(chunk - (tagged.len() - begin));
+                tagged.extend_from_slice(&part[..now]);
                 part = &part[now..];
-                if sealed.len() - begin == chunk {
-                    sealed.extend(authenticator.chunk(id, self.chunk, number, &sealed[begin..]));
+                if tagged.len() - begin == chunk {
+                    tagged.extend(authenticator.chunk(id, self.chunk, number, &tagged[begin..]));
                     number += 1;
-                    begin = sealed.len();
+                    begin = tagged.len();
                 }
             }
         }
-        if begin < sealed.len() {
-            sealed.extend(authenticator.chunk(id, self.chunk, number, &sealed[begin..]));
+        if begin < tagged.len() {
+            tagged.extend(authenticator.chunk(id, self.chunk, number, &tagged[begin..]));
         }
-        sealed
+        tagged
     }
 
-    /// Checks what was fetched for a range and takes the checks out; `None` if it is not what was
-    /// stored.
+    /// Verifies what was fetched for a range and takes the tags out; `None` if a tag does not match.
     pub(crate) fn verify(
         self,
         id: &ObjectId,
@@ -190,8 +189,8 @@ impl ChunkLayout {
         let chunks = begins.zip(range.first..).map(|(begin, number)| {
             let end = fetched.len().min(begin + stride) - TAG_LEN;
             let bytes = fetched.slice(begin..end);
-            let check = authenticator.chunk(id, self.chunk, number, &bytes);
-            is_same(&check, &fetched[end..end + TAG_LEN]).then_some(bytes)
+            let tag = authenticator.chunk(id, self.chunk, number, &bytes);
+            matches(&tag, &fetched[end..end + TAG_LEN]).then_some(bytes)
         });
         chunks.collect()
     }
@@ -202,10 +201,10 @@ impl ChunkLayout {
     }
 }
 
-/// No object is larger, so that sums of offsets never overflow, whoever made the metadata.
+/// No object is larger, so that sums of offsets never overflow, even of forged metadata.
 const MAX_SIZE: u64 = 1 << 50;
 
-/// What metadata take before the description.
+/// The bytes before the description.
 const HEADER: usize = 1 + 1 + 1 + 8 + 4 + 4;
 
 #[cfg(test)]
@@ -268,13 +267,13 @@ mod tests {
         }
 
         #[test]
-        fn no_bytes_make_the_decoder_panic(bytes: Vec<u8>) {
+        fn arbitrary_bytes_do_not_panic_the_decoder(bytes: Vec<u8>) {
             prop_assert_eq!(ObjectMetadata::decode(&ID, &Authenticator::new(None), &bytes), None);
         }
     }
 
     #[test]
-    fn data_that_is_not_where_it_was_stored_is_noticed() {
+    fn data_in_another_place_does_not_verify() {
         let authenticator = Authenticator::new(None);
         let data = Bytes::from_iter(0..40u8);
         let segments = store(&data, &authenticator);
@@ -297,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn facts_are_read_as_they_were_stored() {
+    fn metadata_is_decoded_as_it_was_encoded() {
         let authenticator = Authenticator::new(None);
         let plain = ObjectMetadata { description: None, ..metadata() };
         let empty = ObjectMetadata { description: Some(Bytes::new()), ..metadata() };
@@ -308,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn forged_facts_are_none() {
+    fn forged_metadata_does_not_verify() {
         let authenticator = Authenticator::new(Some(&[1; 32]));
         let bytes = metadata().encode(&ID, &authenticator);
         for bit in 0..8 * bytes.len() {
@@ -325,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shape_that_could_not_be_read_is_none() {
+    fn an_unusable_layout_is_refused() {
         let authenticator = Authenticator::new(None);
         for (chunk, per_segment) in [(0, 1), (1024, 0), (u32::MAX, 1), (1024, u32::MAX)] {
             let metadata =

@@ -2,14 +2,13 @@
 //! of all keys gives.
 
 mod cache;
-mod support;
 
 use std::collections::HashMap;
 use std::thread;
 
 use cache::{Instance, config, content, id, keys, with};
 use cvmcache::plugin::*;
-use support::{RedisServer, eventually};
+use redis_test_servers::{RedisServer, eventually};
 
 const OBJECTS: u8 = 24;
 

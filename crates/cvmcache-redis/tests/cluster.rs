@@ -2,12 +2,11 @@
 //! have, and never a wrong byte.
 
 mod plugin;
-mod support;
 
 use cvmcache::plugin::Status;
 
 use plugin::{connect, finally, object, read, start, store, with_jobs};
-use support::{RedisCluster, Setup, eventually};
+use redis_test_servers::{RedisCluster, Setup, eventually};
 
 #[test]
 fn a_cluster_may_lose_a_server_and_get_it_back() {

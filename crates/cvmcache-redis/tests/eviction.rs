@@ -2,12 +2,11 @@
 //! they are, and nothing that is open.
 
 mod cache;
-mod support;
 
 use bytes::Bytes;
 use cache::{config, content, id, instance, keys, with};
 use cvmcache::plugin::*;
-use support::{RedisServer, eventually};
+use redis_test_servers::{RedisServer, eventually};
 
 const MB: usize = 1024 * 1024;
 

@@ -2,7 +2,6 @@
 //! connection that they have, and never a wrong byte.
 
 mod plugin;
-mod support;
 
 use cvmcache::client::Client;
 use cvmcache::plugin::{Breadcrumb, ObjectType, Status};
@@ -10,7 +9,7 @@ use cvmcache_testkit::PluginProcess;
 use redis::cmd;
 
 use plugin::{close, command, connect, finally, object, open, read, start, store, with_jobs};
-use support::{RedisServer, Setup, eventually};
+use redis_test_servers::{RedisServer, Setup, eventually};
 
 #[test]
 fn a_server_that_is_killed_and_comes_back_empty_has_lost_its_objects_and_nothing_else() {

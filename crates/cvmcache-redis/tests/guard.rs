@@ -1,11 +1,10 @@
 //! The membership guard: a repository sees what its own clients have stored, and nothing else.
 
 mod cache;
-mod support;
 
 use cache::{Instance, config, content, id, instance, keys, with};
 use cvmcache::plugin::*;
-use support::{RedisServer, eventually};
+use redis_test_servers::{RedisServer, eventually};
 
 fn guarded(server: &RedisServer, name: &'static str) -> Instance {
     let mut config = config(server);

@@ -2,7 +2,6 @@
 //! evicts, as long as it lives.
 
 mod cache;
-mod support;
 
 use std::sync::Barrier;
 use std::thread;
@@ -12,7 +11,7 @@ use cache::{Instance, PART, config, content, id, instance, keys, restless, with}
 use cvmcache::client::{Client, NewUpload};
 use cvmcache::plugin::*;
 use cvmcache_testkit::PluginCommand;
-use support::{RedisServer, eventually};
+use redis_test_servers::{RedisServer, eventually};
 
 #[test]
 fn what_one_instance_stores_all_others_see_at_once() {

@@ -1,12 +1,11 @@
 //! A server whose data somebody else has changed: what a client gets is what was stored, or nothing.
 
 mod cache;
-mod support;
 
 use cache::{Instance, PART, config, content, id, instance, keys, with};
 use cvmcache::plugin::*;
 use cvmcache_redis::{Config, Secret};
-use support::{RedisServer, eventually};
+use redis_test_servers::{RedisServer, eventually};
 
 const LEN: usize = 1_200_000;
 

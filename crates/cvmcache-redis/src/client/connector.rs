@@ -1,4 +1,4 @@
-//! How a connection to one server is opened: the socket, TLS, and the login.
+//! Opens a connection to one server: the socket, TLS, and the login.
 
 use std::io;
 use std::path::PathBuf;
@@ -19,17 +19,16 @@ use super::Failure;
 use super::bounded::BoundedStream;
 use crate::config::{Address, Config, ConfigError, Server, Tls, read_password};
 
-/// How to get in, at whichever address.
+/// Opens connections, to any address.
 #[derive(Clone)]
 pub(super) struct Connector {
     server: Server,
     password_file: Option<PathBuf>,
     tls: Option<Arc<ClientConfig>>,
-    /// How long it may take.
     connect_timeout: Duration,
 }
 
-/// Why nobody got in: what requests are told, and the log.
+/// Why there is no connection: what requests fail with, and the reason for the log.
 pub(super) struct ConnectError {
     pub(super) failure: Failure,
     pub(super) reason: String,
@@ -47,11 +46,11 @@ impl From<io::Error> for ConnectError {
     }
 }
 
-/// What keeps a connection going. It has to be polled, and ends with the connection.
+/// Does the I/O of a connection. It has to be polled, and ends with the connection.
 pub(super) type Driver = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// How many requests may wait to be written before those who come have to wait, too.
-const QUEUE: usize = 1024;
+/// How many requests the redis crate buffers for writing before further ones wait for a place.
+const PIPELINE_BUFFER: usize = 1024;
 
 impl Connector {
     pub(super) fn new(config: &Config) -> Result<Self, ConfigError> {
@@ -81,7 +80,7 @@ impl Connector {
         &self,
         address: &Address,
     ) -> Result<(MultiplexedConnection, Driver), ConnectError> {
-        // Read again each time, because a password may be changed.
+        // Read for each connection, because a password may be changed.
         let from_file = match &self.password_file {
             Some(path) => Some(
                 read_password(path).map_err(|error| Failure::AccessDenied(error.to_string()))?,
@@ -90,11 +89,11 @@ impl Connector {
         };
         let login = self.server.login(from_file.as_deref().or(self.server.password()));
         let stream = self.stream(address).await?;
-        // Who asks has a deadline of its own.
+        // `Node` has the deadlines of requests.
         let config = AsyncConnectionConfig::new()
             .set_response_timeout(None)
             .set_connection_timeout(None)
-            .set_pipeline_buffer_size(QUEUE);
+            .set_pipeline_buffer_size(PIPELINE_BUFFER);
         let (mut connection, driver) =
             MultiplexedConnection::new_with_config(&login, BoundedStream::new(stream), config)
                 .await
@@ -121,14 +120,14 @@ impl Connector {
     }
 }
 
-/// Whether a server serves. One that may not be asked this does.
+/// Checks that a server replies to PING. A user that may not send it is served as well.
 ///
-/// A connection to a port of this machine where nobody listens may become one to itself, on which
-/// comes back what was sent.
+/// The reply is compared, because TCP can connect a port on which no process listens to itself
+/// (simultaneous open), and such a connection echoes.
 pub(super) async fn ping(connection: &mut MultiplexedConnection) -> Result<(), Failure> {
-    let answer = redis::cmd("PING").query_async::<String>(connection).await;
-    match answer.map_err(Failure::from) {
-        Ok(answer) if answer != "PONG" => Err(Failure::InvalidResponse(format!("PING: {answer}"))),
+    let reply = redis::cmd("PING").query_async::<String>(connection).await;
+    match reply.map_err(Failure::from) {
+        Ok(reply) if reply != "PONG" => Err(Failure::InvalidResponse(format!("PING: {reply}"))),
         Err(Failure::AccessDenied(code)) if code.starts_with("NOPERM") => Ok(()),
         other => other.map(|_| ()),
     }
@@ -148,19 +147,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_echoes_is_no_server() {
+    fn a_connection_that_echoes_is_an_invalid_response() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("redis://{}", listener.local_addr().unwrap());
         let echo = thread::spawn(move || {
             let (stream, _) = listener.accept().unwrap();
-            // Whether it ends well is open.
+            // The error, if any, is that of the closed connection.
             let _ = io::copy(&mut &stream, &mut &stream);
         });
         let config = Config::new(&url).unwrap();
         let connector = Connector::new(&config).unwrap();
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
         let opened = runtime.block_on(connector.open(&config.server.addresses()[0]));
-        let failure = opened.err().map(|closed| closed.failure);
+        let failure = opened.err().map(|error| error.failure);
         assert!(matches!(failure, Some(Failure::InvalidResponse(_))), "{failure:?}");
         drop(runtime);
         echo.join().unwrap();

@@ -7,7 +7,7 @@ use tokio::runtime::Runtime;
 
 use super::*;
 use crate::config::Tls;
-use crate::servers::{Certificates, RedisCluster, RedisServer, Setup, eventually};
+use redis_test_servers::{Certificates, RedisCluster, RedisServer, Setup, eventually};
 
 /// So long that only what hangs takes it.
 const LONG: Duration = Duration::from_secs(60);

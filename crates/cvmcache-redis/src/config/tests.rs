@@ -3,7 +3,7 @@ use std::fs;
 use std::os::unix::ffi::OsStringExt;
 
 use super::*;
-use crate::servers::Certificates;
+use redis_test_servers::Certificates;
 
 fn options(lines: &str) -> Options {
     Options::parse(lines.as_bytes()).for_plugin("redis")

@@ -9,7 +9,7 @@ use cvmcache::plugin::*;
 use cvmcache::{CachePlugin, Session};
 use cvmcache_redis::{Config, RedisCache};
 
-use crate::support::RedisServer;
+use redis_test_servers::RedisServer;
 
 /// An instance with a session of a repository.
 pub(crate) struct Instance {

@@ -14,7 +14,7 @@ use cvmcache::client::{Client, ClientError, NewUpload};
 use cvmcache::plugin::{HashAlgorithm, ObjectId, ObjectType, Status};
 use cvmcache_testkit::{PluginCommand, PluginProcess};
 
-use crate::support::eventually;
+use redis_test_servers::eventually;
 
 /// How long a client waits for an answer: several deadlines of the plugins here. One that waits for
 /// longer was forgotten.

@@ -1,22 +1,27 @@
 //! Breadcrumbs: the last known root catalog of each repository.
 
-use cvmcache::plugin::{Breadcrumb, HashAlgorithm, ObjectId, Result, Status};
+use cvmcache::plugin::{Breadcrumb, HashAlgorithm, ObjectId, Status};
 
-use crate::integrity::{Authenticator, TAG_LEN, is_same};
-use crate::store::Store;
+use super::Backend;
+use crate::client::Failure;
+use crate::integrity::{Authenticator, TAG_LEN, matches};
 
-impl Store {
-    pub(crate) async fn store_breadcrumb(&self, repository: &[u8], kept: Breadcrumb) -> Result<()> {
+impl Backend {
+    pub(crate) async fn store_breadcrumb(
+        &self,
+        repository: &[u8],
+        kept: Breadcrumb,
+    ) -> Result<(), Failure> {
         let mut command = redis::cmd("SET");
         command.arg(self.keys.breadcrumb(repository)).arg(encode(
             repository,
             &self.authenticator,
             &kept,
         ));
-        Ok(self.client.command::<()>(&command).await?)
+        self.client.command(&command).await
     }
 
-    pub(crate) async fn load_breadcrumb(&self, repository: &[u8]) -> Result<Breadcrumb> {
+    pub(crate) async fn load_breadcrumb(&self, repository: &[u8]) -> Result<Breadcrumb, Status> {
         let mut command = redis::cmd("GETRANGE");
         command.arg(self.keys.breadcrumb(repository)).arg(0).arg(LEN);
         let bytes: Vec<u8> = self.client.command(&command).await?;
@@ -25,13 +30,13 @@ impl Store {
         }
         decode(repository, &self.authenticator, &bytes).ok_or_else(|| {
             let repository = repository.escape_ascii();
-            tracing::warn!(%repository, "the breadcrumb is not the one that was stored");
+            tracing::warn!(%repository, "the breadcrumb does not verify");
             Status::NoEntry
         })
     }
 }
 
-/// Algorithm, digest, time, whether there is a revision, the revision, and the check.
+/// Algorithm, digest, timestamp, whether there is a revision, the revision, and the tag.
 const LEN: usize = 1 + ObjectId::DIGEST_LEN + 8 + 1 + 8 + TAG_LEN;
 
 fn encode(repository: &[u8], authenticator: &Authenticator, breadcrumb: &Breadcrumb) -> Vec<u8> {
@@ -47,8 +52,8 @@ fn encode(repository: &[u8], authenticator: &Authenticator, breadcrumb: &Breadcr
 }
 
 fn decode(repository: &[u8], authenticator: &Authenticator, bytes: &[u8]) -> Option<Breadcrumb> {
-    let (body, check) = bytes.split_at_checked(LEN - TAG_LEN)?;
-    if !is_same(&authenticator.breadcrumb(repository, body), check) {
+    let (body, tag) = bytes.split_at_checked(LEN - TAG_LEN)?;
+    if !matches(&authenticator.breadcrumb(repository, body), tag) {
         return None;
     }
     let (algorithm, rest) = body.split_first()?;
@@ -68,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_breadcrumb_is_read_as_it_was_stored_and_a_forged_one_not_at_all() {
+    fn a_breadcrumb_is_decoded_only_if_its_tag_verifies() {
         let authenticator = Authenticator::new(Some(&[1; 32]));
         let catalog = ObjectId::new(HashAlgorithm::Shake128, [3; 20]);
         for revision in [None, Some(0), Some(u64::MAX)] {

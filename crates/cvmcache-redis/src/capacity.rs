@@ -147,12 +147,8 @@ impl Capacity {
     }
 
     pub(crate) fn info(&self, usage: Usage) -> CacheInfo {
-        CacheInfo {
-            size_bytes: self.limit,
-            used_bytes: usage.used,
-            pinned_bytes: usage.pinned.min(usage.used),
-            shrink_count: Some(self.clean_ups),
-        }
+        CacheInfo::new(self.limit, usage.used, usage.pinned.min(usage.used))
+            .with_shrink_count(self.clean_ups)
     }
 
     fn used(&self) -> u64 {

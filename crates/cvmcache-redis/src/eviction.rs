@@ -8,11 +8,11 @@
 
 mod order;
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Instant;
 
 use cvmcache::ServerHandle;
-use cvmcache::plugin::{CacheInfo, Result, Status};
+use cvmcache::plugin::{CacheInfo, PluginResult, Status};
 use metrics::{Counter, counter};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -32,7 +32,8 @@ pub(crate) struct Evictor {
     /// A clean-up is due.
     full: Notify,
     evicted: EvictionCounters,
-    server: OnceLock<ServerHandle>,
+    /// By which clients are asked to detach.
+    server: ServerHandle,
 }
 
 /// How many objects of each kind are asked for from each shard, in the first round and in the last ones.
@@ -46,7 +47,12 @@ const FUTILE_ROUNDS: usize = 3;
 const STEP: u64 = 64 * 1024 * 1024;
 
 impl Evictor {
-    pub(crate) fn new(backend: Arc<Backend>, leases: Arc<Leases>, limit: u64) -> Self {
+    pub(crate) fn new(
+        backend: Arc<Backend>,
+        leases: Arc<Leases>,
+        limit: u64,
+        server: ServerHandle,
+    ) -> Self {
         Self {
             backend,
             leases,
@@ -54,18 +60,12 @@ impl Evictor {
             evicting: tokio::sync::Mutex::new(()),
             full: Notify::new(),
             evicted: EvictionCounters::new(),
-            server: OnceLock::new(),
+            server,
         }
     }
 
-    /// The server by which clients are asked to detach.
-    pub(crate) fn set_server(&self, server: ServerHandle) {
-        // The server starts once; were it to start again, the first handle would do as well.
-        let _ = self.server.set(server);
-    }
-
     /// Reserves bytes for an upload, and evicts what must go for it.
-    pub(crate) async fn reserve(&self, bytes: u64) -> Result<()> {
+    pub(crate) async fn reserve(&self, bytes: u64) -> PluginResult<()> {
         let (mut futile, mut is_settled) = (0, false);
         loop {
             let admission = self.capacity.lock().admit(bytes, Instant::now());
@@ -103,7 +103,7 @@ impl Evictor {
     }
 
     /// Refuses what would not fit even if everything that is not pinned were evicted.
-    pub(crate) async fn check_fits(&self, size: u64) -> Result<()> {
+    pub(crate) async fn check_fits(&self, size: u64) -> PluginResult<()> {
         if self.capacity.lock().could_hold(size) {
             return Ok(());
         }
@@ -127,9 +127,7 @@ impl Evictor {
                 "more than {} % of the cache is pinned, asking clients to detach",
                 Capacity::PINNED_PERCENT
             );
-            if let Some(server) = self.server.get() {
-                server.ask_detach();
-            }
+            self.server.ask_detach();
         }
         Ok(usage)
     }

@@ -25,7 +25,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cvmcache::plugin::{ObjectId, Result, Status};
+use cvmcache::plugin::{ObjectId, PluginResult, Status};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
@@ -79,7 +79,7 @@ impl Leases {
     }
 
     /// Opens an object by `by` references.
-    pub(crate) async fn open(&self, id: &ObjectId, by: i32) -> Result<Arc<ObjectMetadata>> {
+    pub(crate) async fn open(&self, id: &ObjectId, by: i32) -> PluginResult<Arc<ObjectMetadata>> {
         loop {
             let changed = self.changed.notified();
             let opening = self.pins().open(id, by)?;
@@ -94,7 +94,7 @@ impl Leases {
     }
 
     /// Closes an object by `by` references.
-    pub(crate) async fn close(&self, id: &ObjectId, by: u32) -> Result<()> {
+    pub(crate) async fn close(&self, id: &ObjectId, by: u32) -> PluginResult<()> {
         let closed = self.pins().close(id, by, self.clock.now());
         match closed {
             Ok(true) => self.queued.notify_one(),
@@ -121,7 +121,7 @@ impl Leases {
     }
 
     /// Pins an object that has been claimed.
-    async fn acquire(&self, claim: Claim<'_>, by: i32) -> Result<Arc<ObjectMetadata>> {
+    async fn acquire(&self, claim: Claim<'_>, by: i32) -> PluginResult<Arc<ObjectMetadata>> {
         match self.backend.pin(claim.id).await? {
             Some(metadata) => claim.acquired(by, metadata),
             None => {
@@ -132,7 +132,7 @@ impl Leases {
     }
 
     /// The metadata of an object: from the table if it is pinned, from the server if not.
-    pub(crate) async fn metadata(&self, id: &ObjectId) -> Result<Arc<ObjectMetadata>> {
+    pub(crate) async fn metadata(&self, id: &ObjectId) -> PluginResult<Arc<ObjectMetadata>> {
         let lookup = self.pins().lookup(id);
         match lookup {
             Lookup::Present(metadata) => Ok(metadata),
@@ -252,7 +252,7 @@ impl Claim<'_> {
         mut self,
         by: i32,
         metadata: Arc<ObjectMetadata>,
-    ) -> Result<Arc<ObjectMetadata>> {
+    ) -> PluginResult<Arc<ObjectMetadata>> {
         self.is_settled = true;
         let now = self.leases.clock.now();
         let counted = self.leases.pins().acquired(self.id, by, Arc::clone(&metadata), now);

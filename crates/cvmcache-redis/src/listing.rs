@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::vec;
 
-use cvmcache::plugin::{ListEntry, ObjectId, ObjectType, Result};
+use cvmcache::plugin::{ListEntry, ObjectId, ObjectType, PluginResult};
 
 use crate::backend::Backend;
 use crate::keys::Shard;
@@ -35,7 +35,7 @@ impl Pages {
     }
 
     /// Fetches the next page; false if there is none.
-    fn fetch(&mut self) -> Result<bool> {
+    fn fetch(&mut self) -> PluginResult<bool> {
         let next = self.current.take().or_else(|| {
             self.listed.clear();
             self.shards.next().map(|shard| (shard, 0))
@@ -46,7 +46,7 @@ impl Pages {
         let mut page = Vec::with_capacity(objects.len());
         for (id, metadata, pinned) in objects {
             if metadata.object_type == self.object_type && self.listed.insert(id) {
-                page.push(ListEntry { id, pinned, description: metadata.description });
+                page.push(ListEntry::new(id, pinned, metadata.description));
             }
         }
         self.page = page.into_iter();
@@ -56,7 +56,7 @@ impl Pages {
 }
 
 impl Iterator for Pages {
-    type Item = Result<ListEntry>;
+    type Item = PluginResult<ListEntry>;
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {

@@ -38,7 +38,7 @@ pub(crate) struct SegmentRange {
 
 impl ObjectMetadata {
     pub(crate) fn info(&self) -> ObjectInfo {
-        ObjectInfo { size: self.size, object_type: self.object_type }
+        ObjectInfo::new(self.size, self.object_type)
     }
 
     /// The length of the encoding.

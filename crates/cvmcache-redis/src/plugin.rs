@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use cvmcache::plugin::{
     Breadcrumb, CacheInfo, Capabilities, Data, Listing, NewObject, ObjectId, ObjectInfo,
-    ObjectType, Result,
+    ObjectType, PluginResult,
 };
-use cvmcache::{CachePlugin, Options, ServerHandle, Session, Transaction};
+use cvmcache::{CachePlugin, PluginContext, ServerHandle, Session, Transaction};
 use tokio::runtime::Runtime;
 
 use crate::client::RedisClient;
@@ -27,13 +27,14 @@ use crate::uploads::Upload;
 /// Dropping it releases what is still open, for which it waits as long.
 ///
 /// ```no_run
-/// use cvmcache::Server;
+/// use cvmcache::{Server, ServerHandle};
 /// use cvmcache_redis::{Config, RedisCache};
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// let cache = RedisCache::new(Config::new("redis://localhost:6379")?)?;
+/// let handle = ServerHandle::new();
+/// let cache = RedisCache::new(Config::new("redis://localhost:6379")?, handle.clone())?;
 /// let locator = "unix=/run/cvmfs/redis.socket".parse()?;
-/// Server::builder(cache).listen(&locator)?.spawn()?.wait()?;
+/// Server::builder(cache).handle(handle).listen(&locator)?.spawn()?.wait()?;
 /// # Ok(())
 /// # }
 /// ```
@@ -48,30 +49,31 @@ pub struct RedisCache {
 }
 
 impl RedisCache {
-    /// A cache as the options of a plugin describe it. docs/redis.md has the keys.
+    /// A cache as the configuration of a plugin describes it. docs/redis.md has the keys.
     ///
     /// # Errors
     ///
     /// Those of [`Config::from_options`] and of [`new`](Self::new).
-    pub fn from_options(options: &Options) -> Result<Self, ConfigError> {
-        Self::new(Config::from_options(options)?)
+    pub fn from_context(context: &PluginContext) -> Result<Self, ConfigError> {
+        Self::new(Config::from_options(context.options())?, context.handle())
     }
 
     /// A cache as the configuration describes it. It waits for the server, for [`Config::timeout`] at
-    /// most. A server that is down is no error: the plugin connects when it is up.
+    /// most. A server that is down is no error: the cache connects when it is up. Through `handle`, it
+    /// asks clients to detach when more than 70 % of it is pinned.
     ///
     /// # Errors
     ///
     /// [`ConfigError::AccessDenied`] if the server denies access, [`ConfigError::Tls`] if TLS
     /// cannot be set up, [`ConfigError::Io`] if the system refuses a thread.
-    pub fn new(config: Config) -> Result<Self, ConfigError> {
+    pub fn new(config: Config, handle: ServerHandle) -> Result<Self, ConfigError> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(IO_THREADS)
             .thread_name("redis")
             .enable_all()
             .build()?;
         let client = RedisClient::new(&config, runtime.handle().clone())?;
-        let store = Arc::new(Store::new(&config, client));
+        let store = Arc::new(Store::new(&config, client, handle));
         // They end with the runtime.
         runtime.spawn(leases::release_pins(Arc::clone(&store.leases)));
         runtime.spawn(leases::renew_leases(Arc::clone(&store.leases)));
@@ -87,7 +89,7 @@ impl RedisCache {
     ///
     /// [`Status::Timeout`](cvmcache::plugin::Status::Timeout) if the server does not answer in time,
     /// another if it refuses or is away. Then the repository may see them or not.
-    pub fn revoke(&self, repository: &[u8]) -> Result<()> {
+    pub fn revoke(&self, repository: &[u8]) -> PluginResult<()> {
         Ok(self.store.backend.wait(self.store.backend.revoke(repository))?)
     }
 }
@@ -107,7 +109,7 @@ impl CachePlugin for RedisCache {
         WORKERS
     }
 
-    fn change_refcount(&self, session: &Session, id: &ObjectId, by: i32) -> Result<()> {
+    fn change_refcount(&self, session: &Session, id: &ObjectId, by: i32) -> PluginResult<()> {
         let (store, leases) = (&self.store, &self.store.leases);
         if by < 0 {
             return store.wait(leases.close(id, by.unsigned_abs()));
@@ -131,7 +133,7 @@ impl CachePlugin for RedisCache {
         Ok(())
     }
 
-    fn object_info(&self, session: &Session, id: &ObjectId) -> Result<ObjectInfo> {
+    fn object_info(&self, session: &Session, id: &ObjectId) -> PluginResult<ObjectInfo> {
         let store = &self.store;
         let repository = store.repository(session);
         let metadata = store.wait(async {
@@ -141,28 +143,28 @@ impl CachePlugin for RedisCache {
         Ok(metadata?.info())
     }
 
-    fn read(&self, session: &Session, id: &ObjectId, offset: u64, len: u32) -> Result<Data> {
+    fn read(&self, session: &Session, id: &ObjectId, offset: u64, len: u32) -> PluginResult<Data> {
         let store = &self.store;
         let repository = store.repository(session);
         let read = store.read(id, offset, len);
         store.wait(async { store.authorize(repository.as_ref(), id, read).await.into_result() })
     }
 
-    fn begin(&self, session: &Session, object: NewObject) -> Result<Box<dyn Transaction>> {
+    fn begin(&self, session: &Session, object: NewObject) -> PluginResult<Box<dyn Transaction>> {
         let repository = self.store.repository(session);
         let upload = self.store.wait(Upload::begin(&self.store, object, repository))?;
         Ok(Box::new(upload))
     }
 
-    fn info(&self, _session: &Session) -> Result<CacheInfo> {
+    fn info(&self, _session: Option<&Session>) -> PluginResult<CacheInfo> {
         Ok(self.store.backend.wait(self.store.evictor.info())?)
     }
 
-    fn shrink(&self, _session: &Session, target: u64) -> Result<u64> {
+    fn shrink(&self, _session: &Session, target: u64) -> PluginResult<u64> {
         Ok(self.store.evictor.shrink(target)?)
     }
 
-    fn list(&self, _session: &Session, object_type: ObjectType) -> Result<Listing> {
+    fn list(&self, _session: &Session, object_type: ObjectType) -> PluginResult<Listing> {
         self.store.backend.wait(self.store.leases.flush())?;
         Ok(Box::new(Pages::new(Arc::clone(&self.store.backend), object_type)))
     }
@@ -172,17 +174,13 @@ impl CachePlugin for RedisCache {
         _session: &Session,
         repository: &[u8],
         breadcrumb: Breadcrumb,
-    ) -> Result<()> {
+    ) -> PluginResult<()> {
         let backend = &self.store.backend;
         Ok(backend.wait(backend.store_breadcrumb(repository, breadcrumb))?)
     }
 
-    fn load_breadcrumb(&self, _session: &Session, repository: &[u8]) -> Result<Breadcrumb> {
+    fn load_breadcrumb(&self, _session: &Session, repository: &[u8]) -> PluginResult<Breadcrumb> {
         self.store.wait(self.store.backend.load_breadcrumb(repository))
-    }
-
-    fn started(&self, control: ServerHandle) {
-        self.store.evictor.set_server(control);
     }
 }
 

@@ -1,7 +1,7 @@
 //! Reads: one round trip for the bytes that a client reads of an object that is pinned.
 
 use bytes::Bytes;
-use cvmcache::plugin::{Data, ObjectId, Result, Status};
+use cvmcache::plugin::{Data, ObjectId, PluginResult, Status};
 
 use crate::client::Failure;
 use crate::metadata::ObjectMetadata;
@@ -19,7 +19,7 @@ enum ReadError {
 
 impl Store {
     /// Up to `len` bytes of an object from `offset` on.
-    pub(crate) async fn read(&self, id: &ObjectId, offset: u64, len: u32) -> Result<Data> {
+    pub(crate) async fn read(&self, id: &ObjectId, offset: u64, len: u32) -> PluginResult<Data> {
         let metadata = self.leases.metadata(id).await?;
         match self.read_range(id, &metadata, offset, len).await {
             Ok(data) => return Ok(data),

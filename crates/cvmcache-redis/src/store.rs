@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use cvmcache::Session;
-use cvmcache::plugin::{ObjectId, Result, Status};
+use cvmcache::plugin::{ObjectId, PluginResult, Status};
+use cvmcache::{ServerHandle, Session};
 
 use crate::backend::Backend;
 use crate::client::RedisClient;
@@ -24,10 +24,10 @@ pub(crate) struct Store {
 }
 
 impl Store {
-    pub(crate) fn new(config: &Config, client: RedisClient) -> Self {
+    pub(crate) fn new(config: &Config, client: RedisClient, server: ServerHandle) -> Self {
         let backend = Arc::new(Backend::new(config, client));
         let leases = Arc::new(Leases::new(Arc::clone(&backend), config.lease));
-        let evictor = Evictor::new(Arc::clone(&backend), Arc::clone(&leases), config.size);
+        let evictor = Evictor::new(Arc::clone(&backend), Arc::clone(&leases), config.size, server);
         Self {
             backend,
             leases,
@@ -38,7 +38,7 @@ impl Store {
     }
 
     /// Blocks on the work of a callback until the deadline of a request.
-    pub(crate) fn wait<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+    pub(crate) fn wait<T>(&self, work: impl Future<Output = PluginResult<T>>) -> PluginResult<T> {
         self.backend.wait(async { Ok(work.await) })?
     }
 
@@ -52,7 +52,7 @@ impl Store {
         &self,
         repository: Option<&Bytes>,
         id: &ObjectId,
-        work: impl Future<Output = Result<T>>,
+        work: impl Future<Output = PluginResult<T>>,
     ) -> Authorized<T> {
         let Some(repository) = repository else { return Authorized::Allowed(work.await) };
         let (done, member) = tokio::join!(work, self.backend.is_member(repository, id));
@@ -71,13 +71,13 @@ impl Store {
 
 /// The result of work on an object.
 pub(crate) enum Authorized<T> {
-    Allowed(Result<T>),
+    Allowed(PluginResult<T>),
     /// The repository must not see the result, and gets this status instead.
-    Refused(Result<T>, Status),
+    Refused(PluginResult<T>, Status),
 }
 
 impl<T> Authorized<T> {
-    pub(crate) fn into_result(self) -> Result<T> {
+    pub(crate) fn into_result(self) -> PluginResult<T> {
         match self {
             Authorized::Allowed(result) => result,
             Authorized::Refused(_, status) => Err(status),

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use bytes::{Buf, Bytes};
 use cvmcache::Transaction;
-use cvmcache::plugin::{NewObject, ObjectId, Result, Status};
+use cvmcache::plugin::{NewObject, ObjectId, PluginResult, Status};
 use tokio::task::JoinHandle;
 
 use crate::backend::Committed;
@@ -43,7 +43,7 @@ impl Upload {
         store: &Arc<Store>,
         new: NewObject,
         repository: Option<Bytes>,
-    ) -> Result<Self> {
+    ) -> PluginResult<Self> {
         let metadata = ObjectMetadata {
             size: 0,
             object_type: new.object_type,
@@ -69,7 +69,7 @@ impl Upload {
         })
     }
 
-    async fn append(&mut self, data: Bytes) -> Result<()> {
+    async fn append(&mut self, data: Bytes) -> PluginResult<()> {
         self.metadata.size += data.len() as u64;
         self.reserved.grow_to(cost(&self.metadata)).await?;
         self.pending_len += data.len();
@@ -83,7 +83,7 @@ impl Upload {
     }
 
     /// Sends a segment, after the one before has arrived.
-    async fn send(&mut self, len: usize) -> Result<()> {
+    async fn send(&mut self, len: usize) -> PluginResult<()> {
         let bytes = self.take_segment(len);
         self.await_sent().await?;
         let (backend, expiry) = (&self.store.backend, self.store.upload_expiry);
@@ -111,7 +111,7 @@ impl Upload {
     }
 
     /// Waits for the segment that is in flight.
-    async fn await_sent(&mut self) -> Result<()> {
+    async fn await_sent(&mut self) -> PluginResult<()> {
         match self.sending.take() {
             None => Ok(()),
             Some(sending) => Ok(sending.await.map_err(|_| Status::IoErr)??),
@@ -144,7 +144,7 @@ impl Upload {
         taken
     }
 
-    async fn finish(&mut self) -> Result<()> {
+    async fn finish(&mut self) -> PluginResult<()> {
         let last = self.take_segment(self.pending_len);
         self.await_sent().await?;
         let (backend, evictor) = (&self.store.backend, &self.store.evictor);
@@ -191,12 +191,12 @@ impl Upload {
 }
 
 impl Transaction for Upload {
-    fn write(&mut self, data: Bytes) -> Result<()> {
+    fn write(&mut self, data: Bytes) -> PluginResult<()> {
         let store = Arc::clone(&self.store);
         store.wait(self.append(data))
     }
 
-    fn commit(mut self: Box<Self>) -> Result<()> {
+    fn commit(mut self: Box<Self>) -> PluginResult<()> {
         let store = Arc::clone(&self.store);
         store.wait(async {
             self.finish().await?;
@@ -233,7 +233,7 @@ struct Reservation {
 }
 
 impl Reservation {
-    async fn grow_to(&mut self, bytes: u64) -> Result<()> {
+    async fn grow_to(&mut self, bytes: u64) -> PluginResult<()> {
         if let Some(more) = bytes.checked_sub(self.bytes).filter(|&more| more > 0) {
             self.evictor.reserve(more).await?;
             self.bytes = bytes;

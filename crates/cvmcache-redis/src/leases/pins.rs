@@ -21,7 +21,7 @@ use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use cvmcache::plugin::{ObjectId, Result, Status};
+use cvmcache::plugin::{ObjectId, PluginResult, Status};
 
 use crate::keys::Shard;
 use crate::metadata::ObjectMetadata;
@@ -82,7 +82,7 @@ pub(crate) enum Lookup {
 
 impl PinTable {
     /// Opens an object by `by` references.
-    pub(crate) fn open(&mut self, id: &ObjectId, by: i32) -> Result<Opening> {
+    pub(crate) fn open(&mut self, id: &ObjectId, by: i32) -> PluginResult<Opening> {
         let pin = match self.objects.entry(*id) {
             Entry::Vacant(vacant) => {
                 vacant.insert(Pin::acquiring());
@@ -126,7 +126,7 @@ impl PinTable {
         by: i32,
         metadata: Arc<ObjectMetadata>,
         now: u64,
-    ) -> Result<()> {
+    ) -> PluginResult<()> {
         let Some(pin) = self.objects.get_mut(id) else { return Ok(()) };
         pin.metadata = Some(metadata);
         pin.state = State::Pinned;
@@ -172,7 +172,7 @@ impl PinTable {
     }
 
     /// Closes an object by `by` references. True if there is something to be released now.
-    pub(crate) fn close(&mut self, id: &ObjectId, by: u32, now: u64) -> Result<bool> {
+    pub(crate) fn close(&mut self, id: &ObjectId, by: u32, now: u64) -> PluginResult<bool> {
         let pin = self.objects.get_mut(id).ok_or(Status::NoEntry)?;
         let by = i32::try_from(by).map_err(|_| Status::BadCount)?;
         if pin.references < by {

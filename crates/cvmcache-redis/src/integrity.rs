@@ -1,8 +1,8 @@
 //! Integrity: the tags of chunks, metadata and breadcrumbs, by which a read notices what was not stored so.
 //!
 //! A tag is made over the data and all that says where it belongs. With the secret of a key file,
-//! it is a MAC, a keyed BLAKE3 hash cut to 16 bytes: an attacker who can write to the server but does not
-//! know the secret cannot make one. Without, it is a checksum by XXH3, which costs a fraction of that and
+//! it is a MAC, a keyed BLAKE3 hash cut to 16 bytes: an attacker with write access to the server but without
+//! the secret cannot make one. Without, it is a checksum by XXH3, which costs a fraction of that and
 //! finds accidents only. Metadata says which of the two an object has, see [`Authenticator::format`].
 
 use cvmcache::plugin::ObjectId;

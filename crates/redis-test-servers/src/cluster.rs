@@ -77,7 +77,7 @@ impl RedisCluster {
     /// Lets the replica of a master that is dead take over, and waits until it has its slots.
     pub fn let_the_replica_take_over(&mut self) {
         let replica = self.replica.take().expect("a replica");
-        replica.go_on();
+        replica.resume();
         self.servers[0] = replica;
         self.wait();
     }

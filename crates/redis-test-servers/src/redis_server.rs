@@ -268,7 +268,7 @@ impl RedisServer {
     }
 
     /// Continues it.
-    pub fn go_on(&self) {
+    pub fn resume(&self) {
         self.signal(Signal::SIGCONT);
     }
 

@@ -108,7 +108,7 @@ fn a_user_with_a_password_and_a_database_of_its_own_is_served() {
 }
 
 #[test]
-fn a_server_with_tls_is_served_if_its_authority_is_known() {
+fn a_server_with_tls_serves_if_its_authority_is_trusted() {
     let certificates = Certificates::new();
     let server = Setup::new().tls(&certificates).start();
     let trusting = |authority: &Certificates| Config {
@@ -121,7 +121,7 @@ fn a_server_with_tls_is_served_if_its_authority_is_known() {
 }
 
 #[test]
-fn a_server_that_wants_a_certificate_gets_it() {
+fn the_certificate_is_shown_to_a_server_that_requires_one() {
     let certificates = Certificates::new().mutual();
     let server = Setup::new().tls(&certificates).start();
     let (ca, own, key) =
@@ -135,7 +135,7 @@ fn a_server_that_wants_a_certificate_gets_it() {
 }
 
 #[test]
-fn a_server_that_refuses_the_password_is_an_error_that_does_not_say_it() {
+fn a_wrong_password_is_an_error_that_does_not_contain_it() {
     let server = Setup::new().tcp().password("right").start();
     for login in ["", ":wr0ng@", "me:wr0ng@"] {
         let url = format!("redis://{login}127.0.0.1:{}", server.port());
@@ -147,7 +147,7 @@ fn a_server_that_refuses_the_password_is_an_error_that_does_not_say_it() {
 }
 
 #[test]
-fn a_password_is_read_again_when_a_connection_is_made_anew() {
+fn the_password_file_is_read_for_each_connection() {
     let mut server = Setup::new().tcp().password("old").start();
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("password");
@@ -166,7 +166,7 @@ fn a_password_is_read_again_when_a_connection_is_made_anew() {
 }
 
 #[test]
-fn a_server_that_is_away_fails_at_once_and_serves_when_it_comes() {
+fn requests_fail_at_once_while_the_server_is_away() {
     for setup in [Setup::new(), Setup::new().tcp()] {
         let mut server = setup.start();
         server.kill();
@@ -187,7 +187,7 @@ fn a_server_that_is_away_fails_at_once_and_serves_when_it_comes() {
 }
 
 #[test]
-fn a_server_that_does_not_answer_is_given_up_after_the_deadline_and_then_fails_at_once() {
+fn after_one_timeout_requests_to_a_server_that_hangs_fail_at_once() {
     let server = Setup::new().tcp().start();
     let client = connected(&config(&server.url(), Duration::from_secs(1)));
     client.set("a").unwrap();
@@ -197,13 +197,13 @@ fn a_server_that_does_not_answer_is_given_up_after_the_deadline_and_then_fails_a
         let begin = Instant::now();
         client.get("a").is_err() && begin.elapsed() < Duration::from_millis(100)
     });
-    server.go_on();
+    server.resume();
     eventually("the server answers again", || client.get("a") == Ok(Some("a".to_owned())));
     client.serves();
 }
 
 #[test]
-fn answers_that_come_late_are_not_those_of_others() {
+fn a_late_reply_is_not_taken_for_that_of_another_request() {
     let server = RedisServer::start();
     let client = connected(&config(&server.url(), SHORT));
     let keys: Vec<_> = (0..20).map(|n| n.to_string()).collect();
@@ -218,7 +218,7 @@ fn answers_that_come_late_are_not_those_of_others() {
             // Some wait for their deadline, and some are answered after it.
             let answers: Vec<_> = asking.into_iter().map(|asking| asking.join().unwrap()).collect();
             late += answers.iter().filter(|answer| **answer == Err(Failure::Timeout)).count();
-            server.go_on();
+            server.resume();
             for key in &keys {
                 eventually("it is answered", || match client.get(key) {
                     Ok(value) => {
@@ -234,7 +234,7 @@ fn answers_that_come_late_are_not_those_of_others() {
 }
 
 #[test]
-fn a_script_that_the_server_forgot_is_given_to_it_again() {
+fn a_flushed_script_is_loaded_again() {
     let server = RedisServer::start();
     let client = connected(&config(&server.url(), LONG));
     let script = Script::new("return 7");
@@ -245,7 +245,7 @@ fn a_script_that_the_server_forgot_is_given_to_it_again() {
 }
 
 #[test]
-fn what_a_server_refuses_is_told_apart() {
+fn refusals_are_mapped_by_their_reason() {
     let master = Setup::new().tcp().memory(5).start();
     let client = connected(&config(&master.url(), LONG));
     let big = "x".repeat(1 << 20);
@@ -283,7 +283,7 @@ fn fake(says: &'static [u8]) -> (String, thread::JoinHandle<()>) {
                 match stream.read(&mut buffer) {
                     Ok(0) | Err(_) => break,
                     Ok(length) if buffer[..length].ends_with(b"END\r\n") => return,
-                    // Who hung up has seen enough.
+                    // The client may have disconnected.
                     Ok(_) => drop(stream.write_all(answer)),
                 }
             }
@@ -293,7 +293,7 @@ fn fake(says: &'static [u8]) -> (String, thread::JoinHandle<()>) {
 }
 
 #[test]
-fn a_server_that_talks_nonsense_or_without_end_is_left() {
+fn a_server_with_invalid_or_unbounded_replies_is_disconnected() {
     for says in [&b"hello\r\n"[..], b"$99999999999\r\n", b"*2147483647\r\n", b"\r\n", b"$x\r\n"] {
         let text = String::from_utf8_lossy(says);
         let (url, serving) = fake(says);
@@ -309,7 +309,7 @@ fn a_server_that_talks_nonsense_or_without_end_is_left() {
 }
 
 #[test]
-fn whatever_accepts_and_says_nothing_holds_nobody_longer_than_the_deadline() {
+fn a_server_that_accepts_and_never_replies_delays_no_request_beyond_its_timeout() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("redis://{}", listener.local_addr().unwrap());
     let (client, at_once) = timed(|| connected(&config(&url, LONG)));
@@ -327,13 +327,13 @@ fn a_cluster_serves() {
 }
 
 #[test]
-fn a_cluster_serves_while_its_slots_move() {
+fn a_cluster_serves_while_its_slots_migrate() {
     let cluster = RedisCluster::start();
     serves_while_slots_move(&cluster, &connected(&config(&cluster.url(), LONG)));
 }
 
 #[test]
-fn a_cluster_with_tls_serves_while_its_slots_move() {
+fn a_cluster_with_tls_serves_while_its_slots_migrate() {
     let certificates = Certificates::new().mutual();
     let cluster = RedisCluster::with(&Setup::new().tls(&certificates));
     let (own, key) = (certificates.path("client"), certificates.key_path("client"));
@@ -370,7 +370,7 @@ fn serves_while_slots_move(cluster: &RedisCluster, client: &Connected) {
 }
 
 #[test]
-fn a_server_of_a_cluster_that_hangs_holds_up_none_of_the_others() {
+fn a_server_of_a_cluster_that_hangs_delays_no_other() {
     let cluster = RedisCluster::with(&Setup::new().line("cluster-require-full-coverage no"));
     let client = connected(&config(&cluster.url(), LONG));
     let key_of = |n| (0..).map(|k| format!("{k}")).find(|key| cluster.owner(key) == n).unwrap();
@@ -391,14 +391,14 @@ fn a_server_of_a_cluster_that_hangs_holds_up_none_of_the_others() {
         for key in keys.iter().filter(|key| **key != keys[paused]) {
             assert_eq!(client.get(key), Ok(Some(key.clone())));
         }
-        cluster.servers[paused].go_on();
+        cluster.servers[paused].resume();
         eventually("it serves again", || client.get(&keys[paused]).is_ok());
         cluster.wait();
     }
 }
 
 #[test]
-fn a_server_of_a_cluster_that_was_killed_comes_back() {
+fn a_cluster_serves_again_after_each_server_was_killed() {
     let mut cluster = RedisCluster::with(&Setup::new().persistent());
     let client = connected(&config(&cluster.url(), LONG));
     let keys: Vec<_> = (0..20).map(|n| n.to_string()).collect();
@@ -420,7 +420,7 @@ fn a_server_of_a_cluster_that_was_killed_comes_back() {
 }
 
 #[test]
-fn work_in_the_background_may_use_it() {
+fn requests_are_send_so_that_tasks_may_use_the_client() {
     fn may_be_spawned(_: impl Future<Output = Result<(), Failure>> + Send) {}
     let server = RedisServer::start();
     let Connected { client, .. } = connected(&config(&server.url(), LONG));

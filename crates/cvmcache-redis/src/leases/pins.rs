@@ -1,21 +1,25 @@
-//! Which objects the sessions of this instance hold open, and what the server knows of it.
+//! The state machine of pins: which objects sessions of this instance have open, and what the server knows
+//! of it. There is no I/O and no clock in this file; it says what to request, and is given the outcome.
 //!
-//! The server knows one instance, this instance, however many references there are: the first asks it,
-//! others only count. The last reference queues the object to be released; whoever opens it again
-//! before that takes it out of the queue. There is no I/O and no clock in this file: it says what to
-//! ask, and is told what came of it.
+//! The server has one pin for this instance, however many references there are: the first acquires it,
+//! further ones only count. The last reference queues the object for release; opening it again before
+//! that takes it out of the queue.
 //!
 //! ```text
-//!            open, claim            held                close                 batch
-//!   (none) ─────────────► Acquiring ──────────► Held ◄─────────────────► Unpinned ───────────► Releasing
-//!      ▲                   ▲   │ missing       │      open              │ claim          │
-//!      └───────────────────┼───┴───────────────┼──────────────────────  ▼ ◄──────────────┘ released
-//!                          │                   ▼ lose                 Acquiring
-//!                          └───────────────── Lost (references of sessions, nothing on the server)
+//!          open, claim             acquired            close            take_releases
+//!   (none) ───────────► Acquiring ──────────► Pinned ◄───────► Unpinned ─────────────► Releasing
+//!      ▲                 ▲    │                 │      open       │ claim                  │
+//!      │   mark_missing  │    │                 │ mark_lost       ▼                        │
+//!      ├─────────────────┼────┘                 │             Acquiring                    │
+//!      │                 │                      ▼                           finish_release │
+//!      │                 └──────────────────── Lost                                        │
+//!      └───────────────────────────────────────────────────────────────────────────────────┘
 //! ```
 //!
-//! What the server knows may be in doubt, because an answer was lost. Then the object is released,
-//! which does no harm if it was not held, before anybody relies on it again.
+//! Invariants: one task at a time acquires or releases an object, all others wait. An object without
+//! references is `Unpinned` and queued, or being acquired or released. An object whose pin is unknown,
+//! because a reply was lost, is released before a new reference relies on it, which is harmless if it was
+//! not pinned.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
@@ -26,53 +30,53 @@ use cvmcache::plugin::{ObjectId, PluginResult, Status};
 use crate::keys::Shard;
 use crate::metadata::ObjectMetadata;
 
-/// The table of what is held.
+/// The objects that are, or may be, pinned for this instance.
 #[derive(Debug, Default)]
 pub(crate) struct PinTable {
     objects: HashMap<ObjectId, Pin>,
-    /// What is to be released, in the order in which it was closed. What was opened again stays in
-    /// it and is passed over.
+    /// Objects to be released, in the order in which they were closed. One that was opened again stays
+    /// in it and is skipped.
     queue: VecDeque<(ObjectId, u64)>,
 }
 
 #[derive(Debug)]
 struct Pin {
-    /// What sessions hold, up to what the protocol can express.
+    /// The references of all sessions; the protocol has 32 bits for a change of them.
     references: i32,
     state: State,
-    /// Present while the object is known to be there.
+    /// Present while the object is known to exist.
     metadata: Option<Arc<ObjectMetadata>>,
-    /// When it was closed last; tells its place in the queue from older ones.
+    /// When it was closed last; tells its entry in the queue from older ones.
     closed: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// Somebody asks the server for it; others wait.
+    /// A task requests the pin; others wait.
     Acquiring,
-    /// The server knows that it is held, and so do sessions.
+    /// The server has the pin, and sessions have references.
     Pinned,
-    /// The server knows that it is held, or it is in doubt; nobody needs it any more.
+    /// The server has the pin, or that is unknown; there are no references.
     Unpinned,
-    /// Somebody tells the server; others wait.
+    /// A task releases the pin; others wait.
     Releasing,
-    /// The server has lost it, although sessions hold it.
+    /// The server has lost the object, although sessions have references.
     Lost,
 }
 
-/// What to do about an object that is to be opened.
+/// What opening an object takes.
 #[derive(Debug)]
 pub(crate) enum Opening {
-    /// Nothing: it counts.
+    /// Nothing: the references are counted.
     Counted(Arc<ObjectMetadata>),
-    /// Ask the server, and then say so by [`PinTable::acquired`], [`PinTable::missing`] or
+    /// Pin it on the server, and then call [`PinTable::acquired`], [`PinTable::mark_missing`] or
     /// [`PinTable::mark_unknown`].
     Acquire,
     /// Wait until the table has changed, and try again.
     Wait,
 }
 
-/// What the table knows of an object without asking the server.
+/// What the table has of an object.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Lookup {
     Present(Arc<ObjectMetadata>),
@@ -105,8 +109,8 @@ impl PinTable {
         }
     }
 
-    /// Claims an object for a change on the server that also holds it. False: wait until the table
-    /// has changed, and try again. True: [`PinTable::acquired`] or the like has to follow.
+    /// Claims an object for a script that also pins it. False: wait until the table has changed, and try
+    /// again. True: one of the calls that [`Opening::Acquire`] names has to follow.
     pub(crate) fn claim(&mut self, id: &ObjectId) -> bool {
         let pin = self
             .objects
@@ -119,7 +123,7 @@ impl PinTable {
         is_free
     }
 
-    /// The server holds the object now, for `by` more references.
+    /// The server has pinned the object, for `by` more references.
     pub(crate) fn acquired(
         &mut self,
         id: &ObjectId,
@@ -149,10 +153,10 @@ impl PinTable {
         }
     }
 
-    /// Nobody knows whether the server holds the object, because its answer was lost.
+    /// It is unknown whether the server has pinned the object, because its reply was lost.
     pub(crate) fn mark_unknown(&mut self, id: &ObjectId, now: u64) {
         let Some(pin) = self.objects.get_mut(id) else { return };
-        // What sessions held before was there, and a renewal will tell if it is not any more.
+        // What had references before was pinned; the next renewal finds out if it is not any more.
         let was_held = pin.references > 0 && pin.metadata.is_some();
         pin.state = if was_held { State::Pinned } else { State::Lost };
         if !was_held {
@@ -161,7 +165,7 @@ impl PinTable {
         self.queue_if_unused(id, now);
     }
 
-    /// The server seems not to have the object any more.
+    /// The server does not have the object any more.
     pub(crate) fn mark_lost(&mut self, id: &ObjectId, now: u64) {
         if self.objects.get(id).is_some_and(|pin| pin.state == State::Pinned) {
             self.set_lost(id);
@@ -186,7 +190,7 @@ impl PinTable {
         Ok(self.queue_if_unused(id, now))
     }
 
-    /// What is known of an object.
+    /// Looks an object up.
     pub(crate) fn lookup(&self, id: &ObjectId) -> Lookup {
         match self.objects.get(id) {
             Some(Pin {
@@ -215,7 +219,7 @@ impl PinTable {
         batch
     }
 
-    /// The server was told to release an object, or could not be.
+    /// Ends a release, which was done or has failed.
     pub(crate) fn finish_release(&mut self, id: &ObjectId, done: bool) {
         if done {
             self.objects.remove(id);
@@ -225,7 +229,7 @@ impl PinTable {
         }
     }
 
-    /// The server believes that this instance holds an object of which nothing is known here.
+    /// Adopts a pin that only the server has, to release it.
     pub(crate) fn adopt(&mut self, id: &ObjectId, now: u64) {
         if let Entry::Vacant(vacant) = self.objects.entry(*id) {
             vacant.insert(Pin { state: State::Lost, ..Pin::acquiring() });
@@ -233,7 +237,7 @@ impl PinTable {
         }
     }
 
-    /// The shards in which something is held, with what the server should know of in each.
+    /// The shards in which this instance has pins, and the objects that the server has to have as pinned.
     pub(crate) fn by_shard(&self) -> HashMap<Shard, Vec<ObjectId>> {
         let mut shards: HashMap<_, Vec<_>> = HashMap::new();
         for (id, pin) in &self.objects {
@@ -284,7 +288,7 @@ mod tests {
         ObjectMetadata { size: 1, object_type, layout: ChunkLayout::NEW, description: None }.into()
     }
 
-    /// A table in which an object is held by so many references.
+    /// A table in which an object has so many references.
     fn held(references: i32) -> PinTable {
         let mut pins = PinTable::default();
         assert!(matches!(pins.open(&ID, references), Ok(Opening::Acquire)));
@@ -293,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_first_reference_asks_and_only_the_last_is_released() {
+    fn only_the_first_reference_acquires_and_only_the_last_releases() {
         let mut pins = held(1);
         assert!(matches!(pins.open(&ID, 2), Ok(Opening::Counted(_))));
         assert_eq!(pins.close(&ID, 1, 5), Ok(false));
@@ -305,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_opened_again_in_time_is_not_released() {
+    fn an_object_that_is_opened_again_in_time_is_not_released() {
         let mut pins = held(1);
         pins.close(&ID, 1, 5).unwrap();
         assert!(matches!(pins.open(&ID, 1), Ok(Opening::Counted(_))));
@@ -315,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn others_wait_while_the_server_is_asked_or_told() {
+    fn requests_wait_while_a_pin_is_acquired_or_released() {
         let mut pins = PinTable::default();
         assert!(matches!(pins.open(&ID, 1), Ok(Opening::Acquire)));
         assert!(matches!(pins.open(&ID, 1), Ok(Opening::Wait)));
@@ -329,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn a_release_that_failed_is_tried_again_and_not_relied_upon() {
+    fn a_release_that_failed_is_queued_again_and_its_pin_not_relied_upon() {
         let mut pins = held(1);
         pins.close(&ID, 1, 5).unwrap();
         pins.take_releases(1);
@@ -342,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_in_doubt_is_released() {
+    fn an_unknown_pin_is_released() {
         let mut pins = PinTable::default();
         pins.open(&ID, 1).unwrap();
         pins.mark_unknown(&ID, 3);
@@ -352,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn doubt_about_one_more_reference_leaves_those_that_are_held() {
+    fn an_unknown_outcome_leaves_the_references_that_were_counted_before() {
         let mut pins = held(2);
         assert!(pins.claim(&ID));
         assert_eq!(pins.lookup(&ID), Lookup::Present(metadata()), "it can be read meanwhile");
@@ -363,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_closed_while_the_server_is_asked_is_released_afterwards() {
+    fn an_object_that_is_closed_while_it_is_acquired_is_released_afterwards() {
         for outcome in 0..3 {
             let mut pins = held(1);
             assert!(pins.claim(&ID));
@@ -378,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_server_has_lost_is_lost_until_it_is_stored_again() {
+    fn an_object_that_the_server_has_lost_is_lost_until_it_is_stored_again() {
         let mut pins = held(2);
         pins.mark_lost(&ID, 1);
         assert_eq!(pins.lookup(&ID), Lookup::Lost);
@@ -406,7 +410,7 @@ mod tests {
     }
 
     #[test]
-    fn what_only_the_server_knows_of_is_released() {
+    fn a_pin_that_only_the_server_has_is_released() {
         let mut pins = PinTable::default();
         pins.adopt(&ID, 1);
         assert_eq!(pins.take_releases(9), [(ID, 1)]);

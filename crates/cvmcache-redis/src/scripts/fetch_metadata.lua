@@ -1,2 +1,2 @@
--- The facts of an object. ARGV: id.
-return facts(ARGV[1])
+-- The metadata of an object. ARGV: id.
+return metadata(ARGV[1])

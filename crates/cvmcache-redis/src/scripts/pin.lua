@@ -1,7 +1,7 @@
--- Holds an object, if it is there, and returns its facts. ARGV: instance, lease, id.
-local known = facts(ARGV[3])
+-- Pins an object, if it exists, and returns its metadata. ARGV: instance, lease, id.
+local known = metadata(ARGV[3])
 if known and #known > 0 then
-  prolong(ARGV[1], ARGV[2])
-  hold(ARGV[1], ARGV[3])
+  renew(ARGV[1], ARGV[2])
+  pin(ARGV[1], ARGV[3])
 end
 return known

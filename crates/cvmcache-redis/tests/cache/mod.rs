@@ -100,7 +100,7 @@ impl Instance {
         self.cache.change_refcount(&self.session, &id, -1)
     }
 
-    pub(crate) fn look(&self, id: ObjectId) -> PluginResult<()> {
+    pub(crate) fn exists(&self, id: ObjectId) -> PluginResult<()> {
         self.cache.change_refcount(&self.session, &id, 0)
     }
 

@@ -132,7 +132,7 @@ pub(crate) fn with_jobs(plugin: &PluginProcess, trouble: impl FnOnce(&Jobs<'_>))
         let jobs = Jobs { ending: &counts.ending, good: &counts.good, bad: &counts.bad };
         // A test that fails ends the jobs, too.
         let _end = End(&counts.ending);
-        jobs.are_good_again();
+        jobs.recover();
         trouble(&jobs);
     });
 }
@@ -152,7 +152,7 @@ impl Jobs<'_> {
     }
 
     /// Waits until they get what they want again.
-    pub(crate) fn are_good_again(&self) {
+    pub(crate) fn recover(&self) {
         self.more("the jobs get what they want", self.good);
     }
 

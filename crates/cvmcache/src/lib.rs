@@ -64,6 +64,7 @@
 //! - [`Server`]: a plugin as a part of a program, or of a test.
 //! - [`Options`], [`Limits`]: a plugin's configuration, and what clients can make it spend.
 //! - [`Log`], [`Supervisor`], [`ServiceManager`]: parts of [`run`] for a main function of your own.
+//! - [`Watermarks`]: what a plugin that evicts has to decide, decided.
 //! - [`client`]: the other end of the wire.
 //! - [`watchdog`]: what is left of a plugin that crashed.
 //! - [`service`]: the rules of the protocol without a socket, for other transports and for tests.
@@ -96,6 +97,7 @@ mod service_manager;
 mod session;
 mod supervisor;
 pub mod watchdog;
+mod watermarks;
 
 /// The target of the lines of a report: somebody has asked for all of them.
 pub(crate) const REPORT: &str = "cvmcache::report";
@@ -114,6 +116,7 @@ pub use server_handle::ServerHandle;
 pub use service_manager::{ServiceManager, ServiceManagerError};
 pub use session::Session;
 pub use supervisor::{Supervisor, SupervisorError};
+pub use watermarks::{Watermarks, percent_of};
 
 // The plugins in the READMEs, and what is code in the book, are compiled with the tests.
 #[cfg(doctest)]

@@ -47,6 +47,13 @@ pub(crate) enum Committed {
     Expired,
 }
 
+/// An object of a listing.
+pub(crate) struct ListedObject {
+    pub(crate) id: ObjectId,
+    pub(crate) metadata: ObjectMetadata,
+    pub(crate) pinned: bool,
+}
+
 /// What an eviction has freed.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Freed {
@@ -161,20 +168,21 @@ impl Backend {
         })
     }
 
-    /// Some of the objects of a type in a shard, with their metadata and whether they are pinned, and
-    /// the cursor of the next page. Objects that do not verify are left out.
+    /// The cursor of the next page, and some of the objects of a type in a shard. Objects that do not
+    /// verify are left out.
     pub(crate) async fn list_objects(
         &self,
         shard: Shard,
         object_type: ObjectType,
         cursor: u64,
-    ) -> Result<(u64, Vec<(ObjectId, ObjectMetadata, bool)>), Failure> {
+    ) -> Result<(u64, Vec<ListedObject>), Failure> {
+        type Listed = (Vec<u8>, Vec<u8>, bool);
         let call = self.scripts.list_objects(shard, object_type.to_wire(), cursor);
-        let (next, listed): (u64, Vec<(Vec<u8>, Vec<u8>, bool)>) =
-            self.client.script(&call).await?;
+        let (next, listed): (u64, Vec<Listed>) = self.client.script(&call).await?;
         let objects = listed.into_iter().filter_map(|(name, metadata, pinned)| {
             let id = parse_id(&name)?;
-            Some((id, ObjectMetadata::decode(&id, &self.authenticator, &metadata)?, pinned))
+            let metadata = ObjectMetadata::decode(&id, &self.authenticator, &metadata)?;
+            Some(ListedObject { id, metadata, pinned })
         });
         Ok((next, objects.collect()))
     }

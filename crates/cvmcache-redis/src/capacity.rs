@@ -7,6 +7,7 @@
 
 use std::time::{Duration, Instant};
 
+use cvmcache::Watermarks;
 use cvmcache::plugin::CacheInfo;
 
 /// The bytes that the objects of all shards are charged for, and those of them that are pinned.
@@ -21,6 +22,8 @@ pub(crate) struct Usage {
 #[derive(Debug)]
 pub(crate) struct Capacity {
     limit: u64,
+    /// When to clean up, and when clients are to detach.
+    marks: Watermarks,
     usage: Usage,
     /// When the usage was fetched.
     fetched: Option<Instant>,
@@ -28,9 +31,6 @@ pub(crate) struct Capacity {
     stored: u64,
     /// What its uploads have reserved.
     uploading: u64,
-    clean_ups: u64,
-    cleaning_up: bool,
-    detach_asked: bool,
 }
 
 /// Whether an upload may go on.
@@ -47,25 +47,19 @@ pub(crate) enum Admission {
 }
 
 impl Capacity {
-    /// What a clean-up leaves, and what may be pinned without asking clients to detach.
+    /// What a clean-up leaves.
     const CLEAN_UP_TO_PERCENT: u64 = 90;
-    pub(crate) const PINNED_PERCENT: u64 = 70;
-    /// Below this, passing the mark counts again (hysteresis): one object that is opened and closed at
-    /// the mark must not have all clients asked each time.
-    const PINNED_AGAIN_PERCENT: u64 = 60;
     /// When to fetch the usage again: what other instances store meanwhile is not known here.
     const MAX_AGE: Duration = Duration::from_secs(1);
 
     pub(crate) fn new(limit: u64) -> Self {
         Self {
             limit,
+            marks: Watermarks::new(limit).with_low_percent(Self::CLEAN_UP_TO_PERCENT),
             usage: Usage::default(),
             fetched: None,
             stored: 0,
             uploading: 0,
-            clean_ups: 0,
-            cleaning_up: false,
-            detach_asked: false,
         }
     }
 
@@ -116,49 +110,36 @@ impl Capacity {
         self.usage = usage;
         self.stored = 0;
         self.fetched = Some(now);
-        let above = |percent| usage.pinned > percent_of(self.limit, percent);
-        let ask = above(Self::PINNED_PERCENT) && !self.detach_asked;
-        self.detach_asked =
-            above(Self::PINNED_PERCENT) || (self.detach_asked && above(Self::PINNED_AGAIN_PERCENT));
-        ask
+        self.marks.update_pinned(usage.pinned)
     }
 
     /// Starts a clean-up. False if one is running.
     pub(crate) fn begin_clean_up(&mut self) -> bool {
-        let begins = !self.cleaning_up;
-        self.cleaning_up = true;
-        self.clean_ups += u64::from(begins);
-        begins
+        self.marks.begin_clean_up()
     }
 
     pub(crate) fn end_clean_up(&mut self) {
-        self.cleaning_up = false;
+        self.marks.end_clean_up();
     }
 
     /// Counts a clean-up that a client has requested.
     pub(crate) fn count_clean_up(&mut self) {
-        self.clean_ups += 1;
+        self.marks.count_clean_up();
     }
 
     /// What a clean-up has still to evict.
     pub(crate) fn excess(&self) -> u64 {
-        let target = percent_of(self.limit, Self::CLEAN_UP_TO_PERCENT);
-        self.used().saturating_add(self.uploading).saturating_sub(target)
+        self.marks.excess(self.used().saturating_add(self.uploading))
     }
 
     pub(crate) fn info(&self, usage: Usage) -> CacheInfo {
         CacheInfo::new(self.limit, usage.used, usage.pinned.min(usage.used))
-            .with_shrink_count(self.clean_ups)
+            .with_shrink_count(self.marks.clean_ups())
     }
 
     fn used(&self) -> u64 {
         self.usage.used.saturating_add(self.stored)
     }
-}
-
-/// A share of a number of bytes, for `percent` up to 100. It does not overflow.
-const fn percent_of(bytes: u64, percent: u64) -> u64 {
-    bytes / 100 * percent + bytes % 100 * percent / 100
 }
 
 #[cfg(test)]

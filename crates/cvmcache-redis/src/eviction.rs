@@ -11,8 +11,8 @@ mod order;
 use std::sync::Arc;
 use std::time::Instant;
 
-use cvmcache::ServerHandle;
 use cvmcache::plugin::{CacheInfo, PluginResult, Status};
+use cvmcache::{ServerHandle, Watermarks};
 use metrics::{Counter, counter};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -125,7 +125,7 @@ impl Evictor {
         if ask_detach {
             tracing::warn!(
                 "more than {} % of the cache is pinned, asking clients to detach",
-                Capacity::PINNED_PERCENT
+                Watermarks::PINNED_HIGH_PERCENT
             );
             self.server.ask_detach();
         }

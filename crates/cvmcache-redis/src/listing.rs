@@ -6,7 +6,7 @@ use std::vec;
 
 use cvmcache::plugin::{ListEntry, ObjectId, ObjectType, PluginResult};
 
-use crate::backend::Backend;
+use crate::backend::{Backend, ListedObject};
 use crate::keys::Shard;
 
 /// A listing of the objects of a type. An object that is there from beginning to end is in it exactly
@@ -44,7 +44,7 @@ impl Pages {
         let fetched = self.backend.list_objects(shard, self.object_type, cursor);
         let (next, objects) = self.backend.wait(fetched)?;
         let mut page = Vec::with_capacity(objects.len());
-        for (id, metadata, pinned) in objects {
+        for ListedObject { id, metadata, pinned } in objects {
             if metadata.object_type == self.object_type && self.listed.insert(id) {
                 page.push(ListEntry::new(id, pinned, metadata.description));
             }

@@ -105,10 +105,10 @@ impl SlotMap {
                 self.0.insert(Slot(last.0 + 1), old);
             }
         }
-        if let Some((&start, before)) = self.0.range(..first).next_back() {
-            if before.last.0 + 1 == first.0 && before.owner == owner {
-                first = start;
-            }
+        let before = self.0.range(..first).next_back();
+        let is_neighbour = |range: &Range| range.last.0 + 1 == first.0 && range.owner == owner;
+        if let Some((&start, _)) = before.filter(|(_, range)| is_neighbour(range)) {
+            first = start;
         }
         if let Some(after) = self.0.get(&Slot(last.0 + 1)).filter(|after| after.owner == owner) {
             let (start, end) = (Slot(last.0 + 1), after.last);

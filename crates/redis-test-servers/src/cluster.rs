@@ -5,8 +5,10 @@ use redis::cmd;
 use super::{RedisServer, Setup, eventually};
 
 /// Three servers that share the slots. Dropping it kills them.
-pub(crate) struct RedisCluster {
-    pub(crate) servers: Vec<RedisServer>,
+#[derive(Debug)]
+pub struct RedisCluster {
+    /// The servers, the first of which plugins are told of.
+    pub servers: Vec<RedisServer>,
     /// That of the first one.
     replica: Option<RedisServer>,
 }
@@ -14,12 +16,13 @@ pub(crate) struct RedisCluster {
 const SLOTS: u16 = 16_384;
 
 impl RedisCluster {
-    pub(crate) fn start() -> Self {
+    /// Servers without TLS, passwords and persistence.
+    pub fn start() -> Self {
         Self::with(&Setup::new())
     }
 
     /// Servers with this setup.
-    pub(crate) fn with(setup: &Setup) -> Self {
+    pub fn with(setup: &Setup) -> Self {
         let servers: Vec<_> = (0..3).map(|_| setup.clone().cluster().start()).collect();
         let share = |n: usize| (usize::from(SLOTS) * n / 3) as u16;
         for (n, server) in servers.iter().enumerate() {
@@ -36,8 +39,8 @@ impl RedisCluster {
         cluster
     }
 
-    /// Servers with this setup, and one more that has what the first one has.
-    pub(crate) fn with_a_replica(setup: &Setup) -> Self {
+    /// Servers with this setup, and a replica of the first one.
+    pub fn with_a_replica(setup: &Setup) -> Self {
         let mut cluster = Self::with(setup);
         let master = &cluster.servers[0];
         let replica = setup.clone().cluster().start();
@@ -60,8 +63,8 @@ impl RedisCluster {
         cluster
     }
 
-    /// Lets the replica have all that there is, and nothing that comes later.
-    pub(crate) fn cut_off_the_replica(&self) {
+    /// Waits until the replica is up to date, and cuts it off from what is written later.
+    pub fn cut_off_the_replica(&self) {
         let (master, replica) = (&self.servers[0], self.replica.as_ref().expect("a replica"));
         eventually("the replica has all", || {
             master.info("connected_slaves") == 1
@@ -71,16 +74,16 @@ impl RedisCluster {
         master.say("CLIENT KILL TYPE replica");
     }
 
-    /// Waits until the replica, whose master is dead, has its slots.
-    pub(crate) fn let_the_replica_take_over(&mut self) {
+    /// Lets the replica of a master that is dead take over, and waits until it has its slots.
+    pub fn let_the_replica_take_over(&mut self) {
         let replica = self.replica.take().expect("a replica");
-        replica.go_on();
+        replica.resume();
         self.servers[0] = replica;
         self.wait();
     }
 
-    /// Until all servers agree that all is well.
-    pub(crate) fn wait(&self) {
+    /// Waits until all servers report the Cluster as ok.
+    pub fn wait(&self) {
         for server in &self.servers {
             eventually("the Cluster is well", || {
                 let state: String = server.ask(cmd("CLUSTER").arg("INFO"));
@@ -89,26 +92,26 @@ impl RedisCluster {
                 state.contains("cluster_state:ok")
                     && state.contains("cluster_slots_ok:16384")
                     && nodes.matches("connected").count() >= 3
-                    // One whose place a replica has taken is of no account.
+                    // A server that a replica has replaced has no slots and does not count.
                     && failed.filter(|node| node.split(' ').count() > 8).count() == 0
             });
         }
     }
 
-    /// How a plugin gets to it: by one server, which knows the others.
-    pub(crate) fn url(&self) -> String {
+    /// The URL for a plugin: one server, which knows the others.
+    pub fn url(&self) -> String {
         self.servers[0].url().replacen("://", "+cluster://", 1)
     }
 
     /// The server that has the slot of this key.
-    pub(crate) fn owner(&self, key: &str) -> usize {
+    pub fn owner(&self, key: &str) -> usize {
         let slot: u16 = self.servers[0].ask(cmd("CLUSTER").arg("KEYSLOT").arg(key));
         self.servers.iter().position(|server| has(server, slot)).unwrap()
     }
 
     /// Gives the slot of this key, with all that is in it, to another server, as `redis-cli
     /// --cluster reshard` does.
-    pub(crate) fn move_slot(&self, key: &str, to: usize) {
+    pub fn move_slot(&self, key: &str, to: usize) {
         let from = self.owner(key);
         if from == to {
             return;
@@ -134,7 +137,7 @@ impl RedisCluster {
         for n in [to, from, 3 - from - to] {
             set(n, "NODE", &target);
         }
-        // Servers that do not know of the latest change may undo it with the next.
+        // A server with an old epoch may undo the change with the next one.
         eventually("all have heard of it", || {
             let epochs = self.servers.iter().map(|server| {
                 let state: String = server.ask(cmd("CLUSTER").arg("INFO"));

@@ -1,63 +1,73 @@
-//! A Redis Cluster: which of its servers has which keys, and what to do when that changes.
+//! A Redis Cluster: its topology, and the routing of requests by it.
 //!
-//! The redis crate has a client for Clusters. It asks who has what while all requests wait, one
+//! The redis crate has a client for Clusters. It fetches the topology while all requests wait, from one
 //! server after the other, so that one which hangs holds up those that do not; it sends pipelines
-//! to one slot only; and it does not bound answers. Here, every server has a `Node` of its own,
+//! to one slot only; and it does not bound replies. Here, every server has a `Node` of its own,
 //! and only requests for the keys of one that hangs fail.
+//!
+//! One task, [`refresh_topology`], fetches the slots and publishes them; requests read what is published
+//! and notify it of whatever contradicts that. The mutex of `nodes` is held for a look-up or an insertion
+//! only, never across an `await` or while the map is published.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use redis::cluster_routing::Slot;
+use parking_lot::Mutex;
 use redis::{Cmd, Pipeline, ServerErrorKind, Value};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
-use tokio::task::AbortHandle;
 use tokio::time::sleep;
 use tracing::debug;
 
 use super::Failure;
-use super::door::Door;
+use super::abort::AbortOnDrop;
+use super::connector::Connector;
 use super::node::Node;
-use super::slots::{Map, parse_slots, redirection, server_error, slot};
+use super::slots::{Slot, SlotMap, redirection, server_error};
 use crate::config::Address;
 
-/// The way to a Cluster. Cheap to clone.
+/// A client of a Cluster. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Cluster {
     shared: Arc<Shared>,
-    map: watch::Receiver<Option<Result<Arc<Map>, Failure>>>,
-    _surveyor: Arc<Surveying>,
+    map: watch::Receiver<Option<Result<Arc<SlotMap>, Failure>>>,
+    _refresh: Arc<AbortOnDrop>,
 }
 
 struct Shared {
-    door: Door,
+    connector: Connector,
     seeds: Vec<Address>,
     deadline: Duration,
     runtime: Handle,
     nodes: Mutex<HashMap<Address, Node>>,
+    /// The published topology is, or may be, out of date.
     stale: Notify,
-    publish: watch::Sender<Option<Result<Arc<Map>, Failure>>>,
+    publish: watch::Sender<Option<Result<Arc<SlotMap>, Failure>>>,
 }
 
-/// How often a request follows servers that point to each other.
-const REDIRECTIONS: usize = 5;
+/// How often a request is redirected: two servers may redirect to each other.
+const MAX_REDIRECTIONS: usize = 5;
 
-/// How long to wait for a slot that is on its way to another server.
-const ON_ITS_WAY: Duration = Duration::from_millis(20);
+/// The pause before a request for a slot that migrates is sent again.
+const MIGRATION_PAUSE: Duration = Duration::from_millis(20);
 
-/// How much time there is at least between two looks at who has what.
-const PAUSE: Duration = Duration::from_millis(200);
+/// The least time between two requests for the topology.
+const REFRESH_PAUSE: Duration = Duration::from_millis(200);
 
 impl Cluster {
-    /// Begins to look who has what. Any of these servers can tell.
-    pub(super) fn new(door: Door, seeds: &[Address], deadline: Duration, runtime: &Handle) -> Self {
+    /// Starts the task that fetches the topology, from any of `seeds`.
+    pub(super) fn new(
+        connector: Connector,
+        seeds: &[Address],
+        deadline: Duration,
+        runtime: &Handle,
+    ) -> Self {
         let (publish, map) = watch::channel(None);
         let shared = Arc::new(Shared {
-            door,
+            connector,
             seeds: seeds.to_vec(),
             deadline,
             runtime: runtime.clone(),
@@ -65,37 +75,38 @@ impl Cluster {
             stale: Notify::new(),
             publish,
         });
-        let surveyor = runtime.spawn(survey(Arc::clone(&shared))).abort_handle();
-        Self { shared, map, _surveyor: Arc::new(Surveying(surveyor)) }
+        let refresh = AbortOnDrop::spawn(runtime, refresh_topology(Arc::clone(&shared)));
+        Self { shared, map, _refresh: Arc::new(refresh) }
     }
 
-    /// What came of the first look.
+    /// The outcome of the first request for the topology.
     pub(super) async fn first_attempt(&self) -> Result<(), Failure> {
         self.map().await.map(|_| ())
     }
 
-    /// Sends a command to who has its key; one without a key to who answered last, or to anybody.
+    /// Sends a command to the owner of its key; one without a key to the server of the previous command,
+    /// or to any.
     pub(super) async fn command(
         &self,
         command: &Cmd,
         last: &mut Option<Node>,
     ) -> Result<Value, Failure> {
         let map = self.map().await?;
-        let Some(slot) = slot(command) else {
+        let Some(slot) = Slot::of(command) else {
             let node = match last.take() {
                 Some(node) => node,
-                None => self.anybody(&map)?,
+                None => self.any_node(&map)?,
             };
             return node.command(command).await;
         };
         let mut node = self.owner(&map, slot)?;
         let mut asking = false;
-        for _ in 0..REDIRECTIONS {
+        for _ in 0..MAX_REDIRECTIONS {
             *last = Some(node.clone());
-            let answer =
+            let reply =
                 if asking { ask(&node, command).await } else { node.command(command).await };
-            let answer = self.noted(answer)?;
-            let Some((redirection, address)) = redirection(&answer) else { return Ok(answer) };
+            let reply = self.observe(reply)?;
+            let Some((redirection, address)) = redirection(&reply) else { return Ok(reply) };
             asking = redirection == ServerErrorKind::Ask;
             match address {
                 Some(address) => {
@@ -104,13 +115,13 @@ impl Cluster {
                     }
                     node = self.shared.node(&address);
                 }
-                None => sleep(ON_ITS_WAY).await,
+                None => sleep(MIGRATION_PAUSE).await,
             }
         }
         Err(Failure::Unready("MOVED".to_owned()))
     }
 
-    /// Sends commands together to each of the servers that have their keys.
+    /// Sends commands to the owners of their keys, one pipeline for each server.
     pub(super) async fn commands(
         &self,
         pipeline: &Pipeline,
@@ -119,17 +130,17 @@ impl Cluster {
     ) -> Result<Vec<Value>, Failure> {
         let map = self.map().await?;
         if pipeline.is_transaction() {
-            let node = match pipeline.cmd_iter().find_map(slot) {
+            let node = match pipeline.cmd_iter().find_map(Slot::of) {
                 Some(slot) => self.owner(&map, slot)?,
-                None => self.anybody(&map)?,
+                None => self.any_node(&map)?,
             };
-            return self.noted_all(node.commands(pipeline, offset, count).await);
+            return self.observe_all(node.commands(pipeline, offset, count).await);
         }
         let mut parts: HashMap<&Address, (Pipeline, Vec<usize>)> = HashMap::new();
         for (n, command) in pipeline.cmd_iter().enumerate() {
-            let address = match slot(command) {
-                Some(slot) => map.get(&slot).ok_or_else(|| self.nobody())?,
-                None => map.values().next().ok_or_else(|| self.nobody())?,
+            let address = match Slot::of(command) {
+                Some(slot) => map.owner(slot).ok_or_else(|| self.no_owner())?,
+                None => map.owners().next().ok_or_else(|| self.no_owner())?,
             };
             let (part, places) = parts.entry(address).or_default();
             part.add_command(command.clone());
@@ -137,7 +148,7 @@ impl Cluster {
         }
         let answers = parts.iter().map(async |(address, (part, places))| {
             let node = self.shared.node(address);
-            self.noted_all(node.commands(part, 0, places.len()).await)
+            self.observe_all(node.commands(part, 0, places.len()).await)
         });
         let mut values = vec![Value::Nil; count];
         for (part, answers) in parts.values().zip(join_all(answers).await) {
@@ -145,7 +156,7 @@ impl Cluster {
                 values[place] = value;
             }
         }
-        // Who had moved is asked anew.
+        // Commands for slots that have moved are sent again, one by one.
         for (value, command) in values.iter_mut().zip(pipeline.cmd_iter()) {
             if redirection(value).is_some() {
                 *value = self.command(command, &mut None).await?;
@@ -154,7 +165,7 @@ impl Cluster {
         Ok(values)
     }
 
-    async fn map(&self) -> Result<Arc<Map>, Failure> {
+    async fn map(&self) -> Result<Arc<SlotMap>, Failure> {
         let mut map = self.map.clone();
         let known = map.wait_for(Option::is_some).await;
         match known.as_deref() {
@@ -164,33 +175,33 @@ impl Cluster {
         }
     }
 
-    fn owner(&self, map: &Map, slot: Slot) -> Result<Node, Failure> {
-        let address = map.get(&slot).ok_or_else(|| self.nobody())?;
+    fn owner(&self, map: &SlotMap, slot: Slot) -> Result<Node, Failure> {
+        let address = map.owner(slot).ok_or_else(|| self.no_owner())?;
         Ok(self.shared.node(address))
     }
 
-    fn anybody(&self, map: &Map) -> Result<Node, Failure> {
-        let up = self.shared.nodes().values().find(|node| node.is_up()).cloned();
-        let first = || map.values().next().map(|address| self.shared.node(address));
-        up.or_else(first).ok_or_else(|| self.nobody())
+    fn any_node(&self, map: &SlotMap) -> Result<Node, Failure> {
+        let up = self.shared.nodes.lock().values().find(|node| node.is_up()).cloned();
+        let first = || map.owners().next().map(|address| self.shared.node(address));
+        up.or_else(first).ok_or_else(|| self.no_owner())
     }
 
-    fn nobody(&self) -> Failure {
+    fn no_owner(&self) -> Failure {
         self.shared.stale.notify_one();
-        Failure::Unready("nobody has the slot".to_owned())
+        Failure::Unready("no server has the slot".to_owned())
     }
 
-    /// Remembers that a slot has another owner, and finds out what else has changed.
+    /// Publishes that a slot has moved, and has the whole topology fetched: more may have moved.
     fn moved(&self, slot: Slot, address: &Address) {
         self.shared.publish.send_if_modified(|known| {
             let Some(Ok(map)) = known else { return false };
-            Arc::make_mut(map).insert(slot, address.clone()) != Some(address.clone())
+            Arc::make_mut(map).assign(slot, address)
         });
         self.shared.stale.notify_one();
     }
 
-    /// Looks anew who has what, if an answer may mean that it has changed.
-    fn noted(&self, answer: Result<Value, Failure>) -> Result<Value, Failure> {
+    /// Has the topology fetched if a reply may mean that it has changed.
+    fn observe(&self, answer: Result<Value, Failure>) -> Result<Value, Failure> {
         let failure = match &answer {
             Ok(value) => server_error(value).map(Failure::from),
             Err(failure) => Some(failure.clone()),
@@ -199,7 +210,7 @@ impl Cluster {
             failure,
             Some(
                 Failure::Unreachable
-                    | Failure::Deadline
+                    | Failure::Timeout
                     | Failure::Unready(_)
                     | Failure::ReadOnly(_)
             )
@@ -209,7 +220,7 @@ impl Cluster {
         answer
     }
 
-    fn noted_all(&self, answers: Result<Vec<Value>, Failure>) -> Result<Vec<Value>, Failure> {
+    fn observe_all(&self, answers: Result<Vec<Value>, Failure>) -> Result<Vec<Value>, Failure> {
         if answers.as_ref().map_or(true, |values| {
             values.iter().any(|value| matches!(value, Value::ServerError(_)))
         }) {
@@ -220,40 +231,37 @@ impl Cluster {
 }
 
 impl Shared {
-    fn nodes(&self) -> MutexGuard<'_, HashMap<Address, Node>> {
-        self.nodes.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn node(&self, address: &Address) -> Node {
-        let make = || Node::new(self.door.clone(), address.clone(), self.deadline, &self.runtime);
-        self.nodes().entry(address.clone()).or_insert_with(make).clone()
+        let make =
+            || Node::new(self.connector.clone(), address.clone(), self.deadline, &self.runtime);
+        self.nodes.lock().entry(address.clone()).or_insert_with(make).clone()
     }
 
-    /// Asks those that are known, and if none of them tells, those that were named.
-    async fn look(&self) -> Result<Map, Failure> {
-        let known: Vec<_> = self.nodes().keys().cloned().collect();
-        match self.look_at(&known).await {
+    /// Fetches the topology from the known servers and, if none of them has it, from the seeds.
+    async fn fetch_slots(&self) -> Result<SlotMap, Failure> {
+        let known: Vec<_> = self.nodes.lock().keys().cloned().collect();
+        match self.fetch_slots_from(&known).await {
             Ok(map) => Ok(map),
-            Err(_) => self.look_at(&self.seeds).await,
+            Err(_) => self.fetch_slots_from(&self.seeds).await,
         }
     }
 
-    /// Asks all at once: who hangs holds nobody up.
-    async fn look_at(&self, addresses: &[Address]) -> Result<Map, Failure> {
+    /// Asks all servers at once: one that hangs holds up no other. The first reply wins.
+    async fn fetch_slots_from(&self, addresses: &[Address]) -> Result<SlotMap, Failure> {
         let mut answers: FuturesUnordered<_> = addresses
             .iter()
             .map(async |address| {
                 let node = self.node(address);
                 let slots = node.command(redis::cmd("CLUSTER").arg("SLOTS")).await;
-                slots.and_then(|slots| parse_slots(slots, address))
+                slots.and_then(|slots| SlotMap::parse(slots, address))
             })
             .collect();
         let mut reason = Failure::Unreachable;
         while let Some(answer) = answers.next().await {
             match answer {
                 Ok(map) => return Ok(map),
-                // A wrong password matters more than who is away.
-                Err(_) if matches!(reason, Failure::Denied(_)) => {}
+                // A wrong password is worth more in the log than a server that is away.
+                Err(_) if matches!(reason, Failure::AccessDenied(_)) => {}
                 Err(failure) => reason = failure,
             }
         }
@@ -261,23 +269,18 @@ impl Shared {
     }
 }
 
-struct Surveying(AbortHandle);
-
-impl Drop for Surveying {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-/// Looks who has what whenever somebody has found that it is not as it was, and until it is known.
-async fn survey(shared: Arc<Shared>) {
+/// Fetches the topology until it is known, and again whenever a request has found it out of date.
+async fn refresh_topology(shared: Arc<Shared>) {
     loop {
-        match shared.look().await {
+        match shared.fetch_slots().await {
             Ok(map) => {
                 debug!(slots = map.len(), "the slots of the Cluster are known");
-                shared.nodes().retain(|address, _| map.values().any(|owner| owner == address));
+                shared
+                    .nodes
+                    .lock()
+                    .retain(|address, _| map.owners().any(|owner| **owner == *address));
                 shared.publish.send_replace(Some(Ok(Arc::new(map))));
-                sleep(PAUSE).await;
+                sleep(REFRESH_PAUSE).await;
                 shared.stale.notified().await;
             }
             Err(failure) => {
@@ -288,7 +291,7 @@ async fn survey(shared: Arc<Shared>) {
                     }
                     unknown
                 });
-                sleep(PAUSE).await;
+                sleep(REFRESH_PAUSE).await;
             }
         }
     }
@@ -298,5 +301,5 @@ async fn ask(node: &Node, command: &Cmd) -> Result<Value, Failure> {
     let mut pipeline = Pipeline::new();
     pipeline.cmd("ASKING").add_command(command.clone());
     let answers = node.commands(&pipeline, 0, 2).await?;
-    answers.into_iter().nth(1).ok_or_else(|| Failure::Nonsense("no answer".to_owned()))
+    answers.into_iter().nth(1).ok_or_else(|| Failure::InvalidResponse("no answer".to_owned()))
 }

@@ -1,9 +1,11 @@
-//! One server, and the connection to it, which is made anew whenever it breaks.
+//! One server, and the connection to it, which is opened again whenever it breaks.
 //!
 //! The redis crate has a `ConnectionManager` for that. It lets requests wait while it connects,
-//! connects only when somebody asks, and keeps a connection on which nothing comes back. Here, a
-//! task of its own keeps the connection: requests fail at once while the server is away, somebody
-//! knocks until it is back, and a server that does not answer is left and called anew.
+//! connects only when there is a request, and keeps a connection on which no reply comes. Here, a
+//! task of its own, [`ConnectionTask`], owns the connection and publishes its state: requests fail at
+//! once while the server is away, the task connects with exponential back-off until it is back, and a
+//! server that does not answer is disconnected. Requests only clone what is published; a request that
+//! is dropped without a reply asks the task for a health check.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,57 +15,63 @@ use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::{Cmd, Pipeline, RedisError, Value};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
-use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
 use super::Failure;
-use super::door::{Closed, Door, Driver, ping};
+use super::abort::AbortOnDrop;
+use super::connector::{ConnectError, Connector, Driver, ping};
 use crate::config::Address;
 
-/// The way to one server. Cheap to clone; the connection ends with the last clone.
+/// A client of one server. Cheap to clone; the connection ends with the last clone.
 #[derive(Clone)]
 pub(super) struct Node {
     state: watch::Receiver<State>,
-    suspicion: Arc<Notify>,
+    health_check: Arc<Notify>,
     deadline: Duration,
-    _keeper: Arc<Keeping>,
+    _task: Arc<AbortOnDrop>,
 }
 
 #[derive(Clone)]
 enum State {
-    /// Requests wait, but not for long.
+    /// Requests wait, for [`GRACE`] at most.
     Connecting,
     Up(MultiplexedConnection),
     Down(Failure),
 }
 
-/// How long requests wait for a connection that is being made, before they are told that there is
-/// none, and how long a server that is suspected may take to show that it lives.
+/// How long requests wait for a connection that is being opened before they fail, and how long a
+/// health check may take.
 const GRACE: Duration = Duration::from_secs(1);
 
+/// The back-off between attempts to connect.
 const MIN_PAUSE: Duration = Duration::from_millis(50);
 const MAX_PAUSE: Duration = Duration::from_secs(5);
 
 impl Node {
-    /// Begins to connect.
-    pub(super) fn new(door: Door, address: Address, deadline: Duration, runtime: &Handle) -> Self {
+    /// Starts the task that connects.
+    pub(super) fn new(
+        connector: Connector,
+        address: Address,
+        deadline: Duration,
+        runtime: &Handle,
+    ) -> Self {
         let (sender, state) = watch::channel(State::Connecting);
-        let suspicion = Arc::new(Notify::new());
-        let keeper = Keeper {
-            door,
+        let health_check = Arc::new(Notify::new());
+        let task = ConnectionTask {
+            connector,
             address,
             state: sender,
-            suspicion: Arc::clone(&suspicion),
+            health_check: Arc::clone(&health_check),
             grace: GRACE.min(deadline),
-            said: None,
+            last_logged: None,
             was_up: false,
         };
-        let keeper = Arc::new(Keeping(runtime.spawn(keeper.keep()).abort_handle()));
-        Self { state, suspicion, deadline, _keeper: keeper }
+        let task = Arc::new(AbortOnDrop::spawn(runtime, task.run()));
+        Self { state, health_check, deadline, _task: task }
     }
 
-    /// What came of the first attempt to connect.
+    /// The outcome of the first attempt to connect.
     pub(super) async fn first_attempt(&self) -> Result<(), Failure> {
         self.connection().await.map(|_| ())
     }
@@ -93,17 +101,17 @@ impl Node {
 
     async fn ask<T>(
         &self,
-        question: impl AsyncFnOnce(&mut MultiplexedConnection) -> Result<T, RedisError>,
+        send: impl AsyncFnOnce(&mut MultiplexedConnection) -> Result<T, RedisError>,
     ) -> Result<T, Failure> {
-        let asking = async {
+        let request = async {
             let mut connection = self.connection().await?;
-            // Whoever gives up waiting leaves this behind.
-            let doubt = Doubt(&self.suspicion);
-            let answer = question(&mut connection).await;
-            std::mem::forget(doubt);
+            // A request that is dropped at its deadline drops this, too.
+            let probe = ProbeOnDrop(&self.health_check);
+            let answer = send(&mut connection).await;
+            std::mem::forget(probe);
             answer.map_err(Failure::from)
         };
-        timeout(self.deadline, asking).await.unwrap_or(Err(Failure::Deadline))
+        timeout(self.deadline, request).await.unwrap_or(Err(Failure::Timeout))
     }
 
     async fn connection(&self) -> Result<MultiplexedConnection, Failure> {
@@ -118,52 +126,44 @@ impl Node {
     }
 }
 
-/// Dropped, it makes the keeper ask the server whether it lives.
-struct Doubt<'a>(&'a Notify);
+/// Has the [`ConnectionTask`] check the server's health when it is dropped.
+struct ProbeOnDrop<'a>(&'a Notify);
 
-impl Drop for Doubt<'_> {
+impl Drop for ProbeOnDrop<'_> {
     fn drop(&mut self) {
         self.0.notify_one();
     }
 }
 
-struct Keeping(AbortHandle);
-
-impl Drop for Keeping {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-/// Who keeps the connection.
-struct Keeper {
-    door: Door,
+/// Owns the connection. Invariant: it is the only sender of `state`.
+struct ConnectionTask {
+    connector: Connector,
     address: Address,
     state: watch::Sender<State>,
-    suspicion: Arc<Notify>,
+    health_check: Arc<Notify>,
     grace: Duration,
-    /// What the log knows of a server that is not there.
-    said: Option<Said>,
+    /// What was logged of a server that is away.
+    last_logged: Option<LoggedState>,
     was_up: bool,
 }
 
-impl Keeper {
-    async fn keep(mut self) {
+impl ConnectionTask {
+    async fn run(mut self) {
         let mut pauses = pauses();
         loop {
-            let (connection, driver) = self.reach(&mut pauses).await;
-            self.say_up();
+            let (connection, driver) = self.connect(&mut pauses).await;
+            self.log_up();
             let since = Instant::now();
             self.state.send_replace(State::Up(connection.clone()));
             tokio::select! {
                 () = driver => {}
-                () = self.watch_over(connection) => {}
+                () = self.check_health(connection) => {}
             }
             if since.elapsed() > self.grace {
                 pauses = self::pauses();
                 self.state.send_replace(State::Connecting);
             } else {
-                // It hung up as soon as it was reached: it is not called again at once.
+                // The server has closed the connection at once: back off.
                 self.state.send_replace(State::Down(Failure::Unreachable));
                 self.pause(&mut pauses).await;
             }
@@ -171,10 +171,10 @@ impl Keeper {
     }
 
     /// Tries until there is a connection.
-    async fn reach(&mut self, pauses: &mut Pauses) -> (MultiplexedConnection, Driver) {
+    async fn connect(&mut self, pauses: &mut Pauses) -> (MultiplexedConnection, Driver) {
         loop {
             let outcome = {
-                let attempt = self.door.open(&self.address);
+                let attempt = self.connector.open(&self.address);
                 tokio::pin!(attempt);
                 match timeout(self.grace, &mut attempt).await {
                     Ok(outcome) => outcome,
@@ -182,7 +182,7 @@ impl Keeper {
                         self.state.send_if_modified(|state| {
                             let waiting = matches!(state, State::Connecting);
                             if waiting {
-                                *state = State::Down(Failure::Deadline);
+                                *state = State::Down(Failure::Timeout);
                             }
                             waiting
                         });
@@ -191,10 +191,10 @@ impl Keeper {
                 }
             };
             match outcome {
-                Ok(reached) => return reached,
-                Err(closed) => {
-                    self.say_down(&closed);
-                    self.state.send_replace(State::Down(closed.failure));
+                Ok(connected) => return connected,
+                Err(error) => {
+                    self.log_down(&error);
+                    self.state.send_replace(State::Down(error.failure));
                 }
             }
             self.pause(pauses).await;
@@ -205,42 +205,46 @@ impl Keeper {
         sleep(pauses.next().unwrap_or(MAX_PAUSE)).await;
     }
 
-    /// Returns when the server does not answer any more.
-    async fn watch_over(&self, mut connection: MultiplexedConnection) {
+    /// Sends a PING whenever a request had no reply. Returns when the server does not answer it.
+    async fn check_health(&self, mut connection: MultiplexedConnection) {
         loop {
-            self.suspicion.notified().await;
+            self.health_check.notified().await;
             match timeout(self.grace, ping(&mut connection)).await {
-                Err(_) | Ok(Err(Failure::Unreachable | Failure::Nonsense(_))) => return,
+                Err(_) | Ok(Err(Failure::Unreachable | Failure::InvalidResponse(_))) => return,
                 Ok(_) => {}
             }
         }
     }
 
-    fn say_down(&mut self, closed: &Closed) {
-        let denied = matches!(closed.failure, Failure::Denied(_));
-        // That somebody has to do something is news; that it is still away is none.
-        if self.said.is_none_or(|said| denied && said != Said::Denied) {
+    fn log_down(&mut self, error: &ConnectError) {
+        let denied = matches!(error.failure, Failure::AccessDenied(_));
+        // Denied access needs an administrator and is logged; that the server is still away is not.
+        if self
+            .last_logged
+            .is_none_or(|last_logged| denied && last_logged != LoggedState::AccessDenied)
+        {
             warn!(
-                server = %self.address, reason = %closed.reason,
+                server = %self.address, reason = %error.reason,
                 "the Redis server is away; requests fail until it is back"
             );
-            self.said = Some(if denied { Said::Denied } else { Said::Away });
+            self.last_logged =
+                Some(if denied { LoggedState::AccessDenied } else { LoggedState::Away });
         }
     }
 
-    fn say_up(&mut self) {
-        if self.was_up || self.said.is_some() {
+    fn log_up(&mut self) {
+        if self.was_up || self.last_logged.is_some() {
             info!(server = %self.address, "the Redis server is back");
         }
         self.was_up = true;
-        self.said = None;
+        self.last_logged = None;
     }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Said {
+enum LoggedState {
     Away,
-    Denied,
+    AccessDenied,
 }
 
 type Pauses = <ExponentialBuilder as BackoffBuilder>::Backoff;

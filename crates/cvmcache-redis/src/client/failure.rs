@@ -1,4 +1,4 @@
-//! Why a server did not do what it was asked: what its errors mean to us and to clients.
+//! Failures of requests to the server, and the status that a client gets for each.
 
 use std::error::Error;
 use std::io;
@@ -8,38 +8,38 @@ use cvmcache::plugin::Status;
 use redis::{ErrorKind, RedisError};
 use thiserror::Error;
 
-/// Why the server did not do what it was asked. It never holds what may be a password: of an error
-/// that the server sends while somebody logs in, only the code is kept.
+/// Why a request to the server failed. Invariant: it never holds what may be a password. Of an error
+/// of a login, only the code is kept.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub(crate) enum Failure {
-    #[error("it cannot be reached")]
+    #[error("the server cannot be reached")]
     Unreachable,
-    #[error("it does not answer in time")]
-    Deadline,
-    #[error("it is out of memory")]
+    #[error("no reply within the timeout")]
+    Timeout,
+    #[error("the server is out of memory")]
     OutOfMemory,
-    #[error("it takes no changes ({0})")]
+    #[error("the server is read-only ({0})")]
     ReadOnly(String),
-    #[error("it is not ready ({0})")]
+    #[error("the server is not ready ({0})")]
     Unready(String),
-    #[error("it refuses the plugin ({0}); correct user, password or the user's permissions")]
-    Denied(String),
-    #[error("it refuses what it is asked: {0}")]
+    #[error("access denied ({0}); correct user, password or the user's permissions")]
+    AccessDenied(String),
+    #[error("command refused: {0}")]
     Refused(String),
-    #[error("what it answers makes no sense: {0}")]
-    Nonsense(String),
+    #[error("invalid response: {0}")]
+    InvalidResponse(String),
 }
 
 impl Failure {
-    /// What the error of a login is.
+    /// The failure that an error of a login is.
     pub(super) fn of_login(error: &RedisError) -> Self {
         match error.kind() {
             // The server's text may repeat what was sent.
-            ErrorKind::AuthenticationFailed => Self::Denied("AUTH".to_owned()),
+            ErrorKind::AuthenticationFailed => Self::AccessDenied("AUTH".to_owned()),
             ErrorKind::Io | ErrorKind::Parse | ErrorKind::UnexpectedReturnType => {
                 Self::from(error.clone())
             }
-            _ => Self::Denied("SELECT".to_owned()),
+            _ => Self::AccessDenied("SELECT".to_owned()),
         }
     }
 }
@@ -49,20 +49,22 @@ impl From<RedisError> for Failure {
         let text = || error.to_string();
         match error.kind() {
             ErrorKind::Io => match io_kind(&error) {
-                Some(io::ErrorKind::InvalidData) => Self::Nonsense(text()),
-                Some(io::ErrorKind::TimedOut) => Self::Deadline,
+                Some(io::ErrorKind::InvalidData) => Self::InvalidResponse(text()),
+                Some(io::ErrorKind::TimedOut) => Self::Timeout,
                 _ => Self::Unreachable,
             },
             ErrorKind::Parse | ErrorKind::UnexpectedReturnType => {
-                Self::Nonsense(error.category().to_owned())
+                Self::InvalidResponse(error.category().to_owned())
             }
             _ => match error.code().unwrap_or_default() {
                 "OOM" => Self::OutOfMemory,
                 code @ ("READONLY" | "MISCONF" | "NOREPLICAS") => Self::ReadOnly(code.to_owned()),
                 code @ ("LOADING" | "BUSY" | "CLUSTERDOWN" | "MASTERDOWN" | "TRYAGAIN"
                 | "MOVED" | "ASK") => Self::Unready(code.to_owned()),
-                code @ ("NOAUTH" | "WRONGPASS") => Self::Denied(code.to_owned()),
-                "NOPERM" => Self::Denied(format!("NOPERM {}", error.detail().unwrap_or_default())),
+                code @ ("NOAUTH" | "WRONGPASS") => Self::AccessDenied(code.to_owned()),
+                "NOPERM" => {
+                    Self::AccessDenied(format!("NOPERM {}", error.detail().unwrap_or_default()))
+                }
                 _ => Self::Refused(text()),
             },
         }
@@ -78,7 +80,7 @@ fn io_kind(error: &RedisError) -> Option<io::ErrorKind> {
 impl From<Failure> for Status {
     fn from(failure: Failure) -> Self {
         match failure {
-            Failure::Deadline => Status::Timeout,
+            Failure::Timeout => Status::Timeout,
             Failure::OutOfMemory => Status::NoSpace,
             _ => Status::IoErr,
         }
@@ -91,7 +93,7 @@ mod tests {
 
     use super::*;
 
-    fn server_says(error: &str) -> Failure {
+    fn error_reply(error: &str) -> Failure {
         let value = parse_redis_value(format!("-{error}\r\n").as_bytes()).unwrap();
         value.extract_error().unwrap_err().into()
     }
@@ -101,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_of_the_server_are_told_apart() {
+    fn error_replies_are_mapped_by_their_code() {
         for (error, failure, status) in [
             (
                 "OOM command not allowed when used memory > 'maxmemory'.",
@@ -134,51 +136,55 @@ mod tests {
                 Failure::Unready(code("TRYAGAIN")),
                 Status::IoErr,
             ),
-            ("NOAUTH Authentication required.", Failure::Denied(code("NOAUTH")), Status::IoErr),
+            (
+                "NOAUTH Authentication required.",
+                Failure::AccessDenied(code("NOAUTH")),
+                Status::IoErr,
+            ),
             (
                 "WRONGPASS invalid username-password pair or user is disabled.",
-                Failure::Denied(code("WRONGPASS")),
+                Failure::AccessDenied(code("WRONGPASS")),
                 Status::IoErr,
             ),
         ] {
-            assert_eq!(server_says(error), failure, "{error}");
+            assert_eq!(error_reply(error), failure, "{error}");
             assert_eq!(Status::from(failure), status, "{error}");
         }
         let no_permission = "NOPERM no permission to run 'keys'";
-        assert_eq!(server_says(no_permission), Failure::Denied(code(no_permission)));
-        assert!(matches!(server_says("WRONGTYPE Operation against"), Failure::Refused(_)));
-        let oops = server_says("ERR user_script:1: oops");
+        assert_eq!(error_reply(no_permission), Failure::AccessDenied(code(no_permission)));
+        assert!(matches!(error_reply("WRONGTYPE Operation against"), Failure::Refused(_)));
+        let oops = error_reply("ERR user_script:1: oops");
         assert!(matches!(oops, Failure::Refused(what) if what.contains("oops")));
-        assert!(matches!(server_says(""), Failure::Refused(_)));
+        assert!(matches!(error_reply(""), Failure::Refused(_)));
     }
 
     #[test]
-    fn an_error_of_a_script_is_taken_for_what_it_passes_on() {
+    fn an_error_in_a_script_is_mapped_by_the_code_that_it_passes_on() {
         // Redis 7 passes the error of a command in a script on with its code.
         let oom =
             "OOM command not allowed when used memory > 'maxmemory'. script: f, on @user_script:1.";
-        assert_eq!(server_says(oom), Failure::OutOfMemory);
+        assert_eq!(error_reply(oom), Failure::OutOfMemory);
     }
 
     #[test]
-    fn a_value_of_another_type_makes_no_sense() {
+    fn a_value_of_another_type_is_an_invalid_response() {
         let value = parse_redis_value(b"$3\r\nabc\r\n").unwrap();
         let error = redis::from_redis_value::<Vec<u64>>(value).unwrap_err();
-        assert!(matches!(RedisError::from(error).into(), Failure::Nonsense(_)));
+        assert!(matches!(RedisError::from(error).into(), Failure::InvalidResponse(_)));
     }
 
     #[test]
-    fn connections_that_break_are_told_from_answers_that_are_too_large() {
+    fn a_broken_connection_is_told_from_a_reply_that_is_too_large() {
         let failure = |kind| Failure::from(RedisError::from(io::Error::from(kind)));
         assert_eq!(failure(io::ErrorKind::ConnectionReset), Failure::Unreachable);
         assert_eq!(failure(io::ErrorKind::NotFound), Failure::Unreachable);
-        assert_eq!(failure(io::ErrorKind::TimedOut), Failure::Deadline);
-        assert!(matches!(failure(io::ErrorKind::InvalidData), Failure::Nonsense(_)));
+        assert_eq!(failure(io::ErrorKind::TimedOut), Failure::Timeout);
+        assert!(matches!(failure(io::ErrorKind::InvalidData), Failure::InvalidResponse(_)));
     }
 
     #[test]
-    fn the_error_of_a_login_does_not_repeat_what_was_sent() {
+    fn the_failure_of_a_login_does_not_repeat_the_password() {
         let error = (ErrorKind::AuthenticationFailed, "refused", "args: 'secret'".to_owned());
-        assert_eq!(Failure::of_login(&error.into()), Failure::Denied(code("AUTH")));
+        assert_eq!(Failure::of_login(&error.into()), Failure::AccessDenied(code("AUTH")));
     }
 }

@@ -1,4 +1,4 @@
--- Some of what an instance holds. ARGV: instance, cursor. Returns the next cursor, and ids.
+-- Some of the objects that an instance has pinned. ARGV: instance, cursor. Returns the next cursor, and ids.
 local page = redis.call('SSCAN', base .. 'held:' .. ARGV[1], ARGV[2], 'COUNT', 100)
 local ids = {}
 for _, id in ipairs(page[2]) do

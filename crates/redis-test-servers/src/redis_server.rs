@@ -15,10 +15,10 @@ use tempfile::TempDir;
 
 use super::{Certificates, PATIENCE};
 
-/// How to start a server. It listens on a unix socket, keeps nothing on disk and lets everybody in,
-/// unless told otherwise.
-#[derive(Clone, Default)]
-pub(crate) struct Setup {
+/// How to start a server. By default it listens on a unix socket, keeps nothing on disk and has no
+/// password.
+#[derive(Debug, Clone, Default)]
+pub struct Setup {
     lines: String,
     tcp: bool,
     tls: Option<Certificates>,
@@ -27,48 +27,52 @@ pub(crate) struct Setup {
 }
 
 impl Setup {
-    pub(crate) fn new() -> Self {
+    /// The defaults.
+    pub fn new() -> Self {
         Self::default()
     }
 
     /// A line of its configuration file.
-    pub(crate) fn line(mut self, line: &str) -> Self {
+    pub fn line(mut self, line: &str) -> Self {
         writeln!(self.lines, "{line}").unwrap();
         self
     }
 
     /// A port on loopback.
-    pub(crate) fn tcp(self) -> Self {
+    pub fn tcp(self) -> Self {
         Self { tcp: true, ..self }
     }
 
     /// A port on loopback, with TLS.
-    pub(crate) fn tls(self, certificates: &Certificates) -> Self {
+    pub fn tls(self, certificates: &Certificates) -> Self {
         Self { tcp: true, tls: Some(certificates.clone()), ..self }
     }
 
-    pub(crate) fn cluster(self) -> Self {
+    /// A node of a Cluster, with ports on loopback.
+    pub fn cluster(self) -> Self {
         Self { tcp: true, cluster: true, ..self }
             .line("cluster-enabled yes")
             .line("cluster-node-timeout 1000")
     }
 
-    pub(crate) fn password(self, password: &str) -> Self {
+    /// With a password for the default user.
+    pub fn password(self, password: &str) -> Self {
         let line = format!("requirepass {password}");
         Self { password: Some(password.to_owned()), ..self }.line(&line)
     }
 
     /// Keeps its data when it is killed.
-    pub(crate) fn persistent(self) -> Self {
+    pub fn persistent(self) -> Self {
         self.line("appendonly yes").line("appendfsync always")
     }
 
     /// Refuses to store more than this.
-    pub(crate) fn memory(self, megabytes: u32) -> Self {
+    pub fn memory(self, megabytes: u32) -> Self {
         self.line(&format!("maxmemory {megabytes}mb")).line("maxmemory-policy noeviction")
     }
 
-    pub(crate) fn start(&self) -> RedisServer {
+    /// Starts a server, and waits until it replies.
+    pub fn start(&self) -> RedisServer {
         let directory = tempfile::tempdir().unwrap();
         for _ in 0..20 {
             let ports = if self.tcp { Some((a_port(), a_port())) } else { None };
@@ -91,7 +95,7 @@ impl Setup {
     }
 }
 
-/// Below those that the system gives to connections: a server that is killed gets it back.
+/// Below the ephemeral ports (`ip_local_port_range`), so that a server that is killed gets it back.
 fn a_port() -> u16 {
     fastrand::u16(10_000..32_000)
 }
@@ -123,7 +127,7 @@ fn write_configuration(setup: &Setup, directory: &Path, ports: Option<(u16, u16)
 /// The user, and the password, of the test itself.
 const CONTROL: &str = "control";
 
-/// Starts it and waits until it answers, or says what it has written before it ended.
+/// Starts it and waits until it replies; the error is the log of one that has ended.
 fn launch(directory: &Path) -> Result<Child, String> {
     if let Err(error) = Command::new("redis-server").arg("--version").stdout(Stdio::null()).status()
     {
@@ -158,7 +162,8 @@ fn control(directory: &Path) -> redis::RedisResult<Connection> {
 }
 
 /// A server that runs. Dropping it kills it.
-pub(crate) struct RedisServer {
+#[derive(Debug)]
+pub struct RedisServer {
     child: Option<Child>,
     port: Option<u16>,
     bus: Option<u16>,
@@ -167,13 +172,13 @@ pub(crate) struct RedisServer {
 }
 
 impl RedisServer {
-    /// One on a unix socket that lets everybody in.
-    pub(crate) fn start() -> Self {
+    /// A server on a unix socket, without a password.
+    pub fn start() -> Self {
         Setup::new().start()
     }
 
-    /// How a plugin gets to it.
-    pub(crate) fn url(&self) -> String {
+    /// The URL for a plugin.
+    pub fn url(&self) -> String {
         let login = match &self.setup.password {
             Some(password) => format!(":{password}@"),
             None => String::new(),
@@ -188,47 +193,49 @@ impl RedisServer {
         }
     }
 
-    pub(crate) fn socket(&self) -> PathBuf {
+    /// Its unix socket.
+    pub fn socket(&self) -> PathBuf {
         self.directory.path().join("socket")
     }
 
     /// The port, which it has if that was asked for.
-    pub(crate) fn port(&self) -> u16 {
+    pub fn port(&self) -> u16 {
         self.port.expect("a server with a port")
     }
 
-    pub(crate) fn bus_port(&self) -> u16 {
+    /// The port of the Cluster bus.
+    pub fn bus_port(&self) -> u16 {
         self.bus.expect("a server with a port")
     }
 
-    /// A connection of the test's own, which may do everything.
-    pub(crate) fn connect(&self) -> Connection {
+    /// A connection of the test, with all permissions.
+    pub fn connect(&self) -> Connection {
         control(self.directory.path()).unwrap()
     }
 
-    /// Asks it something as somebody who may do everything.
+    /// Sends a command with all permissions.
     #[track_caller]
-    pub(crate) fn ask<T: FromRedisValue>(&self, command: &Cmd) -> T {
+    pub fn ask<T: FromRedisValue>(&self, command: &Cmd) -> T {
         command.query(&mut self.connect()).unwrap()
     }
 
-    /// Like [`ask`](Self::ask), of words with blanks between them.
+    /// Like [`ask`](Self::ask), with a command of words with blanks between them.
     #[track_caller]
-    pub(crate) fn say(&self, words: &str) -> redis::Value {
+    pub fn say(&self, words: &str) -> redis::Value {
         let mut command = Cmd::new();
         command.arg(words.split(' ').collect::<Vec<_>>());
         self.ask(&command)
     }
 
-    /// One of the numbers that INFO has.
-    pub(crate) fn info(&self, name: &str) -> u64 {
+    /// A number of the reply to INFO.
+    pub fn info(&self, name: &str) -> u64 {
         let text: String = self.ask(&redis::cmd("INFO"));
         let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
         line.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no {name} in {text}"))
     }
 
-    /// As if the machine had lost its power.
-    pub(crate) fn kill(&mut self) {
+    /// Kills it, as a loss of power would.
+    pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();
             let _ = child.wait();
@@ -237,7 +244,7 @@ impl RedisServer {
 
     /// Ends it, and starts it again at the same place: with what it has kept on disk, if that was
     /// asked for, and otherwise with nothing.
-    pub(crate) fn restart(&mut self) {
+    pub fn restart(&mut self) {
         self.kill();
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -246,7 +253,7 @@ impl RedisServer {
                     self.child = Some(child);
                     return;
                 }
-                // Somebody's connection has its port for a moment.
+                // A connection of another process has its port for a moment.
                 Err(log) if log.contains("in use") && Instant::now() < deadline => {
                     thread::sleep(Duration::from_millis(50));
                 }
@@ -255,12 +262,13 @@ impl RedisServer {
         }
     }
 
-    /// It takes connections and bytes, and does nothing about them.
-    pub(crate) fn pause(&self) {
+    /// Stops it: the kernel accepts connections and bytes, and no reply comes.
+    pub fn pause(&self) {
         self.signal(Signal::SIGSTOP);
     }
 
-    pub(crate) fn go_on(&self) {
+    /// Continues it.
+    pub fn resume(&self) {
         self.signal(Signal::SIGCONT);
     }
 
@@ -269,8 +277,8 @@ impl RedisServer {
         kill(Pid::from_raw(child.id().cast_signed()), signal).unwrap();
     }
 
-    /// What it has written.
-    pub(crate) fn log(&self) -> io::Result<String> {
+    /// Its log.
+    pub fn log(&self) -> io::Result<String> {
         fs::read_to_string(self.directory.path().join("log"))
     }
 }

@@ -1,4 +1,4 @@
-//! How a connection to one server is opened: the socket, TLS, and the login.
+//! Opens a connection to one server: the socket, TLS, and the login.
 
 use std::io;
 use std::path::PathBuf;
@@ -16,44 +16,43 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use super::Failure;
-use super::bounded::Bounded;
+use super::bounded::BoundedStream;
 use crate::config::{Address, Config, ConfigError, Server, Tls, read_password};
 
-/// How to get in, at whichever address.
+/// Opens connections, to any address.
 #[derive(Clone)]
-pub(super) struct Door {
+pub(super) struct Connector {
     server: Server,
     password_file: Option<PathBuf>,
     tls: Option<Arc<ClientConfig>>,
-    /// How long it may take.
-    patience: Duration,
+    connect_timeout: Duration,
 }
 
-/// Why nobody got in: what requests are told, and the log.
-pub(super) struct Closed {
+/// Why there is no connection: what requests fail with, and the reason for the log.
+pub(super) struct ConnectError {
     pub(super) failure: Failure,
     pub(super) reason: String,
 }
 
-impl From<Failure> for Closed {
+impl From<Failure> for ConnectError {
     fn from(failure: Failure) -> Self {
         Self { reason: failure.to_string(), failure }
     }
 }
 
-impl From<io::Error> for Closed {
+impl From<io::Error> for ConnectError {
     fn from(error: io::Error) -> Self {
         Self { failure: Failure::Unreachable, reason: error.to_string() }
     }
 }
 
-/// What keeps a connection going. It has to be polled, and ends with the connection.
+/// Does the I/O of a connection. It has to be polled, and ends with the connection.
 pub(super) type Driver = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// How many requests may wait to be written before those who come have to wait, too.
-const QUEUE: usize = 1024;
+/// How many requests the redis crate buffers for writing before further ones wait for a place.
+const PIPELINE_BUFFER: usize = 1024;
 
-impl Door {
+impl Connector {
     pub(super) fn new(config: &Config) -> Result<Self, ConfigError> {
         let tls = match (&config.tls, config.server.uses_tls()) {
             (_, false) => None,
@@ -64,7 +63,7 @@ impl Door {
             server: config.server.clone(),
             password_file: config.password_file.clone(),
             tls,
-            patience: config.timeout,
+            connect_timeout: config.timeout,
         })
     }
 
@@ -72,31 +71,31 @@ impl Door {
     pub(super) async fn open(
         &self,
         address: &Address,
-    ) -> Result<(MultiplexedConnection, Driver), Closed> {
-        let opened = timeout(self.patience, self.open_sometime(address)).await;
-        opened.unwrap_or_else(|_| Err(Failure::Deadline.into()))
+    ) -> Result<(MultiplexedConnection, Driver), ConnectError> {
+        let opened = timeout(self.connect_timeout, self.connect_unbounded(address)).await;
+        opened.unwrap_or_else(|_| Err(Failure::Timeout.into()))
     }
 
-    async fn open_sometime(
+    async fn connect_unbounded(
         &self,
         address: &Address,
-    ) -> Result<(MultiplexedConnection, Driver), Closed> {
-        // Read again each time, because a password may be changed.
+    ) -> Result<(MultiplexedConnection, Driver), ConnectError> {
+        // Read for each connection, because a password may be changed.
         let from_file = match &self.password_file {
-            Some(path) => {
-                Some(read_password(path).map_err(|error| Failure::Denied(error.to_string()))?)
-            }
+            Some(path) => Some(
+                read_password(path).map_err(|error| Failure::AccessDenied(error.to_string()))?,
+            ),
             None => None,
         };
         let login = self.server.login(from_file.as_deref().or(self.server.password()));
         let stream = self.stream(address).await?;
-        // Who asks has a deadline of its own.
+        // `Node` has the deadlines of requests.
         let config = AsyncConnectionConfig::new()
             .set_response_timeout(None)
             .set_connection_timeout(None)
-            .set_pipeline_buffer_size(QUEUE);
+            .set_pipeline_buffer_size(PIPELINE_BUFFER);
         let (mut connection, driver) =
-            MultiplexedConnection::new_with_config(&login, Bounded::new(stream), config)
+            MultiplexedConnection::new_with_config(&login, BoundedStream::new(stream), config)
                 .await
                 .map_err(|error| Failure::of_login(&error))?;
         let mut driver: Driver = Box::pin(driver);
@@ -121,15 +120,15 @@ impl Door {
     }
 }
 
-/// Whether a server serves. One that may not be asked this does.
+/// Checks that a server replies to PING. A user that may not send it is served as well.
 ///
-/// A connection to a port of this machine where nobody listens may become one to itself, on which
-/// comes back what was sent.
+/// The reply is compared, because TCP can connect a port on which no process listens to itself
+/// (simultaneous open), and such a connection echoes.
 pub(super) async fn ping(connection: &mut MultiplexedConnection) -> Result<(), Failure> {
-    let answer = redis::cmd("PING").query_async::<String>(connection).await;
-    match answer.map_err(Failure::from) {
-        Ok(answer) if answer != "PONG" => Err(Failure::Nonsense(format!("PING: {answer}"))),
-        Err(Failure::Denied(code)) if code.starts_with("NOPERM") => Ok(()),
+    let reply = redis::cmd("PING").query_async::<String>(connection).await;
+    match reply.map_err(Failure::from) {
+        Ok(reply) if reply != "PONG" => Err(Failure::InvalidResponse(format!("PING: {reply}"))),
+        Err(Failure::AccessDenied(code)) if code.starts_with("NOPERM") => Ok(()),
         other => other.map(|_| ()),
     }
 }
@@ -148,20 +147,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_echoes_is_no_server() {
+    fn a_connection_that_echoes_is_an_invalid_response() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("redis://{}", listener.local_addr().unwrap());
         let echo = thread::spawn(move || {
             let (stream, _) = listener.accept().unwrap();
-            // Whether it ends well is open.
+            // The error, if any, is that of the closed connection.
             let _ = io::copy(&mut &stream, &mut &stream);
         });
         let config = Config::new(&url).unwrap();
-        let door = Door::new(&config).unwrap();
+        let connector = Connector::new(&config).unwrap();
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
-        let opened = runtime.block_on(door.open(&config.server.addresses()[0]));
-        let failure = opened.err().map(|closed| closed.failure);
-        assert!(matches!(failure, Some(Failure::Nonsense(_))), "{failure:?}");
+        let opened = runtime.block_on(connector.open(&config.server.addresses()[0]));
+        let failure = opened.err().map(|error| error.failure);
+        assert!(matches!(failure, Some(Failure::InvalidResponse(_))), "{failure:?}");
         drop(runtime);
         echo.join().unwrap();
     }

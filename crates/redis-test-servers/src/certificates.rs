@@ -1,4 +1,4 @@
-//! Certificates for servers on loopback, from an authority that nobody else knows.
+//! Certificates for servers on loopback, from an authority of their own.
 
 use std::fs;
 use std::path::PathBuf;
@@ -8,14 +8,16 @@ use rcgen::{BasicConstraints, Certificate, CertificateParams, DnType, IsCa, Issu
 use tempfile::TempDir;
 
 /// An authority, a server's certificate and a client's, as PEM files.
-#[derive(Clone)]
-pub(crate) struct Certificates {
+#[derive(Debug, Clone)]
+pub struct Certificates {
     directory: Arc<TempDir>,
     clients_need_one: bool,
 }
 
 impl Certificates {
-    pub(crate) fn new() -> Self {
+    /// A new authority, with a certificate for a server and one for a client.
+    #[allow(clippy::new_without_default, reason = "it makes files")]
+    pub fn new() -> Self {
         let directory = Arc::new(tempfile::tempdir().unwrap());
         let made = Self { directory, clients_need_one: false };
         let key = KeyPair::generate().unwrap();
@@ -31,8 +33,8 @@ impl Certificates {
         made
     }
 
-    /// The server lets nobody in who shows no certificate.
-    pub(crate) fn mutual(self) -> Self {
+    /// The server refuses clients without a certificate.
+    pub fn mutual(self) -> Self {
         Self { clients_need_one: true, ..self }
     }
 
@@ -42,16 +44,17 @@ impl Certificates {
     }
 
     /// The certificate of `ca`, `server` or `client`.
-    pub(crate) fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(format!("{name}.pem"))
     }
 
-    pub(crate) fn key_path(&self, name: &str) -> PathBuf {
+    /// The key of `ca`, `server` or `client`.
+    pub fn key_path(&self, name: &str) -> PathBuf {
         self.directory.path().join(format!("{name}.key"))
     }
 
-    /// What a server's configuration says of them.
-    pub(super) fn lines(&self) -> String {
+    /// The lines of a server's configuration.
+    pub(crate) fn lines(&self) -> String {
         format!(
             "tls-cert-file {}\ntls-key-file {}\ntls-ca-cert-file {}\ntls-auth-clients {}",
             self.path("server").display(),

@@ -274,7 +274,7 @@ impl layout::ObjectInfo {
 }
 
 fn capabilities(table: &layout::Callbacks) -> Capabilities {
-    Capabilities::from_bits(table.capabilities.cast_unsigned().into())
+    Capabilities::from_bits_retain(table.capabilities.cast_unsigned().into())
 }
 
 /// Calls the plugin for a session.

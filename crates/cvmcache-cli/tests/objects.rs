@@ -219,7 +219,7 @@ cvmcache: FILE is missing; see --help for what to write
 
 "#]]);
     }
-    let capabilities = Capabilities::ALL.without(Capabilities::WRITE);
+    let capabilities = Capabilities::ALL.difference(Capabilities::WRITE);
     let reader = Served::new(Shelf { capabilities, ..Shelf::new(vec![]) });
     let put = place.run(&["put", &reader.locator(), "hello"]).assert().code(1);
     put.stdout_eq("").stderr_eq(str![[r#"

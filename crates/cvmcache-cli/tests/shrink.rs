@@ -66,7 +66,7 @@ cvmcache: the cache has no limit to take a part of: write how many bytes, as in 
 #[test]
 fn a_plugin_that_cannot_is_named_with_what_it_lacks() {
     let lacking = |capability| {
-        let capabilities = Capabilities::ALL.without(capability);
+        let capabilities = Capabilities::ALL.difference(capability);
         Served::new(Shelf { capabilities, ..Shelf::new(vec![]) })
     };
     let plugin = lacking(Capabilities::SHRINK);

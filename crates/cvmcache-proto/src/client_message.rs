@@ -4,7 +4,10 @@ use bytes::Bytes;
 use thiserror::Error;
 
 use crate::wire::{self, Msg};
-use crate::{Breadcrumb, Envelope, Frame, HashAlgorithm, ObjectId, ObjectType, WireMessage};
+use crate::{
+    Breadcrumb, Envelope, Frame, HashAlgorithm, ObjectId, ObjectType, ReplyBody, Status,
+    WireMessage,
+};
 
 /// A message from a client to a plugin. One more of them would be another protocol.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,8 +58,22 @@ impl Request {
     }
 }
 
-/// What a client can ask for. One more of them would be another protocol.
+impl Operation {
+    /// The body of the reply that fails the operation.
+    pub fn refusal(&self, status: Status) -> ReplyBody {
+        let part = match self {
+            Operation::Store(part) => part.number,
+            _ => 0,
+        };
+        let body = self.kind().request().refusal(part, status);
+        // Only a handshake has no such body, and no operation is one.
+        body.unwrap_or(ReplyBody::Info(Err(status)))
+    }
+}
+
+/// What a client can ask for. A later revision of the protocol may add to them.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Operation {
     /// Opens an object (+1), closes it (-1) or asks whether it exists (0).
     Refcount {

@@ -70,15 +70,24 @@ impl Envelope {
     ///
     /// A failed handshake names session 0, which no plugin hands out.
     pub fn fail(self, status: Status) -> ServerMessage {
-        let body = match self.kind {
-            RequestKind::Handshake => {
-                return ServerMessage::HandshakeAck(HandshakeAck::refused(status));
-            }
+        match self.kind.refusal(self.part, status) {
+            None => ServerMessage::HandshakeAck(HandshakeAck::refused(status)),
+            Some(body) => ServerMessage::Reply(Reply { id: self.id, body }),
+        }
+    }
+}
+
+impl RequestKind {
+    /// The body of the reply that fails a request of this kind; `None` for a handshake. `part` is the
+    /// number of the part of an upload, else 0.
+    pub(crate) fn refusal(self, part: u64, status: Status) -> Option<ReplyBody> {
+        Some(match self {
+            RequestKind::Handshake => return None,
             RequestKind::Refcount => ReplyBody::Refcount(Err(status)),
             RequestKind::Read => ReplyBody::Read { result: Err(status), data_crc32: None },
             RequestKind::ObjectInfo => ReplyBody::ObjectInfo(Err(status)),
             RequestKind::Store | RequestKind::StoreAbort => {
-                ReplyBody::Store { result: Err(status), part: self.part }
+                ReplyBody::Store { result: Err(status), part }
             }
             RequestKind::Info => ReplyBody::Info(Err(status)),
             RequestKind::Shrink => ReplyBody::Shrink { result: Err(status), used_bytes: 0 },
@@ -86,7 +95,6 @@ impl Envelope {
             RequestKind::BreadcrumbStore | RequestKind::BreadcrumbLoad => {
                 ReplyBody::Breadcrumb(Err(status))
             }
-        };
-        ServerMessage::Reply(Reply { id: self.id, body })
+        })
     }
 }

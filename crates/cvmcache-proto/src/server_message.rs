@@ -269,7 +269,7 @@ fn parse(msg: Msg, attachment: Bytes) -> Option<ServerMessage> {
                 protocol_version: m.protocol_version?,
                 session: m.session_id?,
                 max_object_size: m.max_object_size?,
-                capabilities: Capabilities::from_bits(m.capabilities?),
+                capabilities: Capabilities::from_bits_retain(m.capabilities?),
                 pid: m.pid,
             }));
         }

@@ -210,7 +210,7 @@ impl Suite {
     }
 
     fn reason_to_skip(&self, case: &Case, offer: &Client, started: &Started) -> Option<String> {
-        let missing = case.needs.without(offer.capabilities());
+        let missing = case.needs.difference(offer.capabilities());
         if missing != cvmcache::plugin::Capabilities::NONE {
             return Some(format!("the plugin does not declare {missing}"));
         }

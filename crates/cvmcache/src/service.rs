@@ -265,6 +265,8 @@ impl Service {
                 let result = self.load_breadcrumb(open, &repository);
                 ReplyBody::Breadcrumb(result.map(|breadcrumb| Some((repository, breadcrumb))))
             }
+            // Of a later revision of the protocol.
+            unknown => unknown.refusal(Status::NoSupport),
         };
         Reply { id: request.id, body }
     }

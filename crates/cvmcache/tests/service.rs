@@ -9,7 +9,7 @@ use bytes::Bytes;
 use cvmcache::Limits;
 use cvmcache::plugin::*;
 use cvmcache::service::{Service, Trust};
-use cvmcache_proto::{Operation, ReplyBody, StorePart};
+use cvmcache_proto::{Operation, OperationKind, ReplyBody, StorePart};
 use support::sessions::{Client, PART, fixture, fixture_with, part};
 use support::{Fault, TestCache, id};
 
@@ -287,7 +287,7 @@ fn a_breadcrumb_comes_back_as_it_was_left() {
 
 #[test]
 fn the_number_of_clean_ups_is_sent_only_if_it_is_declared() {
-    let f = fixture_with(TestCache::with(Capabilities::ALL.without(Capabilities::SHRINK_RATE)));
+    let f = fixture_with(TestCache::with(Capabilities::ALL.difference(Capabilities::SHRINK_RATE)));
     let ReplyBody::Info(Ok(info)) = f.client("a").ask(Operation::Info) else { panic!() };
     assert_eq!(info.shrink_count, None);
     let f = fixture();
@@ -306,4 +306,32 @@ fn a_shrink_that_falls_short_is_partial() {
     assert_eq!(client.ask(Operation::Shrink { target: 0 }), partial);
     let enough = ReplyBody::Shrink { result: Ok(()), used_bytes: 3 };
     assert_eq!(client.ask(Operation::Shrink { target: 3 }), enough);
+}
+
+#[test]
+fn every_operation_of_the_protocol_is_known_to_the_service() {
+    let f = fixture();
+    f.cache.insert(id(1), "abc");
+    let client = f.client("a");
+    let refcount = |change_by| Operation::Refcount { object: id(1), change_by };
+    let breadcrumb = Breadcrumb { catalog: id(1), timestamp: 1, revision: None };
+    let operations = [
+        refcount(1),
+        refcount(0),
+        refcount(-1),
+        Operation::ObjectInfo { object: id(1) },
+        Operation::Read { object: id(1), offset: 0, size: 3 },
+        Operation::Store(part(1, 3, true)),
+        Operation::StoreAbort { object: id(1) },
+        Operation::List { listing: 0, object_type: ObjectType::Regular },
+        Operation::Shrink { target: 0 },
+        Operation::Info,
+        Operation::BreadcrumbStore { repository: "a".into(), breadcrumb },
+        Operation::BreadcrumbLoad { repository: "a".into() },
+    ];
+    assert_eq!(operations.each_ref().map(Operation::kind), OperationKind::ALL);
+    for operation in operations {
+        let kind = operation.kind();
+        assert_ne!(client.ask(operation).status(), Err(Status::NoSupport), "{kind:?}");
+    }
 }

@@ -166,6 +166,7 @@ impl Model {
                     .and_then(|()| self.breadcrumbs.get(&repository).ok_or(Status::NoEntry));
                 ReplyBody::Breadcrumb(result.map(|&breadcrumb| Some((repository, breadcrumb))))
             }
+            unknown => unknown.refusal(Status::NoSupport),
         }
     }
 

@@ -112,7 +112,7 @@ impl Contender {
 
     /// What it lacks for a workload.
     pub(super) fn lacks(&self, workload: Workload) -> Option<Capabilities> {
-        let lacking = workload.needs().without(self.capabilities);
+        let lacking = workload.needs().difference(self.capabilities);
         (lacking != Capabilities::NONE).then_some(lacking)
     }
 

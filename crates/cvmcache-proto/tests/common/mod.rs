@@ -185,7 +185,7 @@ fn handshake_ack() -> impl Strategy<Value = HandshakeAck> {
                 protocol_version,
                 session,
                 max_object_size,
-                capabilities: Capabilities::from_bits(capabilities),
+                capabilities: Capabilities::from_bits_retain(capabilities),
                 pid,
             }
         },

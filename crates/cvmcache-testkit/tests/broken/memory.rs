@@ -57,7 +57,7 @@ impl Memory {
 
     /// The same, which declares less.
     pub(crate) fn without(self, missing: Capabilities) -> Self {
-        let capabilities = self.capabilities.without(missing);
+        let capabilities = self.capabilities.difference(missing);
         self.shared.lock().is_uncounted = !capabilities.contains(Capabilities::REFCOUNT);
         Self { capabilities, ..self }
     }

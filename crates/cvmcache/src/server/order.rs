@@ -33,7 +33,8 @@ impl Lane {
             | Operation::Shrink { .. }
             | Operation::List { .. }
             | Operation::BreadcrumbStore { .. }
-            | Operation::BreadcrumbLoad { .. } => None,
+            | Operation::BreadcrumbLoad { .. }
+            | _ => None,
         }
     }
 }

@@ -9,21 +9,13 @@
 //!
 //! [`run`](crate::run) takes all of them for a program that is nothing but a plugin.
 
-mod access;
-mod calls;
+mod accept;
+mod busy_poll;
 mod connection;
-mod door;
 mod event_loop;
-mod handed_over;
-mod heartbeat;
-mod listener;
-mod mailbox;
-mod meters;
-mod order;
-mod outbox;
-mod polling;
 mod settings;
 mod socket;
+mod telemetry;
 mod workers;
 
 use std::io;
@@ -41,22 +33,19 @@ use crate::limits::InvalidLimit;
 use crate::service::{Service, Trust};
 use crate::{CachePlugin, Limits, Locator, ServerHandle, watchdog};
 
-use access::Access;
-pub use access::{AccessError, Networks, Users};
-use door::{Door, LISTENER};
+pub(crate) use accept::locator_of;
+use accept::{Acceptor, Access, LISTENER, Listener};
+pub use accept::{AccessError, ListenError, Networks, Users};
+use busy_poll::BusyPoll;
 use event_loop::{EventLoop, State, WAKER};
-pub(crate) use handed_over::locator_of;
-pub use heartbeat::Heartbeat;
-use heartbeat::Pulse;
-pub use listener::ListenError;
-use listener::Listener;
-use mailbox::{Note, mailbox};
-#[cfg(feature = "prometheus")]
-pub(crate) use meters::DURATION;
-use meters::Meters;
-use polling::Polling;
 pub(crate) use settings::Settings;
-use workers::Workers;
+pub use telemetry::heartbeat::Heartbeat;
+use telemetry::heartbeat::HeartbeatTimer;
+#[cfg(feature = "prometheus")]
+pub(crate) use telemetry::request_metrics::DURATION;
+use telemetry::request_metrics::Metrics;
+use workers::completions::{Note, mailbox};
+use workers::pool::Workers;
 
 /// How long to look for requests before sleeping, unless told otherwise.
 const POLL_FOR: Duration = Duration::from_micros(50);
@@ -94,7 +83,7 @@ impl Server {
             metrics: false,
             trust: Trust::default(),
             access: Access::default(),
-            pulse: Pulse::default(),
+            pulse: HeartbeatTimer::default(),
         }
     }
 }
@@ -113,7 +102,7 @@ pub struct ServerBuilder {
     metrics: bool,
     trust: Trust,
     access: Access,
-    pulse: Pulse,
+    pulse: HeartbeatTimer,
 }
 
 impl ServerBuilder {
@@ -223,7 +212,7 @@ impl ServerBuilder {
         period: Duration,
         beat: impl FnMut(Heartbeat) + Send + 'static,
     ) -> Self {
-        self.pulse = Pulse::new(period, Box::new(beat));
+        self.pulse = HeartbeatTimer::new(period, Box::new(beat));
         self
     }
 
@@ -317,7 +306,7 @@ impl BoundServer {
         let workers = builder.workers.unwrap_or_else(|| builder.plugin.workers());
         builder.plugin.started(handle.clone());
         let name = builder.name.escape_ascii().to_string();
-        let meters = builder.metrics.then(|| Meters::new(&name));
+        let meters = builder.metrics.then(|| Metrics::new(&name));
         let pid = listener.is_local().then(|| std::process::id().into());
         let service = Service::new(builder.plugin, builder.name, builder.limits)
             .checksum_replies(builder.checksum_replies)
@@ -327,12 +316,12 @@ impl BoundServer {
         let event_loop = EventLoop {
             poll,
             inbox,
-            door: Door::new(listener, builder.access),
+            door: Acceptor::new(listener, builder.access),
             pid,
             service,
             workers,
             supervised: builder.supervised,
-            polling: Polling::new(builder.poll_for),
+            polling: BusyPoll::new(builder.poll_for),
             pulse: builder.pulse,
             meters,
             name,

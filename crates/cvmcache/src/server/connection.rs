@@ -4,7 +4,8 @@
 //! takes no more requests while too many of its answers are unread or too many of its requests
 //! are under way: then the bytes wait in the socket, and the client with them.
 
-mod ending;
+mod outbox;
+mod shutdown;
 
 use std::mem;
 use std::sync::Arc;
@@ -14,15 +15,15 @@ use cvmcache_proto::{Decoder, DecoderLimits, Frame, Operation, Request, ServerMe
 use mio::Token;
 use tracing::{debug, trace_span};
 
-use super::calls::Calls;
-use super::meters::{Meters, Outcome as Answered, Subject};
-use super::order::Lane;
-use super::outbox::Outbox;
-use super::socket::{Received, Socket};
-use super::workers::{Call, Done, Job, Outcome, Work, Workers};
 use crate::Session;
+use crate::server::socket::{Received, Socket};
+use crate::server::telemetry::request_metrics::{Metrics, Outcome as Answered, RequestMetrics};
+use crate::server::workers::in_flight::InFlight;
+use crate::server::workers::ordering::OrderingKey;
+use crate::server::workers::pool::{Call, Done, Job, Outcome, Work, Workers};
 use crate::service::{Action, OpenSession, Peer, Service};
-use ending::{End, Stage};
+use outbox::Outbox;
+use shutdown::{CloseReason, Phase};
 
 /// How many reads and frames a turn handles, at most.
 const TURN_STEPS: usize = 256;
@@ -33,21 +34,21 @@ const SENT_AT_ONCE: usize = 64 * 1024;
 
 /// What a connection works with.
 #[derive(Debug)]
-pub(super) struct Context<'a> {
-    pub(super) service: &'a Service,
+pub(crate) struct Context<'a> {
+    pub(crate) service: &'a Service,
     /// `None`: callbacks run here and now.
-    pub(super) workers: Option<&'a Workers>,
+    pub(crate) workers: Option<&'a Workers>,
     /// `None`: nothing is measured.
-    pub(super) meters: Option<&'a Meters>,
+    pub(crate) meters: Option<&'a Metrics>,
     /// How long a turn may take.
-    pub(super) time: Duration,
+    pub(crate) time: Duration,
     /// How many jobs it may submit.
-    pub(super) jobs: usize,
+    pub(crate) jobs: usize,
 }
 
 /// What comes of a turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Turn {
+pub(crate) enum Turn {
     /// There is more to do at once.
     Again,
     /// Something has to happen first: the socket, or the end of a job.
@@ -59,14 +60,14 @@ pub(super) enum Turn {
 }
 
 #[derive(Debug)]
-pub(super) struct Connection {
+pub(crate) struct Connection {
     token: Token,
     /// `None` once there is nobody to talk to.
     socket: Option<Socket>,
     decoder: Decoder,
     outbox: Outbox,
     peer: Peer,
-    calls: Calls,
+    calls: InFlight,
     listing_part: usize,
     /// There may be bytes in the socket.
     readable: bool,
@@ -75,17 +76,17 @@ pub(super) struct Connection {
     /// The peer takes no more answers. It may still have said something of importance.
     is_deaf: bool,
     has_progressed: bool,
-    stage: Stage,
+    stage: Phase,
     /// It stands in the event loop's queue.
-    pub(super) is_queued: bool,
+    pub(crate) is_queued: bool,
     /// It stands in line for the workers.
-    pub(super) is_waiting: bool,
+    pub(crate) is_waiting: bool,
     /// It has come to the front of that line.
-    pub(super) is_granted: bool,
+    pub(crate) is_granted: bool,
 }
 
 impl Connection {
-    pub(super) fn new(token: Token, socket: Socket, peer: Peer, service: &Service) -> Self {
+    pub(crate) fn new(token: Token, socket: Socket, peer: Peer, service: &Service) -> Self {
         let mut limits = DecoderLimits::default();
         limits.max_attachment = service.limits().max_object_size as usize;
         limits.max_message = service.limits().max_message;
@@ -95,13 +96,13 @@ impl Connection {
             decoder: Decoder::new(limits),
             outbox: Outbox::new(limits.max_attachment),
             peer,
-            calls: Calls::default(),
+            calls: InFlight::default(),
             listing_part: service.limits().listing_part,
             readable: false,
             hung_up: false,
             is_deaf: false,
             has_progressed: false,
-            stage: Stage::Open,
+            stage: Phase::Open,
             is_queued: false,
             is_waiting: false,
             is_granted: false,
@@ -109,28 +110,28 @@ impl Connection {
     }
 
     /// True as long as requests are taken.
-    pub(super) fn is_open(&self) -> bool {
-        self.stage == Stage::Open
+    pub(crate) fn is_open(&self) -> bool {
+        self.stage == Phase::Open
     }
 
     /// The client's session, how many of its requests are under way, and how many bytes of
     /// answers it has not taken.
-    pub(super) fn session_and_load(&self) -> Option<(&Arc<OpenSession>, usize, usize)> {
+    pub(crate) fn session_and_load(&self) -> Option<(&Arc<OpenSession>, usize, usize)> {
         self.peer.session().map(|open| (open, self.calls.len(), self.unsent()))
     }
 
-    pub(super) fn unsent(&self) -> usize {
+    pub(crate) fn unsent(&self) -> usize {
         self.outbox.held()
     }
 
     /// Notes what the poll has seen.
-    pub(super) fn notice(&mut self, readable: bool, hung_up: bool) {
+    pub(crate) fn notice(&mut self, readable: bool, hung_up: bool) {
         self.readable |= readable;
         self.hung_up |= hung_up;
     }
 
     /// Looks for bytes that the poll has not told of. True if there is something for a turn.
-    pub(super) fn look(&mut self, service: &Service) -> bool {
+    pub(crate) fn look(&mut self, service: &Service) -> bool {
         // Who waits for workers has requests in the decoder, and needs no more.
         if !self.is_open() || self.is_waiting || self.is_backed_up(service) {
             return false;
@@ -147,7 +148,7 @@ impl Connection {
     }
 
     /// Asks the client to detach, if it is one and reads what it is sent.
-    pub(super) fn ask_detach(&mut self, service: &Service) {
+    pub(crate) fn ask_detach(&mut self, service: &Service) {
         let unread = self.outbox.held() >= service.limits().max_buffered;
         if self.is_open() && self.peer.session().is_some() && !unread {
             self.outbox.push(ServerMessage::Detach);
@@ -155,14 +156,14 @@ impl Connection {
     }
 
     /// True if the client has taken something since this was last asked.
-    pub(super) fn has_progressed(&mut self) -> bool {
+    pub(crate) fn has_progressed(&mut self) -> bool {
         mem::take(&mut self.has_progressed)
     }
 
     /// A worker has finished a job. The next turn goes on from here.
-    pub(super) fn done(&mut self, workers: &Workers, meters: Option<&Meters>, done: Done) {
+    pub(crate) fn done(&mut self, workers: &Workers, meters: Option<&Metrics>, done: Done) {
         match done.outcome {
-            Outcome::SessionEnded => self.stage = Stage::Ended,
+            Outcome::SessionEnded => self.stage = Phase::Ended,
             Outcome::Replied { serial, reply } => match self.calls.done(serial) {
                 Some(subject) => self.answer_measured(meters, subject, reply),
                 None => workers.recovered(),
@@ -175,15 +176,15 @@ impl Connection {
     }
 
     /// Gives up uploads that no part has come for.
-    pub(super) fn sweep(&self, service: &Service) {
+    pub(crate) fn sweep(&self, service: &Service) {
         self.peer.session().into_iter().for_each(|open| service.sweep(open));
     }
 
     /// Answers requests that have been under way for longer than `deadline`.
-    pub(super) fn expire_calls(
+    pub(crate) fn expire_calls(
         &mut self,
         workers: &Workers,
-        meters: Option<&Meters>,
+        meters: Option<&Metrics>,
         deadline: Duration,
     ) {
         for overdue in self.calls.expire(deadline) {
@@ -196,7 +197,7 @@ impl Connection {
     }
 
     /// Does some work: takes requests, sends answers.
-    pub(super) fn turn(&mut self, context: &Context<'_>) -> Turn {
+    pub(crate) fn turn(&mut self, context: &Context<'_>) -> Turn {
         let _connection = trace_span!("connection", number = self.token.0).entered();
         let _session = self.session().map(|session| trace_span!("session", %session).entered());
         let mut turn = Turn::Wait;
@@ -215,7 +216,7 @@ impl Connection {
     }
 
     /// Takes requests until there are none, or enough for this turn.
-    fn take_requests(&mut self, context: &Context<'_>) -> Result<Turn, End> {
+    fn take_requests(&mut self, context: &Context<'_>) -> Result<Turn, CloseReason> {
         let begun = Instant::now();
         let calls_before = self.calls.len();
         let mut send_at = SENT_AT_ONCE;
@@ -253,10 +254,10 @@ impl Connection {
             || self.outbox.held() + self.calls.bytes() >= limits.max_buffered
     }
 
-    fn read(&mut self) -> Result<(), End> {
-        let socket = self.socket.as_ref().ok_or(End::Eof)?;
+    fn read(&mut self) -> Result<(), CloseReason> {
+        let socket = self.socket.as_ref().ok_or(CloseReason::Eof)?;
         match socket.receive(self.decoder.buffer())? {
-            Received::Eof => return Err(End::Eof),
+            Received::Eof => return Err(CloseReason::Eof),
             Received::Full(_) => {}
             // Less than asked for means that there is no more, and that the poll tells of what
             // comes; but not again of an end of file that it has told of.
@@ -265,11 +266,11 @@ impl Connection {
         Ok(())
     }
 
-    fn take(&mut self, context: &Context<'_>, frame: Frame) -> Result<(), End> {
+    fn take(&mut self, context: &Context<'_>, frame: Frame) -> Result<(), CloseReason> {
         let measured = context.meters.map(|meters| (meters, Instant::now()));
         match self.peer.receive(context.service, frame) {
             Action::Answer(message) => {
-                let subject = measured.map(|(_, since)| Subject::of_answer(&message, since));
+                let subject = measured.map(|(_, since)| RequestMetrics::of_answer(&message, since));
                 self.answer_measured(context.meters, subject, message);
             }
             Action::Handle(open, request) => {
@@ -281,17 +282,18 @@ impl Connection {
                         self.answer(ServerMessage::Reply(reply));
                     }
                     (None, Some((meters, since))) => {
-                        let subject = Subject::of(&request, since);
+                        let subject = RequestMetrics::of(&request, since);
                         let answer = ServerMessage::Reply(context.service.handle(&open, request));
                         self.answer_measured(Some(meters), Some(subject), answer);
                     }
                     (Some(workers), _) => {
-                        let subject = measured.map(|(_, since)| Subject::of(&request, since));
+                        let subject =
+                            measured.map(|(_, since)| RequestMetrics::of(&request, since));
                         self.call(workers, open, request, subject);
                     }
                 }
             }
-            Action::Quit => return Err(End::Quit),
+            Action::Quit => return Err(CloseReason::Quit),
             Action::Nothing => {}
         }
         Ok(())
@@ -303,7 +305,7 @@ impl Connection {
         workers: &Workers,
         open: Arc<OpenSession>,
         request: Request,
-        subject: Option<Subject>,
+        subject: Option<RequestMetrics>,
     ) {
         let bytes = self.weight(&request);
         if let Some((call, lane)) = self.calls.begin(open, request, bytes, subject) {
@@ -311,15 +313,15 @@ impl Connection {
         }
     }
 
-    fn submit(&self, workers: &Workers, call: Call, lane: Option<Lane>) {
+    fn submit(&self, workers: &Workers, call: Call, lane: Option<OrderingKey>) {
         workers.submit(Job { token: self.token, work: Work::Call(call), lane });
     }
 
     #[inline(never)]
     fn answer_measured(
         &mut self,
-        meters: Option<&Meters>,
-        subject: Option<Subject>,
+        meters: Option<&Metrics>,
+        subject: Option<RequestMetrics>,
         message: ServerMessage,
     ) {
         // The answer is large: it is looked at before it goes, and moved once.

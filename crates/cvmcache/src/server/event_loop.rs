@@ -5,8 +5,6 @@
 //! that has more to do than one turn allows stands in the queue, and everybody in the queue gets
 //! one turn between two looks at the poll.
 
-mod overview;
-
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::mem;
@@ -17,18 +15,18 @@ use std::time::{Duration, Instant};
 use mio::{Events, Poll, Token};
 use tracing::{debug, error, info, warn};
 
+use super::accept::{Acceptor, LISTENER};
+use super::busy_poll::BusyPoll;
 use super::connection::{Connection, Context, Turn};
-use super::door::{Door, LISTENER};
-use super::heartbeat::Pulse;
-use super::mailbox::{Inbox, Note};
-use super::meters::Meters;
-use super::polling::Polling;
-use super::workers::{Outcome, Workers};
+use super::telemetry::status_report::StatusReport;
+use crate::server::telemetry::heartbeat::HeartbeatTimer;
+use crate::server::telemetry::request_metrics::Metrics;
+use crate::server::workers::completions::{Inbox, Note};
+use crate::server::workers::pool::{Outcome, Workers};
 use crate::server_handle::Command;
 use crate::service::{Peer, Service};
-use overview::Overview;
 
-pub(super) const WAKER: Token = Token(0);
+pub(crate) const WAKER: Token = Token(0);
 
 /// How long a round of turns takes, at most: everybody gets an equal part of it. One more callback
 /// may be under way when a turn is over.
@@ -36,45 +34,45 @@ const ROUND: Duration = Duration::from_millis(20);
 const LONGEST_TURN: Duration = Duration::from_millis(2);
 const SHORTEST_TURN: Duration = Duration::from_micros(100);
 
-pub(super) struct EventLoop {
-    pub(super) poll: Poll,
-    pub(super) inbox: Inbox,
+pub(crate) struct EventLoop {
+    pub(crate) poll: Poll,
+    pub(crate) inbox: Inbox,
     /// Shut once the server is about to end.
-    pub(super) door: Door,
+    pub(crate) door: Acceptor,
     /// This process, for clients on the same machine.
-    pub(super) pid: Option<u64>,
-    pub(super) service: Arc<Service>,
-    pub(super) workers: Option<Workers>,
+    pub(crate) pid: Option<u64>,
+    pub(crate) service: Arc<Service>,
+    pub(crate) workers: Option<Workers>,
     /// Ends with the last client.
-    pub(super) supervised: bool,
-    pub(super) polling: Polling,
-    pub(super) pulse: Pulse,
+    pub(crate) supervised: bool,
+    pub(crate) polling: BusyPoll,
+    pub(crate) pulse: HeartbeatTimer,
     /// `None`: nothing is measured.
-    pub(super) meters: Option<Meters>,
+    pub(crate) meters: Option<Metrics>,
     /// What clients are told, escaped.
-    pub(super) name: String,
-    pub(super) begun: Instant,
-    pub(super) state: State,
+    pub(crate) name: String,
+    pub(crate) begun: Instant,
+    pub(crate) state: State,
 }
 
 /// What changes as the loop goes on.
 #[derive(Debug, Default)]
-pub(super) struct State {
-    connections: HashMap<Token, Connection>,
+pub(crate) struct State {
+    pub(crate) connections: HashMap<Token, Connection>,
     /// Who wants a turn. A token may outlive its connection here.
-    queue: VecDeque<Token>,
+    pub(crate) queue: VecDeque<Token>,
     /// Who had the last turn.
-    latest: Option<Token>,
+    pub(crate) latest: Option<Token>,
     /// Who has requests when the workers have enough to do; first come, first served.
-    waiting: VecDeque<Token>,
+    pub(crate) waiting: VecDeque<Token>,
     /// Who gets no more than a grace, and until when; the earliest first.
-    closing: VecDeque<(Instant, Token)>,
+    pub(crate) closing: VecDeque<(Instant, Token)>,
     /// When to look for uploads without parts, and for requests that take too long.
-    next_sweep: Option<Instant>,
-    next_check: Option<Instant>,
-    overview: Overview,
+    pub(crate) next_sweep: Option<Instant>,
+    pub(crate) next_check: Option<Instant>,
+    pub(crate) overview: StatusReport,
     /// When to end, whoever is still there.
-    deadline: Option<Instant>,
+    pub(crate) deadline: Option<Instant>,
 }
 
 impl State {
@@ -95,7 +93,7 @@ impl State {
 }
 
 impl EventLoop {
-    pub(super) fn run(mut self) -> io::Result<()> {
+    pub(crate) fn run(mut self) -> io::Result<()> {
         let result = self.serve();
         // On the way out after a failure, clients must not find a socket with nobody behind it.
         self.door.shut();
@@ -282,7 +280,7 @@ impl EventLoop {
         let Self { door, poll, state, service, pid, meters, .. } = self;
         door.accept(poll.registry(), |token, socket| {
             debug!(connection = token.0, "connection accepted");
-            meters.iter().for_each(Meters::connected);
+            meters.iter().for_each(Metrics::connected);
             let connection = Connection::new(token, socket, Peer::new(*pid), service);
             state.connections.insert(token, connection);
         });
@@ -395,7 +393,7 @@ fn turn_or_abandon(connection: &mut Connection, context: &Context<'_>) -> Option
 }
 
 /// True if it is time, which it is once in every `period`; the first time after one has passed.
-fn is_due(next: &mut Option<Instant>, period: Duration) -> bool {
+pub(crate) fn is_due(next: &mut Option<Instant>, period: Duration) -> bool {
     let now = Instant::now();
     let due = next.is_some_and(|next| next <= now);
     if due || next.is_none() {

@@ -6,12 +6,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crossbeam_channel::{Receiver, Sender};
 use mio::Waker;
 
-use super::workers::Done;
+use crate::server::workers::pool::Done;
 use crate::server_handle::Command;
 
 /// A message to the I/O thread.
 #[derive(Debug)]
-pub(super) enum Note {
+pub(crate) enum Note {
     /// What a [`ServerHandle`](crate::ServerHandle) says.
     Command(Command),
     /// A worker has finished a job.
@@ -20,14 +20,14 @@ pub(super) enum Note {
 
 /// The end that other threads hold. It does not keep the server running.
 #[derive(Debug, Clone)]
-pub(super) struct Mailbox {
+pub(crate) struct Mailbox {
     notes: Sender<Note>,
     bell: Arc<Bell>,
 }
 
 /// The end that the I/O thread holds.
 #[derive(Debug)]
-pub(super) struct Inbox {
+pub(crate) struct Inbox {
     notes: Receiver<Note>,
     bell: Arc<Bell>,
 }
@@ -39,7 +39,7 @@ struct Bell {
     rung: AtomicBool,
 }
 
-pub(super) fn mailbox(waker: Waker) -> (Mailbox, Inbox) {
+pub(crate) fn mailbox(waker: Waker) -> (Mailbox, Inbox) {
     let (sender, receiver) = crossbeam_channel::unbounded();
     let bell = Arc::new(Bell { waker, rung: AtomicBool::new(false) });
     (Mailbox { notes: sender, bell: bell.clone() }, Inbox { notes: receiver, bell })
@@ -47,7 +47,7 @@ pub(super) fn mailbox(waker: Waker) -> (Mailbox, Inbox) {
 
 impl Mailbox {
     /// Leaves a note. After the end of the server nobody reads it.
-    pub(super) fn send(&self, note: Note) {
+    pub(crate) fn send(&self, note: Note) {
         if self.notes.send(note).is_ok() && !self.bell.rung.swap(true, Ordering::AcqRel) {
             // The waker fails only if the poll is gone.
             let _ = self.bell.waker.wake();
@@ -57,7 +57,7 @@ impl Mailbox {
 
 impl Inbox {
     /// Takes the notes that are there.
-    pub(super) fn drain(&self) -> impl Iterator<Item = Note> {
+    pub(crate) fn drain(&self) -> impl Iterator<Item = Note> {
         // Answered first: a note that comes from now on rings again.
         self.bell.rung.swap(false, Ordering::AcqRel);
         self.notes.try_iter()

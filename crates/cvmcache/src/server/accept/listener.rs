@@ -16,95 +16,26 @@ use nix::fcntl::{Flock, FlockArg, OFlag};
 use nix::sys::socket::{self, AddressFamily, Backlog, SockFlag, SockType, UnixAddr};
 use nix::sys::stat::{Mode, fchmod};
 use rustix::net::sockopt::{set_socket_keepalive, set_tcp_keepidle, socket_peercred};
-use thiserror::Error;
 use tracing::debug;
 
 use super::access::Origin;
-use super::handed_over::{self, HandedOver};
-use super::socket::Socket;
+use super::errors::ListenError;
+use super::inherited_socket::{self, InheritedSocket};
 use crate::Locator;
+use crate::server::socket::Socket;
 
 /// The longest path that fits into a socket address, in bytes.
 const MAX_ADDRESS: usize = 107;
 
-/// Why a plugin cannot listen.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum ListenError {
-    /// Another process serves this locator: it has the lock, or the TCP address.
-    #[error(
-        "another process already serves {locator}: stop it, or choose another locator \
-         (a client can just connect)"
-    )]
-    InUse {
-        /// The locator in question.
-        locator: Locator,
-    },
-    /// Where the socket should be is something else, which is left alone.
-    #[error("{path:?} exists and is not a socket: remove it, or choose another path", path = .path.display())]
-    NotASocket {
-        /// The path in question.
-        path: PathBuf,
-    },
-    /// The lock file beside the socket cannot be opened or locked.
-    #[error(
-        "cannot lock {path:?}: {source}; the plugin's user has to be able to make it, in a \
-         directory that exists, with a name of at most 255 bytes", path = .path.display()
-    )]
-    LockFile {
-        /// The lock file.
-        path: PathBuf,
-        /// What the system says.
-        source: io::Error,
-    },
-    /// The host has no address.
-    #[error(
-        "cannot listen on {locator}: the host name does not resolve ({source}); use an address of this machine"
-    )]
-    Resolve {
-        /// The locator in question.
-        locator: Locator,
-        /// What the resolver says.
-        source: io::Error,
-    },
-    /// Clients cannot be served on a socket that was handed over.
-    #[error("the socket that was handed over cannot be used: {problem}")]
-    Unsuitable {
-        /// What is wrong with it.
-        problem: String,
-    },
-    /// A socket that was handed over is not the one that is configured.
-    #[error(
-        "the socket that was handed over listens on {actual}, and not on {locator}: let \
-         ListenStream= of the socket unit and CVMFS_CACHE_PLUGIN_LOCATOR name the same place"
-    )]
-    Elsewhere {
-        /// The locator in question.
-        locator: Locator,
-        /// Where it listens.
-        actual: Locator,
-    },
-    /// The system refuses the address or the path.
-    #[error(
-        "cannot listen on {locator}: {source}; use a path or an address of this machine that the plugin's user may use"
-    )]
-    System {
-        /// The locator in question.
-        locator: Locator,
-        /// What the system says.
-        source: io::Error,
-    },
-}
-
 /// A socket that listens. Dropping it removes it from the file system, unless it was handed over.
 #[derive(Debug)]
-pub(super) enum Listener {
+pub(crate) enum Listener {
     Unix { socket: UnixListener, path: PathBuf, is_ours: bool, _lock: Option<Flock<File>> },
     Tcp(TcpListener),
 }
 
 impl Listener {
-    pub(super) fn bind(locator: &Locator) -> Result<Self, ListenError> {
+    pub(crate) fn bind(locator: &Locator) -> Result<Self, ListenError> {
         match locator {
             Locator::Unix(path) => bind_unix(locator, path),
             Locator::Tcp { host, port } => bind_tcp(locator, host, *port),
@@ -112,10 +43,10 @@ impl Listener {
     }
 
     /// Takes over a socket that somebody else has made, and will remove.
-    pub(super) fn take_over(socket: OwnedFd, locator: &Locator) -> Result<Self, ListenError> {
-        match handed_over::take_over(socket, locator)? {
-            HandedOver::Tcp(socket) => Ok(Listener::Tcp(TcpListener::from_std(socket))),
-            HandedOver::Unix(socket, path) => {
+    pub(crate) fn take_over(socket: OwnedFd, locator: &Locator) -> Result<Self, ListenError> {
+        match inherited_socket::take_over(socket, locator)? {
+            InheritedSocket::Tcp(socket) => Ok(Listener::Tcp(TcpListener::from_std(socket))),
+            InheritedSocket::Unix(socket, path) => {
                 // It keeps away a plugin that would replace the socket, but whether the plugin's
                 // user may write there is up to who made it.
                 let lock = match lock(locator, &path) {
@@ -133,7 +64,7 @@ impl Listener {
     }
 
     /// Where it listens: with the port that the system chose, if it was left to it.
-    pub(super) fn locator(&self) -> io::Result<Locator> {
+    pub(crate) fn locator(&self) -> io::Result<Locator> {
         Ok(match self {
             Listener::Unix { path, .. } => Locator::Unix(path.clone()),
             Listener::Tcp(socket) => {
@@ -144,7 +75,7 @@ impl Listener {
     }
 
     /// True if everybody who can reach this machine can connect.
-    pub(super) fn is_exposed(&self) -> bool {
+    pub(crate) fn is_exposed(&self) -> bool {
         match self {
             Listener::Unix { .. } => false,
             Listener::Tcp(socket) => {
@@ -154,11 +85,11 @@ impl Listener {
     }
 
     /// True if clients are on this machine.
-    pub(super) fn is_local(&self) -> bool {
+    pub(crate) fn is_local(&self) -> bool {
         matches!(self, Listener::Unix { .. })
     }
 
-    pub(super) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+    pub(crate) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         match self {
             Listener::Unix { socket, .. } => registry.register(socket, token, Interest::READABLE),
             Listener::Tcp(socket) => registry.register(socket, token, Interest::READABLE),
@@ -167,7 +98,7 @@ impl Listener {
 
     /// Turns away whoever tries to connect from now on; who has connected can still be accepted.
     /// Who comes to a socket that was handed over waits there for whoever gets it next.
-    pub(super) fn close(&self) {
+    pub(crate) fn close(&self) {
         // A TCP socket would turn those away, too.
         if let Listener::Unix { socket, is_ours: true, .. } = self {
             // Fails only for what is not a socket.
@@ -176,7 +107,7 @@ impl Listener {
     }
 
     /// Listens again after [`Listener::close`].
-    pub(super) fn reopen(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+    pub(crate) fn reopen(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         if let Listener::Unix { socket, path, is_ours: true, .. } = self {
             remove_stale(path)?;
             *socket = UnixListener::from_std(open_unix(path)?.into());
@@ -185,7 +116,7 @@ impl Listener {
         Ok(())
     }
 
-    pub(super) fn accept(&self) -> io::Result<(Socket, Origin)> {
+    pub(crate) fn accept(&self) -> io::Result<(Socket, Origin)> {
         match self {
             Listener::Unix { socket, .. } => {
                 let (stream, _) = socket.accept()?;

@@ -22,7 +22,7 @@ pub enum Heartbeat {
 
 /// A heart, if there is one, and when it beats next.
 #[derive(Default)]
-pub(super) struct Pulse {
+pub(crate) struct HeartbeatTimer {
     heart: Option<Heart>,
     next: Option<Instant>,
 }
@@ -32,18 +32,18 @@ struct Heart {
     beat: Box<dyn FnMut(Heartbeat) + Send>,
 }
 
-impl Pulse {
-    pub(super) fn new(period: Duration, beat: Box<dyn FnMut(Heartbeat) + Send>) -> Self {
+impl HeartbeatTimer {
+    pub(crate) fn new(period: Duration, beat: Box<dyn FnMut(Heartbeat) + Send>) -> Self {
         Self { heart: Some(Heart { period, beat }), next: Some(Instant::now()) }
     }
 
     /// When it is time for the next beat.
-    pub(super) fn next(&self) -> Option<Instant> {
+    pub(crate) fn next(&self) -> Option<Instant> {
         self.next
     }
 
     /// Beats, if it is time.
-    pub(super) fn beat(&mut self, clients: usize) {
+    pub(crate) fn beat(&mut self, clients: usize) {
         if self.next.is_none_or(|next| next > Instant::now()) {
             return;
         }
@@ -52,7 +52,7 @@ impl Pulse {
         self.next = period.and_then(|period| Instant::now().checked_add(period));
     }
 
-    pub(super) fn end(&mut self) {
+    pub(crate) fn end(&mut self) {
         self.say(Heartbeat::Ending);
     }
 
@@ -66,10 +66,10 @@ impl Pulse {
     }
 }
 
-impl fmt::Debug for Pulse {
+impl fmt::Debug for HeartbeatTimer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let period = self.heart.as_ref().map(|heart| heart.period);
-        f.debug_struct("Pulse").field("period", &period).field("next", &self.next).finish()
+        f.debug_struct("HeartbeatTimer").field("period", &period).field("next", &self.next).finish()
     }
 }
 
@@ -83,7 +83,7 @@ mod tests {
     fn it_beats_at_once_and_then_when_it_is_time() {
         let (sender, said) = mpsc::channel();
         let beat = Box::new(move |what| sender.send(what).unwrap());
-        let mut pulse = Pulse::new(Duration::from_secs(3600), beat);
+        let mut pulse = HeartbeatTimer::new(Duration::from_secs(3600), beat);
         pulse.beat(3);
         pulse.beat(4);
         pulse.end();
@@ -95,7 +95,7 @@ mod tests {
 
     #[test]
     fn one_that_panics_is_the_last() {
-        let mut pulse = Pulse::new(Duration::ZERO, Box::new(|_| panic!("told to panic")));
+        let mut pulse = HeartbeatTimer::new(Duration::ZERO, Box::new(|_| panic!("told to panic")));
         pulse.beat(0);
         pulse.beat(0);
         assert_eq!(pulse.next(), None);

@@ -7,7 +7,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use cvmcache_proto::{ServerMessage, frame};
 use tracing::error;
 
-use super::socket::Socket;
+use crate::server::socket::Socket;
 
 /// How many pieces go into one write.
 const MAX_PIECES: usize = 64;
@@ -21,7 +21,7 @@ const COPIED: usize = 4 * 1024;
 /// Messages that follow each other are gathered in one buffer; a large attachment is a piece of
 /// its own and is not copied. One write takes many pieces.
 #[derive(Debug)]
-pub(super) struct Outbox {
+pub(crate) struct Outbox {
     /// What goes first, in pieces, and the memory that each of them counts for.
     pieces: VecDeque<(Bytes, usize)>,
     /// Messages that came behind the last piece.
@@ -33,26 +33,26 @@ pub(super) struct Outbox {
 
 impl Outbox {
     /// An outbox of which each attachment may hold so many bytes in memory.
-    pub(super) fn new(held_by_attachment: usize) -> Self {
+    pub(crate) fn new(held_by_attachment: usize) -> Self {
         let (pieces, messages) = (VecDeque::new(), BytesMut::new());
         Self { pieces, messages, len: 0, held: 0, held_by_attachment }
     }
 
     /// How much memory the waiting answers hold, at most.
-    pub(super) fn held(&self) -> usize {
+    pub(crate) fn held(&self) -> usize {
         self.held + self.messages.len()
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.len == 0
     }
 
     /// How many bytes wait to be sent.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.len
     }
 
-    pub(super) fn push(&mut self, message: ServerMessage) {
+    pub(crate) fn push(&mut self, message: ServerMessage) {
         let (message, attachment) = message.into_wire();
         let (before, attached) = (self.messages.len(), attachment.len());
         if let Err(error) = frame::encode(message, attached, &mut self.messages) {
@@ -79,7 +79,7 @@ impl Outbox {
     }
 
     /// Writes as much as the socket takes. False if that is nothing.
-    pub(super) fn flush(&mut self, socket: &Socket) -> io::Result<bool> {
+    pub(crate) fn flush(&mut self, socket: &Socket) -> io::Result<bool> {
         let before = self.len;
         while self.len > 0 {
             let mut slices = [IoSlice::new(&[]); MAX_PIECES];
@@ -99,7 +99,7 @@ impl Outbox {
     }
 
     /// Drops everything: there is nobody to send it to.
-    pub(super) fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         *self = Self::new(self.held_by_attachment);
     }
 

@@ -6,15 +6,15 @@ use std::io;
 use cvmcache_proto::FrameError;
 use tracing::{debug, info};
 
-use super::super::workers::{Job, Work};
 use super::{Connection, Context, Turn};
+use crate::server::workers::pool::{Job, Work};
 use crate::service::Service;
 
 /// How many references of a session that has ended are given back in a turn.
 const END_STEP: usize = 256;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Stage {
+pub(crate) enum Phase {
     /// Requests are taken.
     Open,
     /// No more requests are taken; those under way are waited for.
@@ -27,54 +27,56 @@ pub(super) enum Stage {
 
 /// Why no more requests are taken.
 #[derive(Debug)]
-pub(super) enum End {
+pub(crate) enum CloseReason {
     Quit,
     Eof,
     Frame(FrameError),
     Io(io::Error),
 }
 
-impl From<FrameError> for End {
+impl From<FrameError> for CloseReason {
     fn from(error: FrameError) -> Self {
-        End::Frame(error)
+        CloseReason::Frame(error)
     }
 }
 
-impl From<io::Error> for End {
+impl From<io::Error> for CloseReason {
     fn from(error: io::Error) -> Self {
-        End::Io(error)
+        CloseReason::Io(error)
     }
 }
 
 impl Connection {
     /// Takes no more requests. What is under way is still answered.
-    pub(in super::super) fn finish(&mut self, service: &Service) {
+    pub(crate) fn finish(&mut self, service: &Service) {
         if self.is_open() {
-            self.stage = Stage::Finishing;
+            self.stage = Phase::Finishing;
             self.peer.session().into_iter().for_each(|open| service.retire(open));
         }
     }
 
     /// Gives up on the client: nothing more is received or sent.
-    pub(in super::super) fn abandon(&mut self, service: &Service) {
+    pub(crate) fn abandon(&mut self, service: &Service) {
         self.finish(service);
         self.socket = None;
         self.turn_deaf();
     }
 
-    pub(super) fn turn_deaf(&mut self) {
+    pub(crate) fn turn_deaf(&mut self) {
         self.is_deaf = true;
         self.outbox.clear();
     }
 
-    pub(super) fn end_of_input(&mut self, service: &Service, end: End) {
+    pub(crate) fn end_of_input(&mut self, service: &Service, end: CloseReason) {
         match end {
-            End::Quit => {}
-            End::Eof => debug!(session = ?self.session(), "the client has closed the connection"),
-            End::Frame(error) => {
+            CloseReason::Quit => {}
+            CloseReason::Eof => {
+                debug!(session = ?self.session(), "the client has closed the connection")
+            }
+            CloseReason::Frame(error) => {
                 info!(%error, session = ?self.session(), "connection closed: not a frame");
             }
-            End::Io(error) => {
+            CloseReason::Io(error) => {
                 debug!(%error, session = ?self.session(), "cannot receive");
                 self.abandon(service);
             }
@@ -84,22 +86,22 @@ impl Connection {
 
     /// Once no more requests are taken: waits for those under way, ends the session, and sees
     /// the last answers off.
-    pub(super) fn wind_up(&mut self, context: &Context<'_>) -> Turn {
-        if self.stage == Stage::Finishing && self.calls.len() == 0 {
-            self.stage = Stage::Ended;
+    pub(crate) fn wind_up(&mut self, context: &Context<'_>) -> Turn {
+        if self.stage == Phase::Finishing && self.calls.len() == 0 {
+            self.stage = Phase::Ended;
             match (self.peer.session(), context.workers) {
                 (Some(open), None) if !context.service.end(open, END_STEP) => {
-                    self.stage = Stage::Finishing;
+                    self.stage = Phase::Finishing;
                     return Turn::Again;
                 }
                 (Some(open), Some(workers)) => {
-                    self.stage = Stage::Ending;
+                    self.stage = Phase::Ending;
                     let work = Work::EndSession(open.clone());
                     workers.submit(Job { token: self.token, work, lane: None });
                 }
                 _ => {}
             }
         }
-        if self.stage == Stage::Ended && self.outbox.is_empty() { Turn::Over } else { Turn::Wait }
+        if self.stage == Phase::Ended && self.outbox.is_empty() { Turn::Over } else { Turn::Wait }
     }
 }

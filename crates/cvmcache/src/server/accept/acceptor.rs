@@ -9,9 +9,9 @@ use tracing::warn;
 
 use super::access::Access;
 use super::listener::Listener;
-use super::socket::Socket;
+use crate::server::socket::Socket;
 
-pub(super) const LISTENER: Token = Token(1);
+pub(crate) const LISTENER: Token = Token(1);
 const FIRST_CONNECTION: usize = 2;
 
 /// How many connections are accepted before the others get their turn.
@@ -20,7 +20,7 @@ const ACCEPT_AT_ONCE: usize = 64;
 const ACCEPT_AGAIN: Duration = Duration::from_millis(500);
 
 #[derive(Debug)]
-pub(super) struct Door {
+pub(crate) struct Acceptor {
     /// `None` once the door is shut.
     listener: Option<Listener>,
     access: Access,
@@ -31,43 +31,43 @@ pub(super) struct Door {
     again_at: Option<Instant>,
 }
 
-impl Door {
-    pub(super) fn new(listener: Listener, access: Access) -> Self {
+impl Acceptor {
+    pub(crate) fn new(listener: Listener, access: Access) -> Self {
         Self { listener: Some(listener), access, opened: 0, is_called: false, again_at: None }
     }
 
-    pub(super) fn is_shut(&self) -> bool {
+    pub(crate) fn is_shut(&self) -> bool {
         self.listener.is_none()
     }
 
     /// Lets nobody in any more.
-    pub(super) fn shut(&mut self) {
+    pub(crate) fn shut(&mut self) {
         self.listener = None;
     }
 
     /// Notes that there is somebody.
-    pub(super) fn call(&mut self) {
+    pub(crate) fn call(&mut self) {
         self.is_called = true;
     }
 
     /// True if there is somebody to be let in at once.
-    pub(super) fn is_waited_at(&self) -> bool {
+    pub(crate) fn is_waited_at(&self) -> bool {
         self.is_called && self.again_at.is_none()
     }
 
     /// When to try again, if nobody can be let in before.
-    pub(super) fn again_at(&self) -> Option<Instant> {
+    pub(crate) fn again_at(&self) -> Option<Instant> {
         self.again_at
     }
 
     /// Notes that a connection has ended, and left a descriptor.
-    pub(super) fn has_room(&mut self) {
+    pub(crate) fn has_room(&mut self) {
         self.again_at = None;
     }
 
     /// Lets in who is there, under a token that is never used again. Somebody who may not come in
     /// is turned away.
-    pub(super) fn accept(&mut self, registry: &Registry, mut admit: impl FnMut(Token, Socket)) {
+    pub(crate) fn accept(&mut self, registry: &Registry, mut admit: impl FnMut(Token, Socket)) {
         if self.again_at.is_some_and(|again| again <= Instant::now()) {
             self.again_at = None;
         }
@@ -105,13 +105,13 @@ impl Door {
     }
 
     /// Closes the door to whoever comes from now on; who is there already can still be let in.
-    pub(super) fn close(&mut self) {
+    pub(crate) fn close(&mut self) {
         self.listener.iter().for_each(Listener::close);
         self.is_called = true;
     }
 
-    /// Opens it again after [`Door::close`].
-    pub(super) fn reopen(&mut self, registry: &Registry) {
+    /// Opens it again after [`Acceptor::close`].
+    pub(crate) fn reopen(&mut self, registry: &Registry) {
         let reopened = self.listener.as_mut().map(|listener| listener.reopen(registry, LISTENER));
         if let Some(Err(error)) = reopened {
             warn!(%error, "cannot listen again: only the clients that are here are served");

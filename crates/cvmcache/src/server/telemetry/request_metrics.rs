@@ -59,7 +59,7 @@ impl Kind {
 
 /// What is to be known of a request once it has been answered.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Subject {
+pub(crate) struct RequestMetrics {
     kind: Kind,
     since: Instant,
     /// The bytes of an object that came with it, and whether they were the last ones.
@@ -69,7 +69,7 @@ pub(super) struct Subject {
 
 /// How a request was answered.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Outcome {
+pub(crate) struct Outcome {
     result: Result<(), Status>,
     /// The bytes of an object that go with the answer.
     sent: usize,
@@ -77,20 +77,20 @@ pub(super) struct Outcome {
 
 /// What a server holds at one moment.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Level {
-    pub(super) connections: usize,
-    pub(super) sessions: usize,
-    pub(super) uploads: usize,
-    pub(super) upload_bytes: u64,
-    pub(super) jobs: usize,
-    pub(super) waiting: usize,
-    pub(super) stuck: usize,
-    pub(super) unsent_bytes: usize,
-    pub(super) reloads: u64,
+pub(crate) struct Level {
+    pub(crate) connections: usize,
+    pub(crate) sessions: usize,
+    pub(crate) uploads: usize,
+    pub(crate) upload_bytes: u64,
+    pub(crate) jobs: usize,
+    pub(crate) waiting: usize,
+    pub(crate) stuck: usize,
+    pub(crate) unsent_bytes: usize,
+    pub(crate) reloads: u64,
 }
 
 /// The handles of all that a server measures.
-pub(super) struct Meters {
+pub(crate) struct Metrics {
     requests: [PerKind; Kind::NAMES.len()],
     hits: Counter,
     misses: Counter,
@@ -127,9 +127,9 @@ struct Cache {
     clean_ups: Gauge,
 }
 
-impl Subject {
+impl RequestMetrics {
     /// A request that has just been taken.
-    pub(super) fn of(request: &Request, since: Instant) -> Self {
+    pub(crate) fn of(request: &Request, since: Instant) -> Self {
         let (mut received, mut last) = (0, false);
         let kind = match &request.operation {
             Operation::Refcount { change_by: 1.., .. } => Kind::Open,
@@ -152,7 +152,7 @@ impl Subject {
     }
 
     /// Something that was answered before it became a request.
-    pub(super) fn of_answer(answer: &ServerMessage, since: Instant) -> Self {
+    pub(crate) fn of_answer(answer: &ServerMessage, since: Instant) -> Self {
         let is_ack = matches!(answer, ServerMessage::HandshakeAck(_));
         let kind = if is_ack { Kind::Handshake } else { Kind::Invalid };
         Self { kind, since, received: 0, last: false }
@@ -160,7 +160,7 @@ impl Subject {
 }
 
 impl Outcome {
-    pub(super) fn of(answer: &ServerMessage) -> Self {
+    pub(crate) fn of(answer: &ServerMessage) -> Self {
         let mut sent = 0;
         let result = match answer {
             ServerMessage::HandshakeAck(ack) => ack.result,
@@ -186,9 +186,9 @@ impl Outcome {
     }
 }
 
-impl Meters {
+impl Metrics {
     /// Makes the handles, with the recorder that is the current one on this thread.
-    pub(super) fn new(plugin: &str) -> Self {
+    pub(crate) fn new(plugin: &str) -> Self {
         describe();
         gauge!("cvmcache_build_info", "version" => env!("CARGO_PKG_VERSION"),
             "plugin" => plugin.to_owned())
@@ -230,12 +230,12 @@ impl Meters {
     }
 
     /// Somebody has been let in.
-    pub(super) fn connected(&self) {
+    pub(crate) fn connected(&self) {
         self.connections_total.increment(1);
     }
 
     /// A request has been answered.
-    pub(super) fn answered(&self, subject: Subject, outcome: Outcome) {
+    pub(crate) fn answered(&self, subject: RequestMetrics, outcome: Outcome) {
         let Outcome { result, sent } = outcome;
         let of_kind = &self.requests[subject.kind as usize];
         // The numbers of the wire are those of `by_status`.
@@ -254,7 +254,7 @@ impl Meters {
     }
 
     /// Tells what the server holds.
-    pub(super) fn set_level(&self, level: Level) {
+    pub(crate) fn set_level(&self, level: Level) {
         let to = &self.level;
         to.connections.set(level.connections as f64);
         to.sessions.set(level.sessions as f64);
@@ -268,7 +268,7 @@ impl Meters {
     }
 
     /// Tells what the plugin says of itself.
-    pub(super) fn set_usage(&self, usage: CacheInfo) {
+    pub(crate) fn set_usage(&self, usage: CacheInfo) {
         let to = &self.cache;
         to.size.set(usage.size_bytes as f64);
         to.used.set(usage.used_bytes as f64);
@@ -290,9 +290,9 @@ impl PerKind {
     }
 }
 
-impl std::fmt::Debug for Meters {
+impl std::fmt::Debug for Metrics {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Meters")
+        f.write_str("Metrics")
     }
 }
 

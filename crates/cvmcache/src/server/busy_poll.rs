@@ -21,7 +21,7 @@ const FIND_OUT_AFTER: u32 = 64;
 
 /// Keeps account of what looking brings.
 #[derive(Debug)]
-pub(super) struct Polling {
+pub(crate) struct BusyPoll {
     /// How long a look takes at most.
     time: Duration,
     /// How many sleeps there are before the next look, and how many if that is in vain.
@@ -34,9 +34,9 @@ pub(super) struct Polling {
     busy_until: Option<Instant>,
 }
 
-impl Polling {
+impl BusyPoll {
     /// Looks for `time` at most; if that is zero, never.
-    pub(super) fn new(time: Duration) -> Self {
+    pub(crate) fn new(time: Duration) -> Self {
         Self {
             time,
             skip: 0,
@@ -49,7 +49,7 @@ impl Polling {
     }
 
     /// Until when to look before the sleep that is due; `None` if that would not pay.
-    pub(super) fn begin(&mut self) -> Option<Instant> {
+    pub(crate) fn begin(&mut self) -> Option<Instant> {
         if self.time.is_zero() {
             return None;
         }
@@ -63,7 +63,7 @@ impl Polling {
     }
 
     /// There was something to be found.
-    pub(super) fn paid(&mut self) {
+    pub(crate) fn paid(&mut self) {
         self.penalty = FIRST_PENALTY;
         self.paid += 1;
         if self.paid >= FIND_OUT_AFTER {
@@ -72,7 +72,7 @@ impl Polling {
     }
 
     /// There was nothing.
-    pub(super) fn in_vain(&mut self) {
+    pub(crate) fn in_vain(&mut self) {
         self.skip = self.penalty;
         self.penalty = (self.penalty * 2).min(LONGEST_PENALTY);
         self.find_out();
@@ -104,13 +104,13 @@ mod tests {
         static PREEMPTIONS: Cell<i64> = const { Cell::new(0) };
     }
 
-    fn polling() -> Polling {
+    fn polling() -> BusyPoll {
         let preemptions = || Some(PREEMPTIONS.get());
-        Polling { preemptions, ..Polling::new(Duration::from_secs(1)) }
+        BusyPoll { preemptions, ..BusyPoll::new(Duration::from_secs(1)) }
     }
 
     /// How many sleeps there are before the next look.
-    fn sleeps(polling: &mut Polling) -> u32 {
+    fn sleeps(polling: &mut BusyPoll) -> u32 {
         let mut sleeps = 0;
         while polling.begin().is_none() {
             sleeps += 1;
@@ -120,7 +120,7 @@ mod tests {
 
     #[test]
     fn who_looks_for_no_time_does_not_look() {
-        assert_eq!(Polling::new(Duration::ZERO).begin(), None);
+        assert_eq!(BusyPoll::new(Duration::ZERO).begin(), None);
     }
 
     #[test]
@@ -149,7 +149,7 @@ mod tests {
     #[test]
     fn who_keeps_others_from_the_processor_stops() {
         let mut polling = polling();
-        let find_out = |polling: &mut Polling| (0..FIND_OUT_AFTER).for_each(|_| polling.paid());
+        let find_out = |polling: &mut BusyPoll| (0..FIND_OUT_AFTER).for_each(|_| polling.paid());
         find_out(&mut polling);
         assert!(polling.begin().is_some());
         PREEMPTIONS.set(1);

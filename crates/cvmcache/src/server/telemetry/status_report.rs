@@ -10,10 +10,11 @@ use cvmcache_proto::CacheInfo;
 use humantime::format_duration;
 use tracing::info;
 
-use super::super::meters::Level;
-use super::super::workers::{Job, Work};
-use super::{Connection, EventLoop, WAKER, is_due};
 use crate::REPORT;
+use crate::server::connection::Connection;
+use crate::server::event_loop::{EventLoop, WAKER, is_due};
+use crate::server::telemetry::request_metrics::Level;
+use crate::server::workers::pool::{Job, Work};
 use crate::service::{SessionReport, UploadReport};
 
 /// How often levels are told.
@@ -29,7 +30,7 @@ const MAX_UPLOADS: usize = 10;
 
 /// What is under way.
 #[derive(Debug, Default)]
-pub(super) struct Overview {
+pub(crate) struct StatusReport {
     next: Option<Instant>,
     /// Since when a worker has been asking the plugin.
     asking_since: Option<Instant>,
@@ -39,19 +40,19 @@ pub(super) struct Overview {
     reported: Option<Instant>,
 }
 
-impl Overview {
-    pub(super) fn next(&self) -> Option<Instant> {
+impl StatusReport {
+    pub(crate) fn next(&self) -> Option<Instant> {
         self.next
     }
 
-    pub(super) fn is_asking(&self) -> bool {
+    pub(crate) fn is_asking(&self) -> bool {
         self.asking_since.is_some()
     }
 }
 
 impl EventLoop {
     /// Tells levels, if it is time.
-    pub(super) fn measure(&mut self) {
+    pub(crate) fn measure(&mut self) {
         let Some(meters) = &self.meters else { return };
         let is_first = self.state.overview.next.is_none();
         if is_due(&mut self.state.overview.next, PERIOD) || is_first {
@@ -61,7 +62,7 @@ impl EventLoop {
     }
 
     /// Takes note of what the plugin says of itself; `None` if that is nothing.
-    pub(super) fn learn_usage(&mut self, usage: Option<CacheInfo>) {
+    pub(crate) fn learn_usage(&mut self, usage: Option<CacheInfo>) {
         let overview = &mut self.state.overview;
         overview.asking_since = None;
         if let Some(workers) = self.workers.as_ref().filter(|_| overview.is_stuck) {
@@ -87,7 +88,7 @@ impl EventLoop {
     }
 
     /// Has somebody else work if the question takes too long.
-    pub(super) fn expire_question(&mut self, deadline: Duration) {
+    pub(crate) fn expire_question(&mut self, deadline: Duration) {
         let overview = &mut self.state.overview;
         let takes_too_long = overview.asking_since.is_some_and(|since| since.elapsed() > deadline);
         if let Some(workers) = self.workers.as_ref().filter(|_| takes_too_long)
@@ -98,7 +99,7 @@ impl EventLoop {
     }
 
     /// Writes the state of everything to the log, unless that has just been done.
-    pub(super) fn report(&mut self) {
+    pub(crate) fn report(&mut self) {
         let reported = &mut self.state.overview.reported;
         if reported.is_some_and(|then| then.elapsed() < REPORT_PERIOD) {
             return;

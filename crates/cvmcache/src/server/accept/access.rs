@@ -65,7 +65,7 @@ pub enum AccessError {
 
 /// Where a connection comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Origin {
+pub(crate) enum Origin {
     /// A process of this user; `None` if the system does not tell.
     User(Option<u32>),
     Address(IpAddr),
@@ -73,10 +73,10 @@ pub(super) enum Origin {
 
 /// Who may connect to a server.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Access {
+pub(crate) struct Access {
     /// `None` for all.
-    pub(super) networks: Option<Networks>,
-    pub(super) users: Users,
+    pub(crate) networks: Option<Networks>,
+    pub(crate) users: Users,
 }
 
 impl Networks {
@@ -122,7 +122,7 @@ impl Default for Users {
 }
 
 impl Access {
-    pub(super) fn admits(&self, origin: Origin) -> bool {
+    pub(crate) fn admits(&self, origin: Origin) -> bool {
         match origin {
             Origin::Address(address) => {
                 self.networks.as_ref().is_none_or(|networks| networks.contains(address))

@@ -13,12 +13,12 @@ use nix::sys::socket::{
     AddressFamily, SockType, SockaddrLike, SockaddrStorage, getsockname, getsockopt, sockopt,
 };
 
-use super::listener::ListenError;
+use super::errors::ListenError;
 use crate::Locator;
 
 /// A socket that listens.
 #[derive(Debug)]
-pub(super) enum HandedOver {
+pub(crate) enum InheritedSocket {
     Unix(UnixListener, PathBuf),
     Tcp(TcpListener),
 }
@@ -27,11 +27,11 @@ pub(super) enum HandedOver {
 ///
 /// # Errors
 ///
-/// [`ListenError::Unsuitable`] if clients cannot be served on it.
+/// [`ListenError::InvalidSocket`] if clients cannot be served on it.
 pub(crate) fn locator_of(socket: &OwnedFd) -> Result<Locator, ListenError> {
     check(socket)?;
     let address = getsockname::<SockaddrStorage>(socket.as_raw_fd()).map_err(|error| {
-        ListenError::Unsuitable { problem: format!("its address is not known: {error}") }
+        ListenError::InvalidSocket { problem: format!("its address is not known: {error}") }
     })?;
     if let Some(unix) = address.as_unix_addr() {
         return match unix.path() {
@@ -49,40 +49,43 @@ pub(crate) fn locator_of(socket: &OwnedFd) -> Result<Locator, ListenError> {
 ///
 /// # Errors
 ///
-/// [`ListenError::Unsuitable`] and [`ListenError::Elsewhere`].
-pub(super) fn take_over(socket: OwnedFd, locator: &Locator) -> Result<HandedOver, ListenError> {
+/// [`ListenError::InvalidSocket`] and [`ListenError::AddressMismatch`].
+pub(crate) fn take_over(
+    socket: OwnedFd,
+    locator: &Locator,
+) -> Result<InheritedSocket, ListenError> {
     let actual = locator_of(&socket)?;
     let (agrees, taken) = match (&actual, locator) {
         (Locator::Unix(actual), Locator::Unix(meant)) => {
-            (is_same_file(actual, meant), HandedOver::Unix(socket.into(), meant.clone()))
+            (is_same_file(actual, meant), InheritedSocket::Unix(socket.into(), meant.clone()))
         }
         (Locator::Tcp { .. }, Locator::Tcp { host, port }) => {
             let socket = TcpListener::from(socket);
             let agrees = socket.local_addr().is_ok_and(|actual| is_meant(actual, host, *port));
-            (agrees, HandedOver::Tcp(socket))
+            (agrees, InheritedSocket::Tcp(socket))
         }
-        _ => return Err(ListenError::Elsewhere { locator: locator.clone(), actual }),
+        _ => return Err(ListenError::AddressMismatch { locator: locator.clone(), actual }),
     };
     if !agrees {
-        return Err(ListenError::Elsewhere { locator: locator.clone(), actual });
+        return Err(ListenError::AddressMismatch { locator: locator.clone(), actual });
     }
-    taken.set_nonblocking().map_err(|error| ListenError::Unsuitable {
+    taken.set_nonblocking().map_err(|error| ListenError::InvalidSocket {
         problem: format!("it cannot be told not to block: {error}"),
     })?;
     Ok(taken)
 }
 
-impl HandedOver {
+impl InheritedSocket {
     fn set_nonblocking(&self) -> io::Result<()> {
         match self {
-            HandedOver::Unix(socket, _) => socket.set_nonblocking(true),
-            HandedOver::Tcp(socket) => socket.set_nonblocking(true),
+            InheritedSocket::Unix(socket, _) => socket.set_nonblocking(true),
+            InheritedSocket::Tcp(socket) => socket.set_nonblocking(true),
         }
     }
 }
 
 fn unsuitable(problem: &str) -> ListenError {
-    ListenError::Unsuitable { problem: problem.to_owned() }
+    ListenError::InvalidSocket { problem: problem.to_owned() }
 }
 
 fn check(socket: &OwnedFd) -> Result<(), ListenError> {

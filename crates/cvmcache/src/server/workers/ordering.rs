@@ -8,23 +8,27 @@ use std::collections::{HashMap, VecDeque};
 
 use cvmcache_proto::{ObjectId, Operation, Request};
 
-use super::workers::Call;
+use crate::server::workers::pool::Call;
 
 /// What requests have in common that wait for each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Lane {
+pub(crate) enum OrderingKey {
     Upload(u64),
     Listing(u64),
     References(ObjectId),
 }
 
-impl Lane {
+impl OrderingKey {
     fn of(request: &Request) -> Option<Self> {
         match &request.operation {
-            Operation::Store(_) | Operation::StoreAbort { .. } => Some(Lane::Upload(request.id)),
-            Operation::List { listing, .. } if *listing != 0 => Some(Lane::Listing(*listing)),
+            Operation::Store(_) | Operation::StoreAbort { .. } => {
+                Some(OrderingKey::Upload(request.id))
+            }
+            Operation::List { listing, .. } if *listing != 0 => {
+                Some(OrderingKey::Listing(*listing))
+            }
             Operation::Refcount { object, change_by } if *change_by != 0 => {
-                Some(Lane::References(*object))
+                Some(OrderingKey::References(*object))
             }
             _ => None,
         }
@@ -33,14 +37,14 @@ impl Lane {
 
 /// The lanes of a connection in which a request is under way, and who waits behind it.
 #[derive(Debug, Default)]
-pub(super) struct Lanes {
-    busy: HashMap<Lane, VecDeque<Call>>,
+pub(crate) struct KeyedQueues {
+    busy: HashMap<OrderingKey, VecDeque<Call>>,
 }
 
-impl Lanes {
+impl KeyedQueues {
     /// Lets a call pass, with its lane, or keeps it until the one before it is done.
-    pub(super) fn enter(&mut self, call: Call) -> Option<(Call, Option<Lane>)> {
-        let Some(lane) = Lane::of(&call.request) else { return Some((call, None)) };
+    pub(crate) fn enter(&mut self, call: Call) -> Option<(Call, Option<OrderingKey>)> {
+        let Some(lane) = OrderingKey::of(&call.request) else { return Some((call, None)) };
         if let Some(waiting) = self.busy.get_mut(&lane) {
             waiting.push_back(call);
             return None;
@@ -50,7 +54,7 @@ impl Lanes {
     }
 
     /// The call in a lane is done: the next one may pass.
-    pub(super) fn leave(&mut self, lane: Lane) -> Option<Call> {
+    pub(crate) fn leave(&mut self, lane: OrderingKey) -> Option<Call> {
         let next = self.busy.get_mut(&lane)?.pop_front();
         if next.is_none() {
             self.busy.remove(&lane);
@@ -88,7 +92,7 @@ mod tests {
         ObjectId::new(HashAlgorithm::Sha1, [byte; 20])
     }
 
-    /// Calls of one session, with numbers of their own.
+    /// InFlight of one session, with numbers of their own.
     fn calls() -> impl FnMut(u64, Operation) -> Call {
         let service = Service::new(Box::new(Nothing), "test", Limits::default());
         let (_, open) = service.handshake(None, None).unwrap();
@@ -105,7 +109,7 @@ mod tests {
     #[test]
     fn changes_of_one_count_wait_for_each_other() {
         let mut call = calls();
-        let mut lanes = Lanes::default();
+        let mut lanes = KeyedQueues::default();
         let (_, lane) = lanes.enter(call(1, change(1, 1))).unwrap();
         assert!(lanes.enter(call(2, change(1, -1))).is_none());
         assert!(lanes.enter(call(3, change(1, 1))).is_none());
@@ -122,7 +126,7 @@ mod tests {
     #[test]
     fn an_abort_waits_for_the_parts_before_it() {
         let mut call = calls();
-        let mut lanes = Lanes::default();
+        let mut lanes = KeyedQueues::default();
         let abort = || Operation::StoreAbort { object: object(1) };
         assert!(lanes.enter(call(1, abort())).is_some());
         assert!(lanes.enter(call(1, abort())).is_none());
@@ -132,7 +136,7 @@ mod tests {
     #[test]
     fn reads_never_wait() {
         let mut call = calls();
-        let mut lanes = Lanes::default();
+        let mut lanes = KeyedQueues::default();
         for id in 0..3 {
             let operation = Operation::Read { object: object(1), offset: 0, size: 1 };
             assert!(lanes.enter(call(id, operation)).is_some());

@@ -12,10 +12,16 @@
 mod accept;
 mod busy_poll;
 mod connection;
+mod discard;
 mod event_loop;
+mod scheduler;
 mod settings;
 mod socket;
 mod telemetry;
+#[cfg(test)]
+mod testing;
+mod timers;
+mod waker;
 mod workers;
 
 use std::io;
@@ -25,29 +31,31 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use mio::{Poll, Waker};
+use mio::Poll;
 use thiserror::Error;
 use tracing::warn;
 
 use crate::limits::InvalidLimit;
-use crate::service::{Service, Trust};
+use crate::service::{Service, Trust, guard};
 use crate::{CachePlugin, Limits, Locator, ServerHandle, watchdog};
 
 pub(crate) use accept::locator_of;
 use accept::{Acceptor, Access, LISTENER, Listener};
 pub use accept::{AccessError, ListenError, Networks, Users};
 use busy_poll::BusyPoll;
-use event_loop::{EventLoop, State, WAKER};
+use event_loop::{EventLoop, State, Telemetry, WAKER};
 pub(crate) use settings::Settings;
-pub use telemetry::heartbeat::Heartbeat;
-use telemetry::heartbeat::HeartbeatTimer;
 #[cfg(feature = "prometheus")]
-pub(crate) use telemetry::request_metrics::DURATION;
-use telemetry::request_metrics::Metrics;
-use workers::completions::{Note, mailbox};
-use workers::pool::Workers;
+pub(crate) use telemetry::DURATION;
+pub use telemetry::Heartbeat;
+use telemetry::{HeartbeatTimer, Metrics, Reporter};
+use waker::Waker;
+use workers::Workers;
 
-/// How long to look for requests before sleeping, unless told otherwise.
+/// The longest name, in bytes: it has to fit into a message beside what else a handshake tells.
+const MAX_NAME: usize = 60 * 1024;
+
+/// How long to poll for requests before sleeping, by default.
 const POLL_FOR: Duration = Duration::from_micros(50);
 
 /// A plugin as a part of a program: where a server begins, see [`Server::builder`].
@@ -83,7 +91,8 @@ impl Server {
             metrics: false,
             trust: Trust::default(),
             access: Access::default(),
-            pulse: HeartbeatTimer::default(),
+            heartbeat: HeartbeatTimer::default(),
+            handle: ServerHandle::new(),
         }
     }
 }
@@ -102,7 +111,8 @@ pub struct ServerBuilder {
     metrics: bool,
     trust: Trust,
     access: Access,
-    pulse: HeartbeatTimer,
+    heartbeat: HeartbeatTimer,
+    handle: ServerHandle,
 }
 
 impl ServerBuilder {
@@ -212,7 +222,14 @@ impl ServerBuilder {
         period: Duration,
         beat: impl FnMut(Heartbeat) + Send + 'static,
     ) -> Self {
-        self.pulse = HeartbeatTimer::new(period, Box::new(beat));
+        self.heartbeat = HeartbeatTimer::new(period, Box::new(beat));
+        self
+    }
+
+    /// Steers the server by this handle, which the plugin may have, too; by default, by a new one. A
+    /// handle is for one server only: [`BoundServer::spawn`] fails if it has had another.
+    pub fn handle(mut self, handle: ServerHandle) -> Self {
+        self.handle = handle;
         self
     }
 
@@ -224,11 +241,11 @@ impl ServerBuilder {
     ///
     /// # Errors
     ///
-    /// [`ServerError::Limit`] if one of the [`Limits`] or the length of the name is out of its
-    /// bounds; [`ServerError::Listen`] if the socket cannot be bound, and
+    /// [`ServerError::Limit`] if one of the [`Limits`] is out of its bounds, and
+    /// [`ServerError::NameTooLong`]; [`ServerError::Listen`] if the socket cannot be bound, and
     /// [`is_in_use`](ServerError::is_in_use) if that is because another process serves there.
     pub fn listen(self, locator: &Locator) -> Result<BoundServer, ServerError> {
-        self.limits.check(&self.name)?;
+        self.check()?;
         Ok(self.behind(Listener::bind(locator)?, locator))
     }
 
@@ -241,12 +258,18 @@ impl ServerBuilder {
     ///
     /// # Errors
     ///
-    /// [`ServerError::Limit`] as with [`listen`](Self::listen), and [`ServerError::Listen`]: if the
+    /// [`ServerError::Limit`] and [`ServerError::NameTooLong`] as with [`listen`](Self::listen), and [`ServerError::Listen`]: if the
     /// socket is no stream socket, does not listen, or listens elsewhere, or another process holds
     /// the lock.
     pub fn listen_on(self, socket: OwnedFd, locator: &Locator) -> Result<BoundServer, ServerError> {
-        self.limits.check(&self.name)?;
+        self.check()?;
         Ok(self.behind(Listener::take_over(socket, locator)?, locator))
+    }
+
+    fn check(&self) -> Result<(), ServerError> {
+        self.limits.check()?;
+        let len = self.name.len();
+        if len > MAX_NAME { Err(ServerError::NameTooLong { len }) } else { Ok(()) }
     }
 
     fn behind(self, listener: Listener, locator: &Locator) -> BoundServer {
@@ -285,47 +308,52 @@ impl BoundServer {
         self
     }
 
-    /// Starts the I/O thread and the workers, and hands the plugin its [`ServerHandle`]. Does not wait for
-    /// clients.
+    /// Starts the I/O thread and the workers. Does not wait for clients.
     ///
     /// # Errors
     ///
-    /// [`ServerError::Io`] if the system has no threads or descriptors to spare. The plugin's
-    /// [`started`](CachePlugin::started) may have been called then.
-    ///
-    /// # Panics
-    ///
-    /// If the plugin panics in `workers`, `started` or `capabilities`, which are called here.
+    /// [`ServerError::Io`] if the system has no threads or descriptors to spare,
+    /// [`ServerError::HandleInUse`] if the [handle](ServerBuilder::handle) has had another server, and
+    /// [`ServerError::PluginPanicked`] if the plugin panics when it is asked for its
+    /// [`workers`](CachePlugin::workers) or [`capabilities`](CachePlugin::capabilities).
     pub fn spawn(self) -> Result<RunningServer, ServerError> {
         let Self { builder, mut listener } = self;
         let poll = Poll::new()?;
-        let (mailbox, inbox) = mailbox(Waker::new(poll.registry(), WAKER)?);
+        let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
         listener.register(poll.registry(), LISTENER)?;
-        let notes = mailbox.clone();
-        let handle = ServerHandle::new(move |command| notes.send(Note::Command(command)));
-        let workers = builder.workers.unwrap_or_else(|| builder.plugin.workers());
-        builder.plugin.started(handle.clone());
+        let handle = builder.handle;
+        let woken_by_handle = waker.clone();
+        if !handle.attach(move || woken_by_handle.wake()) {
+            return Err(ServerError::HandleInUse);
+        }
+        let plugin = builder.plugin;
+        call("started", || plugin.started(handle.clone()))?;
+        let workers = builder.workers.map_or_else(|| call("workers", || plugin.workers()), Ok)?;
         let name = builder.name.escape_ascii().to_string();
-        let meters = builder.metrics.then(|| Metrics::new(&name));
         let pid = listener.is_local().then(|| std::process::id().into());
-        let service = Service::new(builder.plugin, builder.name, builder.limits)
-            .checksum_replies(builder.checksum_replies)
-            .trust(builder.trust);
+        let service = call("capabilities", || Service::new(plugin, builder.name, builder.limits))?;
+        let service = service.checksum_replies(builder.checksum_replies).trust(builder.trust);
         let service = Arc::new(service);
-        let workers = Workers::start(workers, &service, &mailbox)?;
+        let workers = Workers::start(workers, &service, &waker)?;
+        let telemetry = Telemetry {
+            heartbeat: builder.heartbeat,
+            metrics: builder.metrics.then(|| Metrics::new(&name)),
+            reporter: Reporter::default(),
+            asks_usage: false,
+            name,
+            started: Instant::now(),
+        };
         let event_loop = EventLoop {
             poll,
-            inbox,
-            door: Acceptor::new(listener, builder.access),
-            pid,
+            waker,
+            control: handle.clone(),
             service,
+            acceptor: Acceptor::new(listener, builder.access),
             workers,
-            supervised: builder.supervised,
-            polling: BusyPoll::new(builder.poll_for),
-            pulse: builder.pulse,
-            meters,
-            name,
-            begun: Instant::now(),
+            pid,
+            is_supervised: builder.supervised,
+            busy_poll: BusyPoll::new(builder.poll_for),
+            telemetry,
             state: State::default(),
         };
         let thread = thread::Builder::new().name("io".to_owned()).spawn(|| {
@@ -334,6 +362,11 @@ impl BoundServer {
         })?;
         Ok(RunningServer { handle, thread })
     }
+}
+
+/// Calls the plugin behind the guard. Its message is logged there.
+fn call<T>(callback: &'static str, call: impl FnOnce() -> T) -> Result<T, ServerError> {
+    guard(callback, || Ok(call())).map_err(|_| ServerError::PluginPanicked { callback })
 }
 
 /// A server that runs, until it is told to end or, if supervised, its last client has gone.
@@ -370,6 +403,23 @@ pub enum ServerError {
     /// A limit is out of its bounds.
     #[error(transparent)]
     Limit(#[from] InvalidLimit),
+    /// The server's name is too long for the protocol.
+    #[error("the name of the server has {len} bytes, but must have at most 61440")]
+    NameTooLong {
+        /// Its length in bytes.
+        len: usize,
+    },
+    /// The handle steers another server already.
+    #[error(
+        "the handle belongs to another server: make one with ServerHandle::new() for each server"
+    )]
+    HandleInUse,
+    /// The plugin has panicked before there was a client.
+    #[error("the plugin has panicked in {callback}: please report it with what it has logged")]
+    PluginPanicked {
+        /// In which of its methods.
+        callback: &'static str,
+    },
     /// The socket cannot be bound.
     #[error(transparent)]
     Listen(#[from] ListenError),

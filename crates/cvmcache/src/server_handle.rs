@@ -1,58 +1,176 @@
-//! A handle on a running server, for whoever is not a client.
+//! The control channel: what a program, or a plugin, tells the server that it is part of.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, OnceLock};
 
-/// What a handle can tell the server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Command {
-    AskDetach,
-    Report,
-    Terminate,
-}
+const ASK_DETACH: u8 = 1;
+const REPORT: u8 = 2;
+const TERMINATE: u8 = 4;
+const COMMANDS: u8 = ASK_DETACH | REPORT | TERMINATE;
+/// The server runs, and can be woken.
+const ATTACHED: u8 = 8;
 
 /// A handle by which a plugin, or the program around it, steers the server.
 ///
-/// Handles can be cloned and sent to other threads; they do not keep the server running, and
-/// using one after the server has ended does nothing.
-#[derive(Clone)]
-pub struct ServerHandle(Arc<dyn Fn(Command) + Send + Sync>);
+/// It can be made before the server, so that a plugin has it from the beginning:
+///
+/// ```no_run
+/// # use cvmcache::{CachePlugin, Locator, Server, ServerError, ServerHandle};
+/// # fn serve<P: CachePlugin>(make_plugin: impl Fn(ServerHandle) -> P, locator: &Locator) -> Result<(), ServerError> {
+/// let handle = ServerHandle::new();
+/// let plugin = make_plugin(handle.clone());
+/// Server::builder(plugin).handle(handle).listen(locator)?.spawn()?.wait()
+/// # }
+/// ```
+///
+/// Handles can be cloned and sent to other threads, and a callback may use one: nothing here waits.
+/// They do not keep the server running. What is asked for twice before the server gets to it is done
+/// once; what is asked for before the start is done at the start; and after the end of the server, or
+/// without one, nothing comes of it. So in the tests of a plugin, a new handle is enough.
+#[derive(Clone, Default)]
+pub struct ServerHandle(Arc<Shared>);
+
+/// What handles and the server share.
+///
+/// Invariant: `wake` is set before `ATTACHED`. All changes of `flags` are in one order, so a command
+/// either comes before `ATTACHED`, and then the server finds it at its start, or after, and then the
+/// handle finds `wake`.
+#[derive(Default)]
+struct Shared {
+    flags: AtomicU8,
+    wake: OnceLock<Box<dyn Fn() + Send + Sync>>,
+}
+
+/// What handles have asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Commands {
+    pub(crate) ask_detach: bool,
+    pub(crate) report: bool,
+    pub(crate) terminate: bool,
+}
 
 impl ServerHandle {
-    pub(crate) fn new(send: impl Fn(Command) + Send + Sync + 'static) -> Self {
-        Self(Arc::new(send))
-    }
-
-    /// A handle on no server, for the tests of a plugin.
-    pub fn disconnected() -> Self {
-        Self::new(|_| {})
+    /// A handle for a server to be, see [`ServerBuilder::handle`](crate::ServerBuilder::handle).
+    pub fn new() -> Self {
+        Self::default()
     }
 
     /// Asks all connected clients to close the file catalogs they can do without, so that more of
     /// the cache can be evicted. They do it in their own time, or not at all. Does not wait, so
     /// that a callback may do it.
     pub fn ask_detach(&self) {
-        (self.0)(Command::AskDetach);
+        self.command(ASK_DETACH);
     }
 
     /// Has the server write to the log what it holds: its sessions with their names, what each of
-    /// them has open, the oldest uploads, and the limits. It is at most about a hundred lines, and once
-    /// a second: who asks again before has just been answered.
+    /// them has open, the oldest uploads, and the limits. It is at most about a hundred lines, and at
+    /// most once a second: a report that is asked for within a second of the last one is left out.
     pub fn report(&self) {
-        (self.0)(Command::Report);
+        self.command(REPORT);
     }
 
-    /// Ends the server: it accepts nobody any more, answers what it has begun, closes all
-    /// connections and removes its socket. Does not wait for that; [`RunningServer::wait`] does.
+    /// Ends the server: it accepts no more connections, answers what it has begun, closes all
+    /// connections and removes its socket. Does not wait for that; [`RunningServer::wait`] does. A
+    /// server that has not started ends as soon as it does.
     ///
     /// [`RunningServer::wait`]: crate::RunningServer::wait
     pub fn terminate(&self) {
-        (self.0)(Command::Terminate);
+        self.command(TERMINATE);
+    }
+
+    fn command(&self, command: u8) {
+        let before = self.0.flags.fetch_or(command, Ordering::AcqRel);
+        let is_new = before & command == 0;
+        if is_new
+            && before & ATTACHED != 0
+            && let Some(wake) = self.0.wake.get()
+        {
+            wake();
+        }
+    }
+
+    /// Attaches the handle to its server, which is woken by `wake`. False if it has one already.
+    pub(crate) fn attach(&self, wake: impl Fn() + Send + Sync + 'static) -> bool {
+        if self.0.wake.set(Box::new(wake)).is_err() {
+            return false;
+        }
+        let before = self.0.flags.fetch_or(ATTACHED, Ordering::AcqRel);
+        if before & COMMANDS != 0
+            && let Some(wake) = self.0.wake.get()
+        {
+            wake();
+        }
+        true
+    }
+
+    /// Takes what has been asked for since this was last called. `None`, if that is nothing, costs no
+    /// more than a load.
+    pub(crate) fn take_commands(&self) -> Option<Commands> {
+        if self.0.flags.load(Ordering::Acquire) & COMMANDS == 0 {
+            return None;
+        }
+        let taken = self.0.flags.fetch_and(!COMMANDS, Ordering::AcqRel);
+        let has = |command| taken & command != 0;
+        Some(Commands {
+            ask_detach: has(ASK_DETACH),
+            report: has(REPORT),
+            terminate: has(TERMINATE),
+        })
     }
 }
 
 impl fmt::Debug for ServerHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("ServerHandle")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use super::*;
+
+    /// Attaches a handle; returns what counts how often the server is woken.
+    fn attach(handle: &ServerHandle) -> Option<Arc<AtomicUsize>> {
+        let woken = Arc::new(AtomicUsize::new(0));
+        let counter = woken.clone();
+        let is_attached = handle.attach(move || {
+            counter.fetch_add(1, Ordering::Relaxed);
+        });
+        is_attached.then_some(woken)
+    }
+
+    #[test]
+    fn a_command_before_the_start_is_done_at_the_start() {
+        let handle = ServerHandle::new();
+        handle.clone().terminate();
+        let woken = attach(&handle).unwrap();
+        assert_eq!(woken.load(Ordering::Relaxed), 1);
+        let expected = Commands { ask_detach: false, report: false, terminate: true };
+        assert_eq!(handle.take_commands(), Some(expected));
+        assert_eq!(handle.take_commands(), None);
+    }
+
+    #[test]
+    fn a_command_that_is_repeated_is_done_once() {
+        let handle = ServerHandle::new();
+        let woken = attach(&handle).unwrap();
+        assert_eq!(woken.load(Ordering::Relaxed), 0);
+        (0..3).for_each(|_| handle.ask_detach());
+        handle.report();
+        assert_eq!(woken.load(Ordering::Relaxed), 2);
+        let expected = Commands { ask_detach: true, report: true, terminate: false };
+        assert_eq!(handle.take_commands(), Some(expected));
+        handle.ask_detach();
+        assert_eq!(woken.load(Ordering::Relaxed), 3);
+    }
+
+    #[test]
+    fn a_handle_is_attached_to_one_server() {
+        let handle = ServerHandle::new();
+        attach(&handle).unwrap();
+        assert!(attach(&handle.clone()).is_none());
     }
 }

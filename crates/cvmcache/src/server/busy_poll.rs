@@ -1,55 +1,58 @@
-//! Whether to keep looking for requests for a moment before going to sleep.
+//! Adaptive busy polling with exponential back-off: whether the event loop polls for requests for a
+//! moment before it sleeps.
 //!
 //! Where the processor sleeps, too, it takes tens of microseconds to wake a thread: longer than a
-//! small request and its answer take otherwise. A client that waits for its answers is back sooner
-//! than that, so looking again and again meanwhile is quicker. It is given up when it does not pay,
-//! or when somebody else wants the processor.
+//! small request and its reply take otherwise. A client that waits for its replies is back sooner
+//! than that, so polling meanwhile is quicker. A poll that finds nothing is followed by sleeps without
+//! one, each time twice as many; one that finds something ends the back-off. If the thread was
+//! preempted, other threads want the processor, and it does not poll for a while.
 
 use std::time::{Duration, Instant};
 
 use nix::sys::resource::{UsageWho, getrusage};
 
-/// After looking in vain once, so many sleeps go without a look; after the next time twice as many.
+/// How many sleeps without a poll follow the first one that failed, and how many at most.
 const FIRST_PENALTY: u32 = 1;
 const LONGEST_PENALTY: u32 = 1024;
 
-/// For how long nobody looks once somebody else wanted the processor.
+/// How long not to poll after other threads wanted the processor.
 const BUSY: Duration = Duration::from_millis(50);
 
-/// How many looks pay before it is found out whether somebody did.
-const FIND_OUT_AFTER: u32 = 64;
+/// How many polls succeed before it is checked whether they did.
+const CHECK_AFTER: u32 = 64;
 
-/// Keeps account of what looking brings.
+/// Keeps account of what polling brings.
 #[derive(Debug)]
 pub(crate) struct BusyPoll {
-    /// How long a look takes at most.
+    /// How long a poll takes at most.
     time: Duration,
-    /// How many sleeps there are before the next look, and how many if that is in vain.
+    /// How many sleeps there are before the next poll, and how many after it if it fails.
     skip: u32,
     penalty: u32,
-    paid: u32,
-    /// How often this thread has had to give way to others.
+    /// How many polls succeeded since the last check.
+    successes: u32,
+    /// How often this thread was preempted.
     preemptions: fn() -> Option<i64>,
     known_preemptions: Option<i64>,
     busy_until: Option<Instant>,
 }
 
 impl BusyPoll {
-    /// Looks for `time` at most; if that is zero, never.
+    /// Polls for `time` at most; if that is zero, never.
     pub(crate) fn new(time: Duration) -> Self {
         Self {
             time,
             skip: 0,
             penalty: FIRST_PENALTY,
-            paid: 0,
+            successes: 0,
             preemptions,
             known_preemptions: None,
             busy_until: None,
         }
     }
 
-    /// Until when to look before the sleep that is due; `None` if that would not pay.
-    pub(crate) fn begin(&mut self) -> Option<Instant> {
+    /// Until when to poll before the sleep that is due; `None` if it does not pay.
+    pub(crate) fn begin(&mut self, now: Instant) -> Option<Instant> {
         if self.time.is_zero() {
             return None;
         }
@@ -57,35 +60,34 @@ impl BusyPoll {
             self.skip -= 1;
             return None;
         }
-        let now = Instant::now();
         let is_busy = self.busy_until.is_some_and(|until| now < until);
         (!is_busy).then_some(now + self.time)
     }
 
-    /// There was something to be found.
-    pub(crate) fn paid(&mut self) {
+    /// The poll has found something.
+    pub(crate) fn succeeded(&mut self, now: Instant) {
         self.penalty = FIRST_PENALTY;
-        self.paid += 1;
-        if self.paid >= FIND_OUT_AFTER {
-            self.find_out();
+        self.successes += 1;
+        if self.successes >= CHECK_AFTER {
+            self.check(now);
         }
     }
 
-    /// There was nothing.
-    pub(crate) fn in_vain(&mut self) {
+    /// The poll has found nothing.
+    pub(crate) fn failed(&mut self, now: Instant) {
         self.skip = self.penalty;
         self.penalty = (self.penalty * 2).min(LONGEST_PENALTY);
-        self.find_out();
+        self.check(now);
     }
 
-    /// Finds out whether this thread has kept others from the processor.
-    fn find_out(&mut self) {
-        self.paid = 0;
-        let now = (self.preemptions)();
-        if self.known_preemptions.is_some() && now > self.known_preemptions {
-            self.busy_until = Some(Instant::now() + BUSY);
+    /// Checks whether this thread has kept others from the processor.
+    fn check(&mut self, now: Instant) {
+        self.successes = 0;
+        let preemptions = (self.preemptions)();
+        if self.known_preemptions.is_some() && preemptions > self.known_preemptions {
+            self.busy_until = Some(now + BUSY);
         }
-        self.known_preemptions = now;
+        self.known_preemptions = preemptions;
     }
 }
 
@@ -104,58 +106,60 @@ mod tests {
         static PREEMPTIONS: Cell<i64> = const { Cell::new(0) };
     }
 
-    fn polling() -> BusyPoll {
+    fn busy_poll() -> BusyPoll {
         let preemptions = || Some(PREEMPTIONS.get());
         BusyPoll { preemptions, ..BusyPoll::new(Duration::from_secs(1)) }
     }
 
-    /// How many sleeps there are before the next look.
-    fn sleeps(polling: &mut BusyPoll) -> u32 {
+    /// How many sleeps there are before the next poll.
+    fn sleeps(busy_poll: &mut BusyPoll) -> u32 {
         let mut sleeps = 0;
-        while polling.begin().is_none() {
+        while busy_poll.begin(Instant::now()).is_none() {
             sleeps += 1;
         }
         sleeps
     }
 
     #[test]
-    fn who_looks_for_no_time_does_not_look() {
-        assert_eq!(BusyPoll::new(Duration::ZERO).begin(), None);
+    fn with_no_time_to_poll_it_does_not_poll() {
+        assert_eq!(BusyPoll::new(Duration::ZERO).begin(Instant::now()), None);
     }
 
     #[test]
-    fn what_pays_is_done_every_time() {
-        let mut polling = polling();
+    fn polls_that_succeed_are_repeated_before_every_sleep() {
+        let mut busy_poll = busy_poll();
         for _ in 0..1000 {
-            assert_eq!(sleeps(&mut polling), 0);
-            polling.paid();
+            assert_eq!(sleeps(&mut busy_poll), 0);
+            busy_poll.succeeded(Instant::now());
         }
     }
 
     #[test]
-    fn what_does_not_pay_is_done_less_and_less() {
-        let mut polling = polling();
+    fn polls_that_fail_back_off_exponentially() {
+        let mut busy_poll = busy_poll();
         let mut all = Vec::new();
         for _ in 0..14 {
-            all.push(sleeps(&mut polling));
-            polling.in_vain();
+            all.push(sleeps(&mut busy_poll));
+            busy_poll.failed(Instant::now());
         }
         assert_eq!(all, [0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 1024, 1024]);
-        sleeps(&mut polling);
-        polling.paid();
-        assert_eq!(sleeps(&mut polling), 0, "as soon as it pays, it is done again");
+        sleeps(&mut busy_poll);
+        busy_poll.succeeded(Instant::now());
+        assert_eq!(sleeps(&mut busy_poll), 0, "a success ends the back-off");
     }
 
     #[test]
-    fn who_keeps_others_from_the_processor_stops() {
-        let mut polling = polling();
-        let find_out = |polling: &mut BusyPoll| (0..FIND_OUT_AFTER).for_each(|_| polling.paid());
-        find_out(&mut polling);
-        assert!(polling.begin().is_some());
+    fn after_a_preemption_it_does_not_poll_for_a_while() {
+        let now = Instant::now();
+        let mut busy_poll = busy_poll();
+        let check = |busy_poll: &mut BusyPoll| {
+            (0..CHECK_AFTER).for_each(|_| busy_poll.succeeded(now));
+        };
+        check(&mut busy_poll);
+        assert!(busy_poll.begin(now).is_some());
         PREEMPTIONS.set(1);
-        find_out(&mut polling);
-        assert_eq!(polling.begin(), None);
-        polling.busy_until = Some(Instant::now());
-        assert!(polling.begin().is_some(), "not for ever");
+        check(&mut busy_poll);
+        assert_eq!(busy_poll.begin(now), None);
+        assert!(busy_poll.begin(now + BUSY).is_some(), "not for ever");
     }
 }

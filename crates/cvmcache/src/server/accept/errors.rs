@@ -20,7 +20,7 @@ pub enum ListenError {
         /// The locator in question.
         locator: Locator,
     },
-    /// Where the socket should be is something else, which is left alone.
+    /// Something else is where the socket should be; it is left alone.
     #[error("{path:?} exists and is not a socket: remove it, or choose another path", path = .path.display())]
     NotASocket {
         /// The path in question.
@@ -47,15 +47,15 @@ pub enum ListenError {
         /// What the resolver says.
         source: io::Error,
     },
-    /// Clients cannot be served on a socket that was handed over.
-    #[error("the socket that was handed over cannot be used: {problem}")]
+    /// Clients cannot be served on the inherited socket.
+    #[error("the inherited socket cannot be used: {problem}")]
     InvalidSocket {
         /// What is wrong with it.
         problem: String,
     },
-    /// A socket that was handed over is not the one that is configured.
+    /// The inherited socket is not the one that is configured.
     #[error(
-        "the socket that was handed over listens on {actual}, and not on {locator}: let \
+        "the inherited socket listens on {actual}, and not on {locator}: let \
          ListenStream= of the socket unit and CVMFS_CACHE_PLUGIN_LOCATOR name the same place"
     )]
     AddressMismatch {

@@ -1,33 +1,35 @@
-//! How a connection ends: what is under way is waited for, the session ends, and last answers are
-//! seen off.
+//! How a connection ends: requests in flight are waited for, the session ends, and the last replies
+//! are sent.
 
 use std::io;
+use std::time::Instant;
 
 use cvmcache_proto::FrameError;
 use tracing::{debug, info};
 
-use super::{Connection, Context, Turn};
-use crate::server::workers::pool::{Job, Work};
+use super::{Connection, Context, Turn, WriteHalf};
+use crate::server::workers::{Job, Ticket};
 use crate::service::Service;
 
 /// How many references of a session that has ended are given back in a turn.
 const END_STEP: usize = 256;
 
+/// How far a connection is. It only moves on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Phase {
+pub(super) enum Phase {
     /// Requests are taken.
     Open,
-    /// No more requests are taken; those under way are waited for.
-    Finishing,
+    /// No more requests are taken; those in flight are waited for.
+    Draining,
     /// A worker ends the session.
-    Ending,
-    /// The session has ended; last answers are on their way.
+    EndingSession,
+    /// The session has ended; the last replies are sent.
     Ended,
 }
 
 /// Why no more requests are taken.
 #[derive(Debug)]
-pub(crate) enum CloseReason {
+pub(super) enum CloseReason {
     Quit,
     Eof,
     Frame(FrameError),
@@ -47,61 +49,61 @@ impl From<io::Error> for CloseReason {
 }
 
 impl Connection {
-    /// Takes no more requests. What is under way is still answered.
-    pub(crate) fn finish(&mut self, service: &Service) {
+    /// Takes no more requests. Those in flight are still answered.
+    pub(crate) fn drain(&mut self, service: &Service) {
         if self.is_open() {
-            self.stage = Phase::Finishing;
+            self.phase = Phase::Draining;
             self.peer.session().into_iter().for_each(|open| service.retire(open));
         }
     }
 
     /// Gives up on the client: nothing more is received or sent.
-    pub(crate) fn abandon(&mut self, service: &Service) {
-        self.finish(service);
+    pub(crate) fn abort(&mut self, service: &Service) {
+        self.drain(service);
         self.socket = None;
-        self.turn_deaf();
+        self.close_write_half();
     }
 
-    pub(crate) fn turn_deaf(&mut self) {
-        self.is_deaf = true;
+    /// Sends nothing more. What the client has sent before is still read: it may announce a reload.
+    pub(super) fn close_write_half(&mut self) {
+        self.write_half = WriteHalf::Closed;
         self.outbox.clear();
     }
 
-    pub(crate) fn end_of_input(&mut self, service: &Service, end: CloseReason) {
-        match end {
+    pub(super) fn close(&mut self, service: &Service, reason: CloseReason) {
+        match reason {
             CloseReason::Quit => {}
             CloseReason::Eof => {
-                debug!(session = ?self.session(), "the client has closed the connection")
+                debug!(session = ?self.session(), "the client has closed the connection");
             }
             CloseReason::Frame(error) => {
                 info!(%error, session = ?self.session(), "connection closed: not a frame");
             }
             CloseReason::Io(error) => {
                 debug!(%error, session = ?self.session(), "cannot receive");
-                self.abandon(service);
+                self.abort(service);
             }
         }
-        self.finish(service);
+        self.drain(service);
     }
 
-    /// Once no more requests are taken: waits for those under way, ends the session, and sees
-    /// the last answers off.
-    pub(crate) fn wind_up(&mut self, context: &Context<'_>) -> Turn {
-        if self.stage == Phase::Finishing && self.calls.len() == 0 {
-            self.stage = Phase::Ended;
-            match (self.peer.session(), context.workers) {
+    /// Moves a connection that takes no more requests on: waits for those in flight, ends the session,
+    /// and waits until the last replies are sent.
+    pub(super) fn poll_shutdown(&mut self, context: &mut Context<'_>, now: Instant) -> Turn {
+        if self.phase == Phase::Draining && self.in_flight.requests == 0 {
+            self.phase = Phase::Ended;
+            match (self.peer.session(), &mut context.workers) {
                 (Some(open), None) if !context.service.end(open, END_STEP) => {
-                    self.stage = Phase::Finishing;
+                    self.phase = Phase::Draining;
                     return Turn::Again;
                 }
                 (Some(open), Some(workers)) => {
-                    self.stage = Phase::Ending;
-                    let work = Work::EndSession(open.clone());
-                    workers.submit(Job { token: self.token, work, lane: None });
+                    self.phase = Phase::EndingSession;
+                    (workers.dispatch)(Job::EndSession(open.clone()), Ticket::new(now));
                 }
                 _ => {}
             }
         }
-        if self.stage == Phase::Ended && self.outbox.is_empty() { Turn::Over } else { Turn::Wait }
+        if self.phase == Phase::Ended && self.outbox.is_empty() { Turn::Over } else { Turn::Wait }
     }
 }

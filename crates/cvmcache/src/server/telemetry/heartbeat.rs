@@ -1,9 +1,9 @@
-//! Telling somebody outside that the I/O thread is alive, from the thread itself: who is stuck says
-//! nothing.
+//! A callback of the program on the I/O thread, by which it tells a supervisor or a service manager
+//! that the thread is alive: a thread that is stuck does not call it.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tracing::error;
 
@@ -11,65 +11,44 @@ use tracing::error;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Heartbeat {
-    /// The I/O thread goes round.
+    /// The event loop turns.
     Alive {
         /// How many connections it serves, which may be none.
         clients: usize,
     },
-    /// The server has begun to end. It may beat on until its last clients have gone.
+    /// The server has begun to shut down. It may beat on until its last clients have gone.
     Ending,
 }
 
-/// A heart, if there is one, and when it beats next.
+/// The callback and its period, if there is one.
 #[derive(Default)]
-pub(crate) struct HeartbeatTimer {
-    heart: Option<Heart>,
-    next: Option<Instant>,
-}
+pub(crate) struct HeartbeatTimer(Option<(Duration, Callback)>);
 
-struct Heart {
-    period: Duration,
-    beat: Box<dyn FnMut(Heartbeat) + Send>,
-}
+type Callback = Box<dyn FnMut(Heartbeat) + Send>;
 
 impl HeartbeatTimer {
-    pub(crate) fn new(period: Duration, beat: Box<dyn FnMut(Heartbeat) + Send>) -> Self {
-        Self { heart: Some(Heart { period, beat }), next: Some(Instant::now()) }
+    pub(crate) fn new(period: Duration, callback: Callback) -> Self {
+        Self(Some((period, callback)))
     }
 
-    /// When it is time for the next beat.
-    pub(crate) fn next(&self) -> Option<Instant> {
-        self.next
+    /// The time from one heartbeat to the next; `None` if there is none.
+    pub(crate) fn period(&self) -> Option<Duration> {
+        self.0.as_ref().map(|(period, _)| *period)
     }
 
-    /// Beats, if it is time.
-    pub(crate) fn beat(&mut self, clients: usize) {
-        if self.next.is_none_or(|next| next > Instant::now()) {
-            return;
-        }
-        self.say(Heartbeat::Alive { clients });
-        let period = self.heart.as_ref().map(|heart| heart.period);
-        self.next = period.and_then(|period| Instant::now().checked_add(period));
-    }
-
-    pub(crate) fn end(&mut self) {
-        self.say(Heartbeat::Ending);
-    }
-
-    /// What the program has to say is its own; should it panic, clients must not suffer from it.
-    fn say(&mut self, what: Heartbeat) {
-        let Some(heart) = &mut self.heart else { return };
-        if catch_unwind(AssertUnwindSafe(|| (heart.beat)(what))).is_err() {
+    /// Calls the program. Should that panic, clients must not suffer from it: it is the last call.
+    pub(crate) fn emit(&mut self, heartbeat: Heartbeat) {
+        let Some((_, callback)) = &mut self.0 else { return };
+        if catch_unwind(AssertUnwindSafe(|| callback(heartbeat))).is_err() {
             error!("the heartbeat has panicked: there will be no other");
-            self.heart = None;
+            self.0 = None;
         }
     }
 }
 
 impl fmt::Debug for HeartbeatTimer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let period = self.heart.as_ref().map(|heart| heart.period);
-        f.debug_struct("HeartbeatTimer").field("period", &period).field("next", &self.next).finish()
+        f.debug_tuple("HeartbeatTimer").field(&self.period()).finish()
     }
 }
 
@@ -80,24 +59,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_beats_at_once_and_then_when_it_is_time() {
-        let (sender, said) = mpsc::channel();
-        let beat = Box::new(move |what| sender.send(what).unwrap());
-        let mut pulse = HeartbeatTimer::new(Duration::from_secs(3600), beat);
-        pulse.beat(3);
-        pulse.beat(4);
-        pulse.end();
-        assert!(pulse.next().unwrap() > Instant::now());
-        drop(pulse);
-        let said: Vec<_> = said.iter().collect();
-        assert_eq!(said, [Heartbeat::Alive { clients: 3 }, Heartbeat::Ending]);
+    fn the_callback_is_called_with_each_heartbeat() {
+        let (sender, emitted) = mpsc::channel();
+        let callback = Box::new(move |heartbeat| sender.send(heartbeat).unwrap());
+        let mut timer = HeartbeatTimer::new(Duration::from_secs(3600), callback);
+        assert_eq!(timer.period(), Some(Duration::from_secs(3600)));
+        timer.emit(Heartbeat::Alive { clients: 3 });
+        timer.emit(Heartbeat::Ending);
+        drop(timer);
+        let emitted: Vec<_> = emitted.iter().collect();
+        assert_eq!(emitted, [Heartbeat::Alive { clients: 3 }, Heartbeat::Ending]);
     }
 
     #[test]
-    fn one_that_panics_is_the_last() {
-        let mut pulse = HeartbeatTimer::new(Duration::ZERO, Box::new(|_| panic!("told to panic")));
-        pulse.beat(0);
-        pulse.beat(0);
-        assert_eq!(pulse.next(), None);
+    fn a_callback_that_panics_is_not_called_again() {
+        let mut timer = HeartbeatTimer::new(Duration::ZERO, Box::new(|_| panic!("told to panic")));
+        timer.emit(Heartbeat::Ending);
+        assert_eq!(timer.period(), None);
+        timer.emit(Heartbeat::Ending);
+        assert_eq!(HeartbeatTimer::default().period(), None);
     }
 }

@@ -1,105 +1,89 @@
 //! Which requests of a connection wait for each other when several workers are at it.
 //!
 //! The parts of an upload and the parts of a listing build on each other, and so do the changes of
-//! one object's reference count: whoever sends `+1` and `-1` without waiting means them in that
-//! order. Everything else may overtake.
+//! one object's reference count: a client that sends `+1` and `-1` without waiting means them in that
+//! order. Everything else may overtake: clients match replies by request number.
 
 use std::collections::{HashMap, VecDeque};
+use std::hash::Hash;
 
 use cvmcache_proto::{ObjectId, Operation, Request};
 
-use crate::server::workers::pool::Call;
-
 /// What requests have in common that wait for each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum OrderingKey {
+pub(super) enum OrderingKey {
     Upload(u64),
     Listing(u64),
     References(ObjectId),
 }
 
 impl OrderingKey {
-    fn of(request: &Request) -> Option<Self> {
+    pub(super) fn of(request: &Request) -> Option<Self> {
         match &request.operation {
-            Operation::Store(_) | Operation::StoreAbort { .. } => {
-                Some(OrderingKey::Upload(request.id))
-            }
-            Operation::List { listing, .. } if *listing != 0 => {
-                Some(OrderingKey::Listing(*listing))
-            }
+            Operation::Store(_) | Operation::StoreAbort { .. } => Some(Self::Upload(request.id)),
+            Operation::List { listing, .. } if *listing != 0 => Some(Self::Listing(*listing)),
             Operation::Refcount { object, change_by } if *change_by != 0 => {
-                Some(OrderingKey::References(*object))
+                Some(Self::References(*object))
             }
             _ => None,
         }
     }
 }
 
-/// The lanes of a connection in which a request is under way, and who waits behind it.
-#[derive(Debug, Default)]
-pub(crate) struct KeyedQueues {
-    busy: HashMap<OrderingKey, VecDeque<Call>>,
+/// For each key that is busy, what waits behind it.
+///
+/// Invariant: a key is in the table as long as one item has entered under it and not left.
+#[derive(Debug)]
+pub(super) struct KeyedQueues<K, T> {
+    busy: HashMap<K, VecDeque<T>>,
 }
 
-impl KeyedQueues {
-    /// Lets a call pass, with its lane, or keeps it until the one before it is done.
-    pub(crate) fn enter(&mut self, call: Call) -> Option<(Call, Option<OrderingKey>)> {
-        let Some(lane) = OrderingKey::of(&call.request) else { return Some((call, None)) };
-        if let Some(waiting) = self.busy.get_mut(&lane) {
-            waiting.push_back(call);
+impl<K: Eq + Hash, T> KeyedQueues<K, T> {
+    /// Lets an item pass, or keeps it until the one before it has left.
+    pub(super) fn enter(&mut self, key: K, item: T) -> Option<T> {
+        if let Some(waiting) = self.busy.get_mut(&key) {
+            waiting.push_back(item);
             return None;
         }
-        self.busy.insert(lane, VecDeque::new());
-        Some((call, Some(lane)))
+        self.busy.insert(key, VecDeque::new());
+        Some(item)
     }
 
-    /// The call in a lane is done: the next one may pass.
-    pub(crate) fn leave(&mut self, lane: OrderingKey) -> Option<Call> {
-        let next = self.busy.get_mut(&lane)?.pop_front();
+    /// The item under a key has left: the next one may pass.
+    pub(super) fn leave(&mut self, key: &K) -> Option<T> {
+        let next = self.busy.get_mut(key)?.pop_front();
         if next.is_none() {
-            self.busy.remove(&lane);
+            self.busy.remove(key);
         }
         next
+    }
+
+    /// Takes an item out that waits under a key.
+    pub(super) fn remove(&mut self, key: &K, mut is_it: impl FnMut(&T) -> bool) -> Option<T> {
+        let waiting = self.busy.get_mut(key)?;
+        let place = waiting.iter().position(&mut is_it)?;
+        waiting.remove(place)
+    }
+}
+
+impl<K, T> Default for KeyedQueues<K, T> {
+    fn default() -> Self {
+        Self { busy: HashMap::new() }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use cvmcache_proto::{Data, HashAlgorithm, ObjectInfo, Status};
+    use cvmcache_proto::HashAlgorithm;
 
     use super::*;
-    use crate::plugin::{CachePlugin, Capabilities, Result};
-    use crate::service::Service;
-    use crate::{Limits, Session};
-
-    struct Nothing;
-
-    impl CachePlugin for Nothing {
-        fn capabilities(&self) -> Capabilities {
-            Capabilities::NONE
-        }
-
-        fn object_info(&self, _: &Session, _: &ObjectId) -> Result<ObjectInfo> {
-            Err(Status::NoEntry)
-        }
-
-        fn read(&self, _: &Session, _: &ObjectId, _: u64, _: u32) -> Result<Data> {
-            Err(Status::NoEntry)
-        }
-    }
 
     fn object(byte: u8) -> ObjectId {
         ObjectId::new(HashAlgorithm::Sha1, [byte; 20])
     }
 
-    /// InFlight of one session, with numbers of their own.
-    fn calls() -> impl FnMut(u64, Operation) -> Call {
-        let service = Service::new(Box::new(Nothing), "test", Limits::default());
-        let (_, open) = service.handshake(None, None).unwrap();
-        move |id, operation| {
-            let request = Request { session: 1, id, operation };
-            Call { serial: id, open: open.clone(), request }
-        }
+    fn key(id: u64, operation: Operation) -> Option<OrderingKey> {
+        OrderingKey::of(&Request { session: 1, id, operation })
     }
 
     fn change(byte: u8, change_by: i32) -> Operation {
@@ -107,40 +91,40 @@ mod tests {
     }
 
     #[test]
-    fn changes_of_one_count_wait_for_each_other() {
-        let mut call = calls();
-        let mut lanes = KeyedQueues::default();
-        let (_, lane) = lanes.enter(call(1, change(1, 1))).unwrap();
-        assert!(lanes.enter(call(2, change(1, -1))).is_none());
-        assert!(lanes.enter(call(3, change(1, 1))).is_none());
-        assert!(lanes.enter(call(4, change(2, 1))).is_some());
-        assert!(lanes.enter(call(5, change(1, 0))).is_some());
-
-        let lane = lane.unwrap();
-        assert_eq!(lanes.leave(lane).unwrap().serial, 2);
-        assert_eq!(lanes.leave(lane).unwrap().serial, 3);
-        assert!(lanes.leave(lane).is_none());
-        assert!(lanes.enter(call(6, change(1, 1))).is_some());
+    fn changes_of_one_reference_count_have_one_key() {
+        assert_eq!(key(1, change(1, 1)), key(2, change(1, -1)));
+        assert_ne!(key(1, change(1, 1)), key(1, change(2, 1)));
+        assert_eq!(key(1, change(1, 0)), None);
     }
 
     #[test]
-    fn an_abort_waits_for_the_parts_before_it() {
-        let mut call = calls();
-        let mut lanes = KeyedQueues::default();
+    fn an_abort_has_the_key_of_the_parts_before_it() {
         let abort = || Operation::StoreAbort { object: object(1) };
-        assert!(lanes.enter(call(1, abort())).is_some());
-        assert!(lanes.enter(call(1, abort())).is_none());
-        assert!(lanes.enter(call(2, abort())).is_some());
+        assert_eq!(key(1, abort()), Some(OrderingKey::Upload(1)));
+        assert_ne!(key(1, abort()), key(2, abort()));
     }
 
     #[test]
-    fn reads_never_wait() {
-        let mut call = calls();
-        let mut lanes = KeyedQueues::default();
-        for id in 0..3 {
-            let operation = Operation::Read { object: object(1), offset: 0, size: 1 };
-            assert!(lanes.enter(call(id, operation)).is_some());
-        }
-        assert!(lanes.busy.is_empty());
+    fn reads_have_no_key() {
+        let read = Operation::Read { object: object(1), offset: 0, size: 1 };
+        assert_eq!(key(1, read), None);
+    }
+
+    #[test]
+    fn items_of_one_key_pass_one_by_one_in_order() {
+        let mut queues = KeyedQueues::default();
+        assert_eq!(queues.enter('a', 1), Some(1));
+        assert_eq!(queues.enter('a', 2), None);
+        assert_eq!(queues.enter('a', 3), None);
+        assert_eq!(queues.enter('a', 4), None);
+        assert_eq!(queues.enter('b', 5), Some(5));
+        assert_eq!(queues.remove(&'a', |item| *item == 3), Some(3));
+        assert_eq!(queues.remove(&'a', |item| *item == 3), None);
+        assert_eq!(queues.leave(&'a'), Some(2));
+        assert_eq!(queues.leave(&'a'), Some(4));
+        assert_eq!(queues.leave(&'a'), None);
+        assert_eq!(queues.enter('a', 6), Some(6));
+        assert_eq!(queues.leave(&'b'), None);
+        assert_eq!(queues.busy.len(), 1);
     }
 }

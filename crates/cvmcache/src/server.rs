@@ -301,13 +301,6 @@ impl BoundServer {
         self.listener.locator()
     }
 
-    /// Runs callbacks on `count` threads after all, instead of as many as the
-    /// [builder](ServerBuilder::workers) was told.
-    pub fn workers(mut self, count: usize) -> Self {
-        self.builder.workers = Some(count);
-        self
-    }
-
     /// Starts the I/O thread and the workers. Does not wait for clients.
     ///
     /// # Errors
@@ -327,7 +320,6 @@ impl BoundServer {
             return Err(ServerError::HandleInUse);
         }
         let plugin = builder.plugin;
-        call("started", || plugin.started(handle.clone()))?;
         let workers = builder.workers.map_or_else(|| call("workers", || plugin.workers()), Ok)?;
         let name = builder.name.escape_ascii().to_string();
         let pid = listener.is_local().then(|| std::process::id().into());
@@ -409,10 +401,8 @@ pub enum ServerError {
         /// Its length in bytes.
         len: usize,
     },
-    /// The handle steers another server already.
-    #[error(
-        "the handle belongs to another server: make one with ServerHandle::new() for each server"
-    )]
+    /// The [`ServerHandle`] belongs to another server.
+    #[error("the handle belongs to another server: give each server one of its own")]
     HandleInUse,
     /// The plugin has panicked before there was a client.
     #[error("the plugin has panicked in {callback}: please report it with what it has logged")]

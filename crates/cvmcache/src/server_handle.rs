@@ -15,12 +15,11 @@ const ATTACHED: u8 = 8;
 ///
 /// It can be made before the server, so that a plugin has it from the beginning:
 ///
-/// ```no_run
-/// # use cvmcache::{CachePlugin, Locator, Server, ServerError, ServerHandle};
-/// # fn serve<P: CachePlugin>(make_plugin: impl Fn(ServerHandle) -> P, locator: &Locator) -> Result<(), ServerError> {
+/// ```
+/// # use cvmcache::{CachePlugin, Server, ServerBuilder, ServerHandle};
+/// # fn builder<P: CachePlugin>(my_cache: fn(ServerHandle) -> P) -> ServerBuilder {
 /// let handle = ServerHandle::new();
-/// let plugin = make_plugin(handle.clone());
-/// Server::builder(plugin).handle(handle).listen(locator)?.spawn()?.wait()
+/// Server::builder(my_cache(handle.clone())).handle(handle)
 /// # }
 /// ```
 ///

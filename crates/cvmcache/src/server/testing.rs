@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use cvmcache_proto::{Data, ObjectId, ObjectInfo, Status};
 
-use crate::plugin::{CachePlugin, Capabilities, Result};
+use crate::plugin::{CachePlugin, Capabilities, PluginResult};
 use crate::service::Service;
 use crate::{Limits, Session};
 
@@ -16,11 +16,11 @@ impl CachePlugin for Constant {
         Capabilities::NONE
     }
 
-    fn object_info(&self, _: &Session, _: &ObjectId) -> Result<ObjectInfo> {
+    fn object_info(&self, _: &Session, _: &ObjectId) -> PluginResult<ObjectInfo> {
         Err(Status::NoEntry)
     }
 
-    fn read(&self, _: &Session, _: &ObjectId, _: u64, _: u32) -> Result<Data> {
+    fn read(&self, _: &Session, _: &ObjectId, _: u64, _: u32) -> PluginResult<Data> {
         Ok(Data::from(vec![b'a', b'b', b'c']))
     }
 }

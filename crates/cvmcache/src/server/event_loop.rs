@@ -70,14 +70,14 @@ pub(crate) struct EventLoop {
 /// What the server tells of itself.
 pub(crate) struct Telemetry {
     /// The server's name, escaped.
-    pub(crate) name: String,
-    pub(crate) started: Instant,
-    pub(crate) heartbeat: HeartbeatTimer,
+    name: String,
+    started: Instant,
+    heartbeat: HeartbeatTimer,
     /// `None`: nothing is measured.
-    pub(crate) metrics: Option<Metrics>,
-    pub(crate) reporter: Reporter,
+    metrics: Option<Metrics>,
+    reporter: Reporter,
     /// A worker asks the plugin how full the cache is.
-    pub(crate) asks_usage: bool,
+    asks_usage: bool,
 }
 
 /// What changes as the loop turns.
@@ -88,6 +88,14 @@ pub(crate) struct State {
     timers: Timers,
     /// The shutdown timeout has passed: the loop ends, whatever is still in flight.
     is_timed_out: bool,
+}
+
+impl Telemetry {
+    /// The server has started now.
+    pub(crate) fn new(name: String, heartbeat: HeartbeatTimer, metrics: Option<Metrics>) -> Self {
+        let (started, reporter) = (Instant::now(), Reporter::default());
+        Self { name, started, heartbeat, metrics, reporter, asks_usage: false }
+    }
 }
 
 impl EventLoop {

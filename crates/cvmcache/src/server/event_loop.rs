@@ -434,7 +434,7 @@ impl EventLoop {
     }
 
     fn end_with_last_client(&mut self, now: Instant) {
-        if !self.is_supervised || self.acceptor.is_closed() || self.service.clients_in_limbo() > 0 {
+        if !self.is_supervised || self.acceptor.is_closed() || self.service.pending_reloads() > 0 {
             return;
         }
         // A client that connected before is served; one that connects from now on is refused, and

@@ -52,7 +52,7 @@ impl EventLoop {
         let mut gauges = Gauges {
             connections: self.state.connections.len(),
             waiting: self.state.scheduler.waiting(),
-            reloads: self.service.clients_in_limbo(),
+            reloads: self.service.pending_reloads(),
             ..Gauges::default()
         };
         if let Some(workers) = &self.workers {

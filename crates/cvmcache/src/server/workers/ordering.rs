@@ -25,7 +25,14 @@ impl OrderingKey {
             Operation::Refcount { object, change_by } if *change_by != 0 => {
                 Some(Self::References(*object))
             }
-            _ => None,
+            Operation::Refcount { .. }
+            | Operation::Read { .. }
+            | Operation::ObjectInfo { .. }
+            | Operation::Info
+            | Operation::Shrink { .. }
+            | Operation::List { .. }
+            | Operation::BreadcrumbStore { .. }
+            | Operation::BreadcrumbLoad { .. } => None,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Every bound on what clients can make a plugin spend, in one place.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use cvmcache_proto::{MAX_MAX_OBJECT_SIZE, MIN_MAX_OBJECT_SIZE, frame};
 use thiserror::Error;
@@ -66,7 +66,7 @@ pub struct Limits {
     pub max_reloads: usize,
     /// The grace period of a shutdown, for callbacks that are still running, and for clients to read
     /// their last replies; at most an hour, default 5 s.
-    pub shutdown_grace: Duration,
+    pub shutdown_timeout: Duration,
 }
 
 impl Default for Limits {
@@ -84,7 +84,7 @@ impl Default for Limits {
             max_listings: 16,
             listing_part: 512 * 1024,
             max_reloads: 4096,
-            shutdown_grace: Duration::from_secs(5),
+            shutdown_timeout: Duration::from_secs(5),
         }
     }
 }
@@ -104,13 +104,8 @@ pub struct InvalidLimit {
 }
 
 impl Limits {
-    /// When an end that begins now is over.
-    pub(crate) fn shutdown_deadline(&self) -> Instant {
-        Instant::now() + self.shutdown_grace
-    }
-
-    /// Checks what the protocol bounds, for a plugin of this name.
-    pub(crate) fn check(&self, name: &[u8]) -> Result<(), InvalidLimit> {
+    /// Checks what the protocol bounds.
+    pub(crate) fn check(&self) -> Result<(), InvalidLimit> {
         let check = |limit, value, min, max| {
             if (min..=max).contains(&value) {
                 Ok(())
@@ -123,14 +118,13 @@ impl Limits {
         // A message with a text has to fit beside an attachment.
         check("max_text", self.max_text, 1, 60 * 1024)?;
         check("max_message", self.max_message, self.max_text + 1024, frame::MAX_LEN)?;
-        check("length of the name", name.len(), 0, 60 * 1024)?;
         check("max_buffered", self.max_buffered, 1, usize::MAX)?;
         check("max_in_flight", self.max_in_flight, 1, usize::MAX)?;
         // Descriptions count as they are, so one part with the last entry fits into a frame.
         check("listing_part", self.listing_part, 4 * 1024, 8 * 1024 * 1024)?;
         let seconds = |time: Duration| usize::try_from(time.as_secs()).unwrap_or(usize::MAX);
         let deadline = self.request_deadline.unwrap_or_default();
-        check("shutdown_grace in seconds", seconds(self.shutdown_grace), 0, 3600)?;
+        check("shutdown_timeout in seconds", seconds(self.shutdown_timeout), 0, 3600)?;
         check("request_deadline in seconds", seconds(deadline), 0, 1_000_000)?;
         check("upload_idle in seconds", seconds(self.upload_idle), 0, 1_000_000)
     }

@@ -83,7 +83,7 @@ use crate::plugin::{
 };
 use crate::{Limits, Session};
 
-use guard::guard;
+pub(crate) use guard::guard;
 use holdings::Holdings;
 use listings::Listings;
 pub use peer::{Action, Peer};

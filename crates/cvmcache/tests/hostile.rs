@@ -334,7 +334,7 @@ fn without_workers_a_flood_does_not_go_before_everybody_else() {
 fn a_callback_that_never_returns_blocks_only_its_worker() {
     let mut limits = Limits::default();
     limits.request_deadline = Some(Duration::from_millis(50));
-    limits.shutdown_grace = Duration::from_millis(50);
+    limits.shutdown_timeout = Duration::from_millis(50);
     let f = serve_with(2, limits);
     f.cache.insert(id(1), "abc");
     f.cache.change(|state| state.hold_reads = true);
@@ -406,15 +406,16 @@ impl CachePlugin for Bomb {
 }
 
 #[test]
-fn an_answer_that_panics_ends_only_its_own_connection() {
+fn a_reply_that_panics_when_it_is_dropped_ends_no_connection() {
     let directory = tempfile::tempdir().unwrap();
     let locator = Locator::Unix(directory.path().join("socket"));
     // The server would drop the plugin, too.
     let running = Server::builder(Bomb).listen(&locator).unwrap().spawn().unwrap();
     let mut bystander = Client::connect(&locator, "repo:1").unwrap();
     let mut client = Client::connect(&locator, "evil:1").unwrap();
-    let _answered_or_not = client.read(&id(1), 0, 8192);
-    assert!(matches!(client.read(&id(1), 0, 8192), Err(ClientError::Closed)));
+    for _ in 0..2 {
+        assert_eq!(client.read(&id(1), 0, 8192).unwrap().len(), 8192);
+    }
     assert!(!bystander.exists(&id(1)).unwrap());
     drop(running);
 }

@@ -3,7 +3,8 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::{Networks, ServerBuilder, Users};
+use super::accept::{Networks, Users};
+use super::builder::ServerBuilder;
 use crate::{Options, OptionsError};
 
 const WORKERS: &str = "CVMFS_CACHE_PLUGIN_WORKERS";

@@ -1,4 +1,4 @@
-//! The socket that clients connect to: how it comes into being, and how it goes.
+//! The listening socket: bound with its lock file, accepted from, and removed.
 
 use std::fs::File;
 use std::io::{self, ErrorKind};
@@ -16,108 +16,39 @@ use nix::fcntl::{Flock, FlockArg, OFlag};
 use nix::sys::socket::{self, AddressFamily, Backlog, SockFlag, SockType, UnixAddr};
 use nix::sys::stat::{Mode, fchmod};
 use rustix::net::sockopt::{set_socket_keepalive, set_tcp_keepidle, socket_peercred};
-use thiserror::Error;
 use tracing::debug;
 
 use super::access::Origin;
-use super::handed_over::{self, HandedOver};
-use super::socket::Socket;
+use super::errors::ListenError;
+use super::inherited_socket::{self, InheritedSocket};
 use crate::Locator;
+use crate::server::socket::Socket;
 
 /// The longest path that fits into a socket address, in bytes.
 const MAX_ADDRESS: usize = 107;
 
-/// Why a plugin cannot listen.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum ListenError {
-    /// Another process serves this locator: it has the lock, or the TCP address.
-    #[error(
-        "another process already serves {locator}: stop it, or choose another locator \
-         (a client can just connect)"
-    )]
-    InUse {
-        /// The locator in question.
-        locator: Locator,
-    },
-    /// Where the socket should be is something else, which is left alone.
-    #[error("{path:?} exists and is not a socket: remove it, or choose another path", path = .path.display())]
-    NotASocket {
-        /// The path in question.
-        path: PathBuf,
-    },
-    /// The lock file beside the socket cannot be opened or locked.
-    #[error(
-        "cannot lock {path:?}: {source}; the plugin's user has to be able to make it, in a \
-         directory that exists, with a name of at most 255 bytes", path = .path.display()
-    )]
-    LockFile {
-        /// The lock file.
-        path: PathBuf,
-        /// What the system says.
-        source: io::Error,
-    },
-    /// The host has no address.
-    #[error(
-        "cannot listen on {locator}: the host name does not resolve ({source}); use an address of this machine"
-    )]
-    Resolve {
-        /// The locator in question.
-        locator: Locator,
-        /// What the resolver says.
-        source: io::Error,
-    },
-    /// Clients cannot be served on a socket that was handed over.
-    #[error("the socket that was handed over cannot be used: {problem}")]
-    Unsuitable {
-        /// What is wrong with it.
-        problem: String,
-    },
-    /// A socket that was handed over is not the one that is configured.
-    #[error(
-        "the socket that was handed over listens on {actual}, and not on {locator}: let \
-         ListenStream= of the socket unit and CVMFS_CACHE_PLUGIN_LOCATOR name the same place"
-    )]
-    Elsewhere {
-        /// The locator in question.
-        locator: Locator,
-        /// Where it listens.
-        actual: Locator,
-    },
-    /// The system refuses the address or the path.
-    #[error(
-        "cannot listen on {locator}: {source}; use a path or an address of this machine that the plugin's user may use"
-    )]
-    System {
-        /// The locator in question.
-        locator: Locator,
-        /// What the system says.
-        source: io::Error,
-    },
-}
-
-/// A socket that listens. Dropping it removes it from the file system, unless it was handed over.
+/// A listening socket. Dropping it removes it from the file system, unless it was inherited.
 #[derive(Debug)]
-pub(super) enum Listener {
+pub(crate) enum Listener {
     Unix { socket: UnixListener, path: PathBuf, is_ours: bool, _lock: Option<Flock<File>> },
     Tcp(TcpListener),
 }
 
 impl Listener {
-    pub(super) fn bind(locator: &Locator) -> Result<Self, ListenError> {
+    pub(crate) fn bind(locator: &Locator) -> Result<Self, ListenError> {
         match locator {
             Locator::Unix(path) => bind_unix(locator, path),
             Locator::Tcp { host, port } => bind_tcp(locator, host, *port),
         }
     }
 
-    /// Takes over a socket that somebody else has made, and will remove.
-    pub(super) fn take_over(socket: OwnedFd, locator: &Locator) -> Result<Self, ListenError> {
-        match handed_over::take_over(socket, locator)? {
-            HandedOver::Tcp(socket) => Ok(Listener::Tcp(TcpListener::from_std(socket))),
-            HandedOver::Unix(socket, path) => {
-                // It keeps away a plugin that would replace the socket, but whether the plugin's
-                // user may write there is up to who made it.
+    /// Takes over a socket that a service manager has made, and will remove.
+    pub(crate) fn take_over(socket: OwnedFd, locator: &Locator) -> Result<Self, ListenError> {
+        match inherited_socket::take_over(socket, locator)? {
+            InheritedSocket::Tcp(socket) => Ok(Listener::Tcp(TcpListener::from_std(socket))),
+            InheritedSocket::Unix(socket, path) => {
+                // The lock keeps another plugin from replacing the socket, but the plugin's user need
+                // not be allowed to write there.
                 let lock = match lock(locator, &path) {
                     Err(error @ ListenError::InUse { .. }) => return Err(error),
                     Err(error) => {
@@ -132,8 +63,8 @@ impl Listener {
         }
     }
 
-    /// Where it listens: with the port that the system chose, if it was left to it.
-    pub(super) fn locator(&self) -> io::Result<Locator> {
+    /// Where it listens; for port 0, with the port that the system chose.
+    pub(crate) fn locator(&self) -> io::Result<Locator> {
         Ok(match self {
             Listener::Unix { path, .. } => Locator::Unix(path.clone()),
             Listener::Tcp(socket) => {
@@ -143,8 +74,8 @@ impl Listener {
         })
     }
 
-    /// True if everybody who can reach this machine can connect.
-    pub(super) fn is_exposed(&self) -> bool {
+    /// True if other machines can connect.
+    pub(crate) fn is_exposed(&self) -> bool {
         match self {
             Listener::Unix { .. } => false,
             Listener::Tcp(socket) => {
@@ -154,29 +85,29 @@ impl Listener {
     }
 
     /// True if clients are on this machine.
-    pub(super) fn is_local(&self) -> bool {
+    pub(crate) fn is_local(&self) -> bool {
         matches!(self, Listener::Unix { .. })
     }
 
-    pub(super) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+    pub(crate) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         match self {
             Listener::Unix { socket, .. } => registry.register(socket, token, Interest::READABLE),
             Listener::Tcp(socket) => registry.register(socket, token, Interest::READABLE),
         }
     }
 
-    /// Turns away whoever tries to connect from now on; who has connected can still be accepted.
-    /// Who comes to a socket that was handed over waits there for whoever gets it next.
-    pub(super) fn close(&self) {
-        // A TCP socket would turn those away, too.
+    /// Refuses connections from now on; those in the backlog can still be accepted. Connections to an
+    /// inherited socket wait there for the process that inherits it next.
+    pub(crate) fn stop(&self) {
+        // A TCP socket would reset those in the backlog, too.
         if let Listener::Unix { socket, is_ours: true, .. } = self {
             // Fails only for what is not a socket.
             let _ = rustix::net::shutdown(socket, rustix::net::Shutdown::Read);
         }
     }
 
-    /// Listens again after [`Listener::close`].
-    pub(super) fn reopen(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+    /// Listens again after [`Listener::stop`].
+    pub(crate) fn resume(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         if let Listener::Unix { socket, path, is_ours: true, .. } = self {
             remove_stale(path)?;
             *socket = UnixListener::from_std(open_unix(path)?.into());
@@ -185,7 +116,7 @@ impl Listener {
         Ok(())
     }
 
-    pub(super) fn accept(&self) -> io::Result<(Socket, Origin)> {
+    pub(crate) fn accept(&self) -> io::Result<(Socket, Origin)> {
         match self {
             Listener::Unix { socket, .. } => {
                 let (stream, _) = socket.accept()?;
@@ -194,10 +125,10 @@ impl Listener {
             }
             Listener::Tcp(socket) => {
                 let (stream, address) = socket.accept()?;
-                // Answers are small, and somebody waits for each of them. That is all it is for: a
-                // connection that is over already shows that soon enough.
+                // Replies are small, and a client waits for each of them. An error means that the
+                // connection is over already, which shows soon enough.
                 let _ = stream.set_nodelay(true);
-                // A machine that has vanished must not hold its references for ever.
+                // A client whose machine has vanished must not keep its references for ever.
                 let _ = set_socket_keepalive(&stream, true);
                 let _ = set_tcp_keepidle(&stream, Duration::from_secs(60));
                 Ok((Socket::Tcp(stream), Origin::Address(address.ip())))
@@ -244,7 +175,7 @@ fn lock(locator: &Locator, path: &Path) -> Result<Flock<File>, ListenError> {
     })
 }
 
-/// Whoever holds the lock owns the path: a socket there has nobody behind it.
+/// Removes what a process that was killed has left. The lock is held, so no process serves there.
 fn remove_stale(path: &Path) -> io::Result<()> {
     match std::fs::symlink_metadata(path) {
         Ok(metadata) if metadata.file_type().is_socket() => std::fs::remove_file(path),
@@ -257,7 +188,7 @@ fn remove_stale(path: &Path) -> io::Result<()> {
 fn open_unix(path: &Path) -> io::Result<OwnedFd> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let socket = socket::socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
-    // Before there is a file: at no time can anybody else open it.
+    // Before there is a file: at no time can another user open it.
     fchmod(&socket, Mode::S_IRUSR | Mode::S_IWUSR)?;
     if path.as_os_str().len() <= MAX_ADDRESS {
         socket::bind(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
@@ -293,7 +224,7 @@ fn bind_long(socket: &OwnedFd, path: &Path) -> io::Result<()> {
 
 fn bind_tcp(locator: &Locator, host: &str, port: u16) -> Result<Listener, ListenError> {
     let resolve = |host: &str| (host, port).to_socket_addrs().map(Vec::from_iter);
-    // No host is any address: of both families, or of the one that there is.
+    // Without a host: any address, of both families or of the one that there is.
     let addresses = match host {
         "" => resolve("::").and_then(|v6| Ok([v6, resolve("0.0.0.0")?].concat())),
         _ => resolve(host),
@@ -315,7 +246,8 @@ fn bind_tcp(locator: &Locator, host: &str, port: u16) -> Result<Listener, Listen
 
 fn open_tcp(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = TcpListener::bind(address)?;
-    // Who finds the queue full tries again only after a second, and the queue is short so far.
+    // The backlog is short so far. A SYN that finds it full is sent again only after a second, the
+    // kernel's TCP_TIMEOUT_INIT. What is asked for here is bounded by net.core.somaxconn.
     socket::listen(&socket, Backlog::MAXCONN)?;
     Ok(socket)
 }
@@ -330,24 +262,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_knocked_before_it_closed_is_let_in_and_nobody_after() {
+    fn a_connection_made_before_it_stops_is_accepted_and_none_after() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("socket");
         let mut listener = Listener::bind(&Locator::Unix(path.clone())).unwrap();
         let _early = UnixStream::connect(&path).unwrap();
-        listener.close();
+        listener.stop();
         let late = UnixStream::connect(&path).unwrap_err();
         assert_eq!(late.kind(), ErrorKind::ConnectionRefused);
         listener.accept().unwrap();
-        let nobody = listener.accept().unwrap_err();
-        assert!(matches!(nobody.kind(), ErrorKind::WouldBlock | ErrorKind::InvalidInput));
+        let error = listener.accept().unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::InvalidInput));
         let poll = Poll::new().unwrap();
-        listener.reopen(poll.registry(), Token(1)).unwrap();
+        listener.resume(poll.registry(), Token(1)).unwrap();
         let _again = UnixStream::connect(&path).unwrap();
         listener.accept().unwrap();
     }
+
     #[test]
-    fn on_tcp_a_burst_of_clients_finds_room() {
+    fn a_burst_of_tcp_connections_fits_into_the_backlog() {
         let listener = open_tcp(([127, 0, 0, 1], 0).into()).unwrap();
         let address = listener.local_addr().unwrap();
         let at_once = Duration::from_millis(500);

@@ -1,10 +1,10 @@
-//! What is measured of a server, and under which names it is told.
+//! What is measured of requests, and under which names.
 //!
 //! Everything goes through the facade of the crate `metrics`, to whatever recorder the program has
-//! installed. The handles are made once, so a request costs an index, two looks at the clock and a
-//! few additions; only the I/O thread records. No label has a value that comes from a client: a
-//! client could make up as many as it likes, and each would stay in memory here and with whoever
-//! collects them.
+//! installed. The handles are made once, so a request costs an index, two readings of the clock and a
+//! few additions. Only the I/O thread records. No label has a value that comes from a client: a
+//! client could make up as many as it likes, and each would stay in memory here and in the system
+//! that scrapes them.
 
 use std::time::Instant;
 
@@ -12,9 +12,10 @@ use cvmcache_proto::{
     CacheInfo, Operation, OperationKind, Reply, ReplyBody, Request, ServerMessage, Status,
 };
 use metrics::{
-    Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram,
-    gauge, histogram,
+    Counter, Histogram, Unit, counter, describe_counter, describe_histogram, gauge, histogram,
 };
+
+use super::gauges::{self, GaugeHandles, Gauges};
 
 /// The latency of requests, whose buckets suit it better than the usual ones.
 pub(crate) const DURATION: &str = "cvmcache_request_duration_seconds";
@@ -58,40 +59,26 @@ impl Kind {
     }
 }
 
-/// What is to be known of a request once it has been answered.
+/// What is recorded of a request once it has been answered.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Subject {
+pub(crate) struct RequestMetrics {
     kind: Kind,
-    since: Instant,
-    /// The bytes of an object that came with it, and whether they were the last ones.
-    received: usize,
-    last: bool,
+    received_at: Instant,
+    /// How many bytes of an object came with it, and whether they were the last ones.
+    bytes: usize,
+    is_last: bool,
 }
 
 /// How a request was answered.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Outcome {
+pub(crate) struct ReplyOutcome {
     result: Result<(), Status>,
     /// The bytes of an object that go with the answer.
     sent: usize,
 }
 
-/// What a server holds at one moment.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Level {
-    pub(super) connections: usize,
-    pub(super) sessions: usize,
-    pub(super) uploads: usize,
-    pub(super) upload_bytes: u64,
-    pub(super) jobs: usize,
-    pub(super) waiting: usize,
-    pub(super) stuck: usize,
-    pub(super) unsent_bytes: usize,
-    pub(super) reloads: u64,
-}
-
 /// The handles of all that a server measures.
-pub(super) struct Meters {
+pub(crate) struct Metrics {
     requests: [PerKind; Kind::COUNT],
     hits: Counter,
     misses: Counter,
@@ -99,8 +86,7 @@ pub(super) struct Meters {
     stored_bytes: Counter,
     stored_objects: Counter,
     connections_total: Counter,
-    level: Levels,
-    cache: Cache,
+    gauges: GaugeHandles,
 }
 
 struct PerKind {
@@ -109,46 +95,27 @@ struct PerKind {
     duration: Histogram,
 }
 
-struct Levels {
-    connections: Gauge,
-    sessions: Gauge,
-    uploads: Gauge,
-    upload_bytes: Gauge,
-    jobs: Gauge,
-    waiting: Gauge,
-    stuck: Gauge,
-    unsent_bytes: Gauge,
-    reloads: Gauge,
-}
-
-struct Cache {
-    size: Gauge,
-    used: Gauge,
-    pinned: Gauge,
-    clean_ups: Gauge,
-}
-
-impl Subject {
-    /// A request that has just been taken.
-    pub(super) fn of(request: &Request, since: Instant) -> Self {
-        let (mut received, mut last) = (0, false);
+impl RequestMetrics {
+    /// For a request that has just been taken.
+    pub(crate) fn of(request: &Request, received_at: Instant) -> Self {
+        let (mut bytes, mut is_last) = (0, false);
         if let Operation::Store(part) = &request.operation {
-            (received, last) = (part.data.len(), part.last);
+            (bytes, is_last) = (part.data.len(), part.last);
         }
         let kind = Kind::Operation(request.operation.kind());
-        Self { kind, since, received, last }
+        Self { kind, received_at, bytes, is_last }
     }
 
-    /// Something that was answered before it became a request.
-    pub(super) fn of_answer(answer: &ServerMessage, since: Instant) -> Self {
+    /// For a message that was answered before it became a request.
+    pub(crate) fn of_answer(answer: &ServerMessage, received_at: Instant) -> Self {
         let is_ack = matches!(answer, ServerMessage::HandshakeAck(_));
         let kind = if is_ack { Kind::Handshake } else { Kind::Invalid };
-        Self { kind, since, received: 0, last: false }
+        Self { kind, received_at, bytes: 0, is_last: false }
     }
 }
 
-impl Outcome {
-    pub(super) fn of(answer: &ServerMessage) -> Self {
+impl ReplyOutcome {
+    pub(crate) fn of(answer: &ServerMessage) -> Self {
         let sent = match answer {
             ServerMessage::Reply(Reply {
                 body: ReplyBody::Read { result: Ok(data), .. }, ..
@@ -160,14 +127,14 @@ impl Outcome {
     }
 }
 
-impl Meters {
-    /// Makes the handles, with the recorder that is the current one on this thread.
-    pub(super) fn new(plugin: &str) -> Self {
+impl Metrics {
+    /// Makes the handles, with the recorder that is current on this thread.
+    pub(crate) fn new(plugin: &str) -> Self {
         describe();
         gauge!("cvmcache_build_info", "version" => env!("CARGO_PKG_VERSION"),
             "plugin" => plugin.to_owned())
         .set(1.0);
-        // Known from the beginning, so that the first of them is seen to be one more.
+        // Exported from the start with 0, so that the first increment shows as an increase.
         for name in [
             "cvmcache_callback_panics_total",
             "cvmcache_log_lines_left_out_total",
@@ -183,39 +150,23 @@ impl Meters {
             stored_bytes: counter!("cvmcache_stored_bytes_total"),
             stored_objects: counter!("cvmcache_stored_objects_total"),
             connections_total: counter!("cvmcache_connections_total"),
-            level: Levels {
-                connections: gauge!("cvmcache_connections"),
-                sessions: gauge!("cvmcache_sessions"),
-                uploads: gauge!("cvmcache_uploads"),
-                upload_bytes: gauge!("cvmcache_upload_bytes"),
-                jobs: gauge!("cvmcache_jobs"),
-                waiting: gauge!("cvmcache_waiting_connections"),
-                stuck: gauge!("cvmcache_stuck_callbacks"),
-                unsent_bytes: gauge!("cvmcache_unsent_bytes"),
-                reloads: gauge!("cvmcache_reloads"),
-            },
-            cache: Cache {
-                size: gauge!("cvmcache_size_bytes"),
-                used: gauge!("cvmcache_used_bytes"),
-                pinned: gauge!("cvmcache_pinned_bytes"),
-                clean_ups: gauge!("cvmcache_clean_ups"),
-            },
+            gauges: GaugeHandles::new(),
         }
     }
 
-    /// Somebody has been let in.
-    pub(super) fn connected(&self) {
+    /// Counts a connection that was accepted.
+    pub(crate) fn connected(&self) {
         self.connections_total.increment(1);
     }
 
-    /// A request has been answered.
-    pub(super) fn answered(&self, subject: Subject, outcome: Outcome) {
-        let Outcome { result, sent } = outcome;
-        let of_kind = &self.requests[subject.kind.index()];
+    /// Records a request that was answered at `now`.
+    pub(crate) fn record(&self, request: RequestMetrics, outcome: ReplyOutcome, now: Instant) {
+        let ReplyOutcome { result, sent } = outcome;
+        let of_kind = &self.requests[request.kind.index()];
         // The numbers of the wire are those of `by_status`.
         of_kind.by_status[Status::to_wire(result) as usize].increment(1);
-        of_kind.duration.record(subject.since.elapsed());
-        match (subject.kind, result) {
+        of_kind.duration.record(now.saturating_duration_since(request.received_at));
+        match (request.kind, result) {
             (Kind::Operation(OperationKind::Open), Ok(())) => self.hits.increment(1),
             (Kind::Operation(OperationKind::Open), Err(Status::NoEntry)) => {
                 self.misses.increment(1)
@@ -224,34 +175,21 @@ impl Meters {
                 self.read_bytes.increment(sent as u64)
             }
             (Kind::Operation(OperationKind::Store), Ok(())) => {
-                self.stored_bytes.increment(subject.received as u64);
-                self.stored_objects.increment(subject.last.into());
+                self.stored_bytes.increment(request.bytes as u64);
+                self.stored_objects.increment(request.is_last.into());
             }
             _ => {}
         }
     }
 
-    /// Tells what the server holds.
-    pub(super) fn set_level(&self, level: Level) {
-        let to = &self.level;
-        to.connections.set(level.connections as f64);
-        to.sessions.set(level.sessions as f64);
-        to.uploads.set(level.uploads as f64);
-        to.upload_bytes.set(level.upload_bytes as f64);
-        to.jobs.set(level.jobs as f64);
-        to.waiting.set(level.waiting as f64);
-        to.stuck.set(level.stuck as f64);
-        to.unsent_bytes.set(level.unsent_bytes as f64);
-        to.reloads.set(level.reloads as f64);
+    /// Sets the gauges of the server.
+    pub(crate) fn set_gauges(&self, gauges: &Gauges) {
+        self.gauges.set(gauges);
     }
 
-    /// Tells what the plugin says of itself.
-    pub(super) fn set_usage(&self, usage: CacheInfo) {
-        let to = &self.cache;
-        to.size.set(usage.size_bytes as f64);
-        to.used.set(usage.used_bytes as f64);
-        to.pinned.set(usage.pinned_bytes as f64);
-        to.clean_ups.set(usage.shrink_count.unwrap_or(0) as f64);
+    /// Sets the gauges of the cache, as the plugin describes it.
+    pub(crate) fn set_usage(&self, usage: &CacheInfo) {
+        self.gauges.set_usage(usage);
     }
 }
 
@@ -268,9 +206,9 @@ impl PerKind {
     }
 }
 
-impl std::fmt::Debug for Meters {
+impl std::fmt::Debug for Metrics {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Meters")
+        f.write_str("Metrics")
     }
 }
 
@@ -285,32 +223,18 @@ fn describe() {
         ("cvmcache_connections_total", Unit::Count, "Connections accepted"),
         ("cvmcache_callback_panics_total", Unit::Count, "Panics in callbacks of the plugin"),
         ("cvmcache_log_lines_left_out_total", Unit::Count, "Lines over their limit a minute"),
-        ("cvmcache_log_lines_lost_total", Unit::Count, "Lines that nobody took in time"),
+        (
+            "cvmcache_log_lines_lost_total",
+            Unit::Count,
+            "Lines lost because the output was too slow",
+        ),
         ("cvmcache_evicted_objects_total", Unit::Count, "Objects evicted, if the plugin tells"),
         ("cvmcache_evicted_bytes_total", Unit::Bytes, "What they took, if the plugin tells"),
     ];
     for (name, unit, help) in counters {
         describe_counter!(name, unit, help);
     }
-    let gauges = [
-        ("cvmcache_build_info", Unit::Count, "Always 1; the labels say what runs"),
-        ("cvmcache_connections", Unit::Count, "Connections that are open"),
-        ("cvmcache_sessions", Unit::Count, "Sessions that are open: mounts, mostly"),
-        ("cvmcache_uploads", Unit::Count, "Uploads that have begun and not ended"),
-        ("cvmcache_upload_bytes", Unit::Bytes, "Bytes received of these uploads"),
-        ("cvmcache_jobs", Unit::Count, "Requests that workers are at, or will be next"),
-        ("cvmcache_waiting_connections", Unit::Count, "Connections that wait for a free worker"),
-        ("cvmcache_stuck_callbacks", Unit::Count, "Callbacks that exceed the deadline"),
-        ("cvmcache_unsent_bytes", Unit::Bytes, "Memory held by answers not taken yet"),
-        ("cvmcache_reloads", Unit::Count, "Clients that announced a reload and are away"),
-        ("cvmcache_size_bytes", Unit::Bytes, "Size of the cache, as the plugin says"),
-        ("cvmcache_used_bytes", Unit::Bytes, "Bytes in use, as the plugin says"),
-        ("cvmcache_pinned_bytes", Unit::Bytes, "Bytes in use that cannot be evicted"),
-        ("cvmcache_clean_ups", Unit::Count, "Clean-ups since the start, as the plugin says"),
-    ];
-    for (name, unit, help) in gauges {
-        describe_gauge!(name, unit, help);
-    }
+    gauges::describe();
     let help = "From when a request was taken to when its answer was queued";
     describe_histogram!(DURATION, Unit::Seconds, help);
 }

@@ -1,4 +1,4 @@
-//! Who may connect: networks on TCP sockets, users on unix sockets.
+//! Which connections are allowed: by network on TCP sockets, by user on unix sockets.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -11,7 +11,7 @@ use thiserror::Error;
 /// The networks whose clients may connect to a TCP socket.
 ///
 /// A text names addresses and networks, with commas or blanks between them. An empty one names none,
-/// so that nobody can connect. Names of hosts are not understood.
+/// so that no client can connect. Names of hosts are not understood.
 ///
 /// ```
 /// use cvmcache::Networks;
@@ -43,7 +43,7 @@ pub struct Networks(Vec<IpNet>);
 pub enum Users {
     /// The user of the plugin, root, and these.
     OwnAnd(Vec<u32>),
-    /// Everybody who can open the socket.
+    /// Every user that can open the socket.
     All,
 }
 
@@ -65,18 +65,18 @@ pub enum AccessError {
 
 /// Where a connection comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Origin {
+pub(crate) enum Origin {
     /// A process of this user; `None` if the system does not tell.
     User(Option<u32>),
     Address(IpAddr),
 }
 
-/// Who may connect to a server.
+/// Which connections a server allows.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Access {
+pub(crate) struct Access {
     /// `None` for all.
-    pub(super) networks: Option<Networks>,
-    pub(super) users: Users,
+    pub(crate) networks: Option<Networks>,
+    pub(crate) users: Users,
 }
 
 impl Networks {
@@ -122,7 +122,7 @@ impl Default for Users {
 }
 
 impl Access {
-    pub(super) fn admits(&self, origin: Origin) -> bool {
+    pub(crate) fn admits(&self, origin: Origin) -> bool {
         match origin {
             Origin::Address(address) => {
                 self.networks.as_ref().is_none_or(|networks| networks.contains(address))
@@ -157,7 +157,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn networks_are_told_apart() {
+    fn an_address_is_allowed_if_a_network_has_it() {
         let networks: Networks = "10.0.0.0/8,192.168.7.1  2001:db8::/32".parse().unwrap();
         for inside in ["10.255.0.1", "::ffff:10.0.0.1", "192.168.7.1", "2001:db8:1::1"] {
             assert!(networks.contains(inside.parse().unwrap()), "{inside}");
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn users_have_names_and_numbers() {
+    fn users_are_parsed_from_names_and_numbers() {
         assert_eq!("root, 1001".parse(), Ok(Users::OwnAnd(vec![0, 1001])));
         assert_eq!(" * ".parse(), Ok(Users::All));
         let error = "no-such-user".parse::<Users>().unwrap_err().to_string();
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_unix_socket_is_for_its_user_and_root_unless_told_otherwise() {
+    fn a_unix_socket_admits_its_own_user_and_root_by_default() {
         let own = geteuid().as_raw();
         let by_default = Access::default();
         for uid in [own, 0] {

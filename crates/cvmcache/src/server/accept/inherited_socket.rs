@@ -1,5 +1,5 @@
-//! A socket that listens already when it gets here, as a service manager opens them: whether it is
-//! one that clients can be served on, and the one that the configuration means.
+//! Socket activation: a listening socket inherited from a service manager. Checks that clients can be
+//! served on it, and that it is the one that the configuration names.
 
 use std::fs;
 use std::io;
@@ -13,25 +13,25 @@ use nix::sys::socket::{
     AddressFamily, SockType, SockaddrLike, SockaddrStorage, getsockname, getsockopt, sockopt,
 };
 
-use super::listener::ListenError;
+use super::errors::ListenError;
 use crate::Locator;
 
-/// A socket that listens.
+/// A listening socket.
 #[derive(Debug)]
-pub(super) enum HandedOver {
+pub(crate) enum InheritedSocket {
     Unix(UnixListener, PathBuf),
     Tcp(TcpListener),
 }
 
-/// Where a socket listens that was handed over.
+/// Where an inherited socket listens.
 ///
 /// # Errors
 ///
-/// [`ListenError::Unsuitable`] if clients cannot be served on it.
+/// [`ListenError::InvalidSocket`] if clients cannot be served on it.
 pub(crate) fn locator_of(socket: &OwnedFd) -> Result<Locator, ListenError> {
     check(socket)?;
     let address = getsockname::<SockaddrStorage>(socket.as_raw_fd()).map_err(|error| {
-        ListenError::Unsuitable { problem: format!("its address is not known: {error}") }
+        ListenError::InvalidSocket { problem: format!("its address is not known: {error}") }
     })?;
     if let Some(unix) = address.as_unix_addr() {
         return match unix.path() {
@@ -49,40 +49,44 @@ pub(crate) fn locator_of(socket: &OwnedFd) -> Result<Locator, ListenError> {
 ///
 /// # Errors
 ///
-/// [`ListenError::Unsuitable`] and [`ListenError::Elsewhere`].
-pub(super) fn take_over(socket: OwnedFd, locator: &Locator) -> Result<HandedOver, ListenError> {
+/// [`ListenError::InvalidSocket`] and [`ListenError::AddressMismatch`].
+pub(crate) fn take_over(
+    socket: OwnedFd,
+    locator: &Locator,
+) -> Result<InheritedSocket, ListenError> {
     let actual = locator_of(&socket)?;
     let (agrees, taken) = match (&actual, locator) {
-        (Locator::Unix(actual), Locator::Unix(meant)) => {
-            (is_same_file(actual, meant), HandedOver::Unix(socket.into(), meant.clone()))
-        }
+        (Locator::Unix(actual), Locator::Unix(configured)) => (
+            is_same_file(actual, configured),
+            InheritedSocket::Unix(socket.into(), configured.clone()),
+        ),
         (Locator::Tcp { .. }, Locator::Tcp { host, port }) => {
             let socket = TcpListener::from(socket);
-            let agrees = socket.local_addr().is_ok_and(|actual| is_meant(actual, host, *port));
-            (agrees, HandedOver::Tcp(socket))
+            let agrees = socket.local_addr().is_ok_and(|actual| is_configured(actual, host, *port));
+            (agrees, InheritedSocket::Tcp(socket))
         }
-        _ => return Err(ListenError::Elsewhere { locator: locator.clone(), actual }),
+        _ => return Err(ListenError::AddressMismatch { locator: locator.clone(), actual }),
     };
     if !agrees {
-        return Err(ListenError::Elsewhere { locator: locator.clone(), actual });
+        return Err(ListenError::AddressMismatch { locator: locator.clone(), actual });
     }
-    taken.set_nonblocking().map_err(|error| ListenError::Unsuitable {
+    taken.set_nonblocking().map_err(|error| ListenError::InvalidSocket {
         problem: format!("it cannot be told not to block: {error}"),
     })?;
     Ok(taken)
 }
 
-impl HandedOver {
+impl InheritedSocket {
     fn set_nonblocking(&self) -> io::Result<()> {
         match self {
-            HandedOver::Unix(socket, _) => socket.set_nonblocking(true),
-            HandedOver::Tcp(socket) => socket.set_nonblocking(true),
+            InheritedSocket::Unix(socket, _) => socket.set_nonblocking(true),
+            InheritedSocket::Tcp(socket) => socket.set_nonblocking(true),
         }
     }
 }
 
 fn unsuitable(problem: &str) -> ListenError {
-    ListenError::Unsuitable { problem: problem.to_owned() }
+    ListenError::InvalidSocket { problem: problem.to_owned() }
 }
 
 fn check(socket: &OwnedFd) -> Result<(), ListenError> {
@@ -103,14 +107,14 @@ fn check(socket: &OwnedFd) -> Result<(), ListenError> {
 }
 
 /// True for two names of a path, as those in `/run` and `/var/run` are.
-fn is_same_file(actual: &Path, meant: &Path) -> bool {
+fn is_same_file(actual: &Path, configured: &Path) -> bool {
     let file = |path| fs::metadata(path).map(|metadata| (metadata.dev(), metadata.ino())).ok();
-    actual == meant || (file(actual).is_some() && file(actual) == file(meant))
+    actual == configured || (file(actual).is_some() && file(actual) == file(configured))
 }
 
-/// Only the very address: one that takes in more clients than the configuration says is a mistake
-/// to be told, too.
-fn is_meant(actual: SocketAddr, host: &str, port: u16) -> bool {
+/// True for exactly this address: one that admits more clients than the configuration says is a
+/// mistake, too.
+fn is_configured(actual: SocketAddr, host: &str, port: u16) -> bool {
     if port != 0 && port != actual.port() {
         return false;
     }
@@ -130,27 +134,27 @@ mod tests {
 
     use super::*;
 
-    fn complaint(socket: impl Into<OwnedFd>, locator: &str) -> String {
+    fn error(socket: impl Into<OwnedFd>, locator: &str) -> String {
         take_over(socket.into(), &locator.parse().unwrap()).unwrap_err().to_string()
     }
 
     #[test]
-    fn only_a_stream_socket_that_listens_is_taken() {
+    fn only_a_listening_stream_socket_is_taken_over() {
         let (stream, _other) = UnixStream::pair().unwrap();
-        let name = UnixAddress::from_abstract_name(b"cvmcache-handed-over-test").unwrap();
-        for (complaint, expected) in [
-            (complaint(UnixDatagram::unbound().unwrap(), "unix=/a"), "ListenStream="),
-            (complaint(UdpSocket::bind("127.0.0.1:0").unwrap(), "tcp=:0"), "ListenStream="),
-            (complaint(fs::File::open("/dev/null").unwrap(), "unix=/a"), "it is no socket"),
-            (complaint(stream, "unix=/a"), "leave out Accept=yes"),
-            (complaint(UnixListener::bind_addr(&name).unwrap(), "unix=/a"), "it has no path"),
+        let name = UnixAddress::from_abstract_name(b"cvmcache-inherited-socket-test").unwrap();
+        for (error, expected) in [
+            (error(UnixDatagram::unbound().unwrap(), "unix=/a"), "ListenStream="),
+            (error(UdpSocket::bind("127.0.0.1:0").unwrap(), "tcp=:0"), "ListenStream="),
+            (error(fs::File::open("/dev/null").unwrap(), "unix=/a"), "it is no socket"),
+            (error(stream, "unix=/a"), "leave out Accept=yes"),
+            (error(UnixListener::bind_addr(&name).unwrap(), "unix=/a"), "it has no path"),
         ] {
-            assert!(complaint.contains(expected), "{complaint}");
+            assert!(error.contains(expected), "{error}");
         }
     }
 
     #[test]
-    fn it_has_to_listen_where_the_configuration_says() {
+    fn an_inherited_socket_has_to_listen_at_the_configured_locator() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("socket");
         let unix = UnixListener::bind(&path).unwrap();
@@ -159,14 +163,14 @@ mod tests {
         let port = |socket: &TcpListener| socket.local_addr().unwrap().port();
         let with = |host: &str, socket: &TcpListener| format!("tcp={host}:{}", port(socket));
         let other = if port(&tcp) == 1 { 2 } else { 1 };
-        for complaint in [
-            complaint(unix.try_clone().unwrap(), "unix=/elsewhere"),
-            complaint(unix.try_clone().unwrap(), "tcp=127.0.0.1:1"),
-            complaint(tcp.try_clone().unwrap(), &format!("tcp=127.0.0.1:{other}")),
-            complaint(tcp.try_clone().unwrap(), &with("", &tcp)),
-            complaint(everywhere.try_clone().unwrap(), &with("127.0.0.1", &everywhere)),
+        for error in [
+            error(unix.try_clone().unwrap(), "unix=/elsewhere"),
+            error(unix.try_clone().unwrap(), "tcp=127.0.0.1:1"),
+            error(tcp.try_clone().unwrap(), &format!("tcp=127.0.0.1:{other}")),
+            error(tcp.try_clone().unwrap(), &with("", &tcp)),
+            error(everywhere.try_clone().unwrap(), &with("127.0.0.1", &everywhere)),
         ] {
-            assert!(complaint.contains("CVMFS_CACHE_PLUGIN_LOCATOR"), "{complaint}");
+            assert!(error.contains("CVMFS_CACHE_PLUGIN_LOCATOR"), "{error}");
         }
         let take = |socket: OwnedFd, text: &str| take_over(socket, &text.parse().unwrap());
         take(tcp.try_clone().unwrap().into(), &with("127.0.0.1", &tcp)).unwrap();

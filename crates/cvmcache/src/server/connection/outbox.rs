@@ -1,4 +1,4 @@
-//! Answers on their way to a client.
+//! Encoded replies that the client has not taken yet.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -7,7 +7,8 @@ use bytes::{Buf, Bytes, BytesMut};
 use cvmcache_proto::{ServerMessage, frame};
 use tracing::error;
 
-use super::socket::Socket;
+use crate::server::discard::discard;
+use crate::server::socket::Socket;
 
 /// How many pieces go into one write.
 const MAX_PIECES: usize = 64;
@@ -16,13 +17,17 @@ const MAX_PIECES: usize = 64;
 /// the whole of it in memory, even if it is evicted: that is not worth it for a few bytes.
 const COPIED: usize = 4 * 1024;
 
-/// A queue of encoded answers.
+/// A queue of encoded messages.
 ///
 /// Messages that follow each other are gathered in one buffer; a large attachment is a piece of
-/// its own and is not copied. One write takes many pieces.
+/// its own and is not copied. One vectored write takes many pieces.
+///
+/// Invariants: bytes are sent in the order of `pieces`, then `messages`. `len` is the number of bytes
+/// in both. `held` is the sum of what the pieces count for, which may be more than their length: a
+/// slice keeps the whole part of the object in memory. A piece partly sent counts in full.
 #[derive(Debug)]
-pub(super) struct Outbox {
-    /// What goes first, in pieces, and the memory that each of them counts for.
+pub(crate) struct Outbox {
+    /// What goes first, and the memory that each piece counts for.
     pieces: VecDeque<(Bytes, usize)>,
     /// Messages that came behind the last piece.
     messages: BytesMut,
@@ -32,37 +37,41 @@ pub(super) struct Outbox {
 }
 
 impl Outbox {
-    /// An outbox of which each attachment may hold so many bytes in memory.
-    pub(super) fn new(held_by_attachment: usize) -> Self {
+    /// An outbox in which each piece of an attachment counts for so many bytes of memory.
+    pub(crate) fn new(held_by_attachment: usize) -> Self {
         let (pieces, messages) = (VecDeque::new(), BytesMut::new());
         Self { pieces, messages, len: 0, held: 0, held_by_attachment }
     }
 
-    /// How much memory the waiting answers hold, at most.
-    pub(super) fn held(&self) -> usize {
+    /// How much memory the queued messages hold, at most.
+    pub(crate) fn held(&self) -> usize {
         self.held + self.messages.len()
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// How many bytes wait to be sent.
-    pub(super) fn len(&self) -> usize {
+    /// How many bytes are queued.
+    pub(crate) fn len(&self) -> usize {
         self.len
     }
 
-    pub(super) fn push(&mut self, message: ServerMessage) {
+    pub(crate) fn push(&mut self, message: ServerMessage) {
         let (message, attachment) = message.into_wire();
         let (before, attached) = (self.messages.len(), attachment.len());
         if let Err(error) = frame::encode(message, attached, &mut self.messages) {
-            // The service keeps answers within the limits, and the limits within a frame.
-            error!(%error, "an answer is lost");
+            // The service keeps replies within the limits, and the limits are within a frame.
+            error!(%error, "a reply is lost");
+            attachment.into_iter().for_each(discard);
             return;
         }
         self.len += self.messages.len() - before + attached;
         if attached <= COPIED {
-            attachment.pieces().for_each(|piece| self.messages.extend_from_slice(piece));
+            for piece in attachment {
+                self.messages.extend_from_slice(&piece);
+                discard(piece);
+            }
             return;
         }
         let messages = self.messages.split().freeze();
@@ -78,8 +87,8 @@ impl Outbox {
         self.held += held;
     }
 
-    /// Writes as much as the socket takes. False if that is nothing.
-    pub(super) fn flush(&mut self, socket: &Socket) -> io::Result<bool> {
+    /// Writes as much as the socket takes. True if that is anything.
+    pub(crate) fn flush(&mut self, socket: &Socket) -> io::Result<bool> {
         let before = self.len;
         while self.len > 0 {
             let mut slices = [IoSlice::new(&[]); MAX_PIECES];
@@ -98,9 +107,16 @@ impl Outbox {
         Ok(self.len < before)
     }
 
-    /// Drops everything: there is nobody to send it to.
-    pub(super) fn clear(&mut self) {
+    /// Drops everything: the client takes no more.
+    pub(crate) fn clear(&mut self) {
+        self.pieces.drain(..).for_each(|(piece, _)| discard(piece));
         *self = Self::new(self.held_by_attachment);
+    }
+
+    /// Drops a message that is not to be sent.
+    pub(crate) fn discard(message: ServerMessage) {
+        let (_, attachment) = message.into_wire();
+        attachment.into_iter().for_each(discard);
     }
 
     fn remove(&mut self, mut sent: usize) {
@@ -116,7 +132,7 @@ impl Outbox {
             }
             sent -= piece.len();
             self.held -= *held;
-            self.pieces.pop_front();
+            self.pieces.pop_front().into_iter().for_each(|(piece, _)| discard(piece));
         }
     }
 }
@@ -127,6 +143,7 @@ mod tests {
     use rustix::net::sockopt::set_socket_send_buffer_size;
 
     use super::*;
+    use crate::server::socket::Received;
 
     fn reply(id: u64, data: Data) -> ServerMessage {
         let body = ReplyBody::Read { result: Ok(data), data_crc32: None };
@@ -134,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_arrive_in_order_through_a_socket_that_takes_little_at_a_time() {
+    fn replies_arrive_in_order_through_a_socket_that_takes_little_at_a_time() {
         let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
         theirs.set_nonblocking(true).unwrap();
@@ -157,9 +174,7 @@ mod tests {
         loop {
             outbox.flush(&ours).unwrap();
             let done = outbox.is_empty();
-            while theirs.receive(decoder.buffer()).unwrap()
-                != super::super::socket::Received::Drained(0)
-            {
+            while theirs.receive(decoder.buffer()).unwrap() != Received::Drained(0) {
                 while let Some(frame) = decoder.next_frame().unwrap() {
                     arrived.push(ServerMessage::from_frame(frame).unwrap());
                 }
@@ -171,5 +186,23 @@ mod tests {
         assert!(outbox.is_empty());
         assert_eq!(outbox.held(), 0);
         assert_eq!(arrived, answers);
+    }
+
+    #[test]
+    fn what_a_piece_counts_for_is_held_until_all_of_it_is_sent() {
+        let mut outbox = Outbox::new(1 << 20);
+        outbox.push(reply(1, vec![7; COPIED].into()));
+        let copied = outbox.len();
+        assert_eq!(outbox.held(), copied, "a small attachment is copied");
+        outbox.push(reply(2, vec![7; COPIED + 1].into()));
+        let len = outbox.len();
+        let message = len - copied - (COPIED + 1);
+        assert_eq!(outbox.held(), copied + message + (1 << 20));
+        outbox.remove(copied + message);
+        assert_eq!(outbox.held(), 1 << 20);
+        outbox.remove(COPIED);
+        assert_eq!((outbox.len(), outbox.held()), (1, 1 << 20));
+        outbox.remove(1);
+        assert_eq!((outbox.len(), outbox.held()), (0, 0));
     }
 }

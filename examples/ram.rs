@@ -31,6 +31,11 @@ use crate::size::CacheSize;
 
 fn main() -> ExitCode {
     cvmcache::Program::new("ram")
-        .key(CacheSize::KEY, "MB|N%", "how much memory the cache may take; 1000 MB by default")
+        .keys(&[CacheSize::KEY])
+        .check(|context, findings| {
+            if let Err(error) = CacheSize::from_options(context.options()) {
+                findings.error(error);
+            }
+        })
         .run(RamCache::from_options)
 }

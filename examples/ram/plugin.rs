@@ -29,8 +29,7 @@ impl RamCache {
     ///
     /// If the size makes no sense, or the system does not cooperate.
     pub(crate) fn from_options(options: &Options) -> Result<Self, Box<dyn Error + Send + Sync>> {
-        let size = options.parse_value::<CacheSize>(CacheSize::KEY)?.unwrap_or_default();
-        let cache = Self::new(size.to_bytes()?);
+        let cache = Self::new(CacheSize::from_options(options)?);
         cache.breadcrumbs.forget_on_signal()?;
         Ok(cache)
     }

@@ -20,6 +20,7 @@
 //! `guard.rs` and `keeper.rs`, which do it, over `link.rs`.
 
 mod breadcrumbs;
+mod check;
 mod clock;
 mod config;
 mod eviction;

@@ -82,6 +82,7 @@
 //! ends the process.
 
 pub mod client;
+pub mod config_keys;
 mod fork;
 mod limits;
 mod locator;
@@ -100,12 +101,13 @@ pub mod watchdog;
 /// The target of the lines of a report: somebody has asked for all of them.
 pub(crate) const REPORT: &str = "cvmcache::report";
 
+pub use config_keys::ConfigKey;
 pub use limits::{InvalidLimit, Limits};
 pub use locator::{Locator, LocatorError};
 pub use log::{Log, LogTarget};
 pub use options::{Options, OptionsError};
 pub use plugin::{CachePlugin, Transaction};
-pub use run::{InvalidMetricsAddress, MetricsAddress, Program, run};
+pub use run::{Findings, InvalidMetricsAddress, MetricsAddress, PluginContext, Program, run};
 pub use server::{
     AccessError, BoundServer, Heartbeat, ListenError, Networks, RunningServer, Server,
     ServerBuilder, ServerError, Users,

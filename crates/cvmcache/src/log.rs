@@ -28,6 +28,7 @@ use tracing_subscriber::fmt::layer;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
+use crate::config_keys::DEBUG_LOG;
 use crate::{Options, OptionsError, watchdog};
 
 use debug_log::DebugLog;
@@ -36,8 +37,6 @@ use limiter::{ABOUT_THE_LOG, Limiter};
 use lines::Lines;
 use prefix::Prefix;
 use syslog::Syslog;
-
-const DEBUG_LOG: &str = "CVMFS_CACHE_PLUGIN_DEBUGLOG";
 
 /// How many lines may wait to be written.
 const MAX_LINES: usize = 4096;

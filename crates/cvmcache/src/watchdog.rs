@@ -76,23 +76,21 @@ mod stacks;
 
 use std::backtrace::Backtrace;
 use std::env;
-use std::fs;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::panic::{self, PanicHookInfo};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::Duration;
 
-use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockType, recv, setsockopt, socketpair, sockopt,
 };
 use nix::sys::time::TimeVal;
 use nix::sys::wait::waitpid;
-use nix::unistd::{AccessFlags, ForkResult, Pid, access, getpid};
+use nix::unistd::{ForkResult, Pid, getpid};
 use rustix::process::{PTracer, set_ptracer};
 use thiserror::Error;
 use tracing::{debug, warn};
@@ -281,20 +279,6 @@ pub(crate) fn report_panic(panic: &PanicHookInfo<'_>, backtrace: &Backtrace) {
 pub(crate) fn prepare_thread() {
     if handler::is_armed() {
         alternate_stack::ensure();
-    }
-}
-
-/// Why a crash dump cannot be written, as far as that can be said without making the file.
-pub(crate) fn check_crash_dump(path: &Path) -> io::Result<()> {
-    let directory = match path.parent() {
-        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
-        Some(parent) => parent,
-        None => path,
-    };
-    match fs::metadata(path) {
-        Ok(metadata) if metadata.is_dir() => Err(Errno::EISDIR.into()),
-        Ok(_) => Ok(access(path, AccessFlags::W_OK)?),
-        Err(_) => Ok(access(directory, AccessFlags::W_OK | AccessFlags::X_OK)?),
     }
 }
 

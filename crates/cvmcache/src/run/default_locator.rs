@@ -10,14 +10,14 @@ use std::path::{Path, PathBuf};
 use nix::unistd::geteuid;
 use thiserror::Error;
 
-use super::serve::LOCATOR;
+use crate::config_keys::LOCATOR;
 use crate::{Locator, Options};
 
 /// There is no place for a socket.
 #[derive(Debug, Error)]
 #[error(
-    "cannot use {directory:?} for the socket: {reason}; pass a configuration file with {LOCATOR}",
-    directory = .directory.display()
+    "cannot use {directory:?} for the socket: {reason}; pass a configuration file with {key}",
+    key = LOCATOR.name(), directory = .directory.display()
 )]
 pub(super) struct NoDirectory {
     directory: PathBuf,

@@ -108,7 +108,7 @@ impl Facts {
 
 impl From<CacheInfo> for Fill {
     fn from(info: CacheInfo) -> Self {
-        let CacheInfo { size_bytes, used_bytes, pinned_bytes, shrink_count } = info;
+        let CacheInfo { size_bytes, used_bytes, pinned_bytes, shrink_count, .. } = info;
         Self { size_bytes, used_bytes, pinned_bytes, clean_ups: shrink_count }
     }
 }

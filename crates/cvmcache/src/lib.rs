@@ -17,14 +17,14 @@
 //!         Capabilities::NONE
 //!     }
 //!
-//!     fn object_info(&self, _: &Session, id: &ObjectId) -> Result<ObjectInfo> {
+//!     fn object_info(&self, _: &Session, id: &ObjectId) -> PluginResult<ObjectInfo> {
 //!         if *id != self.0 {
 //!             return Err(Status::NoEntry);
 //!         }
-//!         Ok(ObjectInfo { size: self.1.len() as u64, object_type: ObjectType::Regular })
+//!         Ok(ObjectInfo::new(self.1.len() as u64, ObjectType::Regular))
 //!     }
 //!
-//!     fn read(&self, who: &Session, id: &ObjectId, offset: u64, len: u32) -> Result<Data> {
+//!     fn read(&self, who: &Session, id: &ObjectId, offset: u64, len: u32) -> PluginResult<Data> {
 //!         let size = self.object_info(who, id)?.size;
 //!         if offset > size {
 //!             return Err(Status::OutOfBounds);
@@ -34,11 +34,11 @@
 //!     }
 //! }
 //!
-//! # fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let id: ObjectId = "0beec7b5ea3f0fdbc95d0dd47f3c5bc275da8a33".parse()?;
 //! let plugin = Constant(id, "foo".into());
 //!
-//! // In a program of its own: cvmcache::run("constant", |options| …). In a test:
+//! // In a program of its own: cvmcache::run("constant", |context| …). In a test:
 //! let directory = tempfile::tempdir()?;
 //! let locator = Locator::Unix(directory.path().join("socket"));
 //! let running = Server::builder(plugin).listen(&locator)?.spawn()?;

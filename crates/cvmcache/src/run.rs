@@ -17,7 +17,7 @@ use std::error::Error;
 use std::fmt;
 use std::process::ExitCode;
 
-use crate::{CachePlugin, ConfigKey, Options};
+use crate::{CachePlugin, ConfigKey};
 
 use arguments::Arguments;
 
@@ -31,7 +31,8 @@ type Failure = Box<dyn Error + Send + Sync>;
 /// Runs a plugin: the whole main function of a program that is nothing else.
 ///
 /// `name` is what the plugin is called in messages and in the client's configuration, such as
-/// `ram`. `make` makes the plugin from the configuration, in the process that will serve.
+/// `ram`. `make` makes the plugin from the configuration, in the process that will serve, and can keep a
+/// [handle](PluginContext::handle) on the server.
 ///
 /// ```no_run
 /// # use cvmcache::{CachePlugin, Session, plugin::*};
@@ -39,11 +40,11 @@ type Failure = Box<dyn Error + Send + Sync>;
 /// # impl MyCache { fn new(_: &cvmcache::Options) -> Result<Self, String> { Ok(Self) } }
 /// # impl CachePlugin for MyCache {
 /// #     fn capabilities(&self) -> Capabilities { Capabilities::NONE }
-/// #     fn object_info(&self, _: &Session, _: &ObjectId) -> Result<ObjectInfo> { Err(Status::NoEntry) }
-/// #     fn read(&self, _: &Session, _: &ObjectId, _: u64, _: u32) -> Result<Data> { Err(Status::NoEntry) }
+/// #     fn object_info(&self, _: &Session, _: &ObjectId) -> PluginResult<ObjectInfo> { Err(Status::NoEntry) }
+/// #     fn read(&self, _: &Session, _: &ObjectId, _: u64, _: u32) -> PluginResult<Data> { Err(Status::NoEntry) }
 /// # }
 /// fn main() -> std::process::ExitCode {
-///     cvmcache::run("mine", |options| MyCache::new(options))
+///     cvmcache::run("mine", |context| MyCache::new(context.options()))
 /// }
 /// ```
 ///
@@ -97,7 +98,7 @@ type Failure = Box<dyn Error + Send + Sync>;
 /// locator already; 1 if the plugin cannot start or fails, and 2 for arguments it does not
 /// understand, each with a message on standard error. With `--check`, 0 if a start would succeed, and
 /// 1 otherwise.
-pub fn run<P, E>(name: &str, make: impl FnOnce(&Options) -> Result<P, E>) -> ExitCode
+pub fn run<P, E>(name: &str, make: impl FnOnce(&PluginContext) -> Result<P, E>) -> ExitCode
 where
     P: CachePlugin,
     E: Into<Box<dyn Error + Send + Sync>>,
@@ -108,14 +109,14 @@ where
 /// A plugin as a program that can say more of itself than its name.
 ///
 /// ```no_run
-/// # use cvmcache::{CachePlugin, Options};
+/// # use cvmcache::{CachePlugin, PluginContext};
 /// use cvmcache::{ConfigKey, Program};
 ///
 /// static KEYS: &[ConfigKey] = &[
 ///     ConfigKey::new("CVMFS_CACHE_PLUGIN_SIZE", "MB", "how large the cache may grow")
 ///         .default_value("1000"),
 /// ];
-/// # fn main_function<P: CachePlugin>(make: fn(&Options) -> Result<P, String>) -> std::process::ExitCode {
+/// # fn main_function<P: CachePlugin>(make: fn(&PluginContext) -> Result<P, String>) -> std::process::ExitCode {
 /// Program::new("mine")
 ///     .keys(KEYS)
 ///     .run(make)
@@ -170,7 +171,7 @@ impl<'a> Program<'a> {
     }
 
     /// Runs it, and returns when it has ended: `make` is the one of [`run`].
-    pub fn run<P, E>(self, make: impl FnOnce(&Options) -> Result<P, E>) -> ExitCode
+    pub fn run<P, E>(self, make: impl FnOnce(&PluginContext) -> Result<P, E>) -> ExitCode
     where
         P: CachePlugin,
         E: Into<Box<dyn Error + Send + Sync>>,

@@ -228,12 +228,7 @@ mod tests {
     }
 
     fn info(used_bytes: u64, shrink_count: u64) -> News {
-        News::Info(Some(CacheInfo {
-            size_bytes: 100,
-            used_bytes,
-            pinned_bytes: 0,
-            shrink_count: Some(shrink_count),
-        }))
+        News::Info(Some(CacheInfo::new(100, used_bytes, 0).with_shrink_count(shrink_count)))
     }
 
     #[test]

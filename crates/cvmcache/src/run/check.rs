@@ -62,7 +62,7 @@ fn judge(
     check_metrics(&options, is_live, &mut findings);
     match plugin {
         Some(check) => {
-            let context = PluginContext::new(options, ServerHandle::disconnected());
+            let context = PluginContext::new(options, ServerHandle::new());
             findings.collect_warnings(|findings| check(&context, findings));
         }
         None if keys.is_empty() => {}

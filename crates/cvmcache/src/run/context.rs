@@ -2,37 +2,36 @@
 
 use crate::{Options, ServerHandle};
 
-/// What a plugin is made from: its configuration, and a handle on the server that is about to serve
-/// it.
+/// What [`run`](crate::run) gives to the function that makes the plugin.
 ///
 /// ```
 /// use cvmcache::{Options, PluginContext, ServerHandle};
 ///
-/// // For a test; `run` makes one for a program.
-/// let options = Options::parse(b"CVMFS_CACHE_PLUGIN_SIZE=500");
-/// let context = PluginContext::new(options, ServerHandle::disconnected());
-/// assert_eq!(context.options().get("CVMFS_CACHE_PLUGIN_SIZE"), Some("500".as_ref()));
+/// // In the test of a plugin.
+/// let options = Options::parse(b"CVMFS_CACHE_PLUGIN_SIZE=200");
+/// let context = PluginContext::new(options, ServerHandle::new());
+/// assert!(context.options().get("CVMFS_CACHE_PLUGIN_SIZE").is_some());
 /// ```
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct PluginContext {
     options: Options,
     handle: ServerHandle,
 }
 
 impl PluginContext {
-    /// A context with this configuration and this handle.
+    /// A context as `run` makes it, for a main function of your own and for tests.
     pub fn new(options: Options, handle: ServerHandle) -> Self {
         Self { options, handle }
     }
 
-    /// The configuration.
+    /// The plugin's configuration.
     pub fn options(&self) -> &Options {
         &self.options
     }
 
-    /// The handle by which the plugin asks clients to detach, or ends the server. The server begins
-    /// after the plugin was made.
-    pub fn handle(&self) -> &ServerHandle {
-        &self.handle
+    /// A handle on the server that will serve the plugin, for the plugin to keep: it asks clients to
+    /// detach, and ends the server.
+    pub fn handle(&self) -> ServerHandle {
+        self.handle.clone()
     }
 }

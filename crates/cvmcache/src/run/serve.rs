@@ -9,18 +9,22 @@ use tracing::{error, warn};
 
 use super::background::{self, Fork};
 use super::starter::Starter;
-use super::{Failure, appendable, default_locator, metrics, signals, terminal, unknown_keys};
+use super::{
+    Failure, PluginContext, appendable, default_locator, metrics, signals, terminal, unknown_keys,
+};
 use crate::config_keys::{CRASH_DUMP, ConfigKey, LOCATOR, TEST};
 use crate::server::{self, Settings};
 use crate::watchdog::{Watchdog, WatchdogError};
-use crate::{CachePlugin, Locator, Log, LogTarget, Options, OptionsError, Server, ServerError};
+use crate::{
+    CachePlugin, Locator, Log, LogTarget, Options, OptionsError, Server, ServerError, ServerHandle,
+};
 
 /// Serves clients until the plugin is told to end, and tells who started it if it cannot.
 pub(super) fn serve<P, E>(
     name: &str,
     keys: &[ConfigKey],
     config: Option<PathBuf>,
-    make: impl FnOnce(&Options) -> Result<P, E>,
+    make: impl FnOnce(&PluginContext) -> Result<P, E>,
 ) -> ExitCode
 where
     P: CachePlugin,
@@ -55,7 +59,7 @@ fn try_serve<P, E>(
     name: &str,
     keys: &[ConfigKey],
     config: Option<PathBuf>,
-    make: impl FnOnce(&Options) -> Result<P, E>,
+    make: impl FnOnce(&PluginContext) -> Result<P, E>,
     starter: &mut Starter,
     log: &mut Option<Log>,
 ) -> Result<ExitCode, Failure>
@@ -92,8 +96,10 @@ where
     let (locator, settings) = (locator(&options)?, Settings::from_options(&options)?);
     // Before the plugin: it may have metrics of its own.
     let exporter = metrics::prepare(&options)?;
-    let plugin = make(&options).map_err(Into::into)?;
+    let context = PluginContext::new(options, ServerHandle::new());
+    let plugin = make(&context).map_err(Into::into)?;
     let builder = Server::builder(plugin)
+        .handle(context.handle())
         .name(format!("cvmcache {name}"))
         .supervised(starter.is_client())
         .metrics(exporter.is_some());

@@ -21,12 +21,9 @@ fn screen(state: &State, now: Instant, size: (u16, u16)) -> String {
 }
 
 fn info(used_mib: u64) -> News {
-    News::Info(Some(CacheInfo {
-        size_bytes: 1 << 30,
-        used_bytes: used_mib << 20,
-        pinned_bytes: 128 << 20,
-        shrink_count: Some(used_mib / 100),
-    }))
+    News::Info(Some(
+        CacheInfo::new(1 << 30, used_mib << 20, 128 << 20).with_shrink_count(used_mib / 100),
+    ))
 }
 
 /// A plugin that has been looked at for half a minute.

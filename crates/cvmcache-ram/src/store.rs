@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap, hash_map};
 use std::mem::{self, size_of};
 use std::sync::Arc;
 
-use cvmcache::plugin::{CacheInfo, ListEntry, ObjectId, ObjectType, Result, Status};
+use cvmcache::plugin::{CacheInfo, ListEntry, ObjectId, ObjectType, PluginResult, Status};
 use slab::Slab;
 
 use crate::object::Object;
@@ -101,18 +101,18 @@ impl Store {
         }
     }
 
-    pub(crate) fn get(&self, id: &ObjectId) -> Result<&Arc<Object>> {
+    pub(crate) fn get(&self, id: &ObjectId) -> PluginResult<&Arc<Object>> {
         Ok(&self.slots[self.slot(id)?].object)
     }
 
     /// Opens, closes or, with `by` = 0, looks for an object. All of it counts as use.
-    pub(crate) fn change_references(&mut self, id: &ObjectId, by: i32) -> Result<()> {
+    pub(crate) fn change_references(&mut self, id: &ObjectId, by: i32) -> PluginResult<()> {
         self.refer(self.slot(id)?, by)
     }
 
     /// Takes what an upload costs before its first byte. If the client expects so many bytes that
     /// nothing could make room for them, they are refused before anything is evicted in vain.
-    pub(crate) fn begin(&mut self, cost: u64, expected_size: Option<u64>) -> Result<()> {
+    pub(crate) fn begin(&mut self, cost: u64, expected_size: Option<u64>) -> PluginResult<()> {
         if cost.saturating_add(expected_size.unwrap_or(0)) > self.size - self.pinned {
             return Err(Status::NoSpace);
         }
@@ -120,7 +120,7 @@ impl Store {
     }
 
     /// Takes memory for an upload, and evicts what must go for it.
-    pub(crate) fn reserve(&mut self, bytes: u64) -> Result<()> {
+    pub(crate) fn reserve(&mut self, bytes: u64) -> PluginResult<()> {
         if bytes > self.size - self.pinned - self.uploading {
             return Err(Status::NoSpace);
         }
@@ -145,7 +145,7 @@ impl Store {
 
     /// Makes an object appear with one reference, and takes its cost over from the upload. If it
     /// has appeared already, that one gains a reference, and the answer is false.
-    pub(crate) fn commit(&mut self, object: &Arc<Object>) -> Result<bool> {
+    pub(crate) fn commit(&mut self, object: &Arc<Object>) -> PluginResult<bool> {
         let vacant = match self.index[shard(object.id())].entry(*object.id()) {
             hash_map::Entry::Occupied(slot) => {
                 let slot = *slot.get();
@@ -170,12 +170,7 @@ impl Store {
     }
 
     pub(crate) fn info(&self) -> CacheInfo {
-        CacheInfo {
-            size_bytes: self.size,
-            used_bytes: self.used,
-            pinned_bytes: self.pinned,
-            shrink_count: Some(self.clean_ups),
-        }
+        CacheInfo::new(self.size, self.used, self.pinned).with_shrink_count(self.clean_ups)
     }
 
     /// How many objects could be evicted.
@@ -203,10 +198,12 @@ impl Store {
         let entries = (slot..end).filter_map(|slot| self.slots.get(slot));
         let page = entries
             .filter(|entry| entry.object.object_type() == wanted)
-            .map(|entry| ListEntry {
-                id: *entry.object.id(),
-                pinned: entry.references > 0,
-                description: entry.object.description().cloned(),
+            .map(|entry| {
+                ListEntry::new(
+                    *entry.object.id(),
+                    entry.references > 0,
+                    entry.object.description().cloned(),
+                )
             })
             .collect();
         (page, (end < self.slots.capacity()).then_some(end))
@@ -216,7 +213,7 @@ impl Store {
         mem::take(&mut self.chores)
     }
 
-    fn slot(&self, id: &ObjectId) -> Result<usize> {
+    fn slot(&self, id: &ObjectId) -> PluginResult<usize> {
         self.index[shard(id)].get(id).copied().ok_or(Status::NoEntry)
     }
 
@@ -224,7 +221,7 @@ impl Store {
         self.used + self.uploading
     }
 
-    fn refer(&mut self, slot: usize, by: i32) -> Result<()> {
+    fn refer(&mut self, slot: usize, by: i32) -> PluginResult<()> {
         let entry = &mut self.slots[slot];
         let references = entry.references.checked_add(by).filter(|&count| count >= 0);
         let references = references.ok_or(Status::BadCount)?;

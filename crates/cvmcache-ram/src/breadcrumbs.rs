@@ -6,7 +6,7 @@ use std::mem::size_of;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use cvmcache::plugin::{Breadcrumb, Result, Status};
+use cvmcache::plugin::{Breadcrumb, PluginResult, Status};
 use signal_hook::consts::SIGUSR2;
 
 use crate::shared::lock;
@@ -34,7 +34,7 @@ impl Breadcrumbs {
         signal_hook::flag::register(SIGUSR2, Arc::clone(&self.forget)).map(|_| ())
     }
 
-    pub(crate) fn store(&self, repository: &[u8], breadcrumb: Breadcrumb) -> Result<()> {
+    pub(crate) fn store(&self, repository: &[u8], breadcrumb: Breadcrumb) -> PluginResult<()> {
         let mut kept = self.kept();
         if let Some(known) = kept.by_repository.get_mut(repository) {
             *known = breadcrumb;
@@ -49,7 +49,7 @@ impl Breadcrumbs {
         Ok(())
     }
 
-    pub(crate) fn load(&self, repository: &[u8]) -> Result<Breadcrumb> {
+    pub(crate) fn load(&self, repository: &[u8]) -> PluginResult<Breadcrumb> {
         self.kept().by_repository.get(repository).copied().ok_or(Status::NoEntry)
     }
 

@@ -10,22 +10,24 @@ use thiserror::Error;
 
 /// A size as a configuration states it: `1000` megabytes, or `25%` of the memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum CacheSize {
+pub enum CacheSize {
+    /// So many bytes.
     Bytes(u64),
+    /// So many percent of the physical memory, 1 to 100.
     PercentOfMemory(u64),
 }
 
 /// Why a text is not a cache size.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{text:?} {problem}: write megabytes, as in 1000, or 1% to 100% of the memory, as in 25%")]
-pub(crate) struct ParseCacheSizeError {
+pub struct ParseCacheSizeError {
     text: String,
     problem: &'static str,
 }
 
 impl CacheSize {
     /// The key in the configuration.
-    pub(crate) const KEY: ConfigKey = ConfigKey::new(
+    pub const KEY: ConfigKey = ConfigKey::new(
         "CVMFS_CACHE_PLUGIN_SIZE",
         "MB|N%",
         "how much memory the cache may take, in megabytes of 1024 KiB or as a share of the \
@@ -34,23 +36,23 @@ impl CacheSize {
     .default_value("1000");
 
     /// With less than this, the catalogs of a few repositories fill the cache and pin it.
-    pub(crate) const MINIMUM: u64 = 100 * MEGABYTE;
+    pub const MINIMUM: u64 = 100 * MEGABYTE;
 
     /// The size in bytes that the options state, or the default.
     ///
     /// # Errors
     ///
     /// If it makes no sense, or the system does not tell how much memory it has.
-    pub(crate) fn from_options(options: &Options) -> Result<u64, Box<dyn Error + Send + Sync>> {
+    pub fn from_options(options: &Options) -> Result<u64, Box<dyn Error + Send + Sync>> {
         Ok(options.value::<Self>(&Self::KEY)?.unwrap_or_default().to_bytes()?)
     }
 
-    /// The size in bytes, but at least [`CacheSize::MINIMUM`].
+    /// The size in bytes, but at least [`CacheSize::MINIMUM`], which is logged as a warning.
     ///
     /// # Errors
     ///
     /// If the system does not tell how much memory it has.
-    pub(crate) fn to_bytes(self) -> io::Result<u64> {
+    pub fn to_bytes(self) -> io::Result<u64> {
         let memory = sysinfo()?.ram_total();
         let bytes = match self {
             CacheSize::Bytes(bytes) => bytes,

@@ -1,6 +1,6 @@
 //! The store behind its lock, shared by the plugin, its uploads and its listings.
 
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use cvmcache::ServerHandle;
 use metrics::{Counter, counter};
@@ -12,26 +12,20 @@ use crate::store::{Chores, Store};
 pub(crate) struct Shared {
     size: u64,
     store: Mutex<Store>,
-    /// Set when the server has started.
-    control: OnceLock<ServerHandle>,
+    handle: ServerHandle,
     evicted_objects: Counter,
     evicted_bytes: Counter,
 }
 
 impl Shared {
-    pub(crate) fn new(size: u64) -> Self {
+    pub(crate) fn new(size: u64, handle: ServerHandle) -> Self {
         Self {
             size,
             store: Mutex::new(Store::new(size)),
-            control: OnceLock::new(),
+            handle,
             evicted_objects: counter!("cvmcache_evicted_objects_total"),
             evicted_bytes: counter!("cvmcache_evicted_bytes_total"),
         }
-    }
-
-    pub(crate) fn started(&self, control: ServerHandle) {
-        // The server starts once; were it to start again, the first handle would do as well.
-        let _ = self.control.set(control);
     }
 
     /// Does something with the store. What takes long and does not need the lock, such as freeing
@@ -61,9 +55,7 @@ impl Shared {
                 "more than {} % of the cache is pinned, asking clients to close file catalogs",
                 Store::PINNED_PERCENT
             );
-            if let Some(control) = self.control.get() {
-                control.ask_detach();
-            }
+            self.handle.ask_detach();
         }
     }
 }

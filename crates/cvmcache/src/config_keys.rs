@@ -236,6 +236,7 @@ pub static KEYS: &[ConfigKey] =
 /// assert_eq!(nearest("CVMFS_CACHE_PLUGIN_WORKER"), Some("CVMFS_CACHE_PLUGIN_WORKERS"));
 /// assert_eq!(nearest("CVMFS_CACHE_PLUGIN_TYPE"), None);
 /// ```
+#[cfg(feature = "program")]
 pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let distance = |known: &str| strsim::damerau_levenshtein(name, known);
     let near =
@@ -251,7 +252,7 @@ pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
     near.min_by_key(|(distance, _)| *distance).map(|(_, known)| known)
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "program"))]
 mod tests {
     use super::*;
 

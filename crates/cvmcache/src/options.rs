@@ -1,6 +1,6 @@
 //! The `KEY=VALUE` configuration files that CernVM-FS sites already have.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::ffi::{OsStr, OsString};
 use std::fmt::Display;
@@ -111,6 +111,7 @@ impl Options {
     }
 
     /// The numbers of the lines that are skipped although they say something.
+    #[cfg(feature = "program")]
     pub(crate) fn skipped_lines(text: &[u8]) -> impl Iterator<Item = usize> {
         let says_something = |line: &[u8]| !content(line).trim_ascii().is_empty();
         lines(text)
@@ -119,8 +120,9 @@ impl Options {
     }
 
     /// The keys that were there in a line before, with the numbers of the lines that win.
+    #[cfg(feature = "program")]
     pub(crate) fn repeated_keys(text: &[u8]) -> impl Iterator<Item = (usize, OsString)> {
-        let mut seen = BTreeSet::new();
+        let mut seen = std::collections::BTreeSet::new();
         let keys = lines(text).filter_map(|(number, line)| Some((number, parse_line(line)?.0)));
         keys.filter(move |(_, key)| !seen.insert(key.clone()))
     }
@@ -262,6 +264,7 @@ impl Options {
     }
 }
 
+#[cfg(feature = "program")]
 fn lines(text: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
     (1..).zip(text.split(|&byte| byte == b'\n'))
 }
@@ -327,6 +330,7 @@ mod tests {
         assert_eq!(Options::parse(b"K=1\nK=2\n").get("K"), Some("2".as_ref()));
     }
 
+    #[cfg(feature = "program")]
     #[test]
     fn lines_that_are_skipped_and_keys_that_are_repeated_are_known_by_their_numbers() {
         let text = b"K=1 # one\n\n# K\nK L=1\nwords # here\nL=1\nK=2\n";

@@ -4,7 +4,6 @@ mod appendable;
 mod arguments;
 mod background;
 mod check;
-mod context;
 mod default_locator;
 mod metrics;
 mod serve;
@@ -17,12 +16,11 @@ use std::error::Error;
 use std::fmt;
 use std::process::ExitCode;
 
-use crate::{CachePlugin, ConfigKey};
+use crate::{CachePlugin, ConfigKey, PluginContext};
 
 use arguments::Arguments;
 
 pub use check::Findings;
-pub use context::PluginContext;
 pub use metrics::{InvalidMetricsAddress, MetricsAddress};
 
 /// A failure on the way, to be told to whoever started the program.

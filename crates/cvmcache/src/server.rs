@@ -45,6 +45,7 @@ use access::Access;
 pub use access::{AccessError, Networks, Users};
 use door::{Door, LISTENER};
 use event_loop::{EventLoop, State, WAKER};
+#[cfg(feature = "program")]
 pub(crate) use handed_over::locator_of;
 pub use heartbeat::Heartbeat;
 use heartbeat::Pulse;
@@ -52,9 +53,11 @@ pub use listener::ListenError;
 use listener::Listener;
 use mailbox::mailbox;
 #[cfg(feature = "prometheus")]
+#[cfg(feature = "prometheus")]
 pub(crate) use meters::DURATION;
 use meters::Meters;
 use polling::Polling;
+#[cfg(feature = "program")]
 pub(crate) use settings::Settings;
 use workers::Workers;
 

@@ -44,6 +44,7 @@ impl Settings {
     }
 
     /// All that is wrong with what is set.
+    #[cfg(feature = "program")]
     pub(crate) fn errors(options: &Options) -> Vec<OptionsError> {
         [
             options.value::<usize>(&WORKERS).err(),

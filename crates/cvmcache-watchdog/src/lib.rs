@@ -1,11 +1,11 @@
 //! A second process that sees what a plugin dies of, and writes it down.
 //!
 //! When a plugin dies, so does every mount on the node; then there should be more to go by than an
-//! exit status. [`run`](crate::run) starts a watchdog for every plugin. A program with a main
+//! exit status. `cvmcache::run` starts a watchdog for every plugin. A program with a main
 //! function of its own starts one with [`Watchdog::builder`], before anything else:
 //!
 //! ```no_run
-//! use cvmcache::watchdog::Watchdog;
+//! use cvmcache_watchdog::Watchdog;
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let watchdog = Watchdog::builder("mine").crash_dump("/var/log/cvmfs/mine.crash").start()?;
@@ -67,6 +67,8 @@
 // symbol files to be read.
 
 mod alternate_stack;
+#[doc(hidden)]
+pub mod fork;
 mod handler;
 mod message;
 mod output;
@@ -95,7 +97,6 @@ use rustix::process::{PTracer, set_ptracer};
 use thiserror::Error;
 use tracing::{debug, warn};
 
-use crate::fork;
 use output::Output;
 use report::About;
 
@@ -161,7 +162,7 @@ impl Watchdog {
     }
 
     /// Reports panics from now on, before whatever is done about them so far. Not to be called where
-    /// [`Log::start`](crate::Log::start) is: it sees to that, and panics would be reported twice.
+    /// `cvmcache::Log::start` is: it sees to that, and panics would be reported twice.
     ///
     /// # Panics
     ///
@@ -262,8 +263,9 @@ impl Drop for Watchdog {
     }
 }
 
-/// Reports a panic, if there is a watchdog.
-pub(crate) fn report_panic(panic: &PanicHookInfo<'_>, backtrace: &Backtrace) {
+/// Reports a panic, if there is a watchdog. For a hook of the program's own; see
+/// [`Watchdog::record_panics`].
+pub fn report_panic(panic: &PanicHookInfo<'_>, backtrace: &Backtrace) {
     if !handler::is_armed() {
         return;
     }
@@ -275,8 +277,9 @@ pub(crate) fn report_panic(panic: &PanicHookInfo<'_>, backtrace: &Backtrace) {
     }
 }
 
-/// Prepares the calling thread for crashes, if there is a watchdog.
-pub(crate) fn prepare_thread() {
+/// Gives the calling thread an alternate stack, if there is a watchdog, so that a stack overflow is
+/// reported even if the thread was not started by Rust.
+pub fn prepare_thread() {
     if handler::is_armed() {
         alternate_stack::ensure();
     }
@@ -319,3 +322,7 @@ fn wait_for_end(process: Pid) -> io::Result<Receiver<()>> {
     thread::Builder::new().name("watchdog".to_owned()).spawn(wait)?;
     Ok(ended)
 }
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

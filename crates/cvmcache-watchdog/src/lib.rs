@@ -40,25 +40,32 @@
 
 // Why it is as it is.
 //
-// Who forks when. `start` forks before there is any other thread, which it makes sure of, and in
-// `run` after the fork for the background mode. The plugin stays in the process that was started:
-// who started it waits for its number. The watchdog is its child and runs no other program, so there
-// is nothing to install or find. It works in the background mode, too: there is no reason why not.
+// When it forks. `start` forks before there is any other thread, which it makes sure of, and in `run`
+// after the fork for the background mode. The plugin stays in the process that was started, because its
+// parent waits for that process id. The watchdog is its child and runs no other program, so there is
+// nothing to install or find.
 //
-// What the watchdog holds. Nothing of the plugin's, see `process`. A client that waits for the ready
-// pipe to be closed, who reads the plugin's output, and whoever wants its lock or socket wait for the
-// plugin alone. Signals for the plugin's group and terminal do not reach it: it has a session of its
-// own and blocks signals. A service manager that ends all processes of a service reaches it, but
-// SIGTERM is blocked as well, and it ends with the plugin anyway.
+// What the watchdog holds. No descriptor of the plugin's, see `process`: a client that waits for the
+// ready pipe to be closed, the reader of the plugin's output, and a plugin that wants its lock or socket
+// wait for the plugin alone. Signals for the plugin's group and terminal do not reach it: it has a
+// session of its own and blocks signals. A service manager that signals all processes of a service
+// reaches it, but SIGTERM is blocked as well, and it ends with the plugin anyway.
 //
-// How they talk. By a pair of sockets that keep messages apart; its end is the end of the other one.
-// The handler sends a few numbers and waits for an answer, for the end of the watchdog, or for 30 s.
-// It needs an alternate stack, because the thread's own may have overflown: the standard library
-// gives one to each of its threads if the program has a Rust main function, `alternate_stack` to
-// those of the SDK otherwise. What the standard library prints of a stack overflow, the report says.
+// How they talk. By a SOCK_SEQPACKET pair; the end of one process is the end of file of the other. The
+// handler sends a few numbers and waits for an answer, for the end of the watchdog, or for 30 s. It needs
+// an alternate stack, because the thread's own may have overflown: the standard library gives one to each
+// of its threads if the program has a Rust main function, `alternate_stack` to those of the SDK
+// otherwise. What the standard library prints of a stack overflow, the report says.
 //
-// Who may look. Yama lets only ancestors look into a process, unless the process names somebody: it
-// names the watchdog, which includes what that starts, such as gdb.
+// Where threads meet. Several threads may crash, or panic, at once. The handler takes no lock and
+// allocates nothing, because the thread that crashed may hold any lock, the allocator's included.
+// Invariant: the thread that sets `CRASHING` reports; the others wait for it to end the process, for 30 s
+// at most. The socket is never closed, because a handler may be about to use it: `disarm` shuts it down,
+// and a thread that crashes after that ends by its signal without a report. The flags are relaxed: each
+// stands for nothing but itself, and what is told passes through the kernel.
+//
+// Which process may look. Yama lets only ancestors trace a process, unless the process names another
+// one with PR_SET_PTRACER: it names the watchdog, which includes its children, such as gdb.
 //
 // Own handlers instead of a crate: `signal-hook` runs what was there before, so the standard library
 // would abort on a stack overflow first, and not on the alternate stack; `crash-handler` knows
@@ -138,7 +145,7 @@ pub struct Watchdog {
 /// What is to be known of a plugin before it is watched; see [`Watchdog::builder`].
 #[derive(Debug, Clone)]
 #[must_use = "a watchdog has to be started"]
-pub struct Builder {
+pub struct WatchdogBuilder {
     name: String,
     version: String,
     dump: Option<PathBuf>,
@@ -147,8 +154,8 @@ pub struct Builder {
 
 impl Watchdog {
     /// A watchdog for the plugin of this name, such as `ram`.
-    pub fn builder(name: impl Into<String>) -> Builder {
-        Builder {
+    pub fn builder(name: impl Into<String>) -> WatchdogBuilder {
+        WatchdogBuilder {
             name: name.into(),
             version: format!("cvmcache {}", env!("CARGO_PKG_VERSION")),
             dump: None,
@@ -176,7 +183,7 @@ impl Watchdog {
     }
 }
 
-impl Builder {
+impl WatchdogBuilder {
     /// The version of the plugin, for reports. Default: that of the SDK.
     pub fn version(mut self, version: impl Into<String>) -> Self {
         self.version = version.into();
@@ -286,7 +293,7 @@ pub fn prepare_thread() {
 }
 
 /// The two ends of a line, above the standard descriptors: those may be closed, and opened by
-/// somebody else.
+/// other code.
 fn sockets() -> io::Result<(OwnedFd, OwnedFd)> {
     let flags = SockFlag::SOCK_CLOEXEC;
     let (ours, its) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)?;

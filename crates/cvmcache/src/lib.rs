@@ -24,8 +24,8 @@
 //!         Ok(ObjectInfo::new(self.1.len() as u64, ObjectType::Regular))
 //!     }
 //!
-//!     fn read(&self, who: &Session, id: &ObjectId, offset: u64, len: u32) -> PluginResult<Data> {
-//!         let size = self.object_info(who, id)?.size;
+//!     fn read(&self, session: &Session, id: &ObjectId, offset: u64, len: u32) -> PluginResult<Data> {
+//!         let size = self.object_info(session, id)?.size;
 //!         if offset > size {
 //!             return Err(Status::OutOfBounds);
 //!         }
@@ -113,7 +113,7 @@ mod watchdog {
     pub(crate) fn prepare_thread() {}
 }
 
-/// The target of the lines of a report: somebody has asked for all of them.
+/// The target of the lines of a status report: it was asked for, so none is suppressed.
 pub(crate) const REPORT: &str = "cvmcache::report";
 
 pub use config_keys::ConfigKey;

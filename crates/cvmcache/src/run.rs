@@ -23,7 +23,7 @@ use arguments::Arguments;
 pub use check::Findings;
 pub use metrics::{InvalidMetricsAddress, MetricsAddress};
 
-/// A failure on the way, to be told to whoever started the program.
+/// Why a program could not start or go on, for standard error and the log.
 type Failure = Box<dyn Error + Send + Sync>;
 
 /// Runs a plugin: the whole main function of a program that is nothing else.
@@ -53,7 +53,7 @@ type Failure = Box<dyn Error + Send + Sync>;
 /// same in `cvmcache-<uid>` in the directory for temporary files. If a service manager has handed over
 /// a socket, it serves that one. `--help` and `--version` are understood.
 ///
-/// `--check CONFIG` judges a configuration as a start would, but serves nobody, disturbs no plugin that
+/// `--check CONFIG` judges a configuration as a start would, but does not serve, disturbs no plugin that
 /// serves there, and leaves no files behind: lines, keys and values, the files and users that they name,
 /// the socket and the port for metrics, and what [`Program::check`] says of the plugin itself. It prints
 /// all that is wrong, a line each, as [`Findings`] do.

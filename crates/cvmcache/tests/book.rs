@@ -51,7 +51,7 @@ fn links_and_anchors(text: &str) -> (Vec<String>, BTreeSet<String>) {
     (links, anchors)
 }
 
-/// What mdBook, and whoever shows Markdown, makes of a heading.
+/// What mdBook and other renderers of Markdown make of a heading.
 fn anchor(heading: &str) -> String {
     let kept = heading.chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c));
     kept.map(|c| if c == ' ' { '-' } else { c.to_ascii_lowercase() }).collect()
@@ -145,7 +145,7 @@ fn what_the_book_quotes_is_what_the_files_say() {
         }
         let is_fresh = read(&document) == fresh;
         assert!(is_fresh, "{}: run this test with BOOK=overwrite", document.display());
-        // Whoever reads the page without mdBook would see the name of a file.
+        // Without mdBook, a reader of the page would see the name of a file.
         assert!(!fresh.contains("{{#include "), "{}", document.display());
     }
     assert!(quotations > 10, "the tutorial is made of them");

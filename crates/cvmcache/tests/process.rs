@@ -110,7 +110,7 @@ fn started_by_a_client_it_reports_and_ends_with_the_last_one() {
         let (first, mut second) = (plugin.client(), plugin.client());
         second.store(NewUpload::new(id(1)), "abc").unwrap();
         first.quit().unwrap();
-        // A client that reloads is away for a while, and nobody else is there.
+        // A client that reloads is away for a while, and there is no other client.
         let reload = second.announce_reload().unwrap();
         let mut second = Client::finish_reload(reload).unwrap();
         assert_eq!(second.read(&id(1), 0, 3).unwrap(), "abc");
@@ -154,7 +154,7 @@ fn a_plugin_that_cannot_start_tells_the_client() {
 }
 
 #[test]
-fn whoever_starts_it_wrongly_is_told_what_to_do() {
+fn a_plugin_that_is_started_wrongly_says_what_to_do() {
     let plugin = Plugin::new("ram");
     let complaint = |arguments: &[&str]| {
         let arguments: Vec<_> = arguments.iter().map(OsStr::new).collect();

@@ -60,8 +60,8 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// [`ClientError::Connect`]; [`ClientError::Timeout`] if there is a plugin, but it lets nobody
-    /// in for so long.
+    /// [`ClientError::Connect`]; [`ClientError::Timeout`] if there is a plugin, but it accepts no
+    /// connection for so long.
     pub fn connect_within(
         locator: &Locator,
         timeout: Option<Duration>,

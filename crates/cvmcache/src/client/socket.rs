@@ -32,7 +32,7 @@ pub(super) struct Socket {
 }
 
 impl Socket {
-    /// Connects. A peer that is there, but lets nobody in for longer than the timeout, is an error
+    /// Connects. A peer that listens, but accepts no connection within the timeout, is an error
     /// of the kind `WouldBlock` or `TimedOut`.
     pub(super) fn connect(locator: &Locator, timeout: Option<Duration>) -> io::Result<Self> {
         let timeout = timeout.map(at_least_some);

@@ -19,7 +19,8 @@ use crate::{
     CachePlugin, Locator, Log, LogTarget, Options, OptionsError, Server, ServerError, ServerHandle,
 };
 
-/// Serves clients until the plugin is told to end, and tells who started it if it cannot.
+/// Serves clients until the plugin is told to end, and reports to the process that started it if it
+/// cannot.
 pub(super) fn serve<P, E>(
     name: &str,
     keys: &[ConfigKey],
@@ -70,7 +71,7 @@ where
     let options = match &config {
         Some(path) => Options::from_file(path)?,
         None => match starter.socket() {
-            Some(socket) => default_locator::of(server::locator_of(socket)?),
+            Some(socket) => default_locator::of(&server::locator_of(socket)?),
             None => default_locator::options(name)?,
         },
     };
@@ -109,7 +110,7 @@ where
         None => builder.listen(&locator)?,
     };
     let locator = listening.locator()?;
-    // After the socket: who finds that in use leaves the client to the other process.
+    // After the socket: a plugin that finds it in use leaves the client to the other process.
     exporter.map_or(Ok(()), metrics::Exporter::serve)?;
     let running = listening.spawn()?;
     signals::watch(running.handle().clone(), on_terminal)?;

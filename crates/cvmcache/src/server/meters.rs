@@ -196,7 +196,7 @@ impl Meters {
         // Known from the beginning, so that the first of them is seen to be one more.
         for name in [
             "cvmcache_callback_panics_total",
-            "cvmcache_log_lines_left_out_total",
+            "cvmcache_log_lines_suppressed_total",
             "cvmcache_log_lines_lost_total",
         ] {
             counter!(name).increment(0);
@@ -306,7 +306,7 @@ fn describe() {
         ("cvmcache_stored_objects_total", Unit::Count, "Uploads that became an object"),
         ("cvmcache_connections_total", Unit::Count, "Connections accepted"),
         ("cvmcache_callback_panics_total", Unit::Count, "Panics in callbacks of the plugin"),
-        ("cvmcache_log_lines_left_out_total", Unit::Count, "Lines over their limit a minute"),
+        ("cvmcache_log_lines_suppressed_total", Unit::Count, "Lines over their limit a minute"),
         ("cvmcache_log_lines_lost_total", Unit::Count, "Lines that nobody took in time"),
         ("cvmcache_evicted_objects_total", Unit::Count, "Objects evicted, if the plugin tells"),
         ("cvmcache_evicted_bytes_total", Unit::Bytes, "What they took, if the plugin tells"),

@@ -255,7 +255,7 @@ impl Transaction for Upload {
     fn commit(self: Box<Self>) -> PluginResult<()> {
         let Upload { file, id, info, description, store, .. } = *self;
         let mut store = lock(&store);
-        // Somebody may have been faster. Theirs stays: clients may be reading it.
+        // Another upload may have been committed first. Its object stays: clients may be reading it.
         if let Ok(object) = store.use_object(&id) {
             return object.refer(1);
         }

@@ -1,8 +1,8 @@
 //! The first lesson for authors of cache plugins: a complete plugin on the standard collections.
 //!
-//! It keeps every object in memory for as long as nobody asks it to shrink, so it is good for
+//! It keeps every object in memory until a client asks it to shrink, so it is good for
 //! tests and for reading, top to bottom. What it leaves out is what a cache in production is
-//! about: a limit, and a choice of what to evict. For that, read `ram.rs`.
+//! about: a limit, and a choice of what to evict. For that, read `crates/cvmcache-ram`.
 //!
 //! ```text
 //! cargo run --example null -- null.conf      # with CVMFS_CACHE_PLUGIN_LOCATOR=unix=/tmp/null
@@ -128,7 +128,7 @@ impl CachePlugin for NullCache {
     }
 }
 
-/// An upload: a value that holds what has come so far. Nobody else can see it, so it needs no
+/// An upload: a value that holds what has come so far. Only this upload sees it, so it needs no
 /// lock until it is committed; and since dropping it frees it, there is nothing to do to give it up.
 struct Upload {
     state: Arc<Mutex<State>>,
@@ -144,7 +144,7 @@ impl Transaction for Upload {
 
     fn commit(self: Box<Self>) -> PluginResult<()> {
         let Upload { state, id, object } = *self;
-        // Somebody else may have been faster. Then theirs stays, since clients may be reading it.
+        // Another upload may have been committed first. Its object stays: clients may be reading it.
         lock(&state).objects.entry(id).or_insert(object).refer(1)
     }
 }
@@ -189,7 +189,7 @@ impl Object {
 }
 
 /// A panic in one callback is answered by the SDK and must not end all others: the lock is taken
-/// even if somebody panicked while holding it. No callback leaves the state half changed.
+/// even if a thread panicked while holding it. No callback leaves the state half changed.
 fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }

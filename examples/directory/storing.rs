@@ -151,7 +151,7 @@ impl Transaction for Upload {
 
     fn commit(self: Box<Self>) -> PluginResult<()> {
         let mut objects = lock(&self.objects);
-        // Somebody may have been faster. Theirs stays: clients may be reading it.
+        // Another upload may have been committed first. Its object stays: clients may be reading it.
         if let Some(object) = objects.get_mut(&self.id) {
             return object.refer(1);
         }

@@ -109,8 +109,8 @@ const OBJECT_COST: u64 = {
     object + array_of_parts
 };
 
-/// What the memory behind a `Bytes` takes: the buffer, and the header it is shared by as soon as
-/// somebody has read it (pointer, capacity and counter).
+/// What the memory behind a `Bytes` takes: the buffer, and the header it is shared by from its
+/// first read on (pointer, capacity and counter).
 fn buffer_cost(bytes: &Bytes) -> u64 {
     if bytes.is_empty() { 0 } else { allocation(bytes.len()) + allocation(3 * size_of::<usize>()) }
 }

@@ -1,13 +1,15 @@
 //! The store behind its lock, shared by the plugin, its uploads and its listings.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
-use cvmcache::ServerHandle;
+use cvmcache::{ServerHandle, Watermarks};
 use metrics::{Counter, counter};
+use parking_lot::Mutex;
 
-use crate::size::percent_of;
-use crate::store::{Chores, Store};
+use crate::store::{Deferred, Store};
 
+/// The lock is not poisoned by a panic, since the SDK answers a panic and the plugin goes on.
+///
+/// Invariant: nothing panics between two changes to the store that belong together. No other lock is
+/// taken while this one is held.
 #[derive(Debug)]
 pub(crate) struct Shared {
     size: u64,
@@ -28,40 +30,34 @@ impl Shared {
         }
     }
 
-    /// Does something with the store. What takes long and does not need the lock, such as freeing
-    /// the memory of evicted objects, is done after it has been released.
+    /// Runs `work` under the lock. What takes long and does not need the lock, such as freeing the
+    /// memory of evicted objects, is deferred until it is released.
     pub(crate) fn locked<T>(&self, work: impl FnOnce(&mut Store) -> T) -> T {
-        let (result, chores) = {
-            let mut store = lock(&self.store);
-            (work(&mut store), store.take_chores())
+        let (result, deferred) = {
+            let mut store = self.store.lock();
+            (work(&mut store), store.take_deferred())
         };
-        self.do_chores(chores);
+        self.run_deferred(deferred);
         result
     }
 
-    fn do_chores(&self, chores: Chores) {
-        let Chores { evicted, clean_up, ask_detach } = chores;
+    fn run_deferred(&self, deferred: Deferred) {
+        let Deferred { evicted, clean_up, ask_detach } = deferred;
         if !evicted.is_empty() {
             self.evicted_objects.increment(evicted.len() as u64);
             self.evicted_bytes.increment(evicted.iter().map(|object| Store::cost(object)).sum());
         }
         drop(evicted);
         if clean_up {
-            let target = percent_of(self.size, Store::CLEAN_UP_TO_PERCENT);
+            let target = Watermarks::new(self.size).low();
             tracing::info!("the cache is full, cleaning up until {target} bytes are used");
         }
         if ask_detach {
             tracing::warn!(
                 "more than {} % of the cache is pinned, asking clients to close file catalogs",
-                Store::PINNED_PERCENT
+                Watermarks::PINNED_HIGH_PERCENT
             );
             self.handle.ask_detach();
         }
     }
-}
-
-/// Locks, even if somebody panicked while holding the lock: the SDK answers a panic and goes on,
-/// and so must the plugin. Nothing here panics between two changes that belong together.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

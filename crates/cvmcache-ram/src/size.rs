@@ -4,7 +4,7 @@ use std::error::Error;
 use std::io;
 use std::str::FromStr;
 
-use cvmcache::{ConfigKey, Options};
+use cvmcache::{ConfigKey, Options, percent_of};
 use nix::sys::sysinfo::sysinfo;
 use thiserror::Error;
 
@@ -109,11 +109,6 @@ impl FromStr for CacheSize {
     }
 }
 
-/// A share of a number of bytes, for `percent` up to 100. It does not overflow.
-pub(crate) const fn percent_of(bytes: u64, percent: u64) -> u64 {
-    bytes / 100 * percent + bytes % 100 * percent / 100
-}
-
 const MEGABYTE: u64 = 1024 * 1024;
 
 #[cfg(test)]
@@ -177,7 +172,5 @@ mod tests {
     fn a_percentage_is_one_of_the_physical_memory() {
         let memory = sysinfo().unwrap().ram_total();
         assert_eq!(CacheSize::PercentOfMemory(100).to_bytes().unwrap(), memory);
-        assert_eq!(percent_of(u64::MAX, 100), u64::MAX);
-        assert_eq!(percent_of(999, 75), 749);
     }
 }

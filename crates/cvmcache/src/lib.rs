@@ -64,6 +64,7 @@
 //! - [`Server`]: a plugin as a part of a program, or of a test.
 //! - [`Options`], [`Limits`]: a plugin's configuration, and what clients can make it spend.
 //! - [`Log`], [`Supervisor`], [`ServiceManager`]: parts of [`run`] for a main function of your own.
+//! - [`Watermarks`]: what a plugin that evicts has to decide, decided.
 //! - [`client`]: the other end of the wire.
 //! - [`watchdog`]: what is left of a plugin that crashed.
 //! - [`service`]: the rules of the protocol without a socket, for other transports and for tests.
@@ -103,6 +104,7 @@ mod service_manager;
 mod session;
 #[cfg(feature = "program")]
 mod supervisor;
+mod watermarks;
 
 #[cfg(feature = "program")]
 pub use cvmcache_watchdog as watchdog;
@@ -136,6 +138,7 @@ pub use service_manager::{ServiceManager, ServiceManagerError};
 pub use session::Session;
 #[cfg(feature = "program")]
 pub use supervisor::{Supervisor, SupervisorError};
+pub use watermarks::{Watermarks, percent_of};
 
 // The plugins in the READMEs, and what is code in the book, are compiled with the tests.
 #[cfg(doctest)]

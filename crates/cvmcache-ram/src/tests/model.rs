@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use cvmcache::plugin::{ListEntry, ObjectId, ObjectInfo, ObjectType, PluginResult, Status};
-use cvmcache::{CachePlugin, Transaction};
+use cvmcache::{CachePlugin, Transaction, Watermarks};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -13,7 +13,6 @@ use super::steps::{OBJECTS, Step, step};
 use super::{begin, description, id, ram_cache, session};
 use crate::object::Object;
 use crate::plugin::RamCache;
-use crate::size::percent_of;
 use crate::store::Store;
 
 /// What the model knows of an object.
@@ -237,7 +236,7 @@ impl Model {
         let most = needed.count() + Store::STEP_OBJECTS;
         if let Some((last, evicted)) = self.forget_evicted() {
             assert!(evicted <= most);
-            let target = percent_of(self.size, Store::CLEAN_UP_TO_PERCENT);
+            let target = Watermarks::new(self.size).low();
             assert!(self.used() + self.uploading() + last.cost > target);
         }
     }

@@ -121,14 +121,14 @@ fn clients_are_asked_to_detach_once_each_time_that_too_much_becomes_pinned() {
         object.push(Bytes::from(vec![0; 1000]));
         store.begin(Store::cost(&object), None).unwrap();
         store.commit(&Arc::new(object)).unwrap();
-        store.take_chores().ask_detach
+        store.take_deferred().ask_detach
     };
     let asked: Vec<bool> = (0..9).map(asked_when_stored).collect();
     assert_eq!(asked, [false, false, false, false, false, false, false, true, false]);
 
     let mut asked_when = |number: u32, by: i32| {
         store.change_references(&id(number), by).unwrap();
-        store.take_chores().ask_detach
+        store.take_deferred().ask_detach
     };
     assert!(!asked_when(0, -1), "80 % are pinned, and they have been asked");
     assert!(!asked_when(0, 1), "90 %");

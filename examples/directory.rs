@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use cvmcache::plugin::*;
-use cvmcache::{CachePlugin, ConfigKey, Session, Transaction};
+use cvmcache::{CachePlugin, Session, Transaction};
 use tempfile::NamedTempFile;
 
 // ANCHOR: state
@@ -280,6 +280,8 @@ fn status(error: std::io::Error) -> Status {
 }
 
 // ANCHOR: main
+use cvmcache::ConfigKey;
+
 const DIRECTORY: ConfigKey =
     ConfigKey::new("CVMFS_CACHE_PLUGIN_DIRECTORY", "DIR", "where the objects are").required();
 

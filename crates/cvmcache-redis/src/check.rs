@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use cvmcache::{Findings, PluginContext};
 
+use crate::client::RedisClient;
 use crate::config::{Config, ConfigError};
-use crate::link::Link;
 use crate::plugin::RedisCache;
 
 impl RedisCache {
@@ -33,9 +33,9 @@ impl RedisCache {
 fn ping(config: &Config) -> Result<Option<String>, ConfigError> {
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     let runtime = runtime.worker_threads(1).enable_all().build()?;
-    let link = Link::new(config, runtime.handle().clone())?;
-    let answer = link.wait(link.command::<String>(&redis::cmd("PING")));
-    drop(link);
+    let client = RedisClient::new(config, runtime.handle().clone())?;
+    let answer = client.wait(client.command::<String>(&redis::cmd("PING")));
+    drop(client);
     runtime.shutdown_timeout(Duration::from_secs(1));
     Ok(answer.err().map(|failure| failure.to_string()))
 }

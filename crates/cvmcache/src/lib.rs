@@ -94,6 +94,7 @@ mod log;
 mod options;
 pub mod plugin;
 mod plugin_context;
+mod read_buffer;
 #[cfg(feature = "program")]
 mod run;
 mod server;

@@ -7,6 +7,7 @@ use std::io;
 use std::os::fd::{AsRawFd, IntoRawFd};
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 
+use cvmcache::config_keys::{ALLOW, ALLOW_USERS, ConfigKey, DEBUG_LOG, POLL};
 use cvmcache::{Log, LogTarget, Options, OptionsError, Supervisor};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::signal::{SigHandler, Signal, signal};
@@ -19,12 +20,7 @@ const CONCURRENT: &str = "CVMFS_CACHE_PLUGIN_CONCURRENT";
 
 /// What the environment may say to the server. The configuration file is the plugin's, and this
 /// library does not know it.
-const SETTINGS: [&str; 4] = [
-    "CVMFS_CACHE_PLUGIN_ALLOW",
-    "CVMFS_CACHE_PLUGIN_ALLOW_USERS",
-    "CVMFS_CACHE_PLUGIN_DEBUGLOG",
-    "CVMFS_CACHE_PLUGIN_POLL",
-];
+const SETTINGS: [ConfigKey; 4] = [ALLOW, ALLOW_USERS, DEBUG_LOG, POLL];
 
 /// The client that has started this process.
 enum Client {
@@ -106,7 +102,7 @@ fn client() -> MutexGuard<'static, Client> {
 /// What the environment says to the server.
 pub(crate) fn settings() -> Options {
     let mut options = Options::new();
-    for key in SETTINGS {
+    for key in SETTINGS.map(|key| key.name()) {
         if let Some(value) = env::var_os(key) {
             options.set(key, value);
         }

@@ -20,6 +20,7 @@
 
 mod backend;
 mod capacity;
+mod check;
 mod client;
 mod clock;
 mod config;

@@ -26,10 +26,12 @@ mod timers;
 mod waker;
 mod workers;
 
+#[cfg(feature = "program")]
 pub(crate) use accept::locator_of;
 pub use accept::{AccessError, ListenError, Networks, Users};
 pub use builder::{BoundServer, RunningServer, Server, ServerBuilder};
 pub use error::ServerError;
+#[cfg(feature = "program")]
 pub(crate) use settings::Settings;
 #[cfg(feature = "prometheus")]
 pub(crate) use telemetry::DURATION;

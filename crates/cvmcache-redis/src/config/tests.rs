@@ -231,6 +231,7 @@ fn an_unusable_certificate_is_an_error_of_its_key() {
         let error = error(&lines);
         assert!(error.starts_with(&format!("{key}=")), "{key}: {error}");
     }
-    let alone = format!("CVMFS_CACHE_PLUGIN_REDIS_URL=rediss://h\n{CERT}={}", own.display());
+    let alone =
+        format!("CVMFS_CACHE_PLUGIN_REDIS_URL=rediss://h\n{}={}", CERT.name(), own.display());
     assert!(error(&alone).starts_with("CVMFS_CACHE_PLUGIN_REDIS_CERT_KEY is missing"));
 }

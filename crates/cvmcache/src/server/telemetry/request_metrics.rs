@@ -137,7 +137,7 @@ impl Metrics {
         // Exported from the start with 0, so that the first increment shows as an increase.
         for name in [
             "cvmcache_callback_panics_total",
-            "cvmcache_log_lines_left_out_total",
+            "cvmcache_log_lines_suppressed_total",
             "cvmcache_log_lines_lost_total",
         ] {
             counter!(name).increment(0);
@@ -222,7 +222,7 @@ fn describe() {
         ("cvmcache_stored_objects_total", Unit::Count, "Uploads that became an object"),
         ("cvmcache_connections_total", Unit::Count, "Connections accepted"),
         ("cvmcache_callback_panics_total", Unit::Count, "Panics in callbacks of the plugin"),
-        ("cvmcache_log_lines_left_out_total", Unit::Count, "Lines over their limit a minute"),
+        ("cvmcache_log_lines_suppressed_total", Unit::Count, "Lines over their limit a minute"),
         (
             "cvmcache_log_lines_lost_total",
             Unit::Count,

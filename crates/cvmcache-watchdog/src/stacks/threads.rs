@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const ROUNDS: usize = 3;
 
 /// Threads that stand still as long as this value is there. It must stay on its thread: the system
-/// knows who has stopped them.
+/// knows which tracer has stopped them.
 #[derive(Debug, Default)]
 pub(super) struct StoppedThreads(Vec<Stopped>);
 

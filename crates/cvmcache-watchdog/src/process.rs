@@ -1,7 +1,7 @@
 //! The watchdog itself: a process that waits for news of the plugin, and ends with it.
 //!
 //! It has nothing of the plugin's but the socket between them and, in the foreground, standard
-//! error: no lock, no listening socket, no pipe that somebody waits for, no terminal, no working
+//! error: no lock, no listening socket, no pipe that another process waits for, no terminal, no working
 //! directory. Every wait has an end once the plugin has one.
 
 use std::fs::{self, File};

@@ -11,7 +11,7 @@ use nix::unistd::{self, ForkResult};
 ///
 /// If there are other threads: the child would have none of them, but all the locks that they
 /// hold. Also those of the system.
-pub(crate) fn fork() -> io::Result<ForkResult> {
+pub fn fork() -> io::Result<ForkResult> {
     let threads = fs::read_dir("/proc/self/task")?.count();
     if threads > 1 {
         return Err(io::Error::other(format!(

@@ -1,11 +1,11 @@
 //! A second process that sees what a plugin dies of, and writes it down.
 //!
 //! When a plugin dies, so does every mount on the node; then there should be more to go by than an
-//! exit status. [`run`](crate::run) starts a watchdog for every plugin. A program with a main
+//! exit status. `cvmcache::run` starts a watchdog for every plugin. A program with a main
 //! function of its own starts one with [`Watchdog::builder`], before anything else:
 //!
 //! ```no_run
-//! use cvmcache::watchdog::Watchdog;
+//! use cvmcache_watchdog::Watchdog;
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let watchdog = Watchdog::builder("mine").crash_dump("/var/log/cvmfs/mine.crash").start()?;
@@ -40,25 +40,32 @@
 
 // Why it is as it is.
 //
-// Who forks when. `start` forks before there is any other thread, which it makes sure of, and in
-// `run` after the fork for the background mode. The plugin stays in the process that was started:
-// who started it waits for its number. The watchdog is its child and runs no other program, so there
-// is nothing to install or find. It works in the background mode, too: there is no reason why not.
+// When it forks. `start` forks before there is any other thread, which it makes sure of, and in `run`
+// after the fork for the background mode. The plugin stays in the process that was started, because its
+// parent waits for that process id. The watchdog is its child and runs no other program, so there is
+// nothing to install or find.
 //
-// What the watchdog holds. Nothing of the plugin's, see `process`. A client that waits for the ready
-// pipe to be closed, who reads the plugin's output, and whoever wants its lock or socket wait for the
-// plugin alone. Signals for the plugin's group and terminal do not reach it: it has a session of its
-// own and blocks signals. A service manager that ends all processes of a service reaches it, but
-// SIGTERM is blocked as well, and it ends with the plugin anyway.
+// What the watchdog holds. No descriptor of the plugin's, see `process`: a client that waits for the
+// ready pipe to be closed, the reader of the plugin's output, and a plugin that wants its lock or socket
+// wait for the plugin alone. Signals for the plugin's group and terminal do not reach it: it has a
+// session of its own and blocks signals. A service manager that signals all processes of a service
+// reaches it, but SIGTERM is blocked as well, and it ends with the plugin anyway.
 //
-// How they talk. By a pair of sockets that keep messages apart; its end is the end of the other one.
-// The handler sends a few numbers and waits for an answer, for the end of the watchdog, or for 30 s.
-// It needs an alternate stack, because the thread's own may have overflown: the standard library
-// gives one to each of its threads if the program has a Rust main function, `alternate_stack` to
-// those of the SDK otherwise. What the standard library prints of a stack overflow, the report says.
+// How they talk. By a SOCK_SEQPACKET pair; the end of one process is the end of file of the other. The
+// handler sends a few numbers and waits for an answer, for the end of the watchdog, or for 30 s. It needs
+// an alternate stack, because the thread's own may have overflown: the standard library gives one to each
+// of its threads if the program has a Rust main function, `alternate_stack` to those of the SDK
+// otherwise. What the standard library prints of a stack overflow, the report says.
 //
-// Who may look. Yama lets only ancestors look into a process, unless the process names somebody: it
-// names the watchdog, which includes what that starts, such as gdb.
+// Where threads meet. Several threads may crash, or panic, at once. The handler takes no lock and
+// allocates nothing, because the thread that crashed may hold any lock, the allocator's included.
+// Invariant: the thread that sets `CRASHING` reports; the others wait for it to end the process, for 30 s
+// at most. The socket is never closed, because a handler may be about to use it: `disarm` shuts it down,
+// and a thread that crashes after that ends by its signal without a report. The flags are relaxed: each
+// stands for nothing but itself, and what is told passes through the kernel.
+//
+// Which process may look. Yama lets only ancestors trace a process, unless the process names another
+// one with PR_SET_PTRACER: it names the watchdog, which includes its children, such as gdb.
 //
 // Own handlers instead of a crate: `signal-hook` runs what was there before, so the standard library
 // would abort on a stack overflow first, and not on the alternate stack; `crash-handler` knows
@@ -67,6 +74,8 @@
 // symbol files to be read.
 
 mod alternate_stack;
+#[doc(hidden)]
+pub mod fork;
 mod handler;
 mod message;
 mod output;
@@ -76,28 +85,25 @@ mod stacks;
 
 use std::backtrace::Backtrace;
 use std::env;
-use std::fs;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::panic::{self, PanicHookInfo};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::Duration;
 
-use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockType, recv, setsockopt, socketpair, sockopt,
 };
 use nix::sys::time::TimeVal;
 use nix::sys::wait::waitpid;
-use nix::unistd::{AccessFlags, ForkResult, Pid, access, getpid};
+use nix::unistd::{ForkResult, Pid, getpid};
 use rustix::process::{PTracer, set_ptracer};
 use thiserror::Error;
 use tracing::{debug, warn};
 
-use crate::fork;
 use output::Output;
 use report::About;
 
@@ -139,7 +145,7 @@ pub struct Watchdog {
 /// What is to be known of a plugin before it is watched; see [`Watchdog::builder`].
 #[derive(Debug, Clone)]
 #[must_use = "a watchdog has to be started"]
-pub struct Builder {
+pub struct WatchdogBuilder {
     name: String,
     version: String,
     dump: Option<PathBuf>,
@@ -148,8 +154,8 @@ pub struct Builder {
 
 impl Watchdog {
     /// A watchdog for the plugin of this name, such as `ram`.
-    pub fn builder(name: impl Into<String>) -> Builder {
-        Builder {
+    pub fn builder(name: impl Into<String>) -> WatchdogBuilder {
+        WatchdogBuilder {
             name: name.into(),
             version: format!("cvmcache {}", env!("CARGO_PKG_VERSION")),
             dump: None,
@@ -163,7 +169,7 @@ impl Watchdog {
     }
 
     /// Reports panics from now on, before whatever is done about them so far. Not to be called where
-    /// [`Log::start`](crate::Log::start) is: it sees to that, and panics would be reported twice.
+    /// `cvmcache::Log::start` is: it sees to that, and panics would be reported twice.
     ///
     /// # Panics
     ///
@@ -177,7 +183,7 @@ impl Watchdog {
     }
 }
 
-impl Builder {
+impl WatchdogBuilder {
     /// The version of the plugin, for reports. Default: that of the SDK.
     pub fn version(mut self, version: impl Into<String>) -> Self {
         self.version = version.into();
@@ -264,8 +270,9 @@ impl Drop for Watchdog {
     }
 }
 
-/// Reports a panic, if there is a watchdog.
-pub(crate) fn report_panic(panic: &PanicHookInfo<'_>, backtrace: &Backtrace) {
+/// Reports a panic, if there is a watchdog. For a hook of the program's own; see
+/// [`Watchdog::record_panics`].
+pub fn report_panic(panic: &PanicHookInfo<'_>, backtrace: &Backtrace) {
     if !handler::is_armed() {
         return;
     }
@@ -277,29 +284,16 @@ pub(crate) fn report_panic(panic: &PanicHookInfo<'_>, backtrace: &Backtrace) {
     }
 }
 
-/// Prepares the calling thread for crashes, if there is a watchdog.
-pub(crate) fn prepare_thread() {
+/// Gives the calling thread an alternate stack, if there is a watchdog, so that a stack overflow is
+/// reported even if the thread was not started by Rust.
+pub fn prepare_thread() {
     if handler::is_armed() {
         alternate_stack::ensure();
     }
 }
 
-/// Why a crash dump cannot be written, as far as that can be said without making the file.
-pub(crate) fn check_crash_dump(path: &Path) -> io::Result<()> {
-    let directory = match path.parent() {
-        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
-        Some(parent) => parent,
-        None => path,
-    };
-    match fs::metadata(path) {
-        Ok(metadata) if metadata.is_dir() => Err(Errno::EISDIR.into()),
-        Ok(_) => Ok(access(path, AccessFlags::W_OK)?),
-        Err(_) => Ok(access(directory, AccessFlags::W_OK | AccessFlags::X_OK)?),
-    }
-}
-
 /// The two ends of a line, above the standard descriptors: those may be closed, and opened by
-/// somebody else.
+/// other code.
 fn sockets() -> io::Result<(OwnedFd, OwnedFd)> {
     let flags = SockFlag::SOCK_CLOEXEC;
     let (ours, its) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)?;
@@ -335,3 +329,7 @@ fn wait_for_end(process: Pid) -> io::Result<Receiver<()>> {
     thread::Builder::new().name("watchdog".to_owned()).spawn(wait)?;
     Ok(ended)
 }
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

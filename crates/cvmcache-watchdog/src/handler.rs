@@ -195,7 +195,7 @@ fn describe(number: c_int, errno: i32, info: *mut siginfo_t, context: *mut c_voi
     crash
 }
 
-/// Whether somebody called kill() or the like, as opposed to a fault.
+/// Whether the signal comes from kill(2) or the like, as opposed to a fault.
 pub(super) fn is_from_a_process(code: i32) -> bool {
     code <= 0
 }

@@ -19,7 +19,7 @@ const MAX_FRAMES: usize = 100;
 /// The stacks of all threads.
 #[derive(Debug)]
 pub(super) struct Stacks {
-    /// Who says so, or why nobody does.
+    /// Where the stacks come from, or why there are none.
     pub(super) source: String,
     pub(super) text: String,
 }

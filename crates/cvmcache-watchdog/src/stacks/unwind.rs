@@ -49,7 +49,7 @@ pub(super) fn stacks(process: Pid, crash: &Crash) -> Result<String, NoStacks> {
         let comm = fs::read_to_string(format!("/proc/{process}/task/{thread}/comm"));
         let name = comm.unwrap_or_default();
         let _ = writeln!(text, "Thread {thread} ({}):", name.trim_end());
-        // Of the one that crashed, the handler is not what anybody wants to see.
+        // Of the one that crashed, the frames of the handler are of no interest.
         let registers = match thread == crashed && crash.registers != Registers::default() {
             true => Ok(crash.registers),
             false => threads::registers(thread),

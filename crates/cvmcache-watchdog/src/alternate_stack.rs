@@ -1,8 +1,8 @@
 //! Stacks for signal handlers, for threads that have none.
 //!
 //! A handler cannot run on a stack that has overflown. The standard library gives every thread that
-//! it starts another one, but only in programs with a Rust main function; and nobody gives one to
-//! threads of C. So the threads of the SDK look after themselves.
+//! it starts another one, but only in programs with a Rust main function; and threads of C
+//! have none. So the threads of the SDK install one each.
 
 #![expect(unsafe_code, reason = "the system takes an alternate stack by its address")]
 

@@ -149,7 +149,7 @@ fn append(path: &Path, text: &str) -> io::Result<()> {
     file.write_all(text.as_bytes())
 }
 
-/// Writes as much as nobody has to be waited for.
+/// Writes as much as it can without blocking.
 fn write_to_stderr(text: &str) {
     let mut stderr = io::stderr();
     for part in text.as_bytes().chunks(PIPE) {

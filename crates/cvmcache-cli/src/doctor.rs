@@ -21,9 +21,10 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use cvmcache::Locator;
+use thiserror::Error;
 
 use crate::Verdict;
-use crate::error::{Error, Result};
+use crate::error::{self, Result};
 use client_conf::{ClientConf, Instance};
 use command_line::{Configuration, Starter};
 use file::ConfFile;
@@ -75,11 +76,22 @@ struct Files {
     config: Option<PathBuf>,
 }
 
+/// The user that is to be examined does not exist.
+#[derive(Debug, Error)]
+#[error("there is no user {0:?}: name the one that the client runs as, as in --user cvmfs")]
+pub(crate) struct UnknownUser(String);
+
+impl From<UnknownUser> for error::Error {
+    fn from(error: UnknownUser) -> Self {
+        Self::usage(error)
+    }
+}
+
 impl Doctor {
     pub(crate) fn run(self, out: &mut dyn Write) -> Result<Verdict> {
         let user = match &self.user {
             None => None,
-            Some(name) => Some(User::named(name).ok_or_else(|| Error::NoUser(name.clone()))?),
+            Some(name) => Some(User::named(name).ok_or_else(|| UnknownUser(name.clone()))?),
         };
         let report = self.examine(user);
         if self.json {

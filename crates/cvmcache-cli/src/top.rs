@@ -13,9 +13,10 @@ use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::{self, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
+use thiserror::Error;
 
 use crate::Verdict;
-use crate::error::{Error, Result};
+use crate::error::{self, Result};
 use crate::remote::Remote;
 
 mod metrics;
@@ -64,7 +65,18 @@ pub(crate) struct Top {
     metrics: Option<String>,
 }
 
-/// What there is to react to.
+/// Standard output is no terminal.
+#[derive(Debug, Error)]
+#[error("top needs a terminal; for scripts, there is cvmcache info")]
+pub(crate) struct NoTerminal;
+
+impl From<NoTerminal> for error::Error {
+    fn from(error: NoTerminal) -> Self {
+        Self::usage(error)
+    }
+}
+
+/// What the view reacts to.
 enum Event {
     News(News),
     Key(KeyEvent),
@@ -79,7 +91,7 @@ struct Screen(DefaultTerminal);
 impl Top {
     pub(crate) fn run(self) -> Result<Verdict> {
         if !io::stdout().is_terminal() {
-            return Err(Error::NoTerminal);
+            return Err(NoTerminal.into());
         }
         // Who names a plugin that is not there should not have to look for the message.
         let client = self.remote.connect("top")?;

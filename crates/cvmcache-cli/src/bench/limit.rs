@@ -17,7 +17,8 @@ use cvmcache::client::{
 use cvmcache::plugin::{Data, ObjectInfo, ObjectType};
 use cvmcache_proto::frame;
 
-use super::driver::{Done, Link, Next, Task};
+use super::driver::{Link, Next, Task};
+use super::measure::Done;
 use super::tasks::PluginTask;
 
 /// A number as most sessions and requests have, by its length.

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::contender::Facts;
+use super::contender::PluginSummary;
 use super::measure::{self, Latencies, Round};
 use super::workload::Workload;
 use crate::usage::Memory;
@@ -12,7 +12,7 @@ use crate::usage::Memory;
 pub(super) struct Report {
     pub(super) version: &'static str,
     pub(super) settings: Settings,
-    pub(super) plugins: Vec<Facts>,
+    pub(super) plugins: Vec<PluginSummary>,
     pub(super) workloads: Vec<Results>,
 }
 
@@ -161,8 +161,7 @@ impl Spread {
 mod tests {
     use std::time::Duration;
 
-    use super::super::driver::Done;
-    use super::super::measure::Samples;
+    use super::super::measure::{Done, Samples};
     use super::*;
 
     /// A round in which something took so many milliseconds, and nothing else was done.

@@ -12,7 +12,7 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, LineGauge, Paragraph, Row, Sparkline, Table, Wrap};
 
 use super::state::{Count, Objects, State};
-use crate::output;
+use crate::{object_type, output};
 
 /// The line of keys, in full and for narrow terminals.
 const KEYS: [&str; 2] = [" q quit   + - slower, faster   r ask now", " q + - r "];
@@ -175,7 +175,7 @@ fn draw_objects(frame: &mut Frame<'_>, area: Rect, state: &State, now: Instant) 
         objects: all.objects + count.objects,
         pinned: all.pinned + count.pinned,
     });
-    let names = ObjectType::ALL.map(output::object_type).into_iter().chain(["all"]);
+    let names = ObjectType::ALL.map(object_type::name).into_iter().chain(["all"]);
     let rows = names.zip(counts.iter().chain([&all])).map(|(name, count)| {
         let numbers = [count.objects, count.pinned].map(|n| right(output::count(n)));
         Row::new([Line::from(name)].into_iter().chain(numbers))

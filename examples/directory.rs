@@ -87,7 +87,7 @@ impl Directory {
             if name.starts_with(UPLOAD) {
                 std::fs::remove_file(entry.path())?;
             } else if let Some((id, object_type)) = parse_file_name(name) {
-                let info = ObjectInfo { size: entry.metadata()?.len(), object_type };
+                let info = ObjectInfo::new(entry.metadata()?.len(), object_type);
                 store.used += info.size;
                 let object = Object { info, description: None, references: 0, last_use: 0 };
                 store.objects.insert(id, object);
@@ -115,11 +115,11 @@ impl CachePlugin for Directory {
     }
 
     // ANCHOR: lookups
-    fn object_info(&self, _: &Session, id: &ObjectId) -> Result<ObjectInfo> {
+    fn object_info(&self, _: &Session, id: &ObjectId) -> PluginResult<ObjectInfo> {
         Ok(lock(&self.store).use_object(id)?.info)
     }
 
-    fn read(&self, session: &Session, id: &ObjectId, offset: u64, len: u32) -> Result<Data> {
+    fn read(&self, session: &Session, id: &ObjectId, offset: u64, len: u32) -> PluginResult<Data> {
         let info = self.object_info(session, id)?;
         if offset > info.size {
             return Err(Status::OutOfBounds);
@@ -129,13 +129,13 @@ impl CachePlugin for Directory {
         Data::read_with(len as usize, |buffer| file.read_at(buffer, offset)).map_err(status)
     }
 
-    fn change_refcount(&self, _: &Session, id: &ObjectId, by: i32) -> Result<()> {
+    fn change_refcount(&self, _: &Session, id: &ObjectId, by: i32) -> PluginResult<()> {
         lock(&self.store).use_object(id)?.refer(by)
     }
     // ANCHOR_END: lookups
 
     // ANCHOR: begin
-    fn begin(&self, _: &Session, object: NewObject) -> Result<Box<dyn Transaction>> {
+    fn begin(&self, _: &Session, object: NewObject) -> PluginResult<Box<dyn Transaction>> {
         let size = lock(&self.store).size;
         if object.expected_size.is_some_and(|expected| expected > size) {
             return Err(Status::NoSpace);
@@ -144,7 +144,7 @@ impl CachePlugin for Directory {
         Ok(Box::new(Upload {
             file: file.map_err(status)?,
             id: object.id,
-            info: ObjectInfo { size: 0, object_type: object.object_type },
+            info: ObjectInfo::new(0, object.object_type),
             description: object.description,
             limit: size,
             store: Arc::clone(&self.store),
@@ -153,29 +153,23 @@ impl CachePlugin for Directory {
     // ANCHOR_END: begin
 
     // ANCHOR: info
-    fn info(&self, _: &Session) -> Result<CacheInfo> {
+    fn info(&self, _: Option<&Session>) -> PluginResult<CacheInfo> {
         let store = lock(&self.store);
         let pinned = store.objects.values().filter(|object| object.references > 0);
-        Ok(CacheInfo {
-            size_bytes: store.size,
-            used_bytes: store.used,
-            pinned_bytes: pinned.map(|object| object.info.size).sum(),
-            shrink_count: Some(store.clean_ups),
-        })
+        Ok(CacheInfo::new(store.size, store.used, pinned.map(|object| object.info.size).sum())
+            .with_shrink_count(store.clean_ups))
     }
 
-    fn shrink(&self, _: &Session, target: u64) -> Result<u64> {
+    fn shrink(&self, _: &Session, target: u64) -> PluginResult<u64> {
         lock(&self.store).shrink(target)
     }
 
-    fn list(&self, _: &Session, object_type: ObjectType) -> Result<Listing> {
+    fn list(&self, _: &Session, object_type: ObjectType) -> PluginResult<Listing> {
         let store = lock(&self.store);
         let objects = store.objects.iter().filter(|(_, o)| o.info.object_type == object_type);
         let entries: Vec<_> = objects
-            .map(|(id, object)| ListEntry {
-                id: *id,
-                pinned: object.references > 0,
-                description: object.description.clone(),
+            .map(|(id, object)| {
+                ListEntry::new(*id, object.references > 0, object.description.clone())
             })
             .collect();
         Ok(Box::new(entries.into_iter().map(Ok)))
@@ -186,7 +180,7 @@ impl CachePlugin for Directory {
 // ANCHOR: store
 impl Store {
     /// An object that is used now.
-    fn use_object(&mut self, id: &ObjectId) -> Result<&mut Object> {
+    fn use_object(&mut self, id: &ObjectId) -> PluginResult<&mut Object> {
         self.clock += 1;
         let object = self.objects.get_mut(id).ok_or(Status::NoEntry)?;
         object.last_use = self.clock;
@@ -195,7 +189,7 @@ impl Store {
 
     /// Evicts closed objects until at most `target` bytes are used: volatile ones first, then those
     /// that were used longest ago. Returns what is used then.
-    fn shrink(&mut self, target: u64) -> Result<u64> {
+    fn shrink(&mut self, target: u64) -> PluginResult<u64> {
         if self.used <= target {
             return Ok(self.used);
         }
@@ -218,7 +212,7 @@ impl Store {
     }
 
     /// Makes room for `size` bytes more: if they do not fit, it evicts a quarter of the cache at once.
-    fn make_room(&mut self, size: u64) -> Result<()> {
+    fn make_room(&mut self, size: u64) -> PluginResult<()> {
         if self.used.saturating_add(size) <= self.size {
             return Ok(());
         }
@@ -230,7 +224,7 @@ impl Store {
 // ANCHOR_END: store
 
 impl Object {
-    fn refer(&mut self, by: i32) -> Result<()> {
+    fn refer(&mut self, by: i32) -> PluginResult<()> {
         let references = self.references.checked_add(by).filter(|&count| count >= 0);
         self.references = references.ok_or(Status::BadCount)?;
         Ok(())
@@ -250,7 +244,7 @@ struct Upload {
 }
 
 impl Transaction for Upload {
-    fn write(&mut self, data: Bytes) -> Result<()> {
+    fn write(&mut self, data: Bytes) -> PluginResult<()> {
         self.info.size += data.len() as u64;
         if self.info.size > self.limit {
             return Err(Status::NoSpace);
@@ -258,10 +252,10 @@ impl Transaction for Upload {
         self.file.write_all(&data).map_err(status)
     }
 
-    fn commit(self: Box<Self>) -> Result<()> {
+    fn commit(self: Box<Self>) -> PluginResult<()> {
         let Upload { file, id, info, description, store, .. } = *self;
         let mut store = lock(&store);
-        // Somebody may have been faster. Theirs stays: clients may be reading it.
+        // Another upload may have been committed first. Its object stays: clients may be reading it.
         if let Ok(object) = store.use_object(&id) {
             return object.refer(1);
         }
@@ -292,7 +286,8 @@ fn main() -> ExitCode {
     cvmcache::Program::new("directory")
         .key(DIRECTORY, "DIR", "where the objects are; must be there")
         .key(SIZE, "MB", "how large the cache may grow; 1000 MB by default")
-        .run(|options| {
+        .run(|context| {
+            let options = context.options();
             let hint = "write in which directory the objects are";
             let path = options.get(DIRECTORY).ok_or_else(|| options.missing(DIRECTORY, hint))?;
             let megabytes = options.parse_value::<u32>(SIZE)?.unwrap_or(1000);

@@ -1,8 +1,8 @@
 //! The first lesson for authors of cache plugins: a complete plugin on the standard collections.
 //!
-//! It keeps every object in memory for as long as nobody asks it to shrink, so it is good for
+//! It keeps every object in memory until a client asks it to shrink, so it is good for
 //! tests and for reading, top to bottom. What it leaves out is what a cache in production is
-//! about: a limit, and a choice of what to evict. For that, read `ram.rs`.
+//! about: a limit, and a choice of what to evict. For that, read `crates/cvmcache-ram`.
 //!
 //! ```text
 //! cargo run --example null -- null.conf      # with CVMFS_CACHE_PLUGIN_LOCATOR=unix=/tmp/null
@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use cvmcache::plugin::{
     Breadcrumb, CacheInfo, Capabilities, Data, ListEntry, Listing, NewObject, ObjectId, ObjectInfo,
-    ObjectType, Result, Status,
+    ObjectType, PluginResult, Status,
 };
 use cvmcache::{CachePlugin, Session, Transaction};
 
@@ -53,38 +53,38 @@ impl CachePlugin for NullCache {
         Capabilities::ALL
     }
 
-    fn change_refcount(&self, _session: &Session, id: &ObjectId, by: i32) -> Result<()> {
+    fn change_refcount(&self, _session: &Session, id: &ObjectId, by: i32) -> PluginResult<()> {
         lock(&self.state).object(id)?.refer(by)
     }
 
-    fn object_info(&self, _session: &Session, id: &ObjectId) -> Result<ObjectInfo> {
+    fn object_info(&self, _session: &Session, id: &ObjectId) -> PluginResult<ObjectInfo> {
         let mut state = lock(&self.state);
         let object = state.object(id)?;
-        Ok(ObjectInfo { size: object.size(), object_type: object.object_type })
+        Ok(ObjectInfo::new(object.size(), object.object_type))
     }
 
-    fn read(&self, _session: &Session, id: &ObjectId, offset: u64, len: u32) -> Result<Data> {
+    fn read(&self, _session: &Session, id: &ObjectId, offset: u64, len: u32) -> PluginResult<Data> {
         lock(&self.state).object(id)?.read(offset, len)
     }
 
-    fn begin(&self, _session: &Session, object: NewObject) -> Result<Box<dyn Transaction>> {
+    fn begin(&self, _session: &Session, object: NewObject) -> PluginResult<Box<dyn Transaction>> {
         // A cache with a limit would refuse an `expected_size` that can never fit here.
         let NewObject { id, object_type, description, .. } = object;
         let object = Object { object_type, description, references: 0, parts: Vec::new() };
         Ok(Box::new(Upload { state: Arc::clone(&self.state), id, object }))
     }
 
-    fn info(&self, _session: &Session) -> Result<CacheInfo> {
+    fn info(&self, _session: Option<&Session>) -> PluginResult<CacheInfo> {
         let state = lock(&self.state);
-        Ok(CacheInfo {
-            size_bytes: u64::MAX,
-            used_bytes: state.objects.values().map(Object::size).sum(),
-            pinned_bytes: state.objects.values().filter(|o| o.is_pinned()).map(Object::size).sum(),
-            shrink_count: Some(state.shrink_count),
-        })
+        Ok(CacheInfo::new(
+            u64::MAX,
+            state.objects.values().map(Object::size).sum(),
+            state.objects.values().filter(|o| o.is_pinned()).map(Object::size).sum(),
+        )
+        .with_shrink_count(state.shrink_count))
     }
 
-    fn shrink(&self, _session: &Session, target: u64) -> Result<u64> {
+    fn shrink(&self, _session: &Session, target: u64) -> PluginResult<u64> {
         let mut state = lock(&self.state);
         let before = state.objects.len();
         let mut used = state.objects.values().map(Object::size).sum();
@@ -103,16 +103,12 @@ impl CachePlugin for NullCache {
         Ok(used)
     }
 
-    fn list(&self, _session: &Session, object_type: ObjectType) -> Result<Listing> {
+    fn list(&self, _session: &Session, object_type: ObjectType) -> PluginResult<Listing> {
         let snapshot: Vec<ListEntry> = lock(&self.state)
             .objects
             .iter()
             .filter(|(_, object)| object.object_type == object_type)
-            .map(|(id, object)| ListEntry {
-                id: *id,
-                pinned: object.is_pinned(),
-                description: object.description.clone(),
-            })
+            .map(|(id, object)| ListEntry::new(*id, object.is_pinned(), object.description.clone()))
             .collect();
         Ok(Box::new(snapshot.into_iter().map(Ok)))
     }
@@ -122,17 +118,17 @@ impl CachePlugin for NullCache {
         _session: &Session,
         repository: &[u8],
         breadcrumb: Breadcrumb,
-    ) -> Result<()> {
+    ) -> PluginResult<()> {
         lock(&self.state).breadcrumbs.insert(repository.to_vec(), breadcrumb);
         Ok(())
     }
 
-    fn load_breadcrumb(&self, _session: &Session, repository: &[u8]) -> Result<Breadcrumb> {
+    fn load_breadcrumb(&self, _session: &Session, repository: &[u8]) -> PluginResult<Breadcrumb> {
         lock(&self.state).breadcrumbs.get(repository).copied().ok_or(Status::NoEntry)
     }
 }
 
-/// An upload: a value that holds what has come so far. Nobody else can see it, so it needs no
+/// An upload: a value that holds what has come so far. Only this upload sees it, so it needs no
 /// lock until it is committed; and since dropping it frees it, there is nothing to do to give it up.
 struct Upload {
     state: Arc<Mutex<State>>,
@@ -141,20 +137,20 @@ struct Upload {
 }
 
 impl Transaction for Upload {
-    fn write(&mut self, data: Bytes) -> Result<()> {
+    fn write(&mut self, data: Bytes) -> PluginResult<()> {
         self.object.parts.push(data);
         Ok(())
     }
 
-    fn commit(self: Box<Self>) -> Result<()> {
+    fn commit(self: Box<Self>) -> PluginResult<()> {
         let Upload { state, id, object } = *self;
-        // Somebody else may have been faster. Then theirs stays, since clients may be reading it.
+        // Another upload may have been committed first. Its object stays: clients may be reading it.
         lock(&state).objects.entry(id).or_insert(object).refer(1)
     }
 }
 
 impl State {
-    fn object(&mut self, id: &ObjectId) -> Result<&mut Object> {
+    fn object(&mut self, id: &ObjectId) -> PluginResult<&mut Object> {
         self.objects.get_mut(id).ok_or(Status::NoEntry)
     }
 }
@@ -168,14 +164,14 @@ impl Object {
         self.references > 0
     }
 
-    fn refer(&mut self, by: i32) -> Result<()> {
+    fn refer(&mut self, by: i32) -> PluginResult<()> {
         let references = self.references.checked_add(by).filter(|&count| count >= 0);
         self.references = references.ok_or(Status::BadCount)?;
         Ok(())
     }
 
     /// Slices of the parts: they share the memory of the object, and keep it if it is evicted.
-    fn read(&self, offset: u64, len: u32) -> Result<Data> {
+    fn read(&self, offset: u64, len: u32) -> PluginResult<Data> {
         if offset > self.size() {
             return Err(Status::OutOfBounds);
         }
@@ -193,7 +189,7 @@ impl Object {
 }
 
 /// A panic in one callback is answered by the SDK and must not end all others: the lock is taken
-/// even if somebody panicked while holding it. No callback leaves the state half changed.
+/// even if a thread panicked while holding it. No callback leaves the state half changed.
 fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -225,7 +221,7 @@ mod tests {
     fn what_is_stored_is_read_across_the_borders_of_parts() {
         let cache = NullCache::default();
         store(&cache, 1, ObjectType::Catalog, &["abc", "", "defg", "h"]);
-        let info = ObjectInfo { size: 8, object_type: ObjectType::Catalog };
+        let info = ObjectInfo::new(8, ObjectType::Catalog);
         assert_eq!(cache.object_info(&session(), &id(1)), Ok(info));
         let read = |offset: usize, len: usize| {
             let data = cache.read(&session(), &id(1), offset as u64, len as u32)?;
@@ -248,7 +244,7 @@ mod tests {
         let mut upload = cache.begin(&session(), NewObject::new(id(1))).unwrap();
         upload.write(Bytes::from("abc")).unwrap();
         assert_eq!(cache.change_refcount(&session(), &id(1), 0), Err(Status::NoEntry));
-        assert_eq!(cache.info(&session()).unwrap().used_bytes, 0);
+        assert_eq!(cache.info(Some(&session())).unwrap().used_bytes, 0);
         drop(upload);
         assert_eq!(cache.change_refcount(&session(), &id(1), 0), Err(Status::NoEntry));
     }
@@ -277,10 +273,10 @@ mod tests {
         assert_eq!(cache.shrink(&session(), 11), Ok(11));
         assert_eq!(cache.change_refcount(&session(), &id(2), 0), Err(Status::NoEntry));
         assert_eq!(cache.shrink(&session(), 0), Ok(4));
-        let info = cache.info(&session()).unwrap();
+        let info = cache.info(Some(&session())).unwrap();
         assert_eq!((info.used_bytes, info.pinned_bytes, info.shrink_count), (4, 4, Some(2)));
         let listed: Vec<_> = cache.list(&session(), ObjectType::Volatile).unwrap().collect();
-        let entry = ListEntry { id: id(3), pinned: true, description: Some("/a path".into()) };
+        let entry = ListEntry::new(id(3), true, Some("/a path".into()));
         assert_eq!(listed, [Ok(entry)]);
     }
 

@@ -1,36 +1,10 @@
-//! The RAM cache: what a site runs in production. It keeps objects in the memory of one process
-//! per node, up to `CVMFS_CACHE_PLUGIN_SIZE`, and evicts what has not been used for longest.
-//!
-//! Read it in this order: `object.rs` (the bytes, never copied), `store.rs` (index, order of use,
-//! accounting, eviction; no lock, no thread), `shared.rs` (the store behind its lock), `upload.rs`
-//! and `plugin.rs` (the SDK's traits on top). `size.rs` and `breadcrumbs.rs` stand by themselves.
-
-#[path = "ram/breadcrumbs.rs"]
-mod breadcrumbs;
-#[path = "ram/object.rs"]
-mod object;
-#[path = "ram/plugin.rs"]
-mod plugin;
-#[path = "ram/shared.rs"]
-mod shared;
-#[path = "ram/size.rs"]
-mod size;
-#[path = "ram/store.rs"]
-mod store;
-#[path = "ram/upload.rs"]
-mod upload;
-
-#[cfg(test)]
-#[path = "ram/tests.rs"]
-mod tests;
+//! The RAM cache in a program of your own. What sites run is `cvmcache-ram`, which has its options in
+//! `--help` as well; all of it is in the library of that name.
 
 use std::process::ExitCode;
 
-use crate::plugin::RamCache;
-use crate::size::CacheSize;
+use cvmcache_ram::RamCache;
 
 fn main() -> ExitCode {
-    cvmcache::Program::new("ram")
-        .key(CacheSize::KEY, "MB|N%", "how much memory the cache may take; 1000 MB by default")
-        .run(RamCache::from_options)
+    cvmcache::run("ram", RamCache::from_context)
 }

@@ -1,14 +1,10 @@
-//! The Redis cache: objects in a Redis server or cluster that several nodes share. All of it is in
-//! the library `cvmcache-redis`, where it can be tested; docs/redis.md says how to set it up.
+//! The Redis cache in a program of your own. What sites run is `cvmcache-redis`, which has its options
+//! in `--help` as well; all of it is in the library of that name.
 
 use std::process::ExitCode;
 
-use cvmcache_redis::{Config, RedisCache};
+use cvmcache_redis::RedisCache;
 
 fn main() -> ExitCode {
-    let mut program = cvmcache::Program::new("redis");
-    for (key, value, meaning) in Config::KEYS {
-        program = program.key(key, value, meaning);
-    }
-    program.run(RedisCache::from_options)
+    cvmcache::run("redis", RedisCache::from_context)
 }

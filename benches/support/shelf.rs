@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cvmcache::plugin::{
-    Capabilities, Data, HashAlgorithm, NewObject, ObjectId, ObjectInfo, ObjectType, Result,
+    Capabilities, Data, HashAlgorithm, NewObject, ObjectId, ObjectInfo, ObjectType, PluginResult,
 };
 use cvmcache::{CachePlugin, Session, Transaction};
 use cvmcache_proto::{Operation, StorePart};
@@ -41,23 +41,23 @@ impl CachePlugin for Shelf {
         Capabilities::WRITE | Capabilities::REFCOUNT
     }
 
-    fn change_refcount(&self, _: &Session, _: &ObjectId, _: i32) -> Result<()> {
+    fn change_refcount(&self, _: &Session, _: &ObjectId, _: i32) -> PluginResult<()> {
         self.wait();
         Ok(())
     }
 
-    fn object_info(&self, _: &Session, _: &ObjectId) -> Result<ObjectInfo> {
+    fn object_info(&self, _: &Session, _: &ObjectId) -> PluginResult<ObjectInfo> {
         self.wait();
-        Ok(ObjectInfo { size: SIZE as u64, object_type: ObjectType::Regular })
+        Ok(ObjectInfo::new(SIZE as u64, ObjectType::Regular))
     }
 
-    fn read(&self, _: &Session, _: &ObjectId, offset: u64, len: u32) -> Result<Data> {
+    fn read(&self, _: &Session, _: &ObjectId, offset: u64, len: u32) -> PluginResult<Data> {
         self.wait();
         let begin = SIZE.min(offset as usize);
         Ok(self.content.slice(begin..SIZE.min(begin + len as usize)).into())
     }
 
-    fn begin(&self, _: &Session, _: NewObject) -> Result<Box<dyn Transaction>> {
+    fn begin(&self, _: &Session, _: NewObject) -> PluginResult<Box<dyn Transaction>> {
         Ok(Box::new(Forgotten))
     }
 }
@@ -65,11 +65,11 @@ impl CachePlugin for Shelf {
 struct Forgotten;
 
 impl Transaction for Forgotten {
-    fn write(&mut self, _: Bytes) -> Result<()> {
+    fn write(&mut self, _: Bytes) -> PluginResult<()> {
         Ok(())
     }
 
-    fn commit(self: Box<Self>) -> Result<()> {
+    fn commit(self: Box<Self>) -> PluginResult<()> {
         Ok(())
     }
 }

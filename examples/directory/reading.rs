@@ -15,7 +15,7 @@ struct Directory {
 }
 
 impl Directory {
-    fn open(&self, id: &ObjectId) -> Result<File> {
+    fn open(&self, id: &ObjectId) -> PluginResult<File> {
         File::open(self.path.join(id.to_string())).map_err(status)
     }
 }
@@ -29,12 +29,12 @@ impl CachePlugin for Directory {
         8
     }
 
-    fn object_info(&self, _: &Session, id: &ObjectId) -> Result<ObjectInfo> {
+    fn object_info(&self, _: &Session, id: &ObjectId) -> PluginResult<ObjectInfo> {
         let size = self.open(id)?.metadata().map_err(status)?.len();
-        Ok(ObjectInfo { size, object_type: ObjectType::Regular })
+        Ok(ObjectInfo::new(size, ObjectType::Regular))
     }
 
-    fn read(&self, _: &Session, id: &ObjectId, offset: u64, len: u32) -> Result<Data> {
+    fn read(&self, _: &Session, id: &ObjectId, offset: u64, len: u32) -> PluginResult<Data> {
         let file = self.open(id)?;
         if offset > file.metadata().map_err(status)?.len() {
             return Err(Status::OutOfBounds);
@@ -53,10 +53,13 @@ fn status(error: std::io::Error) -> Status {
 }
 
 fn main() -> ExitCode {
-    cvmcache::run("directory", |options| match options.get("CVMFS_CACHE_PLUGIN_DIRECTORY") {
-        Some(path) => Ok(Directory { path: path.into() }),
-        None => Err(options
-            .missing("CVMFS_CACHE_PLUGIN_DIRECTORY", "write in which directory the objects are")),
+    const KEY: &str = "CVMFS_CACHE_PLUGIN_DIRECTORY";
+    cvmcache::run("directory", |context| {
+        let options = context.options();
+        match options.get(KEY) {
+            Some(path) => Ok(Directory { path: path.into() }),
+            None => Err(options.missing(KEY, "write in which directory the objects are")),
+        }
     })
 }
 // ANCHOR_END: all

@@ -74,7 +74,7 @@ impl Directory {
             if name.starts_with(UPLOAD) {
                 std::fs::remove_file(entry.path())?;
             } else if let Some((id, object_type)) = parse_file_name(name) {
-                let info = ObjectInfo { size: entry.metadata()?.len(), object_type };
+                let info = ObjectInfo::new(entry.metadata()?.len(), object_type);
                 objects.insert(id, Object { info, references: 0 });
             }
         }
@@ -93,11 +93,11 @@ impl CachePlugin for Directory {
         8
     }
 
-    fn object_info(&self, _: &Session, id: &ObjectId) -> Result<ObjectInfo> {
+    fn object_info(&self, _: &Session, id: &ObjectId) -> PluginResult<ObjectInfo> {
         Ok(lock(&self.objects).get(id).ok_or(Status::NoEntry)?.info)
     }
 
-    fn read(&self, session: &Session, id: &ObjectId, offset: u64, len: u32) -> Result<Data> {
+    fn read(&self, session: &Session, id: &ObjectId, offset: u64, len: u32) -> PluginResult<Data> {
         let info = self.object_info(session, id)?;
         if offset > info.size {
             return Err(Status::OutOfBounds);
@@ -107,16 +107,16 @@ impl CachePlugin for Directory {
         Data::read_with(len as usize, |buffer| file.read_at(buffer, offset)).map_err(status)
     }
 
-    fn change_refcount(&self, _: &Session, id: &ObjectId, by: i32) -> Result<()> {
+    fn change_refcount(&self, _: &Session, id: &ObjectId, by: i32) -> PluginResult<()> {
         lock(&self.objects).get_mut(id).ok_or(Status::NoEntry)?.refer(by)
     }
 
-    fn begin(&self, _: &Session, object: NewObject) -> Result<Box<dyn Transaction>> {
+    fn begin(&self, _: &Session, object: NewObject) -> PluginResult<Box<dyn Transaction>> {
         let file = tempfile::Builder::new().prefix(UPLOAD).tempfile_in(&self.path);
         Ok(Box::new(Upload {
             file: file.map_err(status)?,
             id: object.id,
-            info: ObjectInfo { size: 0, object_type: object.object_type },
+            info: ObjectInfo::new(0, object.object_type),
             path: self.path.join(file_name(&object.id, object.object_type)),
             objects: Arc::clone(&self.objects),
         }))
@@ -124,7 +124,7 @@ impl CachePlugin for Directory {
 }
 
 impl Object {
-    fn refer(&mut self, by: i32) -> Result<()> {
+    fn refer(&mut self, by: i32) -> PluginResult<()> {
         let references = self.references.checked_add(by).filter(|&count| count >= 0);
         self.references = references.ok_or(Status::BadCount)?;
         Ok(())
@@ -144,14 +144,14 @@ struct Upload {
 }
 
 impl Transaction for Upload {
-    fn write(&mut self, data: Bytes) -> Result<()> {
+    fn write(&mut self, data: Bytes) -> PluginResult<()> {
         self.info.size += data.len() as u64;
         self.file.write_all(&data).map_err(status)
     }
 
-    fn commit(self: Box<Self>) -> Result<()> {
+    fn commit(self: Box<Self>) -> PluginResult<()> {
         let mut objects = lock(&self.objects);
-        // Somebody may have been faster. Theirs stays: clients may be reading it.
+        // Another upload may have been committed first. Its object stays: clients may be reading it.
         if let Some(object) = objects.get_mut(&self.id) {
             return object.refer(1);
         }
@@ -174,9 +174,14 @@ fn status(error: std::io::Error) -> Status {
 // ANCHOR: main
 fn main() -> ExitCode {
     const KEY: &str = "CVMFS_CACHE_PLUGIN_DIRECTORY";
-    cvmcache::run("directory", |options| match options.get(KEY) {
-        Some(path) => Directory::open(path.as_ref()).map_err(|error| options.bad_value(KEY, error)),
-        None => Err(options.missing(KEY, "write in which directory the objects are")),
+    cvmcache::run("directory", |context| {
+        let options = context.options();
+        match options.get(KEY) {
+            Some(path) => {
+                Directory::open(path.as_ref()).map_err(|error| options.bad_value(KEY, error))
+            }
+            None => Err(options.missing(KEY, "write in which directory the objects are")),
+        }
     })
 }
 // ANCHOR_END: main

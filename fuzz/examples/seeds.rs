@@ -159,9 +159,9 @@ fn client_messages() -> Vec<ClientMessage> {
 }
 
 fn server_messages() -> Vec<ServerMessage> {
-    let entry = ListEntry { id: OBJECT, pinned: true, description: Some("/a".into()) };
-    let info = CacheInfo { size_bytes: 9, used_bytes: 8, pinned_bytes: 7, shrink_count: Some(1) };
-    let object_info = ObjectInfo { size: 3, object_type: ObjectType::Regular };
+    let entry = ListEntry::new(OBJECT, true, Some("/a".into()));
+    let info = CacheInfo::new(9, 8, 7).with_shrink_count(1);
+    let object_info = ObjectInfo::new(3, ObjectType::Regular);
     let bodies = [
         ReplyBody::Refcount(Err(Status::BadCount)),
         ReplyBody::Read { result: Ok(Data::from(b"abc".to_vec())), data_crc32: Some(1) },

@@ -10,7 +10,7 @@ use std::{mem, process, ptr};
 use cvmcache::Session;
 use cvmcache::plugin::{
     Breadcrumb, CacheInfo, Capabilities, Data, ListEntry, NewObject, ObjectId, ObjectInfo,
-    ObjectType, Result, Status,
+    ObjectType, PluginResult, Status,
 };
 use tracing::warn;
 
@@ -70,14 +70,14 @@ impl Callbacks {
         capabilities(&self.0)
     }
 
-    pub(crate) fn chrefcnt(&self, session: &Session, id: &ObjectId, by: i32) -> Result<()> {
+    pub(crate) fn chrefcnt(&self, session: &Session, id: &ObjectId, by: i32) -> PluginResult<()> {
         let callback = self.0.chrefcnt.ok_or(Status::NoSupport)?;
         let mut id = Hash::from(*id);
         // SAFETY: the contract of the table.
         call("cvmcache_chrefcnt", session, || unsafe { callback(&mut id, by) })
     }
 
-    pub(crate) fn obj_info(&self, session: &Session, id: &ObjectId) -> Result<ObjectInfo> {
+    pub(crate) fn obj_info(&self, session: &Session, id: &ObjectId) -> PluginResult<ObjectInfo> {
         let callback = self.0.obj_info.ok_or(Status::NoSupport)?;
         let mut name = Hash::from(*id);
         let mut info = layout::ObjectInfo { size: SIZE_UNKNOWN, ..layout::ObjectInfo::EMPTY };
@@ -89,13 +89,13 @@ impl Callbacks {
         drop(unsafe { take_malloc(&mut info.description) });
         result?;
         let object_type = i32::try_from(info.object_type).ok().and_then(ObjectType::from_wire);
-        Ok(ObjectInfo {
-            size: info.size,
-            object_type: object_type.unwrap_or_else(|| {
+        Ok(ObjectInfo::new(
+            info.size,
+            object_type.unwrap_or_else(|| {
                 warn!(%id, number = info.object_type, "cvmcache_obj_info has set no object type");
                 ObjectType::Regular
             }),
-        })
+        ))
     }
 
     pub(crate) fn pread(
@@ -104,7 +104,7 @@ impl Callbacks {
         id: &ObjectId,
         offset: u64,
         len: u32,
-    ) -> Result<Data> {
+    ) -> PluginResult<Data> {
         let callback = self.0.pread.ok_or(Status::NoSupport)?;
         let mut name = Hash::from(*id);
         Data::read_with(len as usize, |buffer| {
@@ -121,7 +121,12 @@ impl Callbacks {
         })
     }
 
-    pub(crate) fn start_txn(&self, session: &Session, id: u64, object: &NewObject) -> Result<()> {
+    pub(crate) fn start_txn(
+        &self,
+        session: &Session,
+        id: u64,
+        object: &NewObject,
+    ) -> PluginResult<()> {
         let callback = self.0.start_txn.ok_or(Status::NoSupport)?;
         let mut name = Hash::from(object.id);
         let description = object.description.as_deref().filter(|text| !text.is_empty());
@@ -140,7 +145,12 @@ impl Callbacks {
         result
     }
 
-    pub(crate) fn write_txn(&self, session: &Session, id: u64, data: &mut [u8]) -> Result<()> {
+    pub(crate) fn write_txn(
+        &self,
+        session: &Session,
+        id: u64,
+        data: &mut [u8],
+    ) -> PluginResult<()> {
         let callback = self.0.write_txn.ok_or(Status::NoSupport)?;
         // A part is at most `max_object_size` bytes.
         let size = u32::try_from(data.len()).map_err(|_| Status::Malformed)?;
@@ -148,7 +158,7 @@ impl Callbacks {
         call("cvmcache_write_txn", session, || unsafe { callback(id, data.as_mut_ptr(), size) })
     }
 
-    pub(crate) fn commit_txn(&self, session: &Session, id: u64) -> Result<()> {
+    pub(crate) fn commit_txn(&self, session: &Session, id: u64) -> PluginResult<()> {
         let callback = self.0.commit_txn.ok_or(Status::NoSupport)?;
         // SAFETY: the contract of the table.
         call("cvmcache_commit_txn", session, || unsafe { callback(id) })
@@ -161,21 +171,17 @@ impl Callbacks {
         log_failure("cvmcache_abort_txn", session, result);
     }
 
-    pub(crate) fn info(&self, session: &Session) -> Result<CacheInfo> {
+    pub(crate) fn info(&self, session: Option<&Session>) -> PluginResult<CacheInfo> {
         let callback = self.0.info.ok_or(Status::NoSupport)?;
         let mut info =
             layout::Info { size_bytes: 0, used_bytes: 0, pinned_bytes: 0, no_shrink: -1 };
         // SAFETY: the contract of the table.
         call("cvmcache_info", session, || unsafe { callback(&mut info) })?;
-        Ok(CacheInfo {
-            size_bytes: info.size_bytes,
-            used_bytes: info.used_bytes,
-            pinned_bytes: info.pinned_bytes,
-            shrink_count: u64::try_from(info.no_shrink).ok(),
-        })
+        Ok(CacheInfo::new(info.size_bytes, info.used_bytes, info.pinned_bytes)
+            .with_shrink_count(u64::try_from(info.no_shrink).ok()))
     }
 
-    pub(crate) fn shrink(&self, session: &Session, target: u64) -> Result<u64> {
+    pub(crate) fn shrink(&self, session: &Session, target: u64) -> PluginResult<u64> {
         let callback = self.0.shrink.ok_or(Status::NoSupport)?;
         let mut used = 0;
         // SAFETY: the contract of the table.
@@ -191,14 +197,14 @@ impl Callbacks {
         session: &Session,
         id: u64,
         object_type: ObjectType,
-    ) -> Result<()> {
+    ) -> PluginResult<()> {
         let callback = self.0.listing_begin.ok_or(Status::NoSupport)?;
         let number = object_type.to_wire().cast_unsigned();
         // SAFETY: the contract of the table.
         call("cvmcache_listing_begin", session, || unsafe { callback(id, number) })
     }
 
-    pub(crate) fn listing_next(&self, session: &Session, id: u64) -> Result<ListEntry> {
+    pub(crate) fn listing_next(&self, session: &Session, id: u64) -> PluginResult<ListEntry> {
         let callback = self.0.listing_next.ok_or(Status::NoSupport)?;
         let mut item = layout::ObjectInfo::EMPTY;
         let result = call("cvmcache_listing_next", session, || {
@@ -212,11 +218,7 @@ impl Callbacks {
             warn!(hash = item.id.print(), "cvmcache_listing_next has set no hash algorithm");
             return Err(Status::IoErr);
         };
-        Ok(ListEntry {
-            id: name,
-            pinned: item.pinned != 0,
-            description: description.map(Into::into),
-        })
+        Ok(ListEntry::new(name, item.pinned != 0, description.map(Into::into)))
     }
 
     pub(crate) fn listing_end(&self, session: &Session, id: u64) {
@@ -232,7 +234,7 @@ impl Callbacks {
         session: &Session,
         repository: &CStr,
         breadcrumb: Breadcrumb,
-    ) -> Result<()> {
+    ) -> PluginResult<()> {
         let callback = self.0.breadcrumb_store.ok_or(Status::NoSupport)?;
         let breadcrumb = layout::Breadcrumb {
             catalog_hash: breadcrumb.catalog.into(),
@@ -249,7 +251,7 @@ impl Callbacks {
         &self,
         session: &Session,
         repository: &CStr,
-    ) -> Result<Breadcrumb> {
+    ) -> PluginResult<Breadcrumb> {
         let callback = self.0.breadcrumb_load.ok_or(Status::NoSupport)?;
         let mut found = layout::Breadcrumb { catalog_hash: Hash::NONE, timestamp: 0, revision: 0 };
         call("cvmcache_breadcrumb_load", session, || {
@@ -276,8 +278,12 @@ fn capabilities(table: &layout::Callbacks) -> Capabilities {
 }
 
 /// Calls the plugin for a session.
-fn call(name: &'static str, session: &Session, callback: impl FnOnce() -> c_int) -> Result<()> {
-    session::with(session, || {
+fn call<'a>(
+    name: &'static str,
+    session: impl Into<Option<&'a Session>>,
+    callback: impl FnOnce() -> c_int,
+) -> PluginResult<()> {
+    session::with(session.into(), || {
         let returns = Returns(name);
         let status = callback();
         mem::forget(returns);
@@ -300,7 +306,7 @@ impl Drop for Returns {
     }
 }
 
-fn log_failure(callback: &str, session: &Session, result: Result<()>) {
+fn log_failure(callback: &str, session: &Session, result: PluginResult<()>) {
     if let Err(status) = result {
         warn!(%session, callback, %status, "a callback that ends something has failed");
     }

@@ -140,7 +140,8 @@ impl Context {
         };
         let allowed = self.workers_allowed.load(Ordering::Relaxed);
         let workers = if allowed { nworkers.min(MAX_WORKERS) as usize } else { 0 };
-        let next = match start_running(*listening, workers) {
+        self.shared.workers.store(workers, Ordering::Relaxed);
+        let next = match start_running(*listening) {
             Ok(running) => {
                 process::tell_ready();
                 Stage::Running(running)
@@ -155,16 +156,13 @@ impl Context {
     }
 
     pub(crate) fn ask_detach(&self) {
-        if let Some(control) = self.shared.control.get() {
-            control.ask_detach();
-        }
+        self.shared.handle.ask_detach();
     }
 
     /// Ends the threads. Waits for that unless it is waited for already: by a thread that this may
     /// have interrupted, if it is called by a signal handler, or by the one that runs the callback.
     pub(crate) fn terminate(&self) {
-        let Some(control) = self.shared.control.get() else { return };
-        control.terminate();
+        self.shared.handle.terminate();
         if session::in_callback() {
             return;
         }
@@ -227,13 +225,14 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 fn start_listening(shared: &Shared, locator: &OsStr) -> Result<BoundServer, Failure> {
     let locator = Locator::from_os_str(locator)?;
     let builder = Server::builder(Plugin(shared.clone()))
+        .handle(shared.handle.clone())
         .name(NAME)
         .supervised(process::is_supervised())
         .configure(&process::settings())?;
     Ok(process::log_meanwhile(|| builder.listen(&locator))?)
 }
 
-fn start_running(listening: BoundServer, workers: usize) -> Result<RunningServer, Failure> {
+fn start_running(listening: BoundServer) -> Result<RunningServer, Failure> {
     process::start_log()?;
-    Ok(listening.workers(workers).spawn()?)
+    Ok(listening.spawn()?)
 }

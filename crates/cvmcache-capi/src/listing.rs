@@ -1,7 +1,7 @@
 //! A listing, by its number: read to its end, and ended once.
 
 use cvmcache::Session;
-use cvmcache::plugin::{ListEntry, Result, Status};
+use cvmcache::plugin::{ListEntry, PluginResult, Status};
 
 use crate::plugin::Shared;
 
@@ -26,7 +26,7 @@ impl Entries {
 }
 
 impl Iterator for Entries {
-    type Item = Result<ListEntry>;
+    type Item = PluginResult<ListEntry>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if !self.open {

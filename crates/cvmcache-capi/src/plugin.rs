@@ -1,11 +1,11 @@
 //! The table of callbacks as a plugin of the SDK.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use cvmcache::plugin::{
     Breadcrumb, CacheInfo, Capabilities, Data, Listing, NewObject, ObjectId, ObjectInfo,
-    ObjectType, Result, Status,
+    ObjectType, PluginResult, Status,
 };
 use cvmcache::{CachePlugin, ServerHandle, Session, Transaction};
 
@@ -20,7 +20,9 @@ use crate::transaction::Upload;
 pub(crate) struct State {
     pub(crate) callbacks: Callbacks,
     pub(crate) references: References,
-    pub(crate) control: OnceLock<ServerHandle>,
+    pub(crate) handle: ServerHandle,
+    /// What `cvmcache_process_requests` was given.
+    pub(crate) workers: AtomicUsize,
     next_upload: AtomicU64,
     next_listing: AtomicU64,
 }
@@ -32,7 +34,8 @@ impl State {
         Self {
             callbacks,
             references: References::default(),
-            control: OnceLock::new(),
+            handle: ServerHandle::new(),
+            workers: AtomicUsize::new(0),
             next_upload: AtomicU64::new(1),
             next_listing: AtomicU64::new(1),
         }
@@ -48,7 +51,11 @@ impl CachePlugin for Plugin {
         self.0.callbacks.capabilities()
     }
 
-    fn change_refcount(&self, session: &Session, id: &ObjectId, by: i32) -> Result<()> {
+    fn workers(&self) -> usize {
+        self.0.workers.load(Ordering::Relaxed)
+    }
+
+    fn change_refcount(&self, session: &Session, id: &ObjectId, by: i32) -> PluginResult<()> {
         let result = self.0.callbacks.chrefcnt(session, id, by);
         match result {
             Ok(()) => self.0.references.add(*id, by),
@@ -57,33 +64,33 @@ impl CachePlugin for Plugin {
         result
     }
 
-    fn object_info(&self, session: &Session, id: &ObjectId) -> Result<ObjectInfo> {
+    fn object_info(&self, session: &Session, id: &ObjectId) -> PluginResult<ObjectInfo> {
         self.0.callbacks.obj_info(session, id)
     }
 
     /// Plugins may take it for granted that the object is there.
-    fn read(&self, session: &Session, id: &ObjectId, offset: u64, len: u32) -> Result<Data> {
+    fn read(&self, session: &Session, id: &ObjectId, offset: u64, len: u32) -> PluginResult<Data> {
         if !self.0.references.hold(id) {
             self.0.callbacks.obj_info(session, id)?;
         }
         self.0.callbacks.pread(session, id, offset, len)
     }
 
-    fn begin(&self, session: &Session, object: NewObject) -> Result<Box<dyn Transaction>> {
+    fn begin(&self, session: &Session, object: NewObject) -> PluginResult<Box<dyn Transaction>> {
         let id = self.0.next_upload.fetch_add(1, Ordering::Relaxed);
         self.0.callbacks.start_txn(session, id, &object)?;
         Ok(Box::new(Upload::new(self.0.clone(), session.clone(), object.id, id)))
     }
 
-    fn info(&self, session: &Session) -> Result<CacheInfo> {
+    fn info(&self, session: Option<&Session>) -> PluginResult<CacheInfo> {
         self.0.callbacks.info(session)
     }
 
-    fn shrink(&self, session: &Session, target: u64) -> Result<u64> {
+    fn shrink(&self, session: &Session, target: u64) -> PluginResult<u64> {
         self.0.callbacks.shrink(session, target)
     }
 
-    fn list(&self, session: &Session, object_type: ObjectType) -> Result<Listing> {
+    fn list(&self, session: &Session, object_type: ObjectType) -> PluginResult<Listing> {
         let id = self.0.next_listing.fetch_add(1, Ordering::Relaxed);
         self.0.callbacks.listing_begin(session, id, object_type)?;
         Ok(Box::new(Entries::new(self.0.clone(), session.clone(), id)))
@@ -94,24 +101,19 @@ impl CachePlugin for Plugin {
         session: &Session,
         repository: &[u8],
         breadcrumb: Breadcrumb,
-    ) -> Result<()> {
+    ) -> PluginResult<()> {
         let repository = repository_name(repository)?;
         self.0.callbacks.breadcrumb_store(session, &repository, breadcrumb)
     }
 
-    fn load_breadcrumb(&self, session: &Session, repository: &[u8]) -> Result<Breadcrumb> {
+    fn load_breadcrumb(&self, session: &Session, repository: &[u8]) -> PluginResult<Breadcrumb> {
         let repository = repository_name(repository)?;
         self.0.callbacks.breadcrumb_load(session, &repository)
-    }
-
-    fn started(&self, control: ServerHandle) {
-        // The server says so once.
-        let _ = self.0.control.set(control);
     }
 }
 
 /// The name as C has it. One with a zero byte would be another name there.
-fn repository_name(name: &[u8]) -> Result<std::ffi::CString> {
+fn repository_name(name: &[u8]) -> PluginResult<std::ffi::CString> {
     if name.contains(&0) {
         return Err(Status::Malformed);
     }

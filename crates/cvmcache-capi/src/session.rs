@@ -20,8 +20,9 @@ struct Names {
     instance: Option<CString>,
 }
 
-/// Runs a callback for a session.
-pub(crate) fn with<T>(session: &Session, callback: impl FnOnce() -> T) -> T {
+/// Runs a callback for a session; without one, when the server itself asks, for a session of number
+/// 0 without a name.
+pub(crate) fn with<T>(session: Option<&Session>, callback: impl FnOnce() -> T) -> T {
     /// Says that it has ended, even if by a panic.
     struct Leave;
     impl Drop for Leave {
@@ -29,7 +30,7 @@ pub(crate) fn with<T>(session: &Session, callback: impl FnOnce() -> T) -> T {
             CURRENT.set(None);
         }
     }
-    CURRENT.set(Some(session.clone()));
+    CURRENT.set(Some(session.cloned().unwrap_or_else(|| Session::new(0, ""))));
     let _leave = Leave;
     callback()
 }
@@ -90,7 +91,7 @@ mod tests {
     #[test]
     fn a_callback_knows_its_session_until_it_returns() {
         let with_instance = Session::new(7, "atlas.cern.ch:x");
-        let first = with(&with_instance, || {
+        let first = with(Some(&with_instance), || {
             assert!(in_callback());
             let (first, again) = (current(), current());
             assert_eq!(first.repository_name, again.repository_name);
@@ -99,7 +100,7 @@ mod tests {
         assert_eq!(first.id, 7);
         assert!(!first.client_instance.is_null());
         assert_eq!(current().id, 0);
-        let without = with(&Session::new(7, "atlas.cern.ch"), current);
+        let without = with(Some(&Session::new(7, "atlas.cern.ch")), current);
         assert!(!without.repository_name.is_null() && without.client_instance.is_null());
     }
 

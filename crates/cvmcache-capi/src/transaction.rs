@@ -1,7 +1,7 @@
 //! An upload, by its number.
 
 use bytes::{Bytes, BytesMut};
-use cvmcache::plugin::{Capabilities, ObjectId, Result};
+use cvmcache::plugin::{Capabilities, ObjectId, PluginResult};
 use cvmcache::{Session, Transaction};
 
 use crate::plugin::Shared;
@@ -23,14 +23,14 @@ impl Upload {
 }
 
 impl Transaction for Upload {
-    fn write(&mut self, data: Bytes) -> Result<()> {
+    fn write(&mut self, data: Bytes) -> PluginResult<()> {
         // A callback may write to its buffer. Nobody else has these bytes, so they are not copied.
         let mut data = data.try_into_mut().unwrap_or_else(|data| BytesMut::from(&data[..]));
         self.shared.callbacks.write_txn(&self.session, self.id, &mut data)
     }
 
     /// Whatever comes of it, plugins take the upload for ended: there is no `abort_txn` after this.
-    fn commit(mut self: Box<Self>) -> Result<()> {
+    fn commit(mut self: Box<Self>) -> PluginResult<()> {
         self.open = false;
         self.shared.callbacks.commit_txn(&self.session, self.id)?;
         // Without counts, nobody gives it back.

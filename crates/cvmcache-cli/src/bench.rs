@@ -49,7 +49,7 @@ const USAGE: &str = "cvmcache bench [OPTIONS] <LOCATOR|--spawn <CMD>> [WORKLOAD]
 const EXAMPLES: &str = "\
 Examples:
   cvmcache bench unix=/var/lib/cvmfs/cvmcache-ram.socket
-  cvmcache bench --spawn '/usr/libexec/cvmfs/cache/cvmcache_ram {conf}' --limit ping read
+  cvmcache bench --spawn '/usr/libexec/cvmfs/cache/cvmcache-ram {conf}' --limit ping read
   cvmcache bench --spawn './mine {conf}' --vs-spawn './other {conf}' --plot compared.svg
   cvmcache bench --spawn './mine {conf}' --set CVMFS_CACHE_PLUGIN_SIZE=4000 \\
       --connections 3 --duration 30 churn

@@ -104,7 +104,7 @@ impl Document for PluginSummary {
 
 impl From<CacheInfo> for Fill {
     fn from(info: CacheInfo) -> Self {
-        let CacheInfo { size_bytes, used_bytes, pinned_bytes, shrink_count } = info;
+        let CacheInfo { size_bytes, used_bytes, pinned_bytes, shrink_count, .. } = info;
         Self { size_bytes, used_bytes, pinned_bytes, clean_ups: shrink_count }
     }
 }

@@ -49,7 +49,7 @@ impl Stat {
         let mut client = self.remote.connect("stat")?;
         let info = client.object_info(&id);
         let quit = client.quit();
-        let ObjectInfo { size, object_type } = match info {
+        let ObjectInfo { size, object_type, .. } = match info {
             Err(error) if error.status() == Some(Status::NoEntry) => {
                 return Err(self.remote.no_object(id).into());
             }

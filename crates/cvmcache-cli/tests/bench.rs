@@ -5,7 +5,7 @@ mod support;
 use std::fs;
 
 use bytes::Bytes;
-use cvmcache::plugin::{Capabilities, Data, ObjectId, ObjectInfo, Result, Status};
+use cvmcache::plugin::{Capabilities, Data, ObjectId, ObjectInfo, PluginResult, Status};
 use cvmcache::{CachePlugin, Locator, RunningServer, Server, Session};
 use serde_json::Value;
 use snapbox::cmd::Command;
@@ -43,11 +43,11 @@ impl CachePlugin for Useless {
         Capabilities::NONE
     }
 
-    fn object_info(&self, _: &Session, _: &ObjectId) -> Result<ObjectInfo> {
+    fn object_info(&self, _: &Session, _: &ObjectId) -> PluginResult<ObjectInfo> {
         Err(Status::NoEntry)
     }
 
-    fn read(&self, _: &Session, _: &ObjectId, _: u64, _: u32) -> Result<Data> {
+    fn read(&self, _: &Session, _: &ObjectId, _: u64, _: u32) -> PluginResult<Data> {
         Ok(Bytes::new().into())
     }
 }

@@ -10,7 +10,7 @@ use std::path::Path;
 use cvmcache::client::Client;
 use cvmcache::plugin::ObjectId;
 use support::shell::{Shell, blocks, page, root};
-use support::{cvmcache, example, ram, start_ram};
+use support::{cvmcache, example, program, ram, start_ram};
 
 /// The commands behind a prompt.
 fn commands(page: &str) -> Vec<Vec<String>> {
@@ -46,7 +46,7 @@ fn the_commands_that_look_into_a_plugin_work_as_shown() {
 
 /// The blocks of shell that no test here runs, by how they begin, and why.
 const NOT_RUN: &[(&str, &str, &str)] = &[
-    ("README.md", "cargo run --release --example ram", "a build; other tests start the plugin"),
+    ("README.md", "cargo run --release -p cvmcache-ram", "a build; other tests start the plugin"),
     ("README.md", "sudo apt-get update", "runs all tests; .ci/run begins with it"),
     ("benchmarking.md", "cvmcache bench --spawn", "half a minute; see bench.rs"),
     ("benchmarking.md", "cvmcache bench unix=", "half a minute; see bench.rs"),
@@ -123,7 +123,7 @@ fn each_block_of_shell_in_the_book_is_run_or_it_is_said_why_not() {
 #[test]
 fn the_first_step_of_the_tutorial_serves_an_object() {
     let shell = Shell::new();
-    shell.link(&example("cvmcache", "directory-reading"), "target/debug/directory");
+    shell.link(&example("directory-reading"), "target/debug/directory");
     let printed = shell.run(&run_of("tutorial.md", &page("tutorial.md")));
     assert!(printed.contains("\nfoo"), "{printed}");
 }
@@ -131,7 +131,7 @@ fn the_first_step_of_the_tutorial_serves_an_object() {
 #[test]
 fn a_cache_in_redis_takes_five_minutes() {
     let shell = Shell::new();
-    shell.link(&example("cvmcache-redis", "redis"), "target/release/examples/redis");
+    shell.link(&program("cvmcache-redis"), "target/release/cvmcache-redis");
     let printed = shell.run(&run_of("redis.md", &page("redis.md")));
     assert!(printed.contains("cvmcache redis at unix="), "{printed}");
     assert!(printed.contains("db0:keys="), "{printed}");
@@ -143,7 +143,7 @@ fn plugins_are_checked_as_shown() {
     let shell = Shell::new()
         .replace("unix=/var/lib/cvmfs/cvmcache-ram.socket", &plugin.locator().to_string());
     let pages = [
-        ("README.md", "target/release/examples/ram"),
+        ("README.md", "target/release/cvmcache-ram"),
         ("checking-a-plugin.md", "my-plugin"),
         ("c-plugins.md", "my_plugin"),
     ];

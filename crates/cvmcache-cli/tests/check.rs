@@ -31,10 +31,10 @@ fn a_failure_says_what_was_sent_expected_and_received() {
         fn capabilities(&self) -> Capabilities {
             Capabilities::NONE
         }
-        fn object_info(&self, _: &cvmcache::Session, _: &ObjectId) -> Result<ObjectInfo> {
+        fn object_info(&self, _: &cvmcache::Session, _: &ObjectId) -> PluginResult<ObjectInfo> {
             Err(Status::IoErr)
         }
-        fn read(&self, _: &cvmcache::Session, _: &ObjectId, _: u64, _: u32) -> Result<Data> {
+        fn read(&self, _: &cvmcache::Session, _: &ObjectId, _: u64, _: u32) -> PluginResult<Data> {
             Err(Status::IoErr)
         }
     }

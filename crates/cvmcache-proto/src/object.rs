@@ -46,6 +46,7 @@ impl ObjectType {
 
 /// What a plugin knows of an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
 pub struct ObjectInfo {
     /// Its size in bytes.
     pub size: u64,
@@ -53,29 +54,60 @@ pub struct ObjectInfo {
     pub object_type: ObjectType,
 }
 
+impl ObjectInfo {
+    /// What is known of an object of this size in bytes and of this type.
+    pub const fn new(size: u64, object_type: ObjectType) -> Self {
+        Self { size, object_type }
+    }
+}
+
 /// How full a cache is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
 pub struct CacheInfo {
     /// What the cache can hold, in bytes; `u64::MAX` if it has no limit.
     pub size_bytes: u64,
-    /// What its objects take, in bytes. Uploads under way do not count.
+    /// What its objects take, in bytes. Uploads do not count until they are committed.
     pub used_bytes: u64,
-    /// The part of `used_bytes` in objects that somebody holds open, in bytes.
+    /// The part of `used_bytes` in pinned objects, which a client holds open, in bytes.
     pub pinned_bytes: u64,
     /// How often the cache was cleaned up, if it counts that. On the wire, more than `i64::MAX` is
     /// `i64::MAX`, and `None` is -1.
     pub shrink_count: Option<u64>,
 }
 
+impl CacheInfo {
+    /// A cache that can hold `size_bytes`, of which `used_bytes` are in use, of which `pinned_bytes`
+    /// are pinned. It does not count how often it was cleaned up.
+    pub const fn new(size_bytes: u64, used_bytes: u64, pinned_bytes: u64) -> Self {
+        Self { size_bytes, used_bytes, pinned_bytes, shrink_count: None }
+    }
+
+    /// The same, which has been cleaned up `count` times, or with `None` does not count that.
+    #[must_use]
+    pub fn with_shrink_count(mut self, count: impl Into<Option<u64>>) -> Self {
+        self.shrink_count = count.into();
+        self
+    }
+}
+
 /// One object in a listing.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub struct ListEntry {
     /// Its name.
     pub id: ObjectId,
-    /// True if somebody holds it open.
+    /// True if a client holds it open.
     pub pinned: bool,
     /// The description it was stored with: usually a path. It need not be UTF-8.
     pub description: Option<Bytes>,
+}
+
+impl ListEntry {
+    /// An object of this name, whether it is pinned, and the description it was stored with.
+    pub const fn new(id: ObjectId, pinned: bool, description: Option<Bytes>) -> Self {
+        Self { id, pinned, description }
+    }
 }
 
 /// The last known root catalog of a repository, by which a client can mount while it is offline.

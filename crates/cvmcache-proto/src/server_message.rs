@@ -247,7 +247,7 @@ fn parse(msg: Msg, attachment: Bytes) -> Option<ServerMessage> {
             let result = match Status::from_wire(m.status?) {
                 Ok(()) => {
                     let object_type = ObjectType::from_wire(m.object_type.unwrap_or(0))?;
-                    Ok(ObjectInfo { size: m.size?, object_type })
+                    Ok(ObjectInfo::new(m.size?, object_type))
                 }
                 Err(status) => Err(status),
             };
@@ -258,12 +258,8 @@ fn parse(msg: Msg, attachment: Bytes) -> Option<ServerMessage> {
             (m.req_id, ReplyBody::Store { result, part: m.part_nr? })
         }
         Msg::InfoReply(m) => {
-            let info = CacheInfo {
-                size_bytes: m.size_bytes?,
-                used_bytes: m.used_bytes?,
-                pinned_bytes: m.pinned_bytes?,
-                shrink_count: u64::try_from(m.no_shrink?).ok(),
-            };
+            let info = CacheInfo::new(m.size_bytes?, m.used_bytes?, m.pinned_bytes?)
+                .with_shrink_count(u64::try_from(m.no_shrink?).ok());
             (m.req_id, ReplyBody::Info(Status::from_wire(m.status?).map(|()| info)))
         }
         Msg::ShrinkReply(m) => {
@@ -290,11 +286,11 @@ fn parse(msg: Msg, attachment: Bytes) -> Option<ServerMessage> {
 }
 
 fn parse_entry(record: wire::MsgListRecord) -> Option<ListEntry> {
-    Some(ListEntry {
-        id: parse_hash(record.hash?)?,
-        pinned: record.pinned.unwrap_or(false),
-        description: record.description.map(Bytes::from),
-    })
+    Some(ListEntry::new(
+        parse_hash(record.hash?)?,
+        record.pinned.unwrap_or(false),
+        record.description.map(Bytes::from),
+    ))
 }
 
 impl From<ListEntry> for wire::MsgListRecord {

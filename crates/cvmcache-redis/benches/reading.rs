@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use criterion::{Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
 use cvmcache::client::{Client, NewUpload, Ticket};
 use cvmcache::plugin::{Data, HashAlgorithm, NewObject, ObjectId};
-use cvmcache::{CachePlugin, Server, Session};
+use cvmcache::{CachePlugin, Server, ServerHandle, Session};
 use cvmcache_redis::{Config, RedisCache, Secret};
 use futures_util::future::join_all;
 use redis::aio::MultiplexedConnection;
@@ -42,7 +42,7 @@ fn config(server: &RedisServer) -> Config {
 }
 
 fn cache(config: Config) -> RedisCache {
-    RedisCache::new(config).expect("a cache")
+    RedisCache::new(config, ServerHandle::new()).expect("a cache")
 }
 
 /// A cache with a key file, beside the one without.

@@ -1,18 +1,22 @@
 //! Breadcrumbs: the last known root catalog of each repository.
 
-use cvmcache::plugin::{Breadcrumb, HashAlgorithm, ObjectId, Result, Status};
+use cvmcache::plugin::{Breadcrumb, HashAlgorithm, ObjectId, PluginResult, Status};
 
 use crate::seal::{CHECK, Seal, is_same};
 use crate::store::Store;
 
 impl Store {
-    pub(crate) async fn store_breadcrumb(&self, repository: &[u8], kept: Breadcrumb) -> Result<()> {
+    pub(crate) async fn store_breadcrumb(
+        &self,
+        repository: &[u8],
+        kept: Breadcrumb,
+    ) -> PluginResult<()> {
         let mut command = redis::cmd("SET");
         command.arg(self.keys.breadcrumb(repository)).arg(encode(repository, &self.seal, &kept));
         Ok(self.link.command::<()>(&command).await?)
     }
 
-    pub(crate) async fn load_breadcrumb(&self, repository: &[u8]) -> Result<Breadcrumb> {
+    pub(crate) async fn load_breadcrumb(&self, repository: &[u8]) -> PluginResult<Breadcrumb> {
         let mut command = redis::cmd("GETRANGE");
         command.arg(self.keys.breadcrumb(repository)).arg(0).arg(LEN);
         let bytes: Vec<u8> = self.link.command(&command).await?;

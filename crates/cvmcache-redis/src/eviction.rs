@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use cvmcache::plugin::{Result, Status};
+use cvmcache::plugin::{PluginResult, Status};
 use metrics::{Counter, counter};
 
 use crate::keys::Shard;
@@ -14,7 +14,7 @@ use crate::store::Store;
 
 impl Store {
     /// Reserves bytes for an upload, and evicts what must go for it.
-    pub(crate) async fn reserve(self: &Arc<Self>, bytes: u64) -> Result<()> {
+    pub(crate) async fn reserve(self: &Arc<Self>, bytes: u64) -> PluginResult<()> {
         let (mut in_vain, mut asked) = (0, false);
         loop {
             let admission = self.budget().admit(bytes, Instant::now());
@@ -42,7 +42,7 @@ impl Store {
     }
 
     /// Refuses what would not fit even if everything that is not pinned were evicted.
-    pub(crate) async fn could_hold(self: &Arc<Self>, size: u64) -> Result<()> {
+    pub(crate) async fn could_hold(self: &Arc<Self>, size: u64) -> PluginResult<()> {
         if self.budget().could_hold(size) {
             return Ok(());
         }
@@ -99,9 +99,7 @@ impl Store {
                 "more than {} % of the cache is pinned, asking clients to close file catalogs",
                 Budget::PINNED_PERCENT
             );
-            if let Some(control) = self.control.get() {
-                control.ask_detach();
-            }
+            self.server.ask_detach();
         }
         Ok(sum)
     }

@@ -38,7 +38,7 @@ pub(crate) struct Piece {
 
 impl Facts {
     pub(crate) fn info(&self) -> ObjectInfo {
-        ObjectInfo { size: self.size, object_type: self.object_type }
+        ObjectInfo::new(self.size, self.object_type)
     }
 
     /// How many bytes they are as they are stored.

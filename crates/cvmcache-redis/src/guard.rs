@@ -7,7 +7,7 @@
 
 use bytes::Bytes;
 use cvmcache::Session;
-use cvmcache::plugin::{ObjectId, Result, Status};
+use cvmcache::plugin::{ObjectId, PluginResult, Status};
 
 use crate::link::Failure;
 use crate::store::Store;
@@ -23,7 +23,7 @@ impl Store {
         &self,
         repository: Option<&Bytes>,
         id: &ObjectId,
-        work: impl Future<Output = Result<T>>,
+        work: impl Future<Output = PluginResult<T>>,
     ) -> Guarded<T> {
         let Some(repository) = repository else { return Guarded::Allowed(work.await) };
         let (done, member) = tokio::join!(work, self.is_member(repository, id));
@@ -73,13 +73,13 @@ impl Store {
 
 /// What came of work on an object.
 pub(crate) enum Guarded<T> {
-    Allowed(Result<T>),
+    Allowed(PluginResult<T>),
     /// What came of it is not for this repository, which gets this answer instead.
-    Refused(Result<T>, Status),
+    Refused(PluginResult<T>, Status),
 }
 
 impl<T> Guarded<T> {
-    pub(crate) fn into_result(self) -> Result<T> {
+    pub(crate) fn into_result(self) -> PluginResult<T> {
         match self {
             Guarded::Allowed(result) => result,
             Guarded::Refused(_, status) => Err(status),

@@ -21,7 +21,7 @@ use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use cvmcache::plugin::{ObjectId, Result, Status};
+use cvmcache::plugin::{ObjectId, PluginResult, Status};
 
 use crate::facts::Facts;
 use crate::keys::Shard;
@@ -82,7 +82,7 @@ pub(crate) enum Known {
 
 impl Holds {
     /// Opens an object by `by` references.
-    pub(crate) fn open(&mut self, id: &ObjectId, by: i32) -> Result<Open> {
+    pub(crate) fn open(&mut self, id: &ObjectId, by: i32) -> PluginResult<Open> {
         let hold = match self.objects.entry(*id) {
             Entry::Vacant(vacant) => {
                 vacant.insert(Hold::asking());
@@ -126,7 +126,7 @@ impl Holds {
         by: i32,
         facts: Arc<Facts>,
         now: u64,
-    ) -> Result<()> {
+    ) -> PluginResult<()> {
         let Some(hold) = self.objects.get_mut(id) else { return Ok(()) };
         hold.facts = Some(facts);
         hold.state = State::Held;
@@ -172,7 +172,7 @@ impl Holds {
     }
 
     /// Closes an object by `by` references. True if there is something to be released now.
-    pub(crate) fn close(&mut self, id: &ObjectId, by: u32, now: u64) -> Result<bool> {
+    pub(crate) fn close(&mut self, id: &ObjectId, by: u32, now: u64) -> PluginResult<bool> {
         let hold = self.objects.get_mut(id).ok_or(Status::NoEntry)?;
         let by = i32::try_from(by).map_err(|_| Status::BadCount)?;
         if hold.references < by {

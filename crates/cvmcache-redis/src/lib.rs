@@ -7,7 +7,7 @@
 //! use cvmcache_redis::RedisCache;
 //!
 //! fn main() -> std::process::ExitCode {
-//!     cvmcache::run("redis", RedisCache::from_options)
+//!     cvmcache::run("redis", RedisCache::from_context)
 //! }
 //! ```
 //!

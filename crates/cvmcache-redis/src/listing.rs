@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::vec;
 
-use cvmcache::plugin::{ListEntry, ObjectId, ObjectType, Result};
+use cvmcache::plugin::{ListEntry, ObjectId, ObjectType, PluginResult};
 
 use crate::facts::Facts;
 use crate::keys::Shard;
@@ -37,7 +37,7 @@ impl Pages {
     }
 
     /// Fetches the next page; false if there is none.
-    fn turn(&mut self) -> Result<bool> {
+    fn turn(&mut self) -> PluginResult<bool> {
         let next = self.current.take().or_else(|| {
             self.told.clear();
             self.shards.next().map(|shard| (shard, 0))
@@ -50,7 +50,7 @@ impl Pages {
             let Some(id) = id else { continue };
             let Some(facts) = Facts::decode(&id, &self.store.seal, &facts) else { continue };
             if facts.object_type == self.object_type && self.told.insert(id) {
-                page.push(ListEntry { id, pinned, description: facts.description });
+                page.push(ListEntry::new(id, pinned, facts.description));
             }
         }
         self.page = page.into_iter();
@@ -68,7 +68,7 @@ impl Pages {
 type Told = (u64, Vec<(Vec<u8>, Vec<u8>, bool)>);
 
 impl Iterator for Pages {
-    type Item = Result<ListEntry>;
+    type Item = PluginResult<ListEntry>;
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {

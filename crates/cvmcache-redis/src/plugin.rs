@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use cvmcache::plugin::{
     Breadcrumb, CacheInfo, Capabilities, Data, Listing, NewObject, ObjectId, ObjectInfo,
-    ObjectType, Result,
+    ObjectType, PluginResult,
 };
-use cvmcache::{CachePlugin, Options, ServerHandle, Session, Transaction};
+use cvmcache::{CachePlugin, PluginContext, ServerHandle, Session, Transaction};
 use tokio::runtime::Runtime;
 
 use crate::config::{Config, ConfigError};
@@ -28,13 +28,14 @@ use crate::uploads::Upload;
 /// Dropping it lets go of what is still open, for which it waits as long.
 ///
 /// ```no_run
-/// use cvmcache::Server;
+/// use cvmcache::{Server, ServerHandle};
 /// use cvmcache_redis::{Config, RedisCache};
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// let cache = RedisCache::new(Config::new("redis://localhost:6379")?)?;
+/// let handle = ServerHandle::new();
+/// let cache = RedisCache::new(Config::new("redis://localhost:6379")?, handle.clone())?;
 /// let locator = "unix=/run/cvmfs/redis.socket".parse()?;
-/// Server::builder(cache).listen(&locator)?.spawn()?.wait()?;
+/// Server::builder(cache).handle(handle).listen(&locator)?.spawn()?.wait()?;
 /// # Ok(())
 /// # }
 /// ```
@@ -50,30 +51,31 @@ pub struct RedisCache {
 }
 
 impl RedisCache {
-    /// A cache as the options of a plugin describe it. docs/redis.md has the keys.
+    /// A cache as the configuration of a plugin describes it. docs/redis.md has the keys.
     ///
     /// # Errors
     ///
     /// Those of [`Config::from_options`] and of [`new`](Self::new).
-    pub fn from_options(options: &Options) -> Result<Self, ConfigError> {
-        Self::new(Config::from_options(options)?)
+    pub fn from_context(context: &PluginContext) -> Result<Self, ConfigError> {
+        Self::new(Config::from_options(context.options())?, context.handle())
     }
 
     /// A cache as the configuration describes it. It waits for the server, for [`Config::timeout`] at
-    /// most. A server that is down is no error: it is looked for until it is there.
+    /// most. A server that is down is no error: the cache reconnects until it is there. Through `handle`, it
+    /// asks clients to detach when more than 70 % of it is pinned.
     ///
     /// # Errors
     ///
     /// [`ConfigError::Denied`] if the server refuses the plugin, [`ConfigError::Tls`] if TLS
     /// cannot be set up, [`ConfigError::Io`] if the system refuses a thread.
-    pub fn new(config: Config) -> Result<Self, ConfigError> {
+    pub fn new(config: Config, handle: ServerHandle) -> Result<Self, ConfigError> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(IO_THREADS)
             .thread_name("redis")
             .enable_all()
             .build()?;
         let link = Link::new(&config, runtime.handle().clone())?;
-        let store = Arc::new(Store::new(&config, link, runtime.handle().clone()));
+        let store = Arc::new(Store::new(&config, link, runtime.handle().clone(), handle));
         keeper::start(&store, runtime.handle());
         Ok(Self { store, runtime: Some(runtime) })
     }
@@ -86,7 +88,7 @@ impl RedisCache {
     ///
     /// [`Status::Timeout`](cvmcache::plugin::Status::Timeout) if the server does not answer in time,
     /// another if it refuses or is away. Then the repository may see them or not.
-    pub fn revoke(&self, repository: &[u8]) -> Result<()> {
+    pub fn revoke(&self, repository: &[u8]) -> PluginResult<()> {
         Ok(self.store.link.wait(self.store.revoke(repository))?)
     }
 }
@@ -106,7 +108,7 @@ impl CachePlugin for RedisCache {
         WORKERS
     }
 
-    fn change_refcount(&self, session: &Session, id: &ObjectId, by: i32) -> Result<()> {
+    fn change_refcount(&self, session: &Session, id: &ObjectId, by: i32) -> PluginResult<()> {
         let store = &self.store;
         if by < 0 {
             return store.wait(store.close(id, by.unsigned_abs()));
@@ -129,7 +131,7 @@ impl CachePlugin for RedisCache {
         Ok(())
     }
 
-    fn object_info(&self, session: &Session, id: &ObjectId) -> Result<ObjectInfo> {
+    fn object_info(&self, session: &Session, id: &ObjectId) -> PluginResult<ObjectInfo> {
         let store = &self.store;
         let repository = store.guarded(session);
         let facts = store.wait(async {
@@ -138,20 +140,20 @@ impl CachePlugin for RedisCache {
         Ok(facts?.info())
     }
 
-    fn read(&self, session: &Session, id: &ObjectId, offset: u64, len: u32) -> Result<Data> {
+    fn read(&self, session: &Session, id: &ObjectId, offset: u64, len: u32) -> PluginResult<Data> {
         let store = &self.store;
         let repository = store.guarded(session);
         let read = store.read(id, offset, len);
         store.wait(async { store.guard(repository.as_ref(), id, read).await.into_result() })
     }
 
-    fn begin(&self, session: &Session, object: NewObject) -> Result<Box<dyn Transaction>> {
+    fn begin(&self, session: &Session, object: NewObject) -> PluginResult<Box<dyn Transaction>> {
         let repository = self.store.guarded(session);
         let upload = self.store.wait(Upload::begin(&self.store, object, repository))?;
         Ok(Box::new(upload))
     }
 
-    fn info(&self, _session: &Session) -> Result<CacheInfo> {
+    fn info(&self, _session: Option<&Session>) -> PluginResult<CacheInfo> {
         let sum = self.store.link.wait(async {
             self.store.settle().await?;
             self.store.sum().await
@@ -161,7 +163,7 @@ impl CachePlugin for RedisCache {
 
     /// What others store between two steps could keep this going for ever, so it ends after as many
     /// steps as a cache of this size can need.
-    fn shrink(&self, _session: &Session, target: u64) -> Result<u64> {
+    fn shrink(&self, _session: &Session, target: u64) -> PluginResult<u64> {
         let mut evicted = false;
         for _ in 0..self.store.shrink_steps() {
             match self.store.link.wait(self.store.shrink_step(target))? {
@@ -177,7 +179,7 @@ impl CachePlugin for RedisCache {
         Ok(self.store.link.wait(self.store.sum())?.used)
     }
 
-    fn list(&self, _session: &Session, object_type: ObjectType) -> Result<Listing> {
+    fn list(&self, _session: &Session, object_type: ObjectType) -> PluginResult<Listing> {
         self.store.link.wait(self.store.flush())?;
         Ok(Box::new(Pages::new(Arc::clone(&self.store), object_type)))
     }
@@ -187,17 +189,12 @@ impl CachePlugin for RedisCache {
         _session: &Session,
         repository: &[u8],
         breadcrumb: Breadcrumb,
-    ) -> Result<()> {
+    ) -> PluginResult<()> {
         self.store.wait(self.store.store_breadcrumb(repository, breadcrumb))
     }
 
-    fn load_breadcrumb(&self, _session: &Session, repository: &[u8]) -> Result<Breadcrumb> {
+    fn load_breadcrumb(&self, _session: &Session, repository: &[u8]) -> PluginResult<Breadcrumb> {
         self.store.wait(self.store.load_breadcrumb(repository))
-    }
-
-    fn started(&self, control: ServerHandle) {
-        // The server starts once; were it to start again, the first handle would do as well.
-        let _ = self.store.control.set(control);
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use cvmcache::plugin::{Data, ObjectId, Result, Status};
+use cvmcache::plugin::{Data, ObjectId, PluginResult, Status};
 
 use crate::facts::{Facts, Piece};
 use crate::link::Failure;
@@ -20,7 +20,7 @@ enum Unread {
 
 impl Store {
     /// Up to `len` bytes of an object from `offset` on.
-    pub(crate) async fn read(&self, id: &ObjectId, offset: u64, len: u32) -> Result<Data> {
+    pub(crate) async fn read(&self, id: &ObjectId, offset: u64, len: u32) -> PluginResult<Data> {
         let facts = self.facts(id).await?;
         match self.range(id, &facts, offset, len).await? {
             Ok(data) => return Ok(data),
@@ -58,7 +58,7 @@ impl Store {
         facts: &Arc<Facts>,
         offset: u64,
         len: u32,
-    ) -> Result<Result<Data, Unread>> {
+    ) -> PluginResult<Result<Data, Unread>> {
         if offset > facts.size {
             return Err(Status::OutOfBounds);
         }

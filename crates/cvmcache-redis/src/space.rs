@@ -149,12 +149,8 @@ impl Budget {
     }
 
     pub(crate) fn info(&self, sum: Sum) -> CacheInfo {
-        CacheInfo {
-            size_bytes: self.limit,
-            used_bytes: sum.used,
-            pinned_bytes: sum.pinned.min(sum.used),
-            shrink_count: Some(self.clean_ups),
-        }
+        CacheInfo::new(self.limit, sum.used, sum.pinned.min(sum.used))
+            .with_shrink_count(self.clean_ups)
     }
 
     fn used(&self) -> u64 {

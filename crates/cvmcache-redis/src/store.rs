@@ -1,10 +1,10 @@
 //! The objects on the server, as this instance sees and holds them.
 
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use cvmcache::ServerHandle;
-use cvmcache::plugin::{ObjectId, Result, Status};
+use cvmcache::plugin::{ObjectId, PluginResult, Status};
 use redis::{FromRedisValue, ScriptInvocation};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
@@ -32,7 +32,7 @@ pub(crate) struct Store {
     pub(crate) clock: Clock,
     pub(crate) upload_expiry: Duration,
     pub(crate) per_repository: bool,
-    pub(crate) control: OnceLock<ServerHandle>,
+    pub(crate) server: ServerHandle,
     holds: Mutex<Holds>,
     /// Something in the table has changed that somebody may wait for.
     pub(crate) changed: Notify,
@@ -49,7 +49,7 @@ pub(crate) struct Store {
 }
 
 impl Store {
-    pub(crate) fn new(config: &Config, link: Link, runtime: Handle) -> Self {
+    pub(crate) fn new(config: &Config, link: Link, runtime: Handle, server: ServerHandle) -> Self {
         let keys = Keys::new(&config.prefix);
         let instance = format!("{:032x}", fastrand::u128(..));
         let lease = u64::try_from(config.lease.as_millis()).unwrap_or(u64::MAX);
@@ -63,7 +63,7 @@ impl Store {
             clock: Clock::new(),
             upload_expiry: config.upload_expiry,
             per_repository: config.per_repository,
-            control: OnceLock::new(),
+            server,
             holds: Mutex::default(),
             changed: Notify::new(),
             queued: Notify::new(),
@@ -76,12 +76,12 @@ impl Store {
     }
 
     /// Does what a callback is to answer, but not for longer than requests may take.
-    pub(crate) fn wait<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+    pub(crate) fn wait<T>(&self, work: impl Future<Output = PluginResult<T>>) -> PluginResult<T> {
         self.link.wait(async { Ok(work.await) })?
     }
 
     /// Opens an object by `by` references.
-    pub(crate) async fn open(&self, id: &ObjectId, by: i32) -> Result<Arc<Facts>> {
+    pub(crate) async fn open(&self, id: &ObjectId, by: i32) -> PluginResult<Arc<Facts>> {
         loop {
             let changed = self.changed.notified();
             let open = self.holds().open(id, by)?;
@@ -96,7 +96,7 @@ impl Store {
     }
 
     /// Closes an object by `by` references.
-    pub(crate) async fn close(&self, id: &ObjectId, by: u32) -> Result<()> {
+    pub(crate) async fn close(&self, id: &ObjectId, by: u32) -> PluginResult<()> {
         let closed = self.holds().close(id, by, self.clock.now());
         match closed {
             Ok(true) => self.queued.notify_one(),
@@ -123,7 +123,7 @@ impl Store {
     }
 
     /// Asks the server to hold an object that has been claimed.
-    pub(crate) async fn hold(&self, claim: Claim<'_>, by: i32) -> Result<Arc<Facts>> {
+    pub(crate) async fn hold(&self, claim: Claim<'_>, by: i32) -> PluginResult<Arc<Facts>> {
         let id = claim.id;
         let call = self.scripts.hold(&self.holder, Shard::of(id), &id.to_string());
         let bytes: Option<Vec<u8>> = self.link.script(&call).await?;
@@ -144,7 +144,7 @@ impl Store {
     }
 
     /// The facts of an object, whether it is held or not.
-    pub(crate) async fn facts(&self, id: &ObjectId) -> Result<Arc<Facts>> {
+    pub(crate) async fn facts(&self, id: &ObjectId) -> PluginResult<Arc<Facts>> {
         let known = self.holds().known(id);
         match known {
             Known::Here(facts) => Ok(facts),
@@ -154,7 +154,7 @@ impl Store {
     }
 
     /// The facts of an object as the server has them.
-    pub(crate) async fn look(&self, id: &ObjectId) -> Result<Arc<Facts>> {
+    pub(crate) async fn look(&self, id: &ObjectId) -> PluginResult<Arc<Facts>> {
         let call = self.scripts.look(Shard::of(id), &id.to_string());
         let bytes: Option<Vec<u8>> = self.link.script(&call).await?;
         let bytes = bytes.ok_or(Status::NoEntry)?;
@@ -234,7 +234,7 @@ pub(crate) struct Claim<'a> {
 
 impl Claim<'_> {
     /// The server holds the object, for `by` more references.
-    pub(crate) fn held(mut self, by: i32, facts: Arc<Facts>) -> Result<Arc<Facts>> {
+    pub(crate) fn held(mut self, by: i32, facts: Arc<Facts>) -> PluginResult<Arc<Facts>> {
         self.is_settled = true;
         let now = self.store.clock.now();
         let counted = self.store.holds().held(self.id, by, Arc::clone(&facts), now);

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use bytes::{Buf, Bytes};
 use cvmcache::Transaction;
-use cvmcache::plugin::{NewObject, ObjectId, Result, Status};
+use cvmcache::plugin::{NewObject, ObjectId, PluginResult, Status};
 use tokio::task::JoinHandle;
 
 use crate::facts::{Facts, Shape};
@@ -42,7 +42,7 @@ impl Upload {
         store: &Arc<Store>,
         new: NewObject,
         repository: Option<Bytes>,
-    ) -> Result<Self> {
+    ) -> PluginResult<Self> {
         let facts = Facts {
             size: 0,
             object_type: new.object_type,
@@ -68,7 +68,7 @@ impl Upload {
         })
     }
 
-    async fn append(&mut self, data: Bytes) -> Result<()> {
+    async fn append(&mut self, data: Bytes) -> PluginResult<()> {
         self.facts.size += data.len() as u64;
         self.reserved.grow_to(space::cost(&self.facts)).await?;
         self.pending_len += data.len();
@@ -82,7 +82,7 @@ impl Upload {
     }
 
     /// Sends a segment, after the one before has arrived.
-    async fn send(&mut self, len: usize) -> Result<()> {
+    async fn send(&mut self, len: usize) -> PluginResult<()> {
         let parts = self.take(len);
         let bytes = self.facts.shape.seal(&self.id, &self.store.seal, self.sent, &parts);
         drop(parts);
@@ -127,7 +127,7 @@ impl Upload {
     }
 
     /// Waits for the segment that is on its way.
-    async fn arrived(&mut self) -> Result<()> {
+    async fn arrived(&mut self) -> PluginResult<()> {
         match self.sending.take() {
             None => Ok(()),
             Some(sending) => Ok(sending.await.map_err(|_| Status::IoErr)??),
@@ -153,7 +153,7 @@ impl Upload {
         taken
     }
 
-    async fn finish(&mut self) -> Result<()> {
+    async fn finish(&mut self) -> PluginResult<()> {
         let last = self.take(self.pending_len);
         let last = self.facts.shape.seal(&self.id, &self.store.seal, self.sent, &last);
         self.arrived().await?;
@@ -206,12 +206,12 @@ impl Upload {
 }
 
 impl Transaction for Upload {
-    fn write(&mut self, data: Bytes) -> Result<()> {
+    fn write(&mut self, data: Bytes) -> PluginResult<()> {
         let store = Arc::clone(&self.store);
         store.wait(self.append(data))
     }
 
-    fn commit(mut self: Box<Self>) -> Result<()> {
+    fn commit(mut self: Box<Self>) -> PluginResult<()> {
         let store = Arc::clone(&self.store);
         store.wait(async {
             self.finish().await?;
@@ -251,7 +251,7 @@ struct Reservation {
 }
 
 impl Reservation {
-    async fn grow_to(&mut self, bytes: u64) -> Result<()> {
+    async fn grow_to(&mut self, bytes: u64) -> PluginResult<()> {
         if let Some(more) = bytes.checked_sub(self.bytes).filter(|&more| more > 0) {
             self.store.reserve(more).await?;
             self.bytes = bytes;

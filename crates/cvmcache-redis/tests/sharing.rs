@@ -96,9 +96,7 @@ fn an_instance_that_ends_lets_go_of_everything() {
 #[test]
 fn an_instance_that_is_killed_loses_its_pins_when_its_lease_ends_and_not_before() {
     let server = RedisServer::start();
-    let program = escargot::CargoBuild::new().package("cvmcache-redis").example("redis");
-    let program = program.current_target().run().expect("cargo builds it");
-    let plugin = PluginCommand::new(program.path())
+    let plugin = PluginCommand::new(env!("CARGO_BIN_EXE_cvmcache-redis"))
         .option("CVMFS_CACHE_PLUGIN_REDIS_URL", server.url())
         .option("CVMFS_CACHE_PLUGIN_REDIS_LEASE", "3")
         .start()

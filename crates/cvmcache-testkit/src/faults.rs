@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use cvmcache::plugin::{Result, Status};
+use cvmcache::plugin::{PluginResult, Status};
 use parking_lot::{Condvar, Mutex};
 
 /// What a server calls: the methods of a plugin, of its transactions and of its listings.
@@ -198,7 +198,7 @@ impl Faults {
     }
 
     /// Counts a call, and does to it what is due.
-    pub(crate) fn strike(&self, callback: Callback) -> Result<()> {
+    pub(crate) fn strike(&self, callback: Callback) -> PluginResult<()> {
         let fault = self.change(|state| {
             state.calls[callback as usize] += 1;
             let fault = state.next_fault(callback);

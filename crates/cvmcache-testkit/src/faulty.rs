@@ -3,9 +3,9 @@
 use bytes::Bytes;
 use cvmcache::plugin::{
     Breadcrumb, CacheInfo, Capabilities, Data, ListEntry, Listing, NewObject, ObjectId, ObjectInfo,
-    ObjectType, Result,
+    ObjectType, PluginResult,
 };
-use cvmcache::{CachePlugin, ServerHandle, Session, Transaction};
+use cvmcache::{CachePlugin, Session, Transaction};
 
 use crate::faults::Open;
 use crate::{Callback, Faults};
@@ -26,15 +26,15 @@ use crate::{Callback, Faults};
 ///     fn capabilities(&self) -> Capabilities {
 ///         Capabilities::NONE
 ///     }
-///     fn object_info(&self, _: &Session, _: &ObjectId) -> Result<ObjectInfo> {
+///     fn object_info(&self, _: &Session, _: &ObjectId) -> PluginResult<ObjectInfo> {
 ///         Ok(ObjectInfo::default())
 ///     }
-///     fn read(&self, _: &Session, _: &ObjectId, _: u64, _: u32) -> Result<Data> {
+///     fn read(&self, _: &Session, _: &ObjectId, _: u64, _: u32) -> PluginResult<Data> {
 ///         Ok(Data::default())
 ///     }
 /// }
 ///
-/// # fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let directory = tempfile::tempdir()?;
 /// # let locator = format!("unix={}/socket", directory.path().display()).parse()?;
 /// let plugin = Faulty::new(Empty);
@@ -84,38 +84,38 @@ impl<P: CachePlugin> CachePlugin for Faulty<P> {
         self.plugin.capabilities()
     }
 
-    fn change_refcount(&self, session: &Session, id: &ObjectId, by: i32) -> Result<()> {
+    fn change_refcount(&self, session: &Session, id: &ObjectId, by: i32) -> PluginResult<()> {
         self.faults.strike(Callback::ChangeRefcount)?;
         self.plugin.change_refcount(session, id, by)
     }
 
-    fn object_info(&self, session: &Session, id: &ObjectId) -> Result<ObjectInfo> {
+    fn object_info(&self, session: &Session, id: &ObjectId) -> PluginResult<ObjectInfo> {
         self.faults.strike(Callback::ObjectInfo)?;
         self.plugin.object_info(session, id)
     }
 
-    fn read(&self, session: &Session, id: &ObjectId, offset: u64, len: u32) -> Result<Data> {
+    fn read(&self, session: &Session, id: &ObjectId, offset: u64, len: u32) -> PluginResult<Data> {
         self.faults.strike(Callback::Read)?;
         self.plugin.read(session, id, offset, len)
     }
 
-    fn begin(&self, session: &Session, object: NewObject) -> Result<Box<dyn Transaction>> {
+    fn begin(&self, session: &Session, object: NewObject) -> PluginResult<Box<dyn Transaction>> {
         self.faults.strike(Callback::Begin)?;
         let upload = self.plugin.begin(session, object)?;
         Ok(Box::new(FaultyUpload { upload, open: self.faults.transaction_opened() }))
     }
 
-    fn info(&self, session: &Session) -> Result<CacheInfo> {
+    fn info(&self, session: Option<&Session>) -> PluginResult<CacheInfo> {
         self.faults.strike(Callback::Info)?;
         self.plugin.info(session)
     }
 
-    fn shrink(&self, session: &Session, target: u64) -> Result<u64> {
+    fn shrink(&self, session: &Session, target: u64) -> PluginResult<u64> {
         self.faults.strike(Callback::Shrink)?;
         self.plugin.shrink(session, target)
     }
 
-    fn list(&self, session: &Session, object_type: ObjectType) -> Result<Listing> {
+    fn list(&self, session: &Session, object_type: ObjectType) -> PluginResult<Listing> {
         self.faults.strike(Callback::List)?;
         let listing = self.plugin.list(session, object_type)?;
         Ok(Box::new(FaultyListing { listing, open: self.faults.listing_opened() }))
@@ -126,22 +126,18 @@ impl<P: CachePlugin> CachePlugin for Faulty<P> {
         session: &Session,
         repository: &[u8],
         breadcrumb: Breadcrumb,
-    ) -> Result<()> {
+    ) -> PluginResult<()> {
         self.faults.strike(Callback::StoreBreadcrumb)?;
         self.plugin.store_breadcrumb(session, repository, breadcrumb)
     }
 
-    fn load_breadcrumb(&self, session: &Session, repository: &[u8]) -> Result<Breadcrumb> {
+    fn load_breadcrumb(&self, session: &Session, repository: &[u8]) -> PluginResult<Breadcrumb> {
         self.faults.strike(Callback::LoadBreadcrumb)?;
         self.plugin.load_breadcrumb(session, repository)
     }
 
     fn workers(&self) -> usize {
         self.plugin.workers()
-    }
-
-    fn started(&self, control: ServerHandle) {
-        self.plugin.started(control);
     }
 }
 
@@ -152,12 +148,12 @@ struct FaultyUpload {
 }
 
 impl Transaction for FaultyUpload {
-    fn write(&mut self, data: Bytes) -> Result<()> {
+    fn write(&mut self, data: Bytes) -> PluginResult<()> {
         self.open.faults().strike(Callback::Write)?;
         self.upload.write(data)
     }
 
-    fn commit(self: Box<Self>) -> Result<()> {
+    fn commit(self: Box<Self>) -> PluginResult<()> {
         let FaultyUpload { open, upload } = *self;
         open.faults().strike(Callback::Commit)?;
         upload.commit()
@@ -170,7 +166,7 @@ struct FaultyListing {
 }
 
 impl Iterator for FaultyListing {
-    type Item = Result<ListEntry>;
+    type Item = PluginResult<ListEntry>;
 
     fn next(&mut self) -> Option<Self::Item> {
         match self.open.faults().strike(Callback::Next) {

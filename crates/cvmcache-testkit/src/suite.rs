@@ -237,7 +237,7 @@ impl Suite {
             timeout: self.timeout,
             max_fill: self.max_fill,
             trace: trace.clone(),
-            control: started.control(),
+            handle: started.handle(),
             rng: RefCell::new(rng),
             names: RefCell::new(names),
         });

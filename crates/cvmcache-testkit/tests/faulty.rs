@@ -193,7 +193,7 @@ impl Memory {
         self.objects.lock().expect("nobody panics with it")
     }
 
-    fn object(&self, id: &ObjectId) -> Result<Bytes> {
+    fn object(&self, id: &ObjectId) -> PluginResult<Bytes> {
         self.objects().get(id).cloned().ok_or(Status::NoEntry)
     }
 }
@@ -203,46 +203,46 @@ impl CachePlugin for Memory {
         Capabilities::ALL
     }
 
-    fn change_refcount(&self, _: &Session, id: &ObjectId, _: i32) -> Result<()> {
+    fn change_refcount(&self, _: &Session, id: &ObjectId, _: i32) -> PluginResult<()> {
         self.object(id).map(drop)
     }
 
-    fn object_info(&self, _: &Session, id: &ObjectId) -> Result<ObjectInfo> {
+    fn object_info(&self, _: &Session, id: &ObjectId) -> PluginResult<ObjectInfo> {
         let size = self.object(id)?.len() as u64;
-        Ok(ObjectInfo { size, object_type: ObjectType::Regular })
+        Ok(ObjectInfo::new(size, ObjectType::Regular))
     }
 
-    fn read(&self, _: &Session, id: &ObjectId, offset: u64, len: u32) -> Result<Data> {
+    fn read(&self, _: &Session, id: &ObjectId, offset: u64, len: u32) -> PluginResult<Data> {
         let data = self.object(id)?;
         let start = usize::try_from(offset).ok().filter(|start| *start <= data.len());
         let start = start.ok_or(Status::OutOfBounds)?;
         Ok(data.slice(start..data.len().min(start + len as usize)).into())
     }
 
-    fn begin(&self, _: &Session, object: NewObject) -> Result<Box<dyn Transaction>> {
+    fn begin(&self, _: &Session, object: NewObject) -> PluginResult<Box<dyn Transaction>> {
         let objects = Arc::clone(&self.objects);
         Ok(Box::new(Upload { objects, id: object.id, data: Vec::new() }))
     }
 
-    fn info(&self, _: &Session) -> Result<CacheInfo> {
+    fn info(&self, _: Option<&Session>) -> PluginResult<CacheInfo> {
         Ok(CacheInfo::default())
     }
 
-    fn shrink(&self, _: &Session, _: u64) -> Result<u64> {
+    fn shrink(&self, _: &Session, _: u64) -> PluginResult<u64> {
         Ok(0)
     }
 
-    fn list(&self, _: &Session, _: ObjectType) -> Result<Listing> {
+    fn list(&self, _: &Session, _: ObjectType) -> PluginResult<Listing> {
         let ids: Vec<_> = self.objects().keys().copied().collect();
-        let entries = ids.into_iter().map(|id| ListEntry { id, pinned: false, description: None });
+        let entries = ids.into_iter().map(|id| ListEntry::new(id, false, None));
         Ok(Box::new(entries.map(Ok)))
     }
 
-    fn store_breadcrumb(&self, _: &Session, _: &[u8], _: Breadcrumb) -> Result<()> {
+    fn store_breadcrumb(&self, _: &Session, _: &[u8], _: Breadcrumb) -> PluginResult<()> {
         Ok(())
     }
 
-    fn load_breadcrumb(&self, _: &Session, _: &[u8]) -> Result<Breadcrumb> {
+    fn load_breadcrumb(&self, _: &Session, _: &[u8]) -> PluginResult<Breadcrumb> {
         Err(Status::NoEntry)
     }
 }
@@ -254,12 +254,12 @@ struct Upload {
 }
 
 impl Transaction for Upload {
-    fn write(&mut self, data: Bytes) -> Result<()> {
+    fn write(&mut self, data: Bytes) -> PluginResult<()> {
         self.data.extend_from_slice(&data);
         Ok(())
     }
 
-    fn commit(self: Box<Self>) -> Result<()> {
+    fn commit(self: Box<Self>) -> PluginResult<()> {
         self.objects.lock().expect("nobody panics with it").insert(self.id, self.data.into());
         Ok(())
     }

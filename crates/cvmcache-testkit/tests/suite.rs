@@ -5,8 +5,11 @@ use std::path::PathBuf;
 use cvmcache_testkit::{Outcome, PluginCommand, Report, Suite};
 
 fn program(name: &str) -> PathBuf {
-    let build = escargot::CargoBuild::new().package("cvmcache").example(name).current_target();
-    build.run().expect("cargo builds it").path().to_owned()
+    let build = match name {
+        "ram" => escargot::CargoBuild::new().package("cvmcache-ram").bin("cvmcache-ram"),
+        name => escargot::CargoBuild::new().package("cvmcache").example(name),
+    };
+    build.current_target().run().expect("cargo builds it").path().to_owned()
 }
 
 fn check(name: &str, workers: &str, tcp: bool) -> Report {

@@ -17,14 +17,14 @@
 //!         Capabilities::NONE
 //!     }
 //!
-//!     fn object_info(&self, _: &Session, id: &ObjectId) -> Result<ObjectInfo> {
+//!     fn object_info(&self, _: &Session, id: &ObjectId) -> PluginResult<ObjectInfo> {
 //!         if *id != self.0 {
 //!             return Err(Status::NoEntry);
 //!         }
-//!         Ok(ObjectInfo { size: self.1.len() as u64, object_type: ObjectType::Regular })
+//!         Ok(ObjectInfo::new(self.1.len() as u64, ObjectType::Regular))
 //!     }
 //!
-//!     fn read(&self, who: &Session, id: &ObjectId, offset: u64, len: u32) -> Result<Data> {
+//!     fn read(&self, who: &Session, id: &ObjectId, offset: u64, len: u32) -> PluginResult<Data> {
 //!         let size = self.object_info(who, id)?.size;
 //!         if offset > size {
 //!             return Err(Status::OutOfBounds);
@@ -34,11 +34,11 @@
 //!     }
 //! }
 //!
-//! # fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let id: ObjectId = "0beec7b5ea3f0fdbc95d0dd47f3c5bc275da8a33".parse()?;
 //! let plugin = Constant(id, "foo".into());
 //!
-//! // In a program of its own: cvmcache::run("constant", |options| …). In a test:
+//! // In a program of its own: cvmcache::run("constant", |context| …). In a test:
 //! let directory = tempfile::tempdir()?;
 //! let locator = Locator::Unix(directory.path().join("socket"));
 //! let running = Server::builder(plugin).listen(&locator)?.spawn()?;
@@ -64,6 +64,7 @@
 //! - [`Server`]: a plugin as a part of a program, or of a test.
 //! - [`Options`], [`Limits`]: a plugin's configuration, and what clients can make it spend.
 //! - [`Log`], [`Supervisor`], [`ServiceManager`]: parts of [`run`] for a main function of your own.
+//! - [`Watermarks`]: what a plugin that evicts has to decide, decided.
 //! - [`client`]: the other end of the wire.
 //! - [`watchdog`]: what is left of a plugin that crashed.
 //! - [`service`]: the rules of the protocol without a socket, for other transports and for tests.
@@ -96,6 +97,7 @@ mod service_manager;
 mod session;
 mod supervisor;
 pub mod watchdog;
+mod watermarks;
 
 /// The target of the lines of a report: somebody has asked for all of them.
 pub(crate) const REPORT: &str = "cvmcache::report";
@@ -105,7 +107,7 @@ pub use locator::{Locator, LocatorError};
 pub use log::{Log, LogTarget};
 pub use options::{Options, OptionsError};
 pub use plugin::{CachePlugin, Transaction};
-pub use run::{InvalidMetricsAddress, MetricsAddress, Program, run};
+pub use run::{InvalidMetricsAddress, MetricsAddress, PluginContext, Program, run};
 pub use server::{
     AccessError, BoundServer, Heartbeat, ListenError, Networks, RunningServer, Server,
     ServerBuilder, ServerError, Users,
@@ -114,6 +116,7 @@ pub use server_handle::ServerHandle;
 pub use service_manager::{ServiceManager, ServiceManagerError};
 pub use session::Session;
 pub use supervisor::{Supervisor, SupervisorError};
+pub use watermarks::{Watermarks, percent_of};
 
 // The plugins in the READMEs, and what is code in the book, are compiled with the tests.
 #[cfg(doctest)]

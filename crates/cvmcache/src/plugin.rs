@@ -7,15 +7,14 @@ pub use cvmcache_proto::{
     ObjectType, ParseObjectIdError, Status,
 };
 
-use crate::server_handle::ServerHandle;
 use crate::session::Session;
 
-/// What a callback returns: the error is the protocol's status, which tells the client what to
-/// report to whoever uses the mount.
-pub type Result<T, E = Status> = std::result::Result<T, E>;
+/// What a callback returns. The error is the protocol's status, from which the client makes the
+/// error number that a system call on the mount fails with.
+pub type PluginResult<T> = Result<T, Status>;
 
 /// An iterator over objects of a cache, see [`CachePlugin::list`].
-pub type Listing = Box<dyn Iterator<Item = Result<ListEntry>> + Send>;
+pub type Listing = Box<dyn Iterator<Item = PluginResult<ListEntry>> + Send>;
 
 /// A cache: what CernVM-FS clients on this node open, read and store objects in.
 ///
@@ -56,7 +55,7 @@ pub type Listing = Box<dyn Iterator<Item = Result<ListEntry>> + Send>;
 /// session makes to the reference count of one object.
 pub trait CachePlugin: Send + Sync + 'static {
     /// What the plugin can do. Asked once, on the thread that starts the server, before the first
-    /// session and after [`started`](Self::started): it cannot change later.
+    /// session: it cannot change later.
     fn capabilities(&self) -> Capabilities;
 
     /// Opens (`by` > 0) or closes (`by` < 0) an object, or with `by` = 0 looks whether it is there.
@@ -70,7 +69,7 @@ pub trait CachePlugin: Send + Sync + 'static {
     /// [`Status::NoEntry`] if there is no such object, [`Status::BadCount`] if the count would
     /// fall below zero or overflow; then nothing has changed. `by` is below -1 when a session that
     /// had an object open several times has ended. A session gives back no more than it holds.
-    fn change_refcount(&self, session: &Session, id: &ObjectId, by: i32) -> Result<()> {
+    fn change_refcount(&self, session: &Session, id: &ObjectId, by: i32) -> PluginResult<()> {
         let _ = (session, id, by);
         Err(Status::NoSupport)
     }
@@ -81,7 +80,7 @@ pub trait CachePlugin: Send + Sync + 'static {
     ///
     /// [`Status::NoEntry`] if there is no such object; the client fetches it then. Any other status
     /// fails the request.
-    fn object_info(&self, session: &Session, id: &ObjectId) -> Result<ObjectInfo>;
+    fn object_info(&self, session: &Session, id: &ObjectId) -> PluginResult<ObjectInfo>;
 
     /// Reads `len` bytes of an object from `offset` on, or fewer at its end. `len` is at most
     /// [`Limits::max_object_size`](crate::Limits::max_object_size), `offset` anything at all. An
@@ -92,7 +91,7 @@ pub trait CachePlugin: Send + Sync + 'static {
     /// [`Status::NoEntry`] if there is no such object, [`Status::OutOfBounds`] if `offset` is
     /// larger than its size, [`Status::Corrupted`] if it is not what was stored. An `offset` equal
     /// to the size is not an error: the answer is empty.
-    fn read(&self, session: &Session, id: &ObjectId, offset: u64, len: u32) -> Result<Data>;
+    fn read(&self, session: &Session, id: &ObjectId, offset: u64, len: u32) -> PluginResult<Data>;
 
     /// Begins an upload. Called only with [`Capabilities::WRITE`].
     ///
@@ -102,17 +101,21 @@ pub trait CachePlugin: Send + Sync + 'static {
     ///
     /// [`Status::NoSpace`] if there is no room for it; the client goes on without caching it. Any
     /// other status ends the upload, too.
-    fn begin(&self, session: &Session, object: NewObject) -> Result<Box<dyn Transaction>> {
+    fn begin(&self, session: &Session, object: NewObject) -> PluginResult<Box<dyn Transaction>> {
         let _ = (session, object);
         Err(Status::NoSupport)
     }
 
     /// How full the cache is. Called only with [`Capabilities::INFO`].
     ///
+    /// `session` is `None` when the server itself asks: every two seconds for its
+    /// [metrics](crate::ServerBuilder::metrics), and for a
+    /// [status report](crate::ServerHandle::report).
+    ///
     /// # Errors
     ///
-    /// Any status that tells why it cannot say.
-    fn info(&self, session: &Session) -> Result<CacheInfo> {
+    /// Any status that tells why the answer is not known.
+    fn info(&self, session: Option<&Session>) -> PluginResult<CacheInfo> {
         let _ = session;
         Err(Status::NoSupport)
     }
@@ -126,7 +129,7 @@ pub trait CachePlugin: Send + Sync + 'static {
     /// # Errors
     ///
     /// Any status that tells why nothing could be evicted.
-    fn shrink(&self, session: &Session, target: u64) -> Result<u64> {
+    fn shrink(&self, session: &Session, target: u64) -> PluginResult<u64> {
         let _ = (session, target);
         Err(Status::NoSupport)
     }
@@ -139,7 +142,7 @@ pub trait CachePlugin: Send + Sync + 'static {
     /// # Errors
     ///
     /// Any status that tells why there is no listing; an error in the midst of it ends it.
-    fn list(&self, session: &Session, object_type: ObjectType) -> Result<Listing> {
+    fn list(&self, session: &Session, object_type: ObjectType) -> PluginResult<Listing> {
         let _ = (session, object_type);
         Err(Status::NoSupport)
     }
@@ -155,7 +158,7 @@ pub trait CachePlugin: Send + Sync + 'static {
         session: &Session,
         repository: &[u8],
         breadcrumb: Breadcrumb,
-    ) -> Result<()> {
+    ) -> PluginResult<()> {
         let _ = (session, repository, breadcrumb);
         Err(Status::NoSupport)
     }
@@ -166,24 +169,17 @@ pub trait CachePlugin: Send + Sync + 'static {
     /// # Errors
     ///
     /// [`Status::NoEntry`] if there is none.
-    fn load_breadcrumb(&self, session: &Session, repository: &[u8]) -> Result<Breadcrumb> {
+    fn load_breadcrumb(&self, session: &Session, repository: &[u8]) -> PluginResult<Breadcrumb> {
         let _ = (session, repository);
         Err(Status::NoSupport)
     }
 
-    /// How many callbacks at once suit this plugin, when nobody says: 0, the default, for one that
-    /// never waits, and as many as should wait at once for one that does. Asked once, when the
-    /// server starts; [`ServerBuilder::workers`](crate::ServerBuilder::workers) and
-    /// `CVMFS_CACHE_PLUGIN_WORKERS` win over it.
+    /// How many threads run callbacks, unless [`ServerBuilder::workers`](crate::ServerBuilder::workers)
+    /// (in a program: `CVMFS_CACHE_PLUGIN_WORKERS`) says otherwise: 0, the default, for a plugin that
+    /// never waits, and as many as should wait at once for one that does. Asked once, when the server
+    /// starts.
     fn workers(&self) -> usize {
         0
-    }
-
-    /// Called once, on the thread that starts the server and before the first session, with a handle
-    /// by which the plugin can ask clients to close file catalogs, or stop the server. It may be kept,
-    /// and used on any thread.
-    fn started(&self, control: ServerHandle) {
-        let _ = control;
     }
 }
 
@@ -224,7 +220,7 @@ pub trait Transaction: Send {
     ///
     /// [`Status::NoSpace`] if there is no room for them. After an error the transaction is dropped:
     /// it is neither written to again nor committed.
-    fn write(&mut self, data: Bytes) -> Result<()>;
+    fn write(&mut self, data: Bytes) -> PluginResult<()>;
 
     /// Makes the object appear, with one reference, which is the session's. If it has appeared
     /// already, it is kept, and gains a reference.
@@ -232,5 +228,5 @@ pub trait Transaction: Send {
     /// # Errors
     ///
     /// Any status that tells why the object is not there now.
-    fn commit(self: Box<Self>) -> Result<()>;
+    fn commit(self: Box<Self>) -> PluginResult<()>;
 }

@@ -2,6 +2,7 @@
 
 mod arguments;
 mod background;
+mod context;
 mod default_locator;
 mod metrics;
 mod serve;
@@ -12,10 +13,11 @@ mod terminal;
 use std::error::Error;
 use std::process::ExitCode;
 
-use crate::{CachePlugin, Options};
+use crate::CachePlugin;
 
 use arguments::{Arguments, Key};
 
+pub use context::PluginContext;
 pub use metrics::{InvalidMetricsAddress, MetricsAddress};
 
 /// A failure on the way, to be told to whoever started the program.
@@ -24,7 +26,8 @@ type Failure = Box<dyn Error + Send + Sync>;
 /// Runs a plugin: the whole main function of a program that is nothing else.
 ///
 /// `name` is what the plugin is called in messages and in the client's configuration, such as
-/// `ram`. `make` makes the plugin from the configuration, in the process that will serve.
+/// `ram`. `make` makes the plugin from the configuration, in the process that will serve, and can keep a
+/// [handle](PluginContext::handle) on the server.
 ///
 /// ```no_run
 /// # use cvmcache::{CachePlugin, Session, plugin::*};
@@ -32,11 +35,11 @@ type Failure = Box<dyn Error + Send + Sync>;
 /// # impl MyCache { fn new(_: &cvmcache::Options) -> Result<Self, String> { Ok(Self) } }
 /// # impl CachePlugin for MyCache {
 /// #     fn capabilities(&self) -> Capabilities { Capabilities::NONE }
-/// #     fn object_info(&self, _: &Session, _: &ObjectId) -> Result<ObjectInfo> { Err(Status::NoEntry) }
-/// #     fn read(&self, _: &Session, _: &ObjectId, _: u64, _: u32) -> Result<Data> { Err(Status::NoEntry) }
+/// #     fn object_info(&self, _: &Session, _: &ObjectId) -> PluginResult<ObjectInfo> { Err(Status::NoEntry) }
+/// #     fn read(&self, _: &Session, _: &ObjectId, _: u64, _: u32) -> PluginResult<Data> { Err(Status::NoEntry) }
 /// # }
 /// fn main() -> std::process::ExitCode {
-///     cvmcache::run("mine", |options| MyCache::new(options))
+///     cvmcache::run("mine", |context| MyCache::new(context.options()))
 /// }
 /// ```
 ///
@@ -85,7 +88,7 @@ type Failure = Box<dyn Error + Send + Sync>;
 /// 0 after a clean end, and if a client has started the plugin and another process serves the
 /// locator already; 1 if the plugin cannot start or fails, and 2 for arguments it does not
 /// understand, each with a message on standard error.
-pub fn run<P, E>(name: &str, make: impl FnOnce(&Options) -> Result<P, E>) -> ExitCode
+pub fn run<P, E>(name: &str, make: impl FnOnce(&PluginContext) -> Result<P, E>) -> ExitCode
 where
     P: CachePlugin,
     E: Into<Box<dyn Error + Send + Sync>>,
@@ -96,8 +99,8 @@ where
 /// A plugin as a program that can say more of itself than its name.
 ///
 /// ```no_run
-/// # use cvmcache::{CachePlugin, Options};
-/// # fn main_function<P: CachePlugin>(make: fn(&Options) -> Result<P, String>) -> std::process::ExitCode {
+/// # use cvmcache::{CachePlugin, PluginContext};
+/// # fn main_function<P: CachePlugin>(make: fn(&PluginContext) -> Result<P, String>) -> std::process::ExitCode {
 /// cvmcache::Program::new("mine")
 ///     .key("CVMFS_CACHE_PLUGIN_SIZE", "MB", "how large the cache may grow; 1000 by default")
 ///     .run(make)
@@ -125,7 +128,7 @@ impl<'a> Program<'a> {
     }
 
     /// Runs it, and returns when it has ended: `make` is the one of [`run`].
-    pub fn run<P, E>(self, make: impl FnOnce(&Options) -> Result<P, E>) -> ExitCode
+    pub fn run<P, E>(self, make: impl FnOnce(&PluginContext) -> Result<P, E>) -> ExitCode
     where
         P: CachePlugin,
         E: Into<Box<dyn Error + Send + Sync>>,

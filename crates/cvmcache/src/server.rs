@@ -50,7 +50,7 @@ pub use heartbeat::Heartbeat;
 use heartbeat::Pulse;
 pub use listener::ListenError;
 use listener::Listener;
-use mailbox::{Note, mailbox};
+use mailbox::mailbox;
 #[cfg(feature = "prometheus")]
 pub(crate) use meters::DURATION;
 use meters::Meters;
@@ -85,6 +85,7 @@ impl Server {
     pub fn builder(plugin: impl CachePlugin) -> ServerBuilder {
         ServerBuilder {
             plugin: Box::new(plugin),
+            handle: ServerHandle::new(),
             name: Bytes::from_static(b"cvmcache"),
             limits: Limits::default(),
             workers: None,
@@ -103,6 +104,7 @@ impl Server {
 #[must_use = "a builder does nothing until it listens"]
 pub struct ServerBuilder {
     plugin: Box<dyn CachePlugin>,
+    handle: ServerHandle,
     name: Bytes,
     limits: Limits,
     /// `None`: as the plugin wants it.
@@ -117,6 +119,14 @@ pub struct ServerBuilder {
 }
 
 impl ServerBuilder {
+    /// Attaches a handle that was made before the server, for the plugin or for the program around it.
+    /// By default, the server has one of its own: [`RunningServer::handle`]. A handle that another
+    /// server has been given stays that one's: [`BoundServer::spawn`] fails.
+    pub fn handle(mut self, handle: ServerHandle) -> Self {
+        self.handle = handle;
+        self
+    }
+
     /// Runs callbacks on `count` threads; 0 runs them on the I/O thread, one at a time. By default,
     /// as many as the plugin asks for with [`CachePlugin::workers`], which is 0 for most.
     ///
@@ -289,33 +299,27 @@ impl BoundServer {
         self.listener.locator()
     }
 
-    /// Runs callbacks on `count` threads after all, instead of as many as the
-    /// [builder](ServerBuilder::workers) was told.
-    pub fn workers(mut self, count: usize) -> Self {
-        self.builder.workers = Some(count);
-        self
-    }
-
-    /// Starts the I/O thread and the workers, and hands the plugin its [`ServerHandle`]. Does not wait for
-    /// clients.
+    /// Starts the I/O thread and the workers. Does not wait for clients.
     ///
     /// # Errors
     ///
-    /// [`ServerError::Io`] if the system has no threads or descriptors to spare. The plugin's
-    /// [`started`](CachePlugin::started) may have been called then.
+    /// [`ServerError::Io`] if the system has no threads or descriptors to spare,
+    /// [`ServerError::HandleInUse`] if the [handle](ServerBuilder::handle) belongs to another server.
     ///
     /// # Panics
     ///
-    /// If the plugin panics in `workers`, `started` or `capabilities`, which are called here.
+    /// If the plugin panics in `workers` or `capabilities`, which are called here.
     pub fn spawn(self) -> Result<RunningServer, ServerError> {
         let Self { builder, mut listener } = self;
         let poll = Poll::new()?;
         let (mailbox, inbox) = mailbox(Waker::new(poll.registry(), WAKER)?);
         listener.register(poll.registry(), LISTENER)?;
-        let notes = mailbox.clone();
-        let handle = ServerHandle::new(move |command| notes.send(Note::Command(command)));
+        let handle = builder.handle;
+        let waker = mailbox.clone();
+        if !handle.attach(move || waker.wake()) {
+            return Err(ServerError::HandleInUse);
+        }
         let workers = builder.workers.unwrap_or_else(|| builder.plugin.workers());
-        builder.plugin.started(handle.clone());
         let name = builder.name.escape_ascii().to_string();
         let meters = builder.metrics.then(|| Meters::new(&name));
         let pid = listener.is_local().then(|| std::process::id().into());
@@ -327,6 +331,7 @@ impl BoundServer {
         let event_loop = EventLoop {
             poll,
             inbox,
+            handle: handle.clone(),
             door: Door::new(listener, builder.access),
             pid,
             service,
@@ -387,6 +392,9 @@ pub enum ServerError {
     /// The system refuses something else.
     #[error("the server cannot run: {0}")]
     Io(#[from] io::Error),
+    /// The [`ServerHandle`] belongs to another server.
+    #[error("the handle belongs to another server: give each server one of its own")]
+    HandleInUse,
     /// The I/O thread has panicked, which is a bug in this crate.
     #[error("the server has failed by a bug in cvmcache: please report it with what it has logged")]
     Panicked,

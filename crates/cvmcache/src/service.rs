@@ -15,10 +15,10 @@
 //! # struct Empty;
 //! # impl CachePlugin for Empty {
 //! #     fn capabilities(&self) -> Capabilities { Capabilities::NONE }
-//! #     fn object_info(&self, _: &Session, _: &ObjectId) -> Result<ObjectInfo> { Err(Status::NoEntry) }
-//! #     fn read(&self, _: &Session, _: &ObjectId, _: u64, _: u32) -> Result<Data> { Err(Status::NoEntry) }
+//! #     fn object_info(&self, _: &Session, _: &ObjectId) -> PluginResult<ObjectInfo> { Err(Status::NoEntry) }
+//! #     fn read(&self, _: &Session, _: &ObjectId, _: u64, _: u32) -> PluginResult<Data> { Err(Status::NoEntry) }
 //! # }
-//! # fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # fn frame(message: ClientMessage) -> cvmcache_proto::Frame {
 //! #     let (message, attachment) = message.into_wire();
 //! #     let mut frame = cvmcache_proto::Frame::default();
@@ -70,7 +70,8 @@ use cvmcache_proto::{HandshakeAck, Operation, PROTOCOL_VERSION, Reply, ReplyBody
 use tracing::{debug, warn};
 
 use crate::plugin::{
-    Breadcrumb, CacheInfo, CachePlugin, Capabilities, Data, ObjectId, ObjectInfo, Result, Status,
+    Breadcrumb, CacheInfo, CachePlugin, Capabilities, Data, ObjectId, ObjectInfo, PluginResult,
+    Status,
 };
 use crate::{Limits, Session};
 
@@ -94,8 +95,6 @@ pub struct Service {
     reloads: Mutex<Reloads>,
     /// All sessions by number; empty unless [`Trust::foreign_sessions`].
     sessions: Mutex<HashMap<u64, Weak<OpenSession>>>,
-    /// The session of nobody, for what the server itself asks the plugin.
-    nobody: Session,
     /// What the clock said last, in microseconds since the start. For reports only.
     clock: AtomicU64,
 }
@@ -142,7 +141,6 @@ impl Service {
             sessions: Mutex::default(),
             next_session: AtomicU64::new(1),
             reloads: Mutex::default(),
-            nobody: Session::new(0, Bytes::new()),
             clock: AtomicU64::new(0),
         }
     }
@@ -178,7 +176,7 @@ impl Service {
         &self,
         name: Option<Bytes>,
         pid: Option<u64>,
-    ) -> Result<(HandshakeAck, Arc<OpenSession>)> {
+    ) -> PluginResult<(HandshakeAck, Arc<OpenSession>)> {
         let name = name.unwrap_or_default();
         self.check_text(&name)?;
         let id = self.next_session.fetch_add(1, Ordering::Relaxed);
@@ -236,7 +234,7 @@ impl Service {
             Operation::StoreAbort { object } => {
                 ReplyBody::Store { result: self.abort(open, request.id, &object), part: 0 }
             }
-            Operation::Info => ReplyBody::Info(self.info(&open.session)),
+            Operation::Info => ReplyBody::Info(self.info(Some(&open.session))),
             Operation::Shrink { target } => match self.shrink(open, target) {
                 Ok(used) if used <= target => {
                     ReplyBody::Shrink { result: Ok(()), used_bytes: used }
@@ -257,10 +255,10 @@ impl Service {
         Reply { id: request.id, body }
     }
 
-    /// How full the cache is, if the plugin tells: for whoever runs it, and not for a session. The
-    /// plugin's `info` is called with a session of number 0.
+    /// How full the cache is, if the plugin tells: for metrics and status reports. The plugin's `info`
+    /// is called without a session.
     pub fn usage(&self) -> Option<CacheInfo> {
-        self.info(&self.nobody).ok()
+        self.info(None).ok()
     }
 
     /// Takes note that a session will ask for nothing more: what it leaves to who comes after a
@@ -288,11 +286,11 @@ impl Service {
         ended
     }
 
-    fn object_info(&self, open: &OpenSession, id: &ObjectId) -> Result<ObjectInfo> {
+    fn object_info(&self, open: &OpenSession, id: &ObjectId) -> PluginResult<ObjectInfo> {
         guard("object_info", || self.plugin.object_info(&open.session, id))
     }
 
-    fn read(&self, open: &OpenSession, id: &ObjectId, offset: u64, len: u32) -> Result<Data> {
+    fn read(&self, open: &OpenSession, id: &ObjectId, offset: u64, len: u32) -> PluginResult<Data> {
         if len > self.limits.max_object_size {
             return Err(Status::Malformed);
         }
@@ -305,7 +303,7 @@ impl Service {
         Ok(data)
     }
 
-    fn info(&self, session: &Session) -> Result<CacheInfo> {
+    fn info(&self, session: Option<&Session>) -> PluginResult<CacheInfo> {
         self.require(Capabilities::INFO)?;
         let mut info = guard("info", || self.plugin.info(session))?;
         if !self.capabilities.contains(Capabilities::SHRINK_RATE) {
@@ -314,7 +312,7 @@ impl Service {
         Ok(info)
     }
 
-    fn shrink(&self, open: &OpenSession, target: u64) -> Result<u64> {
+    fn shrink(&self, open: &OpenSession, target: u64) -> PluginResult<u64> {
         self.require(Capabilities::SHRINK)?;
         guard("shrink", || self.plugin.shrink(&open.session, target))
     }
@@ -324,7 +322,7 @@ impl Service {
         open: &OpenSession,
         repository: &[u8],
         breadcrumb: Breadcrumb,
-    ) -> Result<()> {
+    ) -> PluginResult<()> {
         self.require(Capabilities::BREADCRUMB)?;
         self.check_text(repository)?;
         guard("store_breadcrumb", || {
@@ -332,17 +330,17 @@ impl Service {
         })
     }
 
-    fn load_breadcrumb(&self, open: &OpenSession, repository: &[u8]) -> Result<Breadcrumb> {
+    fn load_breadcrumb(&self, open: &OpenSession, repository: &[u8]) -> PluginResult<Breadcrumb> {
         self.require(Capabilities::BREADCRUMB)?;
         self.check_text(repository)?;
         guard("load_breadcrumb", || self.plugin.load_breadcrumb(&open.session, repository))
     }
 
-    fn require(&self, capability: Capabilities) -> Result<()> {
+    fn require(&self, capability: Capabilities) -> PluginResult<()> {
         if self.capabilities.contains(capability) { Ok(()) } else { Err(Status::NoSupport) }
     }
 
-    fn check_text(&self, text: &[u8]) -> Result<()> {
+    fn check_text(&self, text: &[u8]) -> PluginResult<()> {
         if text.len() <= self.limits.max_text {
             return Ok(());
         }

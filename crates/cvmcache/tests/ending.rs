@@ -30,7 +30,7 @@ fn the_end_answers_what_is_under_way_and_removes_the_socket() {
     assert!(!f.socket.exists());
     assert_eq!(f.cache.references(id(1)), 0);
     // Handles do no harm any more.
-    f.cache.state().control.clone().expect("it was handed over").terminate();
+    f.cache.state().handle.terminate();
 }
 
 #[test]

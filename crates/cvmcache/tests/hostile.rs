@@ -421,11 +421,11 @@ impl CachePlugin for Bomb {
         Capabilities::NONE
     }
 
-    fn object_info(&self, _: &Session, _: &ObjectId) -> Result<ObjectInfo> {
+    fn object_info(&self, _: &Session, _: &ObjectId) -> PluginResult<ObjectInfo> {
         Err(Status::NoEntry)
     }
 
-    fn read(&self, _: &Session, _: &ObjectId, _: u64, _: u32) -> Result<Data> {
+    fn read(&self, _: &Session, _: &ObjectId, _: u64, _: u32) -> PluginResult<Data> {
         Ok(Bytes::from_owner(Bomb).into())
     }
 }

@@ -128,7 +128,7 @@ fn the_book_has_every_metric_and_no_other() {
 
 #[test]
 fn nothing_that_a_client_says_becomes_a_label() {
-    let (plugin, url) = measured("null", "");
+    let (plugin, url) = measured("ram", "");
     let lines = scrape(&url).lines().count();
     for number in 0..20 {
         let name = format!("mischief-{number}:\"}}\n");
@@ -164,7 +164,7 @@ fn a_metrics_key_that_cannot_be_used_is_told_at_the_start() {
 fn a_port_that_becomes_free_is_waited_for() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
-    let mut plugin = Plugin::new("null");
+    let mut plugin = Plugin::new("ram");
     let config = plugin.configure(&format!("CVMFS_CACHE_PLUGIN_METRICS={address}\n"));
     let mut command = plugin.command(&[config.as_ref()]);
     plugin.spawn(&mut command);
@@ -194,7 +194,7 @@ fn connect(url: &str) -> TcpStream {
 
 #[test]
 fn whoever_asks_for_something_else_is_told_so() {
-    let (_plugin, url) = measured("null", "");
+    let (_plugin, url) = measured("ram", "");
     for (request, answer) in [
         (&b"GET / HTTP/1.1\r\n\r\n"[..], "HTTP/1.1 404 "),
         (b"POST /metrics HTTP/1.1\r\n\r\n", "HTTP/1.1 405 "),
@@ -212,7 +212,7 @@ fn whoever_asks_for_something_else_is_told_so() {
 
 #[test]
 fn scrapers_that_hang_harm_neither_the_plugin_nor_the_next_one_for_long() {
-    let (plugin, url) = measured("null", "");
+    let (plugin, url) = measured("ram", "");
     let mut client = plugin.client();
     let threads = |plugin: &Plugin| {
         let process = plugin.child.as_ref().unwrap().id();
@@ -236,11 +236,11 @@ impl CachePlugin for Panicking {
         Capabilities::NONE
     }
 
-    fn object_info(&self, _: &Session, _: &ObjectId) -> Result<ObjectInfo> {
+    fn object_info(&self, _: &Session, _: &ObjectId) -> PluginResult<ObjectInfo> {
         panic!("told to panic")
     }
 
-    fn read(&self, _: &Session, _: &ObjectId, _: u64, _: u32) -> Result<Data> {
+    fn read(&self, _: &Session, _: &ObjectId, _: u64, _: u32) -> PluginResult<Data> {
         Err(Status::NoEntry)
     }
 }

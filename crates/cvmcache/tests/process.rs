@@ -219,7 +219,7 @@ fn names_that_are_not_utf8_are_carried_as_they_are() {
     let mut client = Client::connect(&Locator::Unix(socket), &b"caf\xe9.cern.ch:1"[..]).unwrap();
     let path = Bytes::from_static(b"/caf\xe9/\xff");
     client.store(NewUpload::new(id(1)).description(path.clone()), "abc").unwrap();
-    let entry = ListEntry { id: id(1), pinned: true, description: Some(path) };
+    let entry = ListEntry::new(id(1), true, Some(path));
     assert_eq!(client.list(ObjectType::Regular).unwrap(), [entry]);
     let breadcrumb = Breadcrumb { catalog: id(1), timestamp: 1, revision: None };
     let repository = &b"caf\xe9.cern.ch"[..];

@@ -31,7 +31,7 @@ impl Client<'_> {
         self.open.session()
     }
 
-    fn change(&self, byte: u8, change_by: i32) -> Result<()> {
+    fn change(&self, byte: u8, change_by: i32) -> PluginResult<()> {
         let operation = Operation::Refcount { object: id(byte), change_by };
         let request = Request { session: self.session().id(), id: 1, operation };
         match self.service.handle(&self.open, request).body {

@@ -97,9 +97,8 @@ fn all_sessions_are_asked_to_detach() {
     silent.send(ClientMessage::Handshake { protocol_version: 1, name: None }).unwrap();
     let first = silent.receive().unwrap();
     assert!(matches!(first, Some(ServerMessage::HandshakeAck(_))), "{first:?}");
-    // The plugin has a handle of its own.
-    let control = f.cache.state().control.clone().expect("it was handed over");
-    control.ask_detach();
+    // The plugin has the same handle.
+    f.cache.state().handle.ask_detach();
     clients[0].wait_for_detach().unwrap();
 }
 
@@ -140,11 +139,11 @@ impl CachePlugin for Told {
         Capabilities::NONE
     }
 
-    fn object_info(&self, _: &Session, _: &ObjectId) -> Result<ObjectInfo> {
-        Ok(ObjectInfo { size: 100_000, object_type: ObjectType::Regular })
+    fn object_info(&self, _: &Session, _: &ObjectId) -> PluginResult<ObjectInfo> {
+        Ok(ObjectInfo::new(100_000, ObjectType::Regular))
     }
 
-    fn read(&self, _: &Session, _: &ObjectId, _: u64, len: u32) -> Result<Data> {
+    fn read(&self, _: &Session, _: &ObjectId, _: u64, len: u32) -> PluginResult<Data> {
         let told = self.0.lock().map_err(|_| Status::IoErr)?.recv_timeout(Duration::from_secs(30));
         told.map_err(|_| Status::Timeout)?;
         Ok(vec![7; len as usize].into())
@@ -178,12 +177,12 @@ impl CachePlugin for Waiting {
         Capabilities::NONE
     }
 
-    fn object_info(&self, _: &Session, _: &ObjectId) -> Result<ObjectInfo> {
+    fn object_info(&self, _: &Session, _: &ObjectId) -> PluginResult<ObjectInfo> {
         let on_worker = std::thread::current().name() != Some("io");
-        Ok(ObjectInfo { size: on_worker.into(), object_type: ObjectType::Regular })
+        Ok(ObjectInfo::new(on_worker.into(), ObjectType::Regular))
     }
 
-    fn read(&self, _: &Session, _: &ObjectId, _: u64, _: u32) -> Result<Data> {
+    fn read(&self, _: &Session, _: &ObjectId, _: u64, _: u32) -> PluginResult<Data> {
         Err(Status::NoEntry)
     }
 

@@ -169,7 +169,13 @@ impl Model {
         }
     }
 
-    fn refcount(&mut self, session: u64, id: ObjectId, by: i32, faults: &Faults) -> Result<()> {
+    fn refcount(
+        &mut self,
+        session: u64,
+        id: ObjectId,
+        by: i32,
+        faults: &Faults,
+    ) -> PluginResult<()> {
         let counts = self.capabilities.contains(Capabilities::REFCOUNT);
         if !counts && by < 0 {
             return Ok(());
@@ -210,7 +216,7 @@ impl Model {
         look
     }
 
-    fn read(&self, id: &ObjectId, offset: u64, size: u32) -> Result<Data> {
+    fn read(&self, id: &ObjectId, offset: u64, size: u32) -> PluginResult<Data> {
         let data = &self.objects.get(id).ok_or(Status::NoEntry)?.data;
         if offset > data.len() as u64 {
             return Err(Status::OutOfBounds);
@@ -219,20 +225,20 @@ impl Model {
         Ok(rest.take(size as usize).collect::<Vec<_>>().into())
     }
 
-    fn info(&self, id: &ObjectId) -> Result<ObjectInfo> {
+    fn info(&self, id: &ObjectId) -> PluginResult<ObjectInfo> {
         let object = self.objects.get(id).ok_or(Status::NoEntry)?;
-        Ok(ObjectInfo { size: object.data.len() as u64, object_type: object.object_type })
+        Ok(ObjectInfo::new(object.data.len() as u64, object.object_type))
     }
 
     fn fill_level(&self) -> CacheInfo {
         let pinned = self.references();
         let size = |(_, object): (&ObjectId, &Stored)| object.data.len() as u64;
-        CacheInfo {
-            size_bytes: u64::MAX,
-            used_bytes: self.objects.iter().map(size).sum(),
-            pinned_bytes: self.objects.iter().filter(|o| pinned.contains_key(o.0)).map(size).sum(),
-            shrink_count: self.capabilities.contains(Capabilities::SHRINK_RATE).then_some(3),
-        }
+        CacheInfo::new(
+            u64::MAX,
+            self.objects.iter().map(size).sum(),
+            self.objects.iter().filter(|o| pinned.contains_key(o.0)).map(size).sum(),
+        )
+        .with_shrink_count(self.capabilities.contains(Capabilities::SHRINK_RATE).then_some(3))
     }
 
     fn shrink(&mut self, target: u64) -> u64 {
@@ -250,7 +256,7 @@ impl Model {
         listing: u64,
         object_type: ObjectType,
         faults: &Faults,
-    ) -> Result<u64> {
+    ) -> PluginResult<u64> {
         let pinned = self.references();
         let holder = self.sessions.get_mut(&session).expect("it is open");
         let mut id = listing;
@@ -265,13 +271,15 @@ impl Model {
                 return Err(fault.status(Callback::List));
             }
             let listed = self.objects.iter().filter(|(_, o)| o.object_type == object_type);
-            let entry = |(id, object): (&ObjectId, &Stored)| ListEntry {
-                id: *id,
-                pinned: pinned.contains_key(id),
-                description: object.description.clone().map(|mut text| {
-                    text.truncate(MAX_TEXT);
-                    text
-                }),
+            let entry = |(id, object): (&ObjectId, &Stored)| {
+                ListEntry::new(
+                    *id,
+                    pinned.contains_key(id),
+                    object.description.clone().map(|mut text| {
+                        text.truncate(MAX_TEXT);
+                        text
+                    }),
+                )
             };
             holder.listings.insert(id, listed.map(entry).collect());
         } else if !holder.listings.contains_key(&listing) {
@@ -299,7 +307,7 @@ impl Model {
     }
 }
 
-pub(super) fn check_text(text: &[u8]) -> Result<()> {
+pub(super) fn check_text(text: &[u8]) -> PluginResult<()> {
     if text.len() <= MAX_TEXT { Ok(()) } else { Err(Status::Malformed) }
 }
 

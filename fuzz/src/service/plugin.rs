@@ -75,7 +75,7 @@ impl Cache {
     }
 
     /// Begins a callback; true if it should return too much.
-    fn enter(&self, callback: Callback, needs: Capabilities) -> Result<bool> {
+    fn enter(&self, callback: Callback, needs: Capabilities) -> PluginResult<bool> {
         let mut state = self.state();
         if !self.capabilities.contains(needs) {
             state.violations.push(format!("{callback:?} was called without {needs:?}"));
@@ -98,7 +98,7 @@ impl State {
         }
     }
 
-    fn add_references(&mut self, id: &ObjectId, by: i64) -> Result<()> {
+    fn add_references(&mut self, id: &ObjectId, by: i64) -> PluginResult<()> {
         let held = self.references.get(id).copied().unwrap_or(0);
         let Some(sum) = held.checked_add_signed(by) else {
             self.violations.push(format!("{id} has {held} references, and should get {by}"));
@@ -123,7 +123,7 @@ impl CachePlugin for Cache {
         self.capabilities
     }
 
-    fn change_refcount(&self, _: &Session, id: &ObjectId, by: i32) -> Result<()> {
+    fn change_refcount(&self, _: &Session, id: &ObjectId, by: i32) -> PluginResult<()> {
         self.enter(Callback::ChangeRefcount, Capabilities::REFCOUNT)?;
         let mut state = self.state();
         if !state.objects.contains_key(id) {
@@ -132,14 +132,14 @@ impl CachePlugin for Cache {
         state.add_references(id, by.into())
     }
 
-    fn object_info(&self, _: &Session, id: &ObjectId) -> Result<ObjectInfo> {
+    fn object_info(&self, _: &Session, id: &ObjectId) -> PluginResult<ObjectInfo> {
         self.enter(Callback::ObjectInfo, Capabilities::NONE)?;
         let state = self.state();
         let object = state.objects.get(id).ok_or(Status::NoEntry)?;
-        Ok(ObjectInfo { size: object.data.len() as u64, object_type: object.object_type })
+        Ok(ObjectInfo::new(object.data.len() as u64, object.object_type))
     }
 
-    fn read(&self, _: &Session, id: &ObjectId, offset: u64, len: u32) -> Result<Data> {
+    fn read(&self, _: &Session, id: &ObjectId, offset: u64, len: u32) -> PluginResult<Data> {
         let too_much = self.enter(Callback::Read, Capabilities::NONE)?;
         let mut state = self.state();
         state.require(len <= MAX_OBJECT_SIZE, || format!("a read of {len} bytes"));
@@ -152,7 +152,7 @@ impl CachePlugin for Cache {
         Ok(rest[..rest.len().min(len as usize)].to_vec().into())
     }
 
-    fn begin(&self, _: &Session, new: NewObject) -> Result<Box<dyn Transaction>> {
+    fn begin(&self, _: &Session, new: NewObject) -> PluginResult<Box<dyn Transaction>> {
         self.enter(Callback::Begin, Capabilities::WRITE)?;
         let mut state = self.state();
         let text = new.description.as_ref().map_or(0, Bytes::len);
@@ -161,18 +161,18 @@ impl CachePlugin for Cache {
         Ok(Box::new(Upload { cache: self.clone(), new, data: Vec::new() }))
     }
 
-    fn info(&self, _: &Session) -> Result<CacheInfo> {
+    fn info(&self, _: Option<&Session>) -> PluginResult<CacheInfo> {
         self.enter(Callback::Info, Capabilities::INFO)?;
         let state = self.state();
-        Ok(CacheInfo {
-            size_bytes: u64::MAX,
-            used_bytes: state.sizes(|_| true),
-            pinned_bytes: state.sizes(|id| state.references.contains_key(id)),
-            shrink_count: Some(3),
-        })
+        Ok(CacheInfo::new(
+            u64::MAX,
+            state.sizes(|_| true),
+            state.sizes(|id| state.references.contains_key(id)),
+        )
+        .with_shrink_count(3))
     }
 
-    fn shrink(&self, _: &Session, target: u64) -> Result<u64> {
+    fn shrink(&self, _: &Session, target: u64) -> PluginResult<u64> {
         self.enter(Callback::Shrink, Capabilities::SHRINK)?;
         let state = &mut *self.state();
         if state.sizes(|_| true) > target {
@@ -181,21 +181,24 @@ impl CachePlugin for Cache {
         Ok(state.sizes(|_| true))
     }
 
-    fn list(&self, _: &Session, object_type: ObjectType) -> Result<Listing> {
+    fn list(&self, _: &Session, object_type: ObjectType) -> PluginResult<Listing> {
         self.enter(Callback::List, Capabilities::LIST)?;
         let mut state = self.state();
         state.open_listings += 1;
         let listed = state.objects.iter().filter(|(_, object)| object.object_type == object_type);
-        let entry = |(id, object): (&ObjectId, &Stored)| ListEntry {
-            id: *id,
-            pinned: state.references.contains_key(id),
-            description: object.description.clone(),
+        let entry = |(id, object): (&ObjectId, &Stored)| {
+            ListEntry::new(*id, state.references.contains_key(id), object.description.clone())
         };
         let entries: Vec<_> = listed.map(entry).collect();
         Ok(Box::new(Entries { cache: self.clone(), entries: entries.into_iter() }))
     }
 
-    fn store_breadcrumb(&self, _: &Session, name: &[u8], breadcrumb: Breadcrumb) -> Result<()> {
+    fn store_breadcrumb(
+        &self,
+        _: &Session,
+        name: &[u8],
+        breadcrumb: Breadcrumb,
+    ) -> PluginResult<()> {
         self.enter(Callback::StoreBreadcrumb, Capabilities::BREADCRUMB)?;
         let mut state = self.state();
         state.require(name.len() <= MAX_TEXT, || format!("a name of {} bytes", name.len()));
@@ -203,7 +206,7 @@ impl CachePlugin for Cache {
         Ok(())
     }
 
-    fn load_breadcrumb(&self, _: &Session, name: &[u8]) -> Result<Breadcrumb> {
+    fn load_breadcrumb(&self, _: &Session, name: &[u8]) -> PluginResult<Breadcrumb> {
         self.enter(Callback::LoadBreadcrumb, Capabilities::BREADCRUMB)?;
         self.state().breadcrumbs.get(name).copied().ok_or(Status::NoEntry)
     }
@@ -216,7 +219,7 @@ struct Upload {
 }
 
 impl Transaction for Upload {
-    fn write(&mut self, data: Bytes) -> Result<()> {
+    fn write(&mut self, data: Bytes) -> PluginResult<()> {
         self.cache.enter(Callback::Write, Capabilities::WRITE)?;
         let fits = (1..=MAX_OBJECT_SIZE as usize).contains(&data.len());
         self.cache.state().require(fits, || format!("a write of {} bytes", data.len()));
@@ -224,7 +227,7 @@ impl Transaction for Upload {
         Ok(())
     }
 
-    fn commit(mut self: Box<Self>) -> Result<()> {
+    fn commit(mut self: Box<Self>) -> PluginResult<()> {
         self.cache.enter(Callback::Commit, Capabilities::WRITE)?;
         let mut state = self.cache.state();
         if self.cache.capabilities.contains(Capabilities::REFCOUNT) {
@@ -256,7 +259,7 @@ struct Entries {
 }
 
 impl Iterator for Entries {
-    type Item = Result<ListEntry>;
+    type Item = PluginResult<ListEntry>;
 
     fn next(&mut self) -> Option<Self::Item> {
         match self.cache.enter(Callback::Next, Capabilities::LIST) {

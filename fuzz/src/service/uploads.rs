@@ -22,7 +22,7 @@ struct Upload {
     object_type: ObjectType,
     description: Option<Bytes>,
     /// The parts that were accepted, or what they are refused with after a failure.
-    data: Result<Vec<u8>>,
+    data: PluginResult<Vec<u8>>,
 }
 
 impl Uploads {
@@ -42,7 +42,7 @@ impl Uploads {
         id: u64,
         part: StorePart,
         faults: &Faults,
-    ) -> Result<Option<(ObjectId, Stored)>> {
+    ) -> PluginResult<Option<(ObjectId, Stored)>> {
         let fails = |callback| match faults.get(&callback) {
             Some(fault) => Err(fault.status(callback)),
             None => Ok(()),
@@ -100,7 +100,7 @@ impl Uploads {
         Ok(Some((done.object, Stored { data: done.data?, object_type, description })))
     }
 
-    pub(super) fn abort(&mut self, id: u64, object: &ObjectId) -> Result<()> {
+    pub(super) fn abort(&mut self, id: u64, object: &ObjectId) -> PluginResult<()> {
         match self.0.get(&id) {
             Some(upload) if upload.object == *object => drop(self.0.remove(&id)),
             _ => return Err(Status::Malformed),
@@ -109,7 +109,7 @@ impl Uploads {
     }
 }
 
-fn check_total(received: u64, part: &StorePart, expected: Option<u64>) -> Result<()> {
+fn check_total(received: u64, part: &StorePart, expected: Option<u64>) -> PluginResult<()> {
     let total = received + part.data.len() as u64;
     let fits = expected.is_none_or(|all| if part.last { total == all } else { total <= all });
     if fits { Ok(()) } else { Err(Status::Malformed) }

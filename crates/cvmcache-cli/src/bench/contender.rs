@@ -6,12 +6,12 @@ use cvmcache::Locator;
 use cvmcache::client::{Client, ClientError};
 use cvmcache::plugin::{CacheInfo, Capabilities, Status};
 use cvmcache_testkit::PluginProcess;
-use serde::Serialize;
 
 use super::driver::{Loops, Measurable};
 use super::error::Error;
 use super::filling;
 use super::objects::{Family, Object, Pool, Sizes};
+use super::results::PluginSummary;
 use super::session::{self, Session};
 use super::shape::Shape;
 use super::tasks::{self, PluginTask};
@@ -45,17 +45,6 @@ pub(super) struct Contender {
     idle: u64,
     /// Dropped last: the plugin ends then.
     process: Option<PluginProcess>,
-}
-
-/// What is printed of a plugin.
-#[derive(Debug, Clone, Serialize)]
-pub(super) struct PluginSummary {
-    pub(super) name: String,
-    pub(super) locator: String,
-    /// Known only if it is on this machine.
-    pub(super) pid: Option<u32>,
-    /// Unknown if the plugin does not report it.
-    pub(super) size_bytes: Option<u64>,
 }
 
 /// A plugin with the objects of a workload, and the sessions to measure it with.

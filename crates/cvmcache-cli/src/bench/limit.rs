@@ -73,7 +73,7 @@ fn perfect(operation: &Operation) -> ReplyBody {
             ReplyBody::Read { result, data_crc32: None }
         }
         Operation::ObjectInfo { .. } => {
-            let info = ObjectInfo { size: SOME_NUMBER, object_type: ObjectType::Regular };
+            let info = ObjectInfo::new(SOME_NUMBER, ObjectType::Regular);
             ReplyBody::ObjectInfo(Ok(info))
         }
         Operation::Store(part) => ReplyBody::Store { result: Ok(()), part: part.number },

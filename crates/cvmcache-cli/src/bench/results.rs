@@ -2,7 +2,6 @@
 
 use serde::Serialize;
 
-use super::contender::PluginSummary;
 use super::measure::{self, Latencies, Round};
 use super::workload::Workload;
 use crate::usage::Memory;
@@ -14,6 +13,17 @@ pub(super) struct Report {
     pub(super) settings: Settings,
     pub(super) plugins: Vec<PluginSummary>,
     pub(super) workloads: Vec<Results>,
+}
+
+/// What is printed of a plugin.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct PluginSummary {
+    pub(super) name: String,
+    pub(super) locator: String,
+    /// Known only if it is on this machine.
+    pub(super) pid: Option<u32>,
+    /// Unknown if the plugin does not report it.
+    pub(super) size_bytes: Option<u64>,
 }
 
 /// How it was measured.

@@ -280,10 +280,10 @@ mod tests {
                     self.open += i32::from(part.last);
                     ReplyBody::Store { result: Ok(()), part: part.number }
                 }
-                Operation::ObjectInfo { object } => ReplyBody::ObjectInfo(Ok(ObjectInfo {
-                    size: self.objects[&object],
-                    object_type: ObjectType::Regular,
-                })),
+                Operation::ObjectInfo { object } => ReplyBody::ObjectInfo(Ok(ObjectInfo::new(
+                    self.objects[&object],
+                    ObjectType::Regular,
+                ))),
                 Operation::Read { object, offset, size } => {
                     assert!(offset + u64::from(size) <= self.objects[&object]);
                     let result = Ok(Data::from(vec![0; size as usize]));

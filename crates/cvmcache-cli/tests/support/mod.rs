@@ -21,16 +21,22 @@ pub fn cvmcache(arguments: &[&str]) -> Command {
     command.env_remove("CVMCACHE_LOCATOR").env_remove("CLICOLOR_FORCE").env("COLUMNS", "100")
 }
 
-/// The program of an example. Cargo builds tests of examples with the tests, but not programs.
-pub fn example(package: &str, name: &str) -> PathBuf {
-    let build = escargot::CargoBuild::new().package(package).example(name).current_target();
+/// The program of the package of this name. Cargo builds no programs of other packages for tests.
+pub fn program(name: &str) -> PathBuf {
+    let build = escargot::CargoBuild::new().package(name).bin(name).current_target();
+    build.run().expect("cargo builds it").path().to_owned()
+}
+
+/// The program of an example of the SDK.
+pub fn example(name: &str) -> PathBuf {
+    let build = escargot::CargoBuild::new().package("cvmcache").example(name).current_target();
     build.run().expect("cargo builds it").path().to_owned()
 }
 
 /// The program of the RAM cache.
 pub fn ram() -> PathBuf {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    PROGRAM.get_or_init(|| example("cvmcache", "ram")).clone()
+    PROGRAM.get_or_init(|| program("cvmcache-ram")).clone()
 }
 
 /// A RAM cache of 100 MB with a process and a unix socket of its own.

@@ -36,16 +36,11 @@ pub struct Served {
 impl Shelf {
     /// A cache of 1 GiB that is half full.
     pub fn new(items: Vec<Item>) -> Self {
-        let info = CacheInfo {
-            size_bytes: 1 << 30,
-            used_bytes: 512 << 20,
-            pinned_bytes: 128 << 20,
-            shrink_count: Some(3),
-        };
+        let info = CacheInfo::new(1 << 30, 512 << 20, 128 << 20).with_shrink_count(3);
         Self { capabilities: Capabilities::ALL, info, items }
     }
 
-    fn find(&self, id: &ObjectId) -> Result<&Item> {
+    fn find(&self, id: &ObjectId) -> PluginResult<&Item> {
         self.items.iter().find(|item| item.id == *id).ok_or(Status::NoEntry)
     }
 }
@@ -74,47 +69,47 @@ impl CachePlugin for Shelf {
         self.capabilities
     }
 
-    fn change_refcount(&self, _: &Session, id: &ObjectId, _: i32) -> Result<()> {
+    fn change_refcount(&self, _: &Session, id: &ObjectId, _: i32) -> PluginResult<()> {
         self.find(id).map(|_| ())
     }
 
-    fn object_info(&self, _: &Session, id: &ObjectId) -> Result<ObjectInfo> {
-        self.find(id).map(|item| ObjectInfo { size: item.size, object_type: item.object_type })
+    fn object_info(&self, _: &Session, id: &ObjectId) -> PluginResult<ObjectInfo> {
+        self.find(id).map(|item| ObjectInfo::new(item.size, item.object_type))
     }
 
-    fn read(&self, _: &Session, id: &ObjectId, offset: u64, len: u32) -> Result<Data> {
+    fn read(&self, _: &Session, id: &ObjectId, offset: u64, len: u32) -> PluginResult<Data> {
         let content = &self.find(id)?.content;
         let end = (offset + u64::from(len)).min(content.len() as u64);
         Ok(content.slice(offset.min(end) as usize..end as usize).into())
     }
 
-    fn begin(&self, _: &Session, _: NewObject) -> Result<Box<dyn Transaction>> {
+    fn begin(&self, _: &Session, _: NewObject) -> PluginResult<Box<dyn Transaction>> {
         Ok(Box::new(Nothing))
     }
 
-    fn info(&self, _: &Session) -> Result<CacheInfo> {
+    fn info(&self, _: Option<&Session>) -> PluginResult<CacheInfo> {
         Ok(self.info)
     }
 
-    fn shrink(&self, _: &Session, _: u64) -> Result<u64> {
+    fn shrink(&self, _: &Session, _: u64) -> PluginResult<u64> {
         Ok(self.info.pinned_bytes)
     }
 
-    fn list(&self, _: &Session, object_type: ObjectType) -> Result<Listing> {
+    fn list(&self, _: &Session, object_type: ObjectType) -> PluginResult<Listing> {
         let items = self.items.clone().into_iter();
         Ok(Box::new(items.filter(move |item| item.object_type == object_type).map(|item| {
             let Item { id, pinned, description, .. } = item;
-            Ok(ListEntry { id, pinned, description })
+            Ok(ListEntry::new(id, pinned, description))
         })))
     }
 }
 
 impl Transaction for Nothing {
-    fn write(&mut self, _: Bytes) -> Result<()> {
+    fn write(&mut self, _: Bytes) -> PluginResult<()> {
         Ok(())
     }
 
-    fn commit(self: Box<Self>) -> Result<()> {
+    fn commit(self: Box<Self>) -> PluginResult<()> {
         Ok(())
     }
 }

@@ -194,8 +194,8 @@ fn handshake_ack() -> impl Strategy<Value = HandshakeAck> {
 }
 
 fn reply_body() -> impl Strategy<Value = ReplyBody> {
-    let info =
-        (number(), object_type()).prop_map(|(size, object_type)| ObjectInfo { size, object_type });
+    let info = (number(), object_type())
+        .prop_map(|(size, object_type)| ObjectInfo::new(size, object_type));
     let pieces = vec(data(), 0..3).prop_map(|pieces| pieces.into_iter().collect::<Data>());
     prop_oneof![
         result(Just(())).prop_map(ReplyBody::Refcount),
@@ -217,18 +217,15 @@ fn cache_info() -> impl Strategy<Value = CacheInfo> {
     // The wire counts clean-ups in a signed number.
     let shrink_count = option::of(0..=i64::MAX as u64);
     (number(), number(), number(), shrink_count).prop_map(
-        |(size_bytes, used_bytes, pinned_bytes, shrink_count)| CacheInfo {
-            size_bytes,
-            used_bytes,
-            pinned_bytes,
-            shrink_count,
+        |(size_bytes, used_bytes, pinned_bytes, shrink_count)| {
+            CacheInfo::new(size_bytes, used_bytes, pinned_bytes).with_shrink_count(shrink_count)
         },
     )
 }
 
 fn list_entry() -> impl Strategy<Value = ListEntry> {
     (object_id(), any::<bool>(), option::of(text()))
-        .prop_map(|(id, pinned, description)| ListEntry { id, pinned, description })
+        .prop_map(|(id, pinned, description)| ListEntry::new(id, pinned, description))
 }
 
 fn result<T: std::fmt::Debug>(

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cvmcache::plugin::*;
-use cvmcache::{CachePlugin, Session};
+use cvmcache::{CachePlugin, ServerHandle, Session};
 use cvmcache_redis::{Config, RedisCache};
 
 use crate::support::RedisServer;
@@ -37,7 +37,7 @@ pub(crate) fn restless(server: &RedisServer) -> Instance {
 }
 
 pub(crate) fn with(config: Config) -> Instance {
-    let cache = RedisCache::new(config).expect("a cache");
+    let cache = RedisCache::new(config, ServerHandle::new()).expect("a cache");
     Instance { cache, session: Session::new(1, "test.cern.ch:1") }
 }
 
@@ -62,16 +62,21 @@ impl Instance {
         self
     }
 
-    pub(crate) fn begin(&self, id: ObjectId) -> Result<Box<dyn Transaction>> {
+    pub(crate) fn begin(&self, id: ObjectId) -> PluginResult<Box<dyn Transaction>> {
         self.cache.begin(&self.session, NewObject::new(id))
     }
 
     /// Stores an object, and leaves it open.
-    pub(crate) fn store(&self, id: ObjectId, data: &Bytes) -> Result<()> {
+    pub(crate) fn store(&self, id: ObjectId, data: &Bytes) -> PluginResult<()> {
         self.store_as(id, ObjectType::Regular, data)
     }
 
-    pub(crate) fn store_as(&self, id: ObjectId, kind: ObjectType, data: &Bytes) -> Result<()> {
+    pub(crate) fn store_as(
+        &self,
+        id: ObjectId,
+        kind: ObjectType,
+        data: &Bytes,
+    ) -> PluginResult<()> {
         let mut new = NewObject::new(id);
         new.object_type = kind;
         let mut upload = self.cache.begin(&self.session, new)?;
@@ -87,24 +92,24 @@ impl Instance {
         self.close(id).expect("it is closed");
     }
 
-    pub(crate) fn open(&self, id: ObjectId) -> Result<()> {
+    pub(crate) fn open(&self, id: ObjectId) -> PluginResult<()> {
         self.cache.change_refcount(&self.session, &id, 1)
     }
 
-    pub(crate) fn close(&self, id: ObjectId) -> Result<()> {
+    pub(crate) fn close(&self, id: ObjectId) -> PluginResult<()> {
         self.cache.change_refcount(&self.session, &id, -1)
     }
 
-    pub(crate) fn look(&self, id: ObjectId) -> Result<()> {
+    pub(crate) fn look(&self, id: ObjectId) -> PluginResult<()> {
         self.cache.change_refcount(&self.session, &id, 0)
     }
 
-    pub(crate) fn read(&self, id: ObjectId, offset: u64, len: u32) -> Result<Bytes> {
+    pub(crate) fn read(&self, id: ObjectId, offset: u64, len: u32) -> PluginResult<Bytes> {
         Ok(self.cache.read(&self.session, &id, offset, len)?.into_bytes())
     }
 
     /// The whole object, read in parts as a client does.
-    pub(crate) fn read_all(&self, id: ObjectId) -> Result<Bytes> {
+    pub(crate) fn read_all(&self, id: ObjectId) -> PluginResult<Bytes> {
         let size = self.cache.object_info(&self.session, &id)?.size;
         let mut all = Vec::new();
         while (all.len() as u64) < size {
@@ -114,7 +119,7 @@ impl Instance {
     }
 
     pub(crate) fn info(&self) -> CacheInfo {
-        self.cache.info(&self.session).expect("it is there")
+        self.cache.info(Some(&self.session)).expect("it is there")
     }
 
     pub(crate) fn shrink(&self, target: u64) -> u64 {
@@ -123,7 +128,7 @@ impl Instance {
 
     pub(crate) fn list(&self, kind: ObjectType) -> Vec<ListEntry> {
         let listing = self.cache.list(&self.session, kind).expect("it is there");
-        listing.collect::<Result<_>>().expect("all of it")
+        listing.collect::<PluginResult<_>>().expect("all of it")
     }
 }
 

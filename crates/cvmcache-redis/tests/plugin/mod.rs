@@ -4,8 +4,6 @@
 #![allow(dead_code, reason = "not every test needs all of it")]
 
 use std::collections::HashMap;
-use std::path::PathBuf;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -20,19 +18,12 @@ use crate::support::eventually;
 /// longer was forgotten.
 const FORGOTTEN: Duration = Duration::from_secs(90);
 
-/// The program of the Redis cache. Cargo builds tests of examples with the tests, but not programs.
-fn program() -> PathBuf {
-    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    let build = || {
-        let build = escargot::CargoBuild::new().package("cvmcache-redis").example("redis");
-        build.current_target().run().expect("cargo builds it").path().to_owned()
-    };
-    PROGRAM.get_or_init(build).clone()
-}
+/// The program of the Redis cache.
+const PROGRAM: &str = env!("CARGO_BIN_EXE_cvmcache-redis");
 
 /// A plugin for the server at this URL, with a deadline that a busy machine keeps.
 pub(crate) fn command(url: &str) -> PluginCommand {
-    PluginCommand::new(program())
+    PluginCommand::new(PROGRAM)
         .option("CVMFS_CACHE_PLUGIN_REDIS_URL", url)
         .option("CVMFS_CACHE_PLUGIN_REDIS_TIMEOUT", "20000")
         .option("CVMFS_CACHE_PLUGIN_REDIS_LEASE", "600")

@@ -27,7 +27,7 @@ pub(super) struct Probe<'a> {
     /// What the case has done.
     pub(super) trace: Trace,
     /// A handle on the server, if it is in this process.
-    pub(super) control: Option<&'a ServerHandle>,
+    pub(super) handle: Option<&'a ServerHandle>,
     pub(super) rng: RefCell<fastrand::Rng>,
     /// Chance for names, which may have to be others in each run.
     pub(super) names: RefCell<fastrand::Rng>,

@@ -125,7 +125,7 @@ impl Started {
     }
 
     /// A handle to steer the server by, if it runs in this process.
-    pub(super) fn control(&self) -> Option<&ServerHandle> {
+    pub(super) fn handle(&self) -> Option<&ServerHandle> {
         match &self.served {
             Served::Here { running, .. } => running.as_ref().map(RunningServer::handle),
             _ => None,

@@ -170,7 +170,8 @@ fn a_failure_tells_what_it_is_about() {
 fn served(plugin: Memory, workers: usize) -> ServerBuilder {
     let mut limits = Limits::default();
     limits.max_object_size = PART as u32;
-    Server::builder(plugin).limits(limits).workers(workers)
+    let handle = plugin.handle();
+    Server::builder(plugin).handle(handle).limits(limits).workers(workers)
 }
 
 /// The cache, served so that the counts of references are left to it.

@@ -1,6 +1,6 @@
 //! A small cache in memory, with at most one flaw.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -26,7 +26,7 @@ pub(crate) struct Memory {
 struct Shared {
     state: Mutex<State>,
     refused: Condvar,
-    control: OnceLock<ServerHandle>,
+    handle: ServerHandle,
 }
 
 /// An upload under way, which may have a flaw of its own.
@@ -42,6 +42,11 @@ impl Memory {
     /// A cache that does nothing wrong.
     pub(crate) fn sound() -> Self {
         Self { shared: Arc::default(), capabilities: Capabilities::ALL }
+    }
+
+    /// The handle for the server.
+    pub(crate) fn handle(&self) -> ServerHandle {
+        self.shared.handle.clone()
     }
 
     /// A cache with a flaw.
@@ -67,11 +72,8 @@ impl Shared {
     /// Asks clients to detach as soon as more than 70 % are pinned.
     fn ask_detach_if_pinned(&self, pinned_before: u64, pinned: u64) {
         let much = SIZE * 7 / 10;
-        if pinned_before <= much
-            && pinned > much
-            && let Some(control) = self.control.get()
-        {
-            control.ask_detach();
+        if pinned_before <= much && pinned > much {
+            self.handle.ask_detach();
         }
     }
 }
@@ -81,7 +83,7 @@ impl CachePlugin for Memory {
         self.capabilities
     }
 
-    fn change_refcount(&self, session: &Session, id: &ObjectId, by: i32) -> Result<()> {
+    fn change_refcount(&self, session: &Session, id: &ObjectId, by: i32) -> PluginResult<()> {
         let mut state = self.shared.lock();
         let before = state.pinned;
         let result = state.change(session, id, by);
@@ -89,27 +91,27 @@ impl CachePlugin for Memory {
         result
     }
 
-    fn object_info(&self, session: &Session, id: &ObjectId) -> Result<ObjectInfo> {
+    fn object_info(&self, session: &Session, id: &ObjectId) -> PluginResult<ObjectInfo> {
         let mut state = self.shared.lock();
         let flaw = state.flaw;
         match state.find(session, id) {
             Ok(object) => {
                 let forgets = flaw == Some(Flaw::ForgetsType);
                 let object_type = if forgets { ObjectType::Regular } else { object.object_type };
-                Ok(ObjectInfo { size: object.content.len() as u64, object_type })
+                Ok(ObjectInfo::new(object.content.len() as u64, object_type))
             }
             Err(_) if flaw == Some(Flaw::KnowsWhatIsAbsent) => Ok(ObjectInfo::default()),
             Err(status) => Err(status),
         }
     }
 
-    fn read(&self, session: &Session, id: &ObjectId, offset: u64, len: u32) -> Result<Data> {
+    fn read(&self, session: &Session, id: &ObjectId, offset: u64, len: u32) -> PluginResult<Data> {
         let mut state = self.shared.lock();
         let flaw = state.flaw;
         state.find(session, id)?.read(flaw, offset, len).map(Data::from)
     }
 
-    fn begin(&self, session: &Session, new: NewObject) -> Result<Box<dyn Transaction>> {
+    fn begin(&self, session: &Session, new: NewObject) -> PluginResult<Box<dyn Transaction>> {
         let mut state = self.shared.lock();
         match state.flaw {
             Some(Flaw::RefusesZeroDigest) if new.id.digest().iter().all(|byte| *byte == 0) => {
@@ -134,15 +136,15 @@ impl CachePlugin for Memory {
         Ok(Box::new(Writing { shared, session, number, new, parts: Vec::new() }))
     }
 
-    fn info(&self, _: &Session) -> Result<CacheInfo> {
+    fn info(&self, _: Option<&Session>) -> PluginResult<CacheInfo> {
         Ok(self.shared.lock().info())
     }
 
-    fn shrink(&self, _: &Session, target: u64) -> Result<u64> {
+    fn shrink(&self, _: &Session, target: u64) -> PluginResult<u64> {
         Ok(self.shared.lock().shrink(target))
     }
 
-    fn list(&self, _: &Session, object_type: ObjectType) -> Result<Listing> {
+    fn list(&self, _: &Session, object_type: ObjectType) -> PluginResult<Listing> {
         let mut state = self.shared.lock();
         let flaw = state.flaw;
         let pinned = |references: u64, was_open: bool| match flaw {
@@ -155,10 +157,12 @@ impl CachePlugin for Memory {
             |listed: ObjectType| listed == object_type || flaw == Some(Flaw::ListsAllTypes);
         let objects = state.objects.iter().filter(|(_, object)| listed(object.object_type));
         let mut entries: Vec<_> = objects
-            .map(|(id, object)| ListEntry {
-                id: *id,
-                pinned: pinned(object.references, object.was_open),
-                description: object.description.clone().and_then(|text| described(flaw, text)),
+            .map(|(id, object)| {
+                ListEntry::new(
+                    *id,
+                    pinned(object.references, object.was_open),
+                    object.description.clone().and_then(|text| described(flaw, text)),
+                )
             })
             .collect();
         match flaw {
@@ -182,7 +186,7 @@ impl CachePlugin for Memory {
         session: &Session,
         repository: &[u8],
         breadcrumb: Breadcrumb,
-    ) -> Result<()> {
+    ) -> PluginResult<()> {
         let mut state = self.shared.lock();
         let key = breadcrumb_key(state.flaw, session, repository);
         let (flaw, before) = (state.flaw, state.breadcrumbs.get(&key));
@@ -199,7 +203,7 @@ impl CachePlugin for Memory {
         Ok(())
     }
 
-    fn load_breadcrumb(&self, session: &Session, repository: &[u8]) -> Result<Breadcrumb> {
+    fn load_breadcrumb(&self, session: &Session, repository: &[u8]) -> PluginResult<Breadcrumb> {
         let state = self.shared.lock();
         let key = breadcrumb_key(state.flaw, session, repository);
         let Some(mut breadcrumb) = state.breadcrumbs.get(&key).copied() else {
@@ -222,15 +226,10 @@ impl CachePlugin for Memory {
         }
         Ok(breadcrumb)
     }
-
-    fn started(&self, control: ServerHandle) {
-        // A plugin is started once.
-        let _ = self.shared.control.set(control);
-    }
 }
 
 impl Transaction for Writing {
-    fn write(&mut self, data: Bytes) -> Result<()> {
+    fn write(&mut self, data: Bytes) -> PluginResult<()> {
         let mut state = self.shared.lock();
         if let Some(Flaw::OneSlowUploadAtATime | Flaw::OneSlowUploadOfAnObject) = state.flaw {
             let none_refused = |state: &mut State| state.refusals == 0;
@@ -252,7 +251,7 @@ impl Transaction for Writing {
         Ok(())
     }
 
-    fn commit(mut self: Box<Self>) -> Result<()> {
+    fn commit(mut self: Box<Self>) -> PluginResult<()> {
         let mut state = self.shared.lock();
         let upload = state.uploads.remove(&self.number).ok_or(Status::IoErr)?;
         let parts = match state.flaw {

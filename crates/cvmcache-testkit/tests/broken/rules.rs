@@ -4,10 +4,11 @@
 use std::panic::catch_unwind;
 use std::path::Path;
 use std::process;
-use std::sync::OnceLock;
 
 use cvmcache::plugin::*;
-use cvmcache::{CachePlugin, Locator, Options, RunningServer, Server, ServerHandle, Session};
+use cvmcache::{
+    CachePlugin, Locator, Options, RunningServer, Server, ServerBuilder, ServerHandle, Session,
+};
 use cvmcache_testkit::{Outcome, PluginCommand, Report, Suite, SuiteError, Target, check};
 use tempfile::TempDir;
 
@@ -62,7 +63,7 @@ fn one_of_several_filters_has_to_find_a_case() {
 #[test]
 fn what_others_have_in_the_cache_is_evicted_only_if_that_is_allowed() {
     let evicting = Suite::new().filter("evict-all").filter("session-ids");
-    let running = Elsewhere::start(Memory::sound());
+    let running = Elsewhere::start(Server::builder(Memory::sound()));
     let report = evicting.run(running.locator.clone()).unwrap();
     assert!(why_skipped(&report, "evict-all").contains("the cache for itself"), "{report}");
     assert!(report.is_good());
@@ -120,8 +121,9 @@ fn a_plugin_that_fails_is_shown_with_all_that_was_found() {
 
 #[test]
 fn a_plugin_that_runs_elsewhere_and_goes_away_fails_one_case_and_the_rest_is_skipped() {
-    let running =
-        Elsewhere::start(Nothing { at_long_name: ServerHandle::terminate, ..Nothing::new() });
+    let plugin = Nothing { at_long_name: ServerHandle::terminate, ..Nothing::new() };
+    let handle = plugin.handle.clone();
+    let running = Elsewhere::start(Server::builder(plugin).handle(handle));
     let report = Suite::new().filter("session-").run(running.locator.clone()).unwrap();
     assert!(failure(&report, "session-names").received.contains("cannot connect"), "{report}");
     assert_eq!(skipped(&report), ["session-quit", "session-many"]);
@@ -157,12 +159,12 @@ fn the_process_of_a_plugin_that_dies() {
 struct Nothing {
     knows_everything: bool,
     at_long_name: fn(&ServerHandle),
-    control: OnceLock<ServerHandle>,
+    handle: ServerHandle,
 }
 
 impl Nothing {
     fn new() -> Self {
-        Self { knows_everything: false, at_long_name: |_| {}, control: OnceLock::new() }
+        Self { knows_everything: false, at_long_name: |_| {}, handle: ServerHandle::new() }
     }
 }
 
@@ -171,19 +173,15 @@ impl CachePlugin for Nothing {
         Capabilities::NONE
     }
 
-    fn object_info(&self, session: &Session, _: &ObjectId) -> Result<ObjectInfo> {
+    fn object_info(&self, session: &Session, _: &ObjectId) -> PluginResult<ObjectInfo> {
         if session.name().len() == 1000 {
-            (self.at_long_name)(self.control.get().unwrap());
+            (self.at_long_name)(&self.handle);
         }
         if self.knows_everything { Ok(ObjectInfo::default()) } else { Err(Status::NoEntry) }
     }
 
-    fn read(&self, _: &Session, _: &ObjectId, _: u64, _: u32) -> Result<Data> {
+    fn read(&self, _: &Session, _: &ObjectId, _: u64, _: u32) -> PluginResult<Data> {
         Err(Status::NoEntry)
-    }
-
-    fn started(&self, control: ServerHandle) {
-        self.control.set(control).unwrap();
     }
 }
 
@@ -195,10 +193,10 @@ struct Elsewhere {
 }
 
 impl Elsewhere {
-    fn start(plugin: impl CachePlugin) -> Self {
+    fn start(builder: ServerBuilder) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let locator = Locator::Unix(directory.path().join("socket"));
-        let running = Server::builder(plugin).listen(&locator).unwrap().spawn().unwrap();
+        let running = builder.listen(&locator).unwrap().spawn().unwrap();
         Self { locator, running: Some(running), _directory: directory }
     }
 }

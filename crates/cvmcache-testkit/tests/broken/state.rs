@@ -65,7 +65,7 @@ impl State {
         }
     }
 
-    pub(crate) fn find(&mut self, session: &Session, id: &ObjectId) -> Result<&mut Object> {
+    pub(crate) fn find(&mut self, session: &Session, id: &ObjectId) -> PluginResult<&mut Object> {
         self.clock += 1;
         let (key, is_private) = (self.key(id), self.has(Flaw::PrivateObjects));
         let object = self.objects.get_mut(&key).ok_or(Status::NoEntry)?;
@@ -76,7 +76,7 @@ impl State {
         Ok(object)
     }
 
-    pub(crate) fn change(&mut self, session: &Session, id: &ObjectId, by: i32) -> Result<()> {
+    pub(crate) fn change(&mut self, session: &Session, id: &ObjectId, by: i32) -> PluginResult<()> {
         let flaw = self.flaw;
         let Ok(object) = self.find(session, id) else {
             let granted = match flaw {
@@ -131,7 +131,7 @@ impl State {
         new: &NewObject,
         content: Bytes,
         references: u64,
-    ) -> Result<()> {
+    ) -> PluginResult<()> {
         let key = self.key(&new.id);
         if let Some(there) = self.objects.get_mut(&key) {
             let count = there.references;
@@ -170,7 +170,7 @@ impl State {
         Ok(())
     }
 
-    fn make_room(&mut self, len: u64) -> Result<()> {
+    fn make_room(&mut self, len: u64) -> PluginResult<()> {
         if self.fits(len) {
             return Ok(());
         }
@@ -242,12 +242,8 @@ impl State {
         let sum = |count: fn(&Object) -> u64| -> u64 {
             self.objects.values().map(|o| count(o) * o.content.len() as u64).sum()
         };
-        let mut info = CacheInfo {
-            size_bytes: SIZE,
-            used_bytes: self.used,
-            pinned_bytes: self.pinned,
-            shrink_count: Some(self.clean_ups),
-        };
+        let mut info =
+            CacheInfo::new(SIZE, self.used, self.pinned).with_shrink_count(self.clean_ups);
         match self.flaw {
             Some(Flaw::PinnedBeyondUsed) => info.pinned_bytes = info.used_bytes + 1,
             Some(Flaw::UsedBeyondSize) => info.used_bytes = SIZE + 1,
@@ -291,7 +287,7 @@ impl State {
 }
 
 impl Object {
-    pub(crate) fn read(&self, flaw: Option<Flaw>, offset: u64, len: u32) -> Result<Bytes> {
+    pub(crate) fn read(&self, flaw: Option<Flaw>, offset: u64, len: u32) -> PluginResult<Bytes> {
         let (size, part, len) = (self.content.len() as u64, PART as u64, u64::from(len));
         let offset = match flaw {
             Some(Flaw::Offsets32) => offset & 0xffff_ffff,

@@ -131,7 +131,7 @@ mod tests {
         let served = content.clone();
         let (plugin, mut client) = FakePlugin::with_client(move |end| {
             let size = served.len() as u64;
-            let info = ObjectInfo { size, object_type: ObjectType::Regular };
+            let info = ObjectInfo::new(size, ObjectType::Regular);
             let ask = Operation::ObjectInfo { object: object(1) };
             end.serve(ask, ReplyBody::ObjectInfo(Ok(info)));
             // No answer before as many as may be are under way, and the last comes first.
@@ -159,7 +159,7 @@ mod tests {
     #[test]
     fn an_object_that_is_shorter_than_it_says_is_not_read() {
         let (plugin, mut client) = FakePlugin::with_client(|end| {
-            let info = ObjectInfo { size: u64::MAX, object_type: ObjectType::Regular };
+            let info = ObjectInfo::new(u64::MAX, ObjectType::Regular);
             let ask = Operation::ObjectInfo { object: object(1) };
             end.serve(ask.clone(), ReplyBody::ObjectInfo(Ok(info)));
             for _ in 0..READS_IN_FLIGHT {

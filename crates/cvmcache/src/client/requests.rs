@@ -253,7 +253,7 @@ mod tests {
 
     #[test]
     fn a_listing_is_followed_to_its_last_part() {
-        let entry = |number| ListEntry { id: object(number), pinned: true, description: None };
+        let entry = |number| ListEntry::new(object(number), true, None);
         let (plugin, mut client) = FakePlugin::with_client(move |end| {
             let ask = |listing| Operation::List { listing, object_type: ObjectType::Catalog };
             let part =

@@ -9,10 +9,12 @@ use tracing::{error, warn};
 
 use super::background::{self, Fork};
 use super::starter::Starter;
-use super::{Failure, default_locator, metrics, signals, terminal};
+use super::{Failure, PluginContext, default_locator, metrics, signals, terminal};
 use crate::server::{self, Settings};
 use crate::watchdog::{self, Watchdog, WatchdogError};
-use crate::{CachePlugin, Locator, Log, LogTarget, Options, OptionsError, Server, ServerError};
+use crate::{
+    CachePlugin, Locator, Log, LogTarget, Options, OptionsError, Server, ServerError, ServerHandle,
+};
 
 pub(super) const LOCATOR: &str = "CVMFS_CACHE_PLUGIN_LOCATOR";
 const CRASH_DUMP: &str = "CVMFS_CACHE_PLUGIN_CRASH_DUMP";
@@ -22,7 +24,7 @@ const TEST: &str = "CVMFS_CACHE_PLUGIN_TEST";
 pub(super) fn serve<P, E>(
     name: &str,
     config: Option<PathBuf>,
-    make: impl FnOnce(&Options) -> Result<P, E>,
+    make: impl FnOnce(&PluginContext) -> Result<P, E>,
 ) -> ExitCode
 where
     P: CachePlugin,
@@ -56,7 +58,7 @@ where
 fn try_serve<P, E>(
     name: &str,
     config: Option<PathBuf>,
-    make: impl FnOnce(&Options) -> Result<P, E>,
+    make: impl FnOnce(&PluginContext) -> Result<P, E>,
     starter: &mut Starter,
     log: &mut Option<Log>,
 ) -> Result<ExitCode, Failure>
@@ -90,8 +92,10 @@ where
     let (locator, settings) = (locator(&options)?, Settings::from_options(&options)?);
     // Before the plugin: it may have metrics of its own.
     let exporter = metrics::prepare(&options)?;
-    let plugin = make(&options).map_err(Into::into)?;
+    let context = PluginContext::new(options, ServerHandle::new());
+    let plugin = make(&context).map_err(Into::into)?;
     let builder = Server::builder(plugin)
+        .handle(context.handle())
         .name(format!("cvmcache {name}"))
         .supervised(starter.is_client())
         .metrics(exporter.is_some());

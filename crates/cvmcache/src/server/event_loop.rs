@@ -24,7 +24,7 @@ use super::mailbox::{Inbox, Note};
 use super::meters::Meters;
 use super::polling::Polling;
 use super::workers::{Outcome, Workers};
-use crate::server_handle::Command;
+use crate::server_handle::{Command, ServerHandle};
 use crate::service::{Peer, Service};
 use overview::Overview;
 
@@ -39,6 +39,7 @@ const SHORTEST_TURN: Duration = Duration::from_micros(100);
 pub(super) struct EventLoop {
     pub(super) poll: Poll,
     pub(super) inbox: Inbox,
+    pub(super) handle: ServerHandle,
     /// Shut once the server is about to end.
     pub(super) door: Door,
     /// This process, for clients on the same machine.
@@ -196,21 +197,9 @@ impl EventLoop {
 
     fn read_notes(&mut self) {
         let (mut usage, mut report) = (None, false);
+        // Drained first: a command that comes from now on wakes this thread again.
         for note in self.inbox.drain() {
             match note {
-                Note::Command(Command::AskDetach) => {
-                    info!(clients = self.state.connections.len(), "asking clients to detach");
-                    self.state.call_all(|connection| connection.ask_detach(&self.service));
-                }
-                Note::Command(Command::Report) => report = true,
-                Note::Command(Command::Terminate) if self.state.deadline.is_none() => {
-                    info!(clients = self.state.connections.len(), "ending");
-                    self.pulse.end();
-                    self.door.shut();
-                    self.state.deadline = Some(self.service.limits().shutdown_deadline());
-                    self.state.call_all(|connection| connection.finish(&self.service));
-                }
-                Note::Command(Command::Terminate) => {}
                 Note::Done(done) => {
                     if let Some(workers) = &self.workers {
                         workers.done();
@@ -221,6 +210,23 @@ impl EventLoop {
                         }
                     }
                 }
+            }
+        }
+        for command in self.handle.take() {
+            match command {
+                Command::AskDetach => {
+                    info!(clients = self.state.connections.len(), "asking clients to detach");
+                    self.state.call_all(|connection| connection.ask_detach(&self.service));
+                }
+                Command::Report => report = true,
+                Command::Terminate if self.state.deadline.is_none() => {
+                    info!(clients = self.state.connections.len(), "ending");
+                    self.pulse.end();
+                    self.door.shut();
+                    self.state.deadline = Some(self.service.limits().shutdown_deadline());
+                    self.state.call_all(|connection| connection.finish(&self.service));
+                }
+                Command::Terminate => {}
             }
         }
         if let Some(usage) = usage {

@@ -7,13 +7,10 @@ use crossbeam_channel::{Receiver, Sender};
 use mio::Waker;
 
 use super::workers::Done;
-use crate::server_handle::Command;
 
 /// A message to the I/O thread.
 #[derive(Debug)]
 pub(super) enum Note {
-    /// What a [`ServerHandle`](crate::ServerHandle) says.
-    Command(Command),
     /// A worker has finished a job.
     Done(Done),
 }
@@ -48,7 +45,14 @@ pub(super) fn mailbox(waker: Waker) -> (Mailbox, Inbox) {
 impl Mailbox {
     /// Leaves a note. After the end of the server nobody reads it.
     pub(super) fn send(&self, note: Note) {
-        if self.notes.send(note).is_ok() && !self.bell.rung.swap(true, Ordering::AcqRel) {
+        if self.notes.send(note).is_ok() {
+            self.wake();
+        }
+    }
+
+    /// Wakes the I/O thread, which looks for notes and for commands.
+    pub(super) fn wake(&self) {
+        if !self.bell.rung.swap(true, Ordering::AcqRel) {
             // The waker fails only if the poll is gone.
             let _ = self.bell.waker.wake();
         }

@@ -64,7 +64,7 @@ mod tests {
     use cvmcache_proto::{Data, HashAlgorithm, ObjectInfo, Status};
 
     use super::*;
-    use crate::plugin::{CachePlugin, Capabilities, Result};
+    use crate::plugin::{CachePlugin, Capabilities, PluginResult};
     use crate::service::Service;
     use crate::{Limits, Session};
 
@@ -75,11 +75,11 @@ mod tests {
             Capabilities::NONE
         }
 
-        fn object_info(&self, _: &Session, _: &ObjectId) -> Result<ObjectInfo> {
+        fn object_info(&self, _: &Session, _: &ObjectId) -> PluginResult<ObjectInfo> {
             Err(Status::NoEntry)
         }
 
-        fn read(&self, _: &Session, _: &ObjectId, _: u64, _: u32) -> Result<Data> {
+        fn read(&self, _: &Session, _: &ObjectId, _: u64, _: u32) -> PluginResult<Data> {
             Err(Status::NoEntry)
         }
     }

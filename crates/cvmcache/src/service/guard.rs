@@ -6,10 +6,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use metrics::counter;
 use tracing::error;
 
-use crate::plugin::{Result, Status};
+use crate::plugin::{PluginResult, Status};
 
 /// Calls into a plugin. A panic becomes [`Status::IoErr`], a line in the log, and is counted.
-pub(super) fn guard<T>(callback: &'static str, call: impl FnOnce() -> Result<T>) -> Result<T> {
+pub(super) fn guard<T>(
+    callback: &'static str,
+    call: impl FnOnce() -> PluginResult<T>,
+) -> PluginResult<T> {
     // What a panic leaves behind is the plugin's own; nothing of ours is changed inside.
     catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|panic| {
         error!(callback, panic = message(&*panic), "a callback of the plugin panicked");

@@ -9,7 +9,7 @@ use std::collections::hash_map::Entry;
 use tracing::warn;
 
 use super::{OpenSession, Service, guard, lock};
-use crate::plugin::{Capabilities, ObjectId, Result, Status};
+use crate::plugin::{Capabilities, ObjectId, PluginResult, Status};
 
 /// References by object. None of the counts is zero.
 #[derive(Debug, Default)]
@@ -30,7 +30,12 @@ pub(super) struct Holdings {
 
 impl Service {
     /// Opens or closes an object, or looks whether it is there.
-    pub(super) fn change_refcount(&self, open: &OpenSession, id: &ObjectId, by: i32) -> Result<()> {
+    pub(super) fn change_refcount(
+        &self,
+        open: &OpenSession,
+        id: &ObjectId,
+        by: i32,
+    ) -> PluginResult<()> {
         if !self.capabilities.contains(Capabilities::REFCOUNT) {
             // Clients open and close whatever the plugin declares.
             return if by < 0 { Ok(()) } else { self.object_info(open, id).map(|_| ()) };
@@ -45,7 +50,7 @@ impl Service {
         }
     }
 
-    fn close(&self, open: &OpenSession, id: &ObjectId, count: u64) -> Result<()> {
+    fn close(&self, open: &OpenSession, id: &ObjectId, count: u64) -> PluginResult<()> {
         let Some(taken) = self.take(open, id, count) else {
             // Whether there is such an object comes first, as with every other request.
             self.change(open, id, 0)?;
@@ -112,7 +117,7 @@ impl Service {
     }
 
     /// Gives references back: in several steps if they are more than a change can express.
-    fn give_back(&self, open: &OpenSession, id: &ObjectId, mut count: u64) -> Result<()> {
+    fn give_back(&self, open: &OpenSession, id: &ObjectId, mut count: u64) -> PluginResult<()> {
         while count > 0 {
             let step = i32::try_from(count).unwrap_or(i32::MAX);
             self.change(open, id, -step)?;
@@ -121,7 +126,7 @@ impl Service {
         Ok(())
     }
 
-    fn change(&self, open: &OpenSession, id: &ObjectId, by: i32) -> Result<()> {
+    fn change(&self, open: &OpenSession, id: &ObjectId, by: i32) -> PluginResult<()> {
         guard("change_refcount", || self.plugin.change_refcount(&open.session, id, by))
     }
 }

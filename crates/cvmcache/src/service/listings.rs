@@ -7,7 +7,7 @@ use cvmcache_proto::ReplyBody;
 use tracing::debug;
 
 use super::{OpenSession, Service, guard, lock};
-use crate::plugin::{Capabilities, ListEntry, Listing, ObjectType, Result, Status};
+use crate::plugin::{Capabilities, ListEntry, Listing, ObjectType, PluginResult, Status};
 
 /// What an entry takes on the wire, at most, besides its description: tags and lengths, the hash
 /// and the flag.
@@ -44,7 +44,7 @@ impl Service {
         open: &OpenSession,
         listing: u64,
         object_type: ObjectType,
-    ) -> Result<(u64, Vec<ListEntry>, bool)> {
+    ) -> PluginResult<(u64, Vec<ListEntry>, bool)> {
         self.require(Capabilities::LIST)?;
         let (id, mut listing) = if listing == 0 {
             self.start(open, object_type)?
@@ -63,7 +63,7 @@ impl Service {
         part.map(|(entries, last)| (id, entries, last))
     }
 
-    fn start(&self, open: &OpenSession, object_type: ObjectType) -> Result<(u64, Listing)> {
+    fn start(&self, open: &OpenSession, object_type: ObjectType) -> PluginResult<(u64, Listing)> {
         let mut listings = lock(&open.listings);
         if listings.open.len() >= self.limits.max_listings {
             debug!(session = %open.session, "too many open listings");
@@ -81,7 +81,7 @@ impl Service {
     }
 
     /// The next entries, and whether they are the last ones.
-    fn take_part(&self, listing: &mut Listing) -> Result<(Vec<ListEntry>, bool)> {
+    fn take_part(&self, listing: &mut Listing) -> PluginResult<(Vec<ListEntry>, bool)> {
         let mut entries = Vec::new();
         let mut size = 0;
         while size < self.limits.listing_part {

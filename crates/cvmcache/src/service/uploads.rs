@@ -9,7 +9,7 @@ use tracing::debug;
 
 use super::{OpenSession, Service, guard, lock};
 use crate::Session;
-use crate::plugin::{Capabilities, NewObject, ObjectId, Result, Status, Transaction};
+use crate::plugin::{Capabilities, NewObject, ObjectId, PluginResult, Status, Transaction};
 
 /// The uploads of a session, by the number of the request that began them; `None` while the plugin
 /// works on one, since the lock is not held then.
@@ -30,7 +30,7 @@ pub(super) struct Upload {
     pub(super) expected: Option<u64>,
     /// What the plugin made of it. After a failure the client still has to abort the upload, and
     /// parts that it had sent before it heard of the failure get the same answer.
-    transaction: Result<Box<dyn Transaction>>,
+    transaction: PluginResult<Box<dyn Transaction>>,
     /// How many sweeps have passed since the last part.
     age: u8,
 }
@@ -40,7 +40,7 @@ const MAX_AGE: u8 = 2;
 
 impl Service {
     /// Takes one part of an upload. A part that is malformed changes nothing.
-    pub(super) fn store(&self, open: &OpenSession, id: u64, part: StorePart) -> Result<()> {
+    pub(super) fn store(&self, open: &OpenSession, id: u64, part: StorePart) -> PluginResult<()> {
         self.require(Capabilities::WRITE)?;
         let (len, max) = (part.data.len(), self.limits.max_object_size as usize);
         if len > max || (len < max && !part.last) {
@@ -68,7 +68,7 @@ impl Service {
     }
 
     /// Gives an upload up.
-    pub(super) fn abort(&self, open: &OpenSession, id: u64, object: &ObjectId) -> Result<()> {
+    pub(super) fn abort(&self, open: &OpenSession, id: u64, object: &ObjectId) -> PluginResult<()> {
         self.require(Capabilities::WRITE)?;
         let mut uploads = lock(&open.uploads);
         match uploads.open.remove(&id) {
@@ -109,7 +109,7 @@ impl Service {
         }
     }
 
-    fn begin(&self, open: &OpenSession, id: u64, part: &StorePart) -> Result<Upload> {
+    fn begin(&self, open: &OpenSession, id: u64, part: &StorePart) -> PluginResult<Upload> {
         check_total(part, 0, part.expected_size)?;
         if let Some(description) = &part.description {
             self.check_text(description)?;
@@ -145,7 +145,7 @@ impl Service {
         })
     }
 
-    fn resume(&self, open: &OpenSession, id: u64, part: &StorePart) -> Result<Upload> {
+    fn resume(&self, open: &OpenSession, id: u64, part: &StorePart) -> PluginResult<Upload> {
         let mut uploads = lock(&open.uploads);
         let place = uploads.open.get_mut(&id).ok_or(Status::Malformed)?;
         let upload = place.as_ref().ok_or(Status::Malformed)?;
@@ -164,7 +164,7 @@ impl Service {
         open: &OpenSession,
         mut upload: Upload,
         part: StorePart,
-    ) -> (Result<()>, Option<Upload>) {
+    ) -> (PluginResult<()>, Option<Upload>) {
         let len = part.data.len() as u64;
         (upload.next, upload.age) = (part.number + 1, 0);
         let last = part.last;
@@ -188,7 +188,7 @@ impl Service {
     }
 
     /// Counts bytes of open uploads.
-    fn charge(&self, open: &OpenSession, len: u64) -> Result<()> {
+    fn charge(&self, open: &OpenSession, len: u64) -> PluginResult<()> {
         let mut uploads = lock(&open.uploads);
         let bytes = uploads.bytes.saturating_add(len);
         if bytes > self.limits.max_upload_bytes {
@@ -199,7 +199,7 @@ impl Service {
         Ok(())
     }
 
-    fn commit(&self, open: &OpenSession, upload: Upload) -> Result<()> {
+    fn commit(&self, open: &OpenSession, upload: Upload) -> PluginResult<()> {
         let transaction = upload.transaction?;
         guard("commit", || transaction.commit())?;
         self.hold(open, upload.object, 1);
@@ -208,7 +208,7 @@ impl Service {
 }
 
 /// That a part does not exceed what was announced, and the last one completes it.
-fn check_total(part: &StorePart, received: u64, expected: Option<u64>) -> Result<()> {
+fn check_total(part: &StorePart, received: u64, expected: Option<u64>) -> PluginResult<()> {
     let total = received.checked_add(part.data.len() as u64).ok_or(Status::Malformed)?;
     match expected {
         Some(expected) if total > expected || (part.last && total < expected) => {
@@ -220,7 +220,7 @@ fn check_total(part: &StorePart, received: u64, expected: Option<u64>) -> Result
 
 impl Upload {
     /// Hands the part's bytes to the plugin.
-    fn write(&mut self, part: StorePart) -> Result<()> {
+    fn write(&mut self, part: StorePart) -> PluginResult<()> {
         let transaction = self.transaction.as_mut().map_err(|status| *status)?;
         if part.data.is_empty() { Ok(()) } else { guard("write", || transaction.write(part.data)) }
     }
@@ -231,13 +231,13 @@ impl Upload {
         let _logged = failed.map_or(Ok(()), drop_transaction);
     }
 
-    fn give_up(self) -> Result<()> {
+    fn give_up(self) -> PluginResult<()> {
         self.transaction.map_or(Ok(()), drop_transaction)
     }
 }
 
 /// The plugin's code runs when a transaction is dropped, too.
-fn drop_transaction(transaction: Box<dyn Transaction>) -> Result<()> {
+fn drop_transaction(transaction: Box<dyn Transaction>) -> PluginResult<()> {
     guard("drop of a transaction", || {
         drop(transaction);
         Ok(())

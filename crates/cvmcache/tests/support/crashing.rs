@@ -9,7 +9,7 @@ use std::process::{self, ExitCode};
 use std::{ptr, thread};
 
 use cvmcache::plugin::*;
-use cvmcache::{CachePlugin, Options, Session};
+use cvmcache::{CachePlugin, PluginContext, Session};
 use nix::libc;
 use nix::sys::signal::{Signal, raise};
 
@@ -24,11 +24,11 @@ impl CachePlugin for Crashing {
         Capabilities::NONE
     }
 
-    fn object_info(&self, _: &Session, _: &ObjectId) -> Result<ObjectInfo> {
-        Ok(ObjectInfo { size: 3, object_type: ObjectType::Regular })
+    fn object_info(&self, _: &Session, _: &ObjectId) -> PluginResult<ObjectInfo> {
+        Ok(ObjectInfo::new(3, ObjectType::Regular))
     }
 
-    fn read(&self, _: &Session, id: &ObjectId, _: u64, _: u32) -> Result<Data> {
+    fn read(&self, _: &Session, id: &ObjectId, _: u64, _: u32) -> PluginResult<Data> {
         match id.digest()[0] {
             told_to::NOTHING => {}
             told_to::USE_NULL => use_null(),
@@ -53,8 +53,8 @@ fn main() -> ExitCode {
 }
 
 /// On the main thread: `CRASHING_SIGNAL` in the configuration is the number of a signal to raise.
-fn make(options: &Options) -> std::result::Result<Crashing, Box<dyn Error + Send + Sync>> {
-    if let Some(signal) = options.parse_value::<i32>("CRASHING_SIGNAL")? {
+fn make(context: &PluginContext) -> Result<Crashing, Box<dyn Error + Send + Sync>> {
+    if let Some(signal) = context.options().parse_value::<i32>("CRASHING_SIGNAL")? {
         raise(Signal::try_from(signal)?)?;
     }
     Ok(Crashing)

@@ -39,7 +39,8 @@ pub struct State {
     pub calls: Vec<&'static str>,
     /// What the next calls of a callback do instead of their work.
     faults: Vec<(&'static str, Fault)>,
-    pub control: Option<ServerHandle>,
+    /// The handle on its server.
+    pub handle: ServerHandle,
     /// Calls of `read` wait as long as this is set; how many do.
     pub hold_reads: bool,
     pub held_reads: usize,
@@ -124,7 +125,7 @@ impl TestCache {
         changed
     }
 
-    fn enter(&self, callback: &'static str) -> Result<bool> {
+    fn enter(&self, callback: &'static str) -> PluginResult<bool> {
         let fault = self.change(|state| {
             state.calls.push(callback);
             let fault = state.faults.iter().position(|(upset, _)| *upset == callback);
@@ -144,7 +145,7 @@ impl CachePlugin for TestCache {
         self.capabilities
     }
 
-    fn change_refcount(&self, _: &Session, id: &ObjectId, by: i32) -> Result<()> {
+    fn change_refcount(&self, _: &Session, id: &ObjectId, by: i32) -> PluginResult<()> {
         self.enter("change_refcount")?;
         self.change(|state| {
             let object = state.objects.get_mut(id).ok_or(Status::NoEntry)?;
@@ -157,14 +158,14 @@ impl CachePlugin for TestCache {
         })
     }
 
-    fn object_info(&self, _: &Session, id: &ObjectId) -> Result<ObjectInfo> {
+    fn object_info(&self, _: &Session, id: &ObjectId) -> PluginResult<ObjectInfo> {
         self.enter("object_info")?;
         let state = self.state();
         let object = state.objects.get(id).ok_or(Status::NoEntry)?;
-        Ok(ObjectInfo { size: object.data.len() as u64, object_type: object.object_type })
+        Ok(ObjectInfo::new(object.data.len() as u64, object.object_type))
     }
 
-    fn read(&self, _: &Session, id: &ObjectId, offset: u64, len: u32) -> Result<Data> {
+    fn read(&self, _: &Session, id: &ObjectId, offset: u64, len: u32) -> PluginResult<Data> {
         let too_much = self.enter("read")?;
         self.change(|state| state.held_reads += 1);
         self.wait_until(|state| !state.hold_reads);
@@ -181,36 +182,31 @@ impl CachePlugin for TestCache {
         Ok(object.data.slice(start..end).into())
     }
 
-    fn begin(&self, _: &Session, new: NewObject) -> Result<Box<dyn Transaction>> {
+    fn begin(&self, _: &Session, new: NewObject) -> PluginResult<Box<dyn Transaction>> {
         self.enter("begin")?;
         self.change(|state| state.open_uploads += 1);
         Ok(Box::new(TestUpload { cache: self.clone(), new, data: Vec::new() }))
     }
 
-    fn info(&self, _: &Session) -> Result<CacheInfo> {
+    fn info(&self, _: Option<&Session>) -> PluginResult<CacheInfo> {
         self.enter("info")?;
         let state = self.state();
         let size = |pinned: bool| {
             let counted = state.objects.values().filter(|o| !pinned || o.references > 0);
             counted.map(|object| object.data.len() as u64).sum()
         };
-        Ok(CacheInfo {
-            size_bytes: u64::MAX,
-            used_bytes: size(false),
-            pinned_bytes: size(true),
-            shrink_count: Some(3),
-        })
+        Ok(CacheInfo::new(u64::MAX, size(false), size(true)).with_shrink_count(3))
     }
 
-    fn shrink(&self, session: &Session, target: u64) -> Result<u64> {
+    fn shrink(&self, session: &Session, target: u64) -> PluginResult<u64> {
         self.enter("shrink")?;
-        if self.info(session)?.used_bytes > target {
+        if self.info(Some(session))?.used_bytes > target {
             self.change(|state| state.objects.retain(|_, object| object.references > 0));
         }
-        Ok(self.info(session)?.used_bytes)
+        Ok(self.info(Some(session))?.used_bytes)
     }
 
-    fn list(&self, _: &Session, object_type: ObjectType) -> Result<Listing> {
+    fn list(&self, _: &Session, object_type: ObjectType) -> PluginResult<Listing> {
         self.enter("list")?;
         self.change(|state| state.open_listings += 1);
         let entries: Vec<_> = self
@@ -218,28 +214,27 @@ impl CachePlugin for TestCache {
             .objects
             .iter()
             .filter(|(_, object)| object.object_type == object_type)
-            .map(|(id, object)| ListEntry {
-                id: *id,
-                pinned: object.references > 0,
-                description: object.description.clone(),
+            .map(|(id, object)| {
+                ListEntry::new(*id, object.references > 0, object.description.clone())
             })
             .collect();
         Ok(Box::new(TestListing { cache: self.clone(), entries: entries.into_iter() }))
     }
 
-    fn store_breadcrumb(&self, _: &Session, name: &[u8], breadcrumb: Breadcrumb) -> Result<()> {
+    fn store_breadcrumb(
+        &self,
+        _: &Session,
+        name: &[u8],
+        breadcrumb: Breadcrumb,
+    ) -> PluginResult<()> {
         self.enter("store_breadcrumb")?;
         self.change(|state| state.breadcrumbs.insert(name.to_vec(), breadcrumb));
         Ok(())
     }
 
-    fn load_breadcrumb(&self, _: &Session, name: &[u8]) -> Result<Breadcrumb> {
+    fn load_breadcrumb(&self, _: &Session, name: &[u8]) -> PluginResult<Breadcrumb> {
         self.enter("load_breadcrumb")?;
         self.state().breadcrumbs.get(name).copied().ok_or(Status::NoEntry)
-    }
-
-    fn started(&self, control: ServerHandle) {
-        self.change(|state| state.control = Some(control));
     }
 }
 
@@ -250,14 +245,14 @@ struct TestUpload {
 }
 
 impl Transaction for TestUpload {
-    fn write(&mut self, data: Bytes) -> Result<()> {
+    fn write(&mut self, data: Bytes) -> PluginResult<()> {
         self.cache.enter("write")?;
         self.cache.wait_until(|state| !state.hold_writes);
         self.data.extend_from_slice(&data);
         Ok(())
     }
 
-    fn commit(mut self: Box<Self>) -> Result<()> {
+    fn commit(mut self: Box<Self>) -> PluginResult<()> {
         self.cache.enter("commit")?;
         let data = std::mem::take(&mut self.data).into();
         let object = Object {
@@ -285,7 +280,7 @@ struct TestListing {
 }
 
 impl Iterator for TestListing {
-    type Item = Result<ListEntry>;
+    type Item = PluginResult<ListEntry>;
 
     fn next(&mut self) -> Option<Self::Item> {
         let entry = self.entries.next()?;

@@ -19,14 +19,18 @@ use nix::unistd::{Pid, mkfifo};
 /// How long anything may take.
 pub const LIMIT: Duration = Duration::from_secs(30);
 
-/// The program of an example. Cargo builds tests of examples with the tests, but not programs.
+/// The program of a plugin: the RAM cache, or an example. Cargo builds no programs of other packages,
+/// and of examples none, with the tests.
 pub fn program(name: &'static str) -> &'static Path {
     const NAMES: [&str; 3] = ["null", "ram", "crashing"];
     static PROGRAMS: [OnceLock<PathBuf>; NAMES.len()] = [const { OnceLock::new() }; NAMES.len()];
     let cell = &PROGRAMS[NAMES.iter().position(|&it| it == name).expect("one of them")];
     cell.get_or_init(|| {
-        let build = escargot::CargoBuild::new().package("cvmcache").example(name).current_target();
-        build.run().expect("cargo builds it").path().to_owned()
+        let build = match name {
+            "ram" => escargot::CargoBuild::new().package("cvmcache-ram").bin("cvmcache-ram"),
+            name => escargot::CargoBuild::new().package("cvmcache").example(name),
+        };
+        build.current_target().run().expect("cargo builds it").path().to_owned()
     })
 }
 

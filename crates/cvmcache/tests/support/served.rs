@@ -29,6 +29,7 @@ pub fn serve_with(workers: usize, limits: Limits) -> Fixture {
     let socket = directory.path().join("socket");
     let locator = Locator::Unix(socket.clone());
     let builder = Server::builder(cache.clone()).workers(workers).limits(limits);
+    let builder = builder.handle(cache.state().handle.clone());
     let running = builder.listen(&locator).expect("a socket").spawn().expect("a server");
     Fixture { cache, running: Some(running), locator, socket, _directory: directory }
 }

@@ -61,14 +61,14 @@ impl Client<'_> {
         self.ask_as(77, operation)
     }
 
-    pub fn change(&self, object: ObjectId, change_by: i32) -> Result<()> {
+    pub fn change(&self, object: ObjectId, change_by: i32) -> PluginResult<()> {
         match self.ask(Operation::Refcount { object, change_by }) {
             ReplyBody::Refcount(result) => result,
             other => panic!("{other:?}"),
         }
     }
 
-    pub fn store(&self, upload: u64, part: StorePart) -> Result<()> {
+    pub fn store(&self, upload: u64, part: StorePart) -> PluginResult<()> {
         let number = part.number;
         match self.ask_as(upload, Operation::Store(part)) {
             ReplyBody::Store { result, part } => {
@@ -79,21 +79,21 @@ impl Client<'_> {
         }
     }
 
-    pub fn abort(&self, upload: u64, object: ObjectId) -> Result<()> {
+    pub fn abort(&self, upload: u64, object: ObjectId) -> PluginResult<()> {
         match self.ask_as(upload, Operation::StoreAbort { object }) {
             ReplyBody::Store { result, part: 0 } => result,
             other => panic!("{other:?}"),
         }
     }
 
-    pub fn read(&self, object: ObjectId, offset: u64, size: u32) -> Result<Bytes> {
+    pub fn read(&self, object: ObjectId, offset: u64, size: u32) -> PluginResult<Bytes> {
         match self.ask(Operation::Read { object, offset, size }) {
             ReplyBody::Read { result, .. } => result.map(Data::into_bytes),
             other => panic!("{other:?}"),
         }
     }
 
-    pub fn list(&self, listing: u64) -> Result<(u64, bool, Vec<ListEntry>)> {
+    pub fn list(&self, listing: u64) -> PluginResult<(u64, bool, Vec<ListEntry>)> {
         match self.ask(Operation::List { listing, object_type: ObjectType::Regular }) {
             ReplyBody::List { result, listing, last, entries } => {
                 result.map(|()| (listing, last, entries))

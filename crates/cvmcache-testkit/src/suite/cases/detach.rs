@@ -20,8 +20,8 @@ const LARGE: usize = 1024 * 1024;
 
 fn reaches_all(probe: &Probe<'_>) -> Checked<()> {
     let mut clients = (0..5).map(|_| probe.client()).collect::<Checked<Vec<_>>>()?;
-    match probe.control {
-        Some(control) => control.ask_detach(),
+    match probe.handle {
+        Some(handle) => handle.ask_detach(),
         None => fill(probe, &mut clients[0])?,
     }
     for client in &mut clients {
@@ -29,7 +29,7 @@ fn reaches_all(probe: &Probe<'_>) -> Checked<()> {
         client.lacks(&probe.id())?;
     }
     let heard = clients.iter().filter(|client| client.raw.detach_requests() > 0).count();
-    if heard == 0 && probe.control.is_none() {
+    if heard == 0 && probe.handle.is_none() {
         return Err(skip("the plugin does not ask to detach when everything is open"));
     }
     probe.check(

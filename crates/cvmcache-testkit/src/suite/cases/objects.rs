@@ -141,7 +141,7 @@ fn types(probe: &Probe<'_>) -> Checked<()> {
     for object_type in [ObjectType::Regular, ObjectType::Catalog, ObjectType::Volatile] {
         let object = probe.object(50);
         client.store_as(NewUpload::new(object.id).object_type(object_type), &object).ok()?;
-        client.object_info(&object.id).is(ObjectInfo { size: 50, object_type })?;
+        client.object_info(&object.id).is(ObjectInfo::new(50, object_type))?;
         client.close(&object.id).ok()?;
     }
     client.quit()

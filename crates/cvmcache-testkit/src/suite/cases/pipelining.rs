@@ -73,7 +73,7 @@ fn request(number: usize, object: &TestObject, absent: ObjectId) -> (Operation, 
     match number % 4 {
         0 => (Operation::Refcount { object: id, change_by: 0 }, ReplyBody::Refcount(Ok(()))),
         1 => {
-            let info = ObjectInfo { size, object_type: ObjectType::Regular };
+            let info = ObjectInfo::new(size, ObjectType::Regular);
             (Operation::ObjectInfo { object: id }, ReplyBody::ObjectInfo(Ok(info)))
         }
         2 => {

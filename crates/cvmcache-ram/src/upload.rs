@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use cvmcache::Transaction;
-use cvmcache::plugin::{NewObject, Result};
+use cvmcache::plugin::{NewObject, PluginResult};
 
 use crate::object::Object;
 use crate::shared::Shared;
@@ -22,7 +22,7 @@ pub(crate) struct Upload {
 
 impl Upload {
     /// Begins an upload. It takes memory for what has arrived, never for what is announced.
-    pub(crate) fn begin(shared: &Arc<Shared>, new: NewObject) -> Result<Self> {
+    pub(crate) fn begin(shared: &Arc<Shared>, new: NewObject) -> PluginResult<Self> {
         let object = Object::new(new.id, new.object_type, new.description);
         let bytes = Store::cost(&object);
         shared.locked(|store| store.begin(bytes, new.expected_size))?;
@@ -31,7 +31,7 @@ impl Upload {
 }
 
 impl Transaction for Upload {
-    fn write(&mut self, data: Bytes) -> Result<()> {
+    fn write(&mut self, data: Bytes) -> PluginResult<()> {
         let cost = Object::part_cost(&data);
         self.reservation.shared.locked(|store| store.reserve(cost))?;
         self.reservation.bytes += cost;
@@ -39,7 +39,7 @@ impl Transaction for Upload {
         Ok(())
     }
 
-    fn commit(self: Box<Self>) -> Result<()> {
+    fn commit(self: Box<Self>) -> PluginResult<()> {
         let Upload { object, mut reservation } = *self;
         let object = Arc::new(object.complete());
         let is_new = reservation.shared.locked(|store| store.commit(&object))?;

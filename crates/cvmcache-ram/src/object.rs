@@ -3,7 +3,7 @@
 use std::mem::size_of;
 
 use bytes::Bytes;
-use cvmcache::plugin::{Data, ObjectId, ObjectInfo, ObjectType, Result, Status};
+use cvmcache::plugin::{Data, ObjectId, ObjectInfo, ObjectType, PluginResult, Status};
 
 /// An object, complete or still arriving.
 #[derive(Debug)]
@@ -42,7 +42,7 @@ impl Object {
     }
 
     pub(crate) fn info(&self) -> ObjectInfo {
-        ObjectInfo { size: self.size(), object_type: self.object_type }
+        ObjectInfo::new(self.size(), self.object_type)
     }
 
     pub(crate) fn size(&self) -> u64 {
@@ -75,7 +75,7 @@ impl Object {
     }
 
     /// Up to `len` bytes from `offset` on, as slices of the parts.
-    pub(crate) fn read(&self, offset: u64, len: u32) -> Result<Data> {
+    pub(crate) fn read(&self, offset: u64, len: u32) -> PluginResult<Data> {
         let size = self.size();
         if offset > size {
             return Err(Status::OutOfBounds);
@@ -109,8 +109,8 @@ const OBJECT_COST: u64 = {
     object + array_of_parts
 };
 
-/// What the memory behind a `Bytes` takes: the buffer, and the header it is shared by as soon as
-/// somebody has read it (pointer, capacity and counter).
+/// What the memory behind a `Bytes` takes: the buffer, and the header it is shared by from its
+/// first read on (pointer, capacity and counter).
 fn buffer_cost(bytes: &Bytes) -> u64 {
     if bytes.is_empty() { 0 } else { allocation(bytes.len()) + allocation(3 * size_of::<usize>()) }
 }

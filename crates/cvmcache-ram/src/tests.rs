@@ -1,11 +1,8 @@
 //! What the RAM cache promises, one sentence each. What happens when space runs short is in
 //! `space.rs`, and arbitrary sequences of requests are in `model.rs`.
 
-#[path = "tests/model.rs"]
 mod model;
-#[path = "tests/space.rs"]
 mod space;
-#[path = "tests/steps.rs"]
 mod steps;
 
 use std::panic::{self, AssertUnwindSafe};
@@ -13,10 +10,10 @@ use std::thread;
 
 use bytes::Bytes;
 use cvmcache::plugin::{
-    Breadcrumb, Capabilities, HashAlgorithm, ListEntry, NewObject, ObjectId, ObjectType, Result,
-    Status,
+    Breadcrumb, Capabilities, HashAlgorithm, ListEntry, NewObject, ObjectId, ObjectType,
+    PluginResult, Status,
 };
-use cvmcache::{CachePlugin, Options, Session, Transaction};
+use cvmcache::{CachePlugin, Options, PluginContext, ServerHandle, Session, Transaction};
 
 use crate::object::Object;
 use crate::plugin::RamCache;
@@ -28,6 +25,10 @@ fn id(number: u32) -> ObjectId {
     ObjectId::new(HashAlgorithm::Sha1, digest)
 }
 
+fn ram_cache(size: u64) -> RamCache {
+    RamCache::new(size, ServerHandle::new())
+}
+
 fn session() -> Session {
     Session::new(1, "test.cern.ch:1")
 }
@@ -37,7 +38,7 @@ fn begin(
     number: u32,
     object_type: ObjectType,
     expected_size: Option<u64>,
-) -> Result<Box<dyn Transaction>> {
+) -> PluginResult<Box<dyn Transaction>> {
     let mut object = NewObject::new(id(number));
     object.object_type = object_type;
     object.expected_size = expected_size;
@@ -50,18 +51,23 @@ fn description(number: u32) -> Bytes {
 }
 
 /// Stores an object and keeps it open.
-fn store_open(cache: &RamCache, number: u32, object_type: ObjectType, len: usize) -> Result<()> {
+fn store_open(
+    cache: &RamCache,
+    number: u32,
+    object_type: ObjectType,
+    len: usize,
+) -> PluginResult<()> {
     let mut upload = begin(cache, number, object_type, Some(len as u64))?;
     upload.write(Bytes::from(vec![number as u8; len]))?;
     upload.commit()
 }
 
-fn store(cache: &RamCache, number: u32, object_type: ObjectType, len: usize) -> Result<()> {
+fn store(cache: &RamCache, number: u32, object_type: ObjectType, len: usize) -> PluginResult<()> {
     store_open(cache, number, object_type, len)?;
     refer(cache, number, -1)
 }
 
-fn refer(cache: &RamCache, number: u32, by: i32) -> Result<()> {
+fn refer(cache: &RamCache, number: u32, by: i32) -> PluginResult<()> {
     cache.change_refcount(&session(), &id(number), by)
 }
 
@@ -70,11 +76,11 @@ fn has(cache: &RamCache, number: u32) -> bool {
 }
 
 fn used(cache: &RamCache) -> u64 {
-    cache.info(&session()).unwrap().used_bytes
+    cache.info(Some(&session())).unwrap().used_bytes
 }
 
 fn clean_ups(cache: &RamCache) -> u64 {
-    cache.info(&session()).unwrap().shrink_count.unwrap()
+    cache.info(Some(&session())).unwrap().shrink_count.unwrap()
 }
 
 fn uploading(cache: &RamCache) -> u64 {
@@ -95,8 +101,11 @@ fn cost(len: usize) -> u64 {
 #[test]
 fn the_size_comes_from_the_options() {
     let size = |text: &[u8]| {
-        let cache = RamCache::from_options(&Options::parse(text));
-        cache.map(|cache| cache.info(&session()).unwrap().size_bytes).map_err(|e| e.to_string())
+        let cache =
+            RamCache::from_context(&PluginContext::new(Options::parse(text), ServerHandle::new()));
+        cache
+            .map(|cache| cache.info(Some(&session())).unwrap().size_bytes)
+            .map_err(|e| e.to_string())
     };
     assert_eq!(size(b"CVMFS_CACHE_PLUGIN_SIZE=200"), Ok(200 << 20));
     assert_eq!(size(b"CVMFS_CACHE_PLUGIN_SIZE=5"), Ok(100 << 20));
@@ -106,7 +115,7 @@ fn the_size_comes_from_the_options() {
 
 #[test]
 fn it_can_do_everything() {
-    let cache = RamCache::new(1 << 20);
+    let cache = ram_cache(1 << 20);
     assert_eq!(cache.capabilities(), Capabilities::ALL);
     let breadcrumb = Breadcrumb { catalog: id(1), timestamp: 2, revision: Some(3) };
     cache.store_breadcrumb(&session(), b"test.cern.ch", breadcrumb).unwrap();
@@ -115,21 +124,21 @@ fn it_can_do_everything() {
 
 #[test]
 fn seven_bytes_raise_what_is_used_and_shrinking_to_zero_takes_all_of_it_back() {
-    let cache = RamCache::new(1 << 20);
+    let cache = ram_cache(1 << 20);
     assert_eq!(used(&cache), 0);
     store_open(&cache, 1, ObjectType::Catalog, 7).unwrap();
     assert!(used(&cache) >= 7);
-    assert_eq!(cache.info(&session()).unwrap().pinned_bytes, used(&cache));
+    assert_eq!(cache.info(Some(&session())).unwrap().pinned_bytes, used(&cache));
     assert_eq!(cache.shrink(&session(), 0), Ok(used(&cache)));
     refer(&cache, 1, -1).unwrap();
-    assert_eq!(cache.info(&session()).unwrap().pinned_bytes, 0);
+    assert_eq!(cache.info(Some(&session())).unwrap().pinned_bytes, 0);
     assert_eq!(cache.shrink(&session(), 0), Ok(0));
     assert_eq!(used(&cache), 0);
 }
 
 #[test]
 fn an_open_upload_does_not_count_as_used_and_survives_shrinking_to_zero() {
-    let cache = RamCache::new(1 << 20);
+    let cache = ram_cache(1 << 20);
     let mut upload = begin(&cache, 1, ObjectType::Regular, None).unwrap();
     upload.write(Bytes::from_static(b"abc")).unwrap();
     assert_eq!(used(&cache), 0);
@@ -141,7 +150,7 @@ fn an_open_upload_does_not_count_as_used_and_survives_shrinking_to_zero() {
 
 #[test]
 fn an_upload_that_is_given_up_gives_its_memory_back() {
-    let cache = RamCache::new(1 << 20);
+    let cache = ram_cache(1 << 20);
     let mut upload = begin(&cache, 1, ObjectType::Regular, None).unwrap();
     assert!(uploading(&cache) > 0);
     upload.write(Bytes::from(vec![0; 1000])).unwrap();
@@ -153,7 +162,7 @@ fn an_upload_that_is_given_up_gives_its_memory_back() {
 
 #[test]
 fn of_two_uploads_the_first_is_kept_and_both_leave_a_reference() {
-    let cache = RamCache::new(1 << 20);
+    let cache = ram_cache(1 << 20);
     store_open(&cache, 1, ObjectType::Regular, 5).unwrap();
     store_open(&cache, 1, ObjectType::Volatile, 9).unwrap();
     assert_eq!(cache.object_info(&session(), &id(1)).unwrap().size, 5);
@@ -161,13 +170,13 @@ fn of_two_uploads_the_first_is_kept_and_both_leave_a_reference() {
     assert_eq!(refer(&cache, 1, -3), Err(Status::BadCount));
     assert_eq!(refer(&cache, 1, -2), Ok(()));
     store_open(&cache, 1, ObjectType::Regular, 9).unwrap();
-    assert_eq!(cache.info(&session()).unwrap().pinned_bytes, cost(5));
+    assert_eq!(cache.info(Some(&session())).unwrap().pinned_bytes, cost(5));
     assert_consistent(&cache);
 }
 
 #[test]
 fn reference_counts_neither_overflow_nor_fall_below_zero() {
-    let cache = RamCache::new(1 << 20);
+    let cache = ram_cache(1 << 20);
     store(&cache, 1, ObjectType::Regular, 1).unwrap();
     for by in [-1, i32::MIN, -i32::MAX] {
         assert_eq!(refer(&cache, 1, by), Err(Status::BadCount));
@@ -186,7 +195,7 @@ fn reference_counts_neither_overflow_nor_fall_below_zero() {
 
 #[test]
 fn a_listing_names_every_object_of_its_type_and_exactly_the_open_ones_as_pinned() {
-    let cache = RamCache::new(4000 * cost(1000));
+    let cache = ram_cache(4000 * cost(1000));
     for number in 0..2000 {
         let object_type = if number % 3 == 0 { ObjectType::Catalog } else { ObjectType::Regular };
         store(&cache, number, object_type, 1).unwrap();
@@ -199,10 +208,8 @@ fn a_listing_names_every_object_of_its_type_and_exactly_the_open_ones_as_pinned(
     listed.sort_by_key(|entry| entry.description.clone());
     let mut expected: Vec<ListEntry> = (0..2000)
         .step_by(3)
-        .map(|number| ListEntry {
-            id: id(number),
-            pinned: number % 5 == 0,
-            description: Some(format!("/object/{number}").into()),
+        .map(|number| {
+            ListEntry::new(id(number), number % 5 == 0, Some(format!("/object/{number}").into()))
         })
         .collect();
     expected.sort_by_key(|entry| entry.description.clone());
@@ -212,7 +219,7 @@ fn a_listing_names_every_object_of_its_type_and_exactly_the_open_ones_as_pinned(
 
 #[test]
 fn a_listing_goes_on_while_objects_come_and_go() {
-    let cache = RamCache::new(4000 * cost(1000));
+    let cache = ram_cache(4000 * cost(1000));
     (0..1000).for_each(|number| store(&cache, number, ObjectType::Regular, 1).unwrap());
     refer(&cache, 999, 1).unwrap();
     let mut listing = cache.list(&session(), ObjectType::Regular).unwrap();
@@ -225,7 +232,7 @@ fn a_listing_goes_on_while_objects_come_and_go() {
 
 #[test]
 fn data_that_was_read_outlives_its_eviction() {
-    let cache = RamCache::new(1 << 20);
+    let cache = ram_cache(1 << 20);
     store(&cache, 1, ObjectType::Regular, 100).unwrap();
     let data = cache.read(&session(), &id(1), 10, 5).unwrap();
     assert_eq!(cache.shrink(&session(), 0), Ok(0));
@@ -234,7 +241,7 @@ fn data_that_was_read_outlives_its_eviction() {
 
 #[test]
 fn a_panic_under_the_lock_does_not_end_the_cache() {
-    let cache = RamCache::new(1 << 20);
+    let cache = ram_cache(1 << 20);
     store(&cache, 1, ObjectType::Regular, 100).unwrap();
     let panicked = panic::catch_unwind(AssertUnwindSafe(|| {
         cache.shared().locked(|_| panic!("on purpose"));
@@ -250,9 +257,9 @@ fn many_threads_find_every_object_whole() {
     const THREADS: u32 = 4;
     const ROUNDS: u32 = 3000;
     // Some forty objects fit, of the hundred that all threads use.
-    let cache = RamCache::new(40 * cost(1500));
+    let cache = ram_cache(40 * cost(1500));
     let part = |number: u32, nth: u32| Bytes::from(vec![(number + nth) as u8; 500]);
-    let use_object = |number: u32, object_type| -> Result<()> {
+    let use_object = |number: u32, object_type| -> PluginResult<()> {
         if refer(&cache, number, 1).is_err() {
             let mut upload = begin(&cache, number, object_type, Some(1500))?;
             (0..3).try_for_each(|nth| upload.write(part(number, nth)))?;
@@ -281,7 +288,7 @@ fn many_threads_find_every_object_whole() {
                         50 => assert!(cache.list(&session(), object_type).unwrap().count() <= 40),
                         _ => {}
                     }
-                    let info = cache.info(&session()).unwrap();
+                    let info = cache.info(Some(&session())).unwrap();
                     assert!(info.pinned_bytes <= info.used_bytes);
                     assert!(info.used_bytes <= info.size_bytes);
                 }

@@ -1,15 +1,14 @@
-//! Breadcrumbs: the last known root catalog of each repository, until somebody sends SIGUSR2.
+//! Breadcrumbs: the last known root catalog of each repository, until the process receives SIGUSR2.
 
 use std::collections::HashMap;
 use std::io;
 use std::mem::size_of;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
 
-use cvmcache::plugin::{Breadcrumb, Result, Status};
+use cvmcache::plugin::{Breadcrumb, PluginResult, Status};
+use parking_lot::{Mutex, MutexGuard};
 use signal_hook::consts::SIGUSR2;
-
-use crate::shared::lock;
 
 /// The breadcrumbs of all repositories, within a bound that no site comes near to.
 #[derive(Debug, Default)]
@@ -34,7 +33,7 @@ impl Breadcrumbs {
         signal_hook::flag::register(SIGUSR2, Arc::clone(&self.forget)).map(|_| ())
     }
 
-    pub(crate) fn store(&self, repository: &[u8], breadcrumb: Breadcrumb) -> Result<()> {
+    pub(crate) fn store(&self, repository: &[u8], breadcrumb: Breadcrumb) -> PluginResult<()> {
         let mut kept = self.kept();
         if let Some(known) = kept.by_repository.get_mut(repository) {
             *known = breadcrumb;
@@ -49,12 +48,12 @@ impl Breadcrumbs {
         Ok(())
     }
 
-    pub(crate) fn load(&self, repository: &[u8]) -> Result<Breadcrumb> {
+    pub(crate) fn load(&self, repository: &[u8]) -> PluginResult<Breadcrumb> {
         self.kept().by_repository.get(repository).copied().ok_or(Status::NoEntry)
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
-        let mut kept = lock(&self.kept);
+        let mut kept = self.kept.lock();
         if self.forget.swap(false, Ordering::Relaxed) {
             tracing::info!("forgetting all {} breadcrumbs", kept.by_repository.len());
             *kept = Kept::default();

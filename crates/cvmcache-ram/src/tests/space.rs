@@ -7,16 +7,15 @@ use cvmcache::CachePlugin;
 use cvmcache::plugin::{ObjectType, Status};
 
 use super::{
-    assert_consistent, begin, clean_ups, cost, description, has, id, refer, session, store,
-    store_open, uploading, used,
+    assert_consistent, begin, clean_ups, cost, description, has, id, ram_cache, refer, session,
+    store, store_open, uploading, used,
 };
 use crate::object::Object;
-use crate::plugin::RamCache;
 use crate::store::Store;
 
 #[test]
 fn what_can_never_fit_is_refused_before_anything_is_evicted() {
-    let cache = RamCache::new(100 * cost(1000));
+    let cache = ram_cache(100 * cost(1000));
     (0..100).for_each(|number| store(&cache, number, ObjectType::Regular, 1000).unwrap());
     (0..50).for_each(|number| refer(&cache, number, 1).unwrap());
     let half = 50 * cost(1000);
@@ -30,7 +29,7 @@ fn what_can_never_fit_is_refused_before_anything_is_evicted() {
 
 #[test]
 fn what_is_announced_is_not_reserved() {
-    let cache = RamCache::new(100 * cost(1000));
+    let cache = ram_cache(100 * cost(1000));
     let announced = 90 * cost(1000);
     let uploads: Vec<_> = (0..100)
         .map(|number| begin(&cache, number, ObjectType::Regular, Some(announced)).unwrap())
@@ -42,7 +41,7 @@ fn what_is_announced_is_not_reserved() {
 
 #[test]
 fn there_is_space_again_as_soon_as_something_is_closed() {
-    let cache = RamCache::new(10 * cost(1000));
+    let cache = ram_cache(10 * cost(1000));
     (0..10).for_each(|number| store_open(&cache, number, ObjectType::Regular, 1000).unwrap());
     assert_eq!(store(&cache, 10, ObjectType::Regular, 0), Err(Status::NoSpace));
     refer(&cache, 3, -1).unwrap();
@@ -53,7 +52,7 @@ fn there_is_space_again_as_soon_as_something_is_closed() {
 
 #[test]
 fn uploads_alone_can_fill_the_cache_but_never_beyond_its_size() {
-    let cache = RamCache::new(10 * cost(1000));
+    let cache = ram_cache(10 * cost(1000));
     store(&cache, 0, ObjectType::Regular, 1000).unwrap();
     let mut upload = begin(&cache, 1, ObjectType::Regular, None).unwrap();
     while upload.write(Bytes::from(vec![0; 100])).is_ok() {
@@ -66,7 +65,7 @@ fn uploads_alone_can_fill_the_cache_but_never_beyond_its_size() {
 
 #[test]
 fn volatile_objects_go_first_and_then_those_used_longest_ago() {
-    let cache = RamCache::new(100 * cost(1000));
+    let cache = ram_cache(100 * cost(1000));
     store(&cache, 1, ObjectType::Regular, 1000).unwrap();
     store(&cache, 2, ObjectType::Catalog, 1000).unwrap();
     store(&cache, 3, ObjectType::Regular, 1000).unwrap();
@@ -89,7 +88,7 @@ fn volatile_objects_go_first_and_then_those_used_longest_ago() {
 
 #[test]
 fn a_full_cache_is_cleaned_up_in_steps_that_no_request_notices() {
-    let cache = RamCache::new(4000 * cost(1000));
+    let cache = ram_cache(4000 * cost(1000));
     (0..4000).for_each(|number| store(&cache, number, ObjectType::Regular, 1000).unwrap());
     assert_eq!(used(&cache), 4000 * cost(1000));
     assert_eq!(clean_ups(&cache), 0);
@@ -122,14 +121,14 @@ fn clients_are_asked_to_detach_once_each_time_that_too_much_becomes_pinned() {
         object.push(Bytes::from(vec![0; 1000]));
         store.begin(Store::cost(&object), None).unwrap();
         store.commit(&Arc::new(object)).unwrap();
-        store.take_chores().ask_detach
+        store.take_deferred().ask_detach
     };
     let asked: Vec<bool> = (0..9).map(asked_when_stored).collect();
     assert_eq!(asked, [false, false, false, false, false, false, false, true, false]);
 
     let mut asked_when = |number: u32, by: i32| {
         store.change_references(&id(number), by).unwrap();
-        store.take_chores().ask_detach
+        store.take_deferred().ask_detach
     };
     assert!(!asked_when(0, -1), "80 % are pinned, and they have been asked");
     assert!(!asked_when(0, 1), "90 %");

@@ -3,37 +3,41 @@
 use std::io;
 use std::str::FromStr;
 
+use cvmcache::percent_of;
 use nix::sys::sysinfo::sysinfo;
 use thiserror::Error;
 
 /// A size as a configuration states it: `1000` megabytes, or `25%` of the memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum CacheSize {
+pub enum CacheSize {
+    /// So many bytes.
     Bytes(u64),
+    /// So many percent of the physical memory, 1 to 100.
     PercentOfMemory(u64),
 }
 
 /// Why a text is not a cache size.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{text:?} {problem}: write megabytes, as in 1000, or 1% to 100% of the memory, as in 25%")]
-pub(crate) struct ParseCacheSizeError {
+pub struct ParseCacheSizeError {
     text: String,
     problem: &'static str,
 }
 
 impl CacheSize {
     /// The key in the configuration.
-    pub(crate) const KEY: &str = "CVMFS_CACHE_PLUGIN_SIZE";
+    pub const KEY: &str = "CVMFS_CACHE_PLUGIN_SIZE";
 
     /// With less than this, the catalogs of a few repositories fill the cache and pin it.
-    pub(crate) const MINIMUM: u64 = 100 * MEGABYTE;
+    pub const MINIMUM: u64 = 100 * MEGABYTE;
 
-    /// The size in bytes, but at least [`CacheSize::MINIMUM`].
+    /// The size in bytes, but at least [`CacheSize::MINIMUM`], which is logged as a warning.
+    ///
     ///
     /// # Errors
     ///
     /// If the system does not tell how much memory it has.
-    pub(crate) fn to_bytes(self) -> io::Result<u64> {
+    pub fn to_bytes(self) -> io::Result<u64> {
         let memory = sysinfo()?.ram_total();
         let bytes = match self {
             CacheSize::Bytes(bytes) => bytes,
@@ -88,11 +92,6 @@ impl FromStr for CacheSize {
             .map(CacheSize::Bytes)
             .ok_or_else(|| error("is more than any machine has"))
     }
-}
-
-/// A share of a number of bytes, for `percent` up to 100. It does not overflow.
-pub(crate) const fn percent_of(bytes: u64, percent: u64) -> u64 {
-    bytes / 100 * percent + bytes % 100 * percent / 100
 }
 
 const MEGABYTE: u64 = 1024 * 1024;
@@ -160,7 +159,5 @@ mod tests {
     fn a_percentage_is_one_of_the_physical_memory() {
         let memory = sysinfo().unwrap().ram_total();
         assert_eq!(CacheSize::PercentOfMemory(100).to_bytes().unwrap(), memory);
-        assert_eq!(percent_of(u64::MAX, 100), u64::MAX);
-        assert_eq!(percent_of(999, 75), 749);
     }
 }

@@ -6,9 +6,9 @@ use std::vec;
 
 use cvmcache::plugin::{
     Breadcrumb, CacheInfo, Capabilities, Data, ListEntry, Listing, NewObject, ObjectId, ObjectInfo,
-    ObjectType, Result,
+    ObjectType, PluginResult,
 };
-use cvmcache::{CachePlugin, Options, ServerHandle, Session, Transaction};
+use cvmcache::{CachePlugin, PluginContext, ServerHandle, Session, Transaction};
 
 use crate::breadcrumbs::Breadcrumbs;
 use crate::shared::Shared;
@@ -17,28 +17,32 @@ use crate::upload::Upload;
 
 /// A cache in memory.
 #[derive(Debug)]
-pub(crate) struct RamCache {
+pub struct RamCache {
     shared: Arc<Shared>,
     breadcrumbs: Breadcrumbs,
 }
 
 impl RamCache {
-    /// A cache of the size that the options state, or of 1000 MB, which listens to SIGUSR2.
+    /// A cache of the size that the configuration states, or of 1000 MB, which forgets its breadcrumbs
+    /// on SIGUSR2.
     ///
     /// # Errors
     ///
-    /// If the size makes no sense, or the system does not cooperate.
-    pub(crate) fn from_options(options: &Options) -> Result<Self, Box<dyn Error + Send + Sync>> {
-        let size = options.parse_value::<CacheSize>(CacheSize::KEY)?.unwrap_or_default();
-        let cache = Self::new(size.to_bytes()?);
+    /// An [`OptionsError`](cvmcache::OptionsError) if the value of `CVMFS_CACHE_PLUGIN_SIZE` is no size,
+    /// and an [`io::Error`](std::io::Error) if the size of the memory is not known or the signal cannot
+    /// be handled.
+    pub fn from_context(context: &PluginContext) -> Result<Self, Box<dyn Error + Send + Sync>> {
+        let size = context.options().parse_value::<CacheSize>(CacheSize::KEY)?.unwrap_or_default();
+        let cache = Self::new(size.to_bytes()?, context.handle());
         cache.breadcrumbs.forget_on_signal()?;
         Ok(cache)
     }
 
-    /// A cache of `size` bytes.
-    pub(crate) fn new(size: u64) -> Self {
+    /// A cache of `size` bytes, which asks clients to detach through `handle` when more than 70 % of
+    /// it is pinned.
+    pub fn new(size: u64, handle: ServerHandle) -> Self {
         tracing::info!("keeping up to {size} bytes in memory");
-        Self { shared: Arc::new(Shared::new(size)), breadcrumbs: Breadcrumbs::default() }
+        Self { shared: Arc::new(Shared::new(size, handle)), breadcrumbs: Breadcrumbs::default() }
     }
 }
 
@@ -47,30 +51,30 @@ impl CachePlugin for RamCache {
         Capabilities::ALL
     }
 
-    fn change_refcount(&self, _session: &Session, id: &ObjectId, by: i32) -> Result<()> {
+    fn change_refcount(&self, _session: &Session, id: &ObjectId, by: i32) -> PluginResult<()> {
         self.shared.locked(|store| store.change_references(id, by))
     }
 
-    fn object_info(&self, _session: &Session, id: &ObjectId) -> Result<ObjectInfo> {
+    fn object_info(&self, _session: &Session, id: &ObjectId) -> PluginResult<ObjectInfo> {
         self.shared.locked(|store| store.get(id).map(|object| object.info()))
     }
 
-    fn read(&self, _session: &Session, id: &ObjectId, offset: u64, len: u32) -> Result<Data> {
+    fn read(&self, _session: &Session, id: &ObjectId, offset: u64, len: u32) -> PluginResult<Data> {
         let object = self.shared.locked(|store| store.get(id).cloned())?;
         object.read(offset, len)
     }
 
-    fn begin(&self, _session: &Session, object: NewObject) -> Result<Box<dyn Transaction>> {
+    fn begin(&self, _session: &Session, object: NewObject) -> PluginResult<Box<dyn Transaction>> {
         Ok(Box::new(Upload::begin(&self.shared, object)?))
     }
 
-    fn info(&self, _session: &Session) -> Result<CacheInfo> {
+    fn info(&self, _session: Option<&Session>) -> PluginResult<CacheInfo> {
         Ok(self.shared.locked(|store| store.info()))
     }
 
     /// Others get at the store between two batches. What they close meanwhile could keep this
     /// going for ever, so it ends after as many objects as could be evicted when it began.
-    fn shrink(&self, _session: &Session, target: u64) -> Result<u64> {
+    fn shrink(&self, _session: &Session, target: u64) -> PluginResult<u64> {
         let idle = self.shared.locked(|store| store.idle());
         let mut evicted = 0;
         loop {
@@ -91,7 +95,7 @@ impl CachePlugin for RamCache {
         }
     }
 
-    fn list(&self, _session: &Session, object_type: ObjectType) -> Result<Listing> {
+    fn list(&self, _session: &Session, object_type: ObjectType) -> PluginResult<Listing> {
         let shared = Arc::clone(&self.shared);
         Ok(Box::new(Pages { shared, object_type, page: Vec::new().into_iter(), next: Some(0) }))
     }
@@ -101,16 +105,12 @@ impl CachePlugin for RamCache {
         _session: &Session,
         repository: &[u8],
         breadcrumb: Breadcrumb,
-    ) -> Result<()> {
+    ) -> PluginResult<()> {
         self.breadcrumbs.store(repository, breadcrumb)
     }
 
-    fn load_breadcrumb(&self, _session: &Session, repository: &[u8]) -> Result<Breadcrumb> {
+    fn load_breadcrumb(&self, _session: &Session, repository: &[u8]) -> PluginResult<Breadcrumb> {
         self.breadcrumbs.load(repository)
-    }
-
-    fn started(&self, control: ServerHandle) {
-        self.shared.started(control);
     }
 }
 
@@ -125,7 +125,7 @@ struct Pages {
 }
 
 impl Iterator for Pages {
-    type Item = Result<ListEntry>;
+    type Item = PluginResult<ListEntry>;
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {

@@ -8,40 +8,40 @@ use std::collections::{BTreeMap, HashMap, hash_map};
 use std::mem::{self, size_of};
 use std::sync::Arc;
 
-use cvmcache::plugin::{CacheInfo, ListEntry, ObjectId, ObjectType, Result, Status};
+use cvmcache::Watermarks;
+use cvmcache::plugin::{CacheInfo, ListEntry, ObjectId, ObjectType, PluginResult, Status};
 use slab::Slab;
 
 use crate::object::Object;
-use crate::size::percent_of;
 
 /// The objects of a cache, and the accounts of their memory.
 ///
-/// `pinned <= used` and `used + uploading <= size` hold at all times.
+/// Invariant: `pinned <= used` and `used + uploading <= size`.
 #[derive(Debug)]
 pub(crate) struct Store {
     size: u64,
     /// The slot of each object, see [`shard`].
     index: Vec<HashMap<ObjectId, usize>>,
     slots: Slab<Entry>,
-    /// The slots of the objects without references, in the order in which they are evicted. A
-    /// sorted map does for a list here, and unlike the table of a list by name it never rehashes.
+    /// The slots of the objects without references, least recently used first, volatile ones before all
+    /// others. A sorted map does for a list here, and unlike the table of a list by name it never rehashes.
     idle: BTreeMap<Rank, usize>,
-    last_turn: u64,
+    /// Counts uses: the clock of the LRU order.
+    lru_tick: u64,
     /// The cost of all objects, and of those with references.
     used: u64,
     pinned: u64,
     /// What uploads have taken so far.
     uploading: u64,
-    /// True while there is more to evict than the requests up to now had to pay for.
-    cleaning_up: bool,
-    clean_ups: u64,
-    detach_asked: bool,
-    chores: Chores,
+    /// A clean-up is in progress while there is more to evict than the requests up to now had to pay
+    /// for.
+    marks: Watermarks,
+    deferred: Deferred,
 }
 
 /// What is left to do when the store is not locked any more.
 #[derive(Debug, Default)]
-pub(crate) struct Chores {
+pub(crate) struct Deferred {
     /// Evicted objects, to be dropped.
     pub(crate) evicted: Vec<Arc<Object>>,
     /// A clean-up has begun.
@@ -55,27 +55,20 @@ struct Entry {
     object: Arc<Object>,
     references: i32,
     /// When it was used last; of meaning only without references.
-    turn: u64,
+    tick: u64,
 }
 
-/// The order of eviction: volatile objects first, and those used longest ago first among equals.
+/// The order of eviction: volatile objects first, and the least recently used first among equals.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Rank(Class, u64);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Class {
     Volatile,
-    Lasting,
+    Normal,
 }
 
 impl Store {
-    /// What a clean-up leaves, and what may be pinned without asking clients to detach.
-    pub(crate) const CLEAN_UP_TO_PERCENT: u64 = 75;
-    pub(crate) const PINNED_PERCENT: u64 = 70;
-    /// Below this, passing the mark counts again: one object that is opened and closed at the mark
-    /// must not have everybody asked each time.
-    const PINNED_AGAIN_PERCENT: u64 = 60;
-
     /// What a clean-up adds to the work of one request.
     pub(crate) const STEP_OBJECTS: usize = 32;
     const STEP_BYTES: u64 = 1024 * 1024;
@@ -90,29 +83,27 @@ impl Store {
             index: vec![HashMap::new(); SHARDS],
             slots: Slab::new(),
             idle: BTreeMap::new(),
-            last_turn: 0,
+            lru_tick: 0,
             used: 0,
             pinned: 0,
             uploading: 0,
-            cleaning_up: false,
-            clean_ups: 0,
-            detach_asked: false,
-            chores: Chores::default(),
+            marks: Watermarks::new(size),
+            deferred: Deferred::default(),
         }
     }
 
-    pub(crate) fn get(&self, id: &ObjectId) -> Result<&Arc<Object>> {
+    pub(crate) fn get(&self, id: &ObjectId) -> PluginResult<&Arc<Object>> {
         Ok(&self.slots[self.slot(id)?].object)
     }
 
     /// Opens, closes or, with `by` = 0, looks for an object. All of it counts as use.
-    pub(crate) fn change_references(&mut self, id: &ObjectId, by: i32) -> Result<()> {
-        self.refer(self.slot(id)?, by)
+    pub(crate) fn change_references(&mut self, id: &ObjectId, by: i32) -> PluginResult<()> {
+        self.add_references(self.slot(id)?, by)
     }
 
     /// Takes what an upload costs before its first byte. If the client expects so many bytes that
     /// nothing could make room for them, they are refused before anything is evicted in vain.
-    pub(crate) fn begin(&mut self, cost: u64, expected_size: Option<u64>) -> Result<()> {
+    pub(crate) fn begin(&mut self, cost: u64, expected_size: Option<u64>) -> PluginResult<()> {
         if cost.saturating_add(expected_size.unwrap_or(0)) > self.size - self.pinned {
             return Err(Status::NoSpace);
         }
@@ -120,17 +111,13 @@ impl Store {
     }
 
     /// Takes memory for an upload, and evicts what must go for it.
-    pub(crate) fn reserve(&mut self, bytes: u64) -> Result<()> {
+    pub(crate) fn reserve(&mut self, bytes: u64) -> PluginResult<()> {
         if bytes > self.size - self.pinned - self.uploading {
             return Err(Status::NoSpace);
         }
         let lacking = (self.occupied() + bytes).saturating_sub(self.size);
         if lacking > 0 {
-            if !self.cleaning_up {
-                self.cleaning_up = true;
-                self.clean_ups += 1;
-                self.chores.clean_up = true;
-            }
+            self.deferred.clean_up |= self.marks.begin_clean_up();
             self.evict(lacking, usize::MAX);
         }
         self.uploading += bytes;
@@ -145,21 +132,21 @@ impl Store {
 
     /// Makes an object appear with one reference, and takes its cost over from the upload. If it
     /// has appeared already, that one gains a reference, and the answer is false.
-    pub(crate) fn commit(&mut self, object: &Arc<Object>) -> Result<bool> {
+    pub(crate) fn commit(&mut self, object: &Arc<Object>) -> PluginResult<bool> {
         let vacant = match self.index[shard(object.id())].entry(*object.id()) {
             hash_map::Entry::Occupied(slot) => {
                 let slot = *slot.get();
-                return self.refer(slot, 1).map(|()| false);
+                return self.add_references(slot, 1).map(|()| false);
             }
             hash_map::Entry::Vacant(vacant) => vacant,
         };
-        let entry = Entry { object: Arc::clone(object), references: 1, turn: 0 };
+        let entry = Entry { object: Arc::clone(object), references: 1, tick: 0 };
         vacant.insert(self.slots.insert(entry));
         let cost = Self::cost(object);
         self.uploading -= cost;
         self.used += cost;
         self.pinned += cost;
-        self.watch_pins();
+        self.update_pin_pressure();
         self.clean_up_step();
         Ok(true)
     }
@@ -170,12 +157,7 @@ impl Store {
     }
 
     pub(crate) fn info(&self) -> CacheInfo {
-        CacheInfo {
-            size_bytes: self.size,
-            used_bytes: self.used,
-            pinned_bytes: self.pinned,
-            shrink_count: Some(self.clean_ups),
-        }
+        CacheInfo::new(self.size, self.used, self.pinned).with_shrink_count(self.marks.clean_ups())
     }
 
     /// How many objects could be evicted.
@@ -189,34 +171,36 @@ impl Store {
         self.evict(self.used.saturating_sub(target), objects.min(Self::BATCH_OBJECTS))
     }
 
-    /// Counts a clean-up that somebody asked for.
+    /// Counts a clean-up on request.
     pub(crate) fn count_clean_up(&mut self) {
-        self.clean_ups += 1;
+        self.marks.count_clean_up();
     }
 
     /// The objects of a type in a range of slots that begins with `slot`, and where to continue.
     ///
-    /// It gives no more than the listing needs: a listing that nobody continues must not keep
+    /// It gives no more than the listing needs: a listing that is not continued must not keep
     /// objects in memory.
     pub(crate) fn page(&self, wanted: ObjectType, slot: usize) -> (Vec<ListEntry>, Option<usize>) {
         let end = self.slots.capacity().min(slot + Self::BATCH_SLOTS);
         let entries = (slot..end).filter_map(|slot| self.slots.get(slot));
         let page = entries
             .filter(|entry| entry.object.object_type() == wanted)
-            .map(|entry| ListEntry {
-                id: *entry.object.id(),
-                pinned: entry.references > 0,
-                description: entry.object.description().cloned(),
+            .map(|entry| {
+                ListEntry::new(
+                    *entry.object.id(),
+                    entry.references > 0,
+                    entry.object.description().cloned(),
+                )
             })
             .collect();
         (page, (end < self.slots.capacity()).then_some(end))
     }
 
-    pub(crate) fn take_chores(&mut self) -> Chores {
-        mem::take(&mut self.chores)
+    pub(crate) fn take_deferred(&mut self) -> Deferred {
+        mem::take(&mut self.deferred)
     }
 
-    fn slot(&self, id: &ObjectId) -> Result<usize> {
+    fn slot(&self, id: &ObjectId) -> PluginResult<usize> {
         self.index[shard(id)].get(id).copied().ok_or(Status::NoEntry)
     }
 
@@ -224,7 +208,7 @@ impl Store {
         self.used + self.uploading
     }
 
-    fn refer(&mut self, slot: usize, by: i32) -> Result<()> {
+    fn add_references(&mut self, slot: usize, by: i32) -> PluginResult<()> {
         let entry = &mut self.slots[slot];
         let references = entry.references.checked_add(by).filter(|&count| count >= 0);
         let references = references.ok_or(Status::BadCount)?;
@@ -234,33 +218,32 @@ impl Store {
         }
         entry.references = references;
         if references == 0 {
-            self.last_turn += 1;
-            entry.turn = self.last_turn;
+            self.lru_tick += 1;
+            entry.tick = self.lru_tick;
             self.idle.insert(entry.rank(), slot);
             self.pinned -= Self::cost(&entry.object);
         }
-        self.watch_pins();
+        self.update_pin_pressure();
         Ok(())
     }
 
     /// Asks for a detach when too much becomes pinned, and not again until less has been.
-    fn watch_pins(&mut self) {
-        let above = |percent| self.pinned > percent_of(self.size, percent);
-        self.chores.ask_detach |= above(Self::PINNED_PERCENT) && !self.detach_asked;
-        self.detach_asked =
-            above(Self::PINNED_PERCENT) || (self.detach_asked && above(Self::PINNED_AGAIN_PERCENT));
+    fn update_pin_pressure(&mut self) {
+        self.deferred.ask_detach |= self.marks.update_pinned(self.pinned);
     }
 
     fn clean_up_step(&mut self) {
-        if self.cleaning_up {
+        if self.marks.is_cleaning_up() {
             self.evict(self.excess().min(Self::STEP_BYTES), Self::STEP_OBJECTS);
-            self.cleaning_up = self.excess() > 0 && !self.idle.is_empty();
+            if self.excess() == 0 || self.idle.is_empty() {
+                self.marks.end_clean_up();
+            }
         }
     }
 
     /// By how much a clean-up has not reached its end.
     fn excess(&self) -> u64 {
-        self.occupied().saturating_sub(percent_of(self.size, Self::CLEAN_UP_TO_PERCENT))
+        self.marks.excess(self.occupied())
     }
 
     /// Evicts objects until `bytes` are free, `objects` have gone, or there are no more.
@@ -272,7 +255,7 @@ impl Store {
             self.index[shard(object.id())].remove(object.id());
             freed += Self::cost(&object);
             evicted += 1;
-            self.chores.evicted.push(object);
+            self.deferred.evicted.push(object);
         }
         self.used -= freed;
         evicted
@@ -283,13 +266,13 @@ impl Entry {
     fn rank(&self) -> Rank {
         let class = match self.object.object_type() {
             ObjectType::Volatile => Class::Volatile,
-            _ => Class::Lasting,
+            _ => Class::Normal,
         };
-        Rank(class, self.turn)
+        Rank(class, self.tick)
     }
 }
 
-/// The index is in many small tables, because a table that grows stops everybody until all of its
+/// The index is in many small tables, because a table that grows stops all requests until its
 /// entries have moved: for one table of a million objects, that is a tenth of a second. They grow
 /// one by one, since digests are random; were they not, it would be like having one table.
 const SHARDS: usize = 256;
@@ -328,7 +311,7 @@ impl Store {
         }
         let unreferenced = self.slots.iter().filter(|(_, entry)| entry.references == 0);
         assert_eq!(self.idle.len(), unreferenced.count());
-        assert!(self.chores.evicted.is_empty());
+        assert!(self.deferred.evicted.is_empty());
     }
 
     pub(crate) fn uploading(&self) -> u64 {

@@ -4,16 +4,15 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use cvmcache::plugin::{ListEntry, ObjectId, ObjectInfo, ObjectType, Result, Status};
-use cvmcache::{CachePlugin, Transaction};
+use cvmcache::plugin::{ListEntry, ObjectId, ObjectInfo, ObjectType, PluginResult, Status};
+use cvmcache::{CachePlugin, Transaction, Watermarks};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::steps::{OBJECTS, Step, step};
-use super::{begin, description, id, session};
+use super::{begin, description, id, ram_cache, session};
 use crate::object::Object;
 use crate::plugin::RamCache;
-use crate::size::percent_of;
 use crate::store::Store;
 
 /// What the model knows of an object.
@@ -49,7 +48,7 @@ struct Model {
 impl Model {
     fn new(size: u64) -> Self {
         let (objects, uploads) = (BTreeMap::new(), Vec::new());
-        Self { cache: RamCache::new(size), size, objects, uploads, clock: 0, clean_ups: 0 }
+        Self { cache: ram_cache(size), size, objects, uploads, clock: 0, clean_ups: 0 }
     }
 
     fn used(&self) -> u64 {
@@ -94,7 +93,12 @@ impl Model {
         self.check();
     }
 
-    fn begin(&mut self, number: u32, object_type: ObjectType, expected: Option<u64>) -> Result<()> {
+    fn begin(
+        &mut self,
+        number: u32,
+        object_type: ObjectType,
+        expected: Option<u64>,
+    ) -> PluginResult<()> {
         let known = Known::new(number, object_type);
         let fits = u128::from(known.cost) + u128::from(expected.unwrap_or(0))
             <= u128::from(self.size - self.pinned())
@@ -115,7 +119,7 @@ impl Model {
         }
     }
 
-    fn write(&mut self, position: usize, len: usize) -> Result<()> {
+    fn write(&mut self, position: usize, len: usize) -> PluginResult<()> {
         self.clock += 1;
         let part: Vec<u8> = (0..len).map(|n| (n as u64 + self.clock) as u8).collect();
         let cost = Object::part_cost(&Bytes::from(part.clone()));
@@ -204,7 +208,7 @@ impl Model {
             assert!(used + last.cost > target, "evicted more than was asked for");
             self.clean_ups += 1;
         }
-        let shrink_count = self.cache.info(&session()).unwrap().shrink_count;
+        let shrink_count = self.cache.info(Some(&session())).unwrap().shrink_count;
         assert_eq!(shrink_count, Some(self.clean_ups));
     }
 
@@ -232,7 +236,7 @@ impl Model {
         let most = needed.count() + Store::STEP_OBJECTS;
         if let Some((last, evicted)) = self.forget_evicted() {
             assert!(evicted <= most);
-            let target = percent_of(self.size, Store::CLEAN_UP_TO_PERCENT);
+            let target = Watermarks::new(self.size).low();
             assert!(self.used() + self.uploading() + last.cost > target);
         }
     }
@@ -256,7 +260,7 @@ impl Model {
             store.assert_consistent();
             assert_eq!(store.uploading(), self.uploading());
         });
-        let info = self.cache.info(&session()).unwrap();
+        let info = self.cache.info(Some(&session())).unwrap();
         assert_eq!(info.size_bytes, self.size);
         assert_eq!((info.used_bytes, info.pinned_bytes), (self.used(), self.pinned()));
         assert!(info.used_bytes + self.uploading() <= self.size);
@@ -264,7 +268,7 @@ impl Model {
         assert!(clean_ups >= self.clean_ups);
         self.clean_ups = clean_ups;
         for (id, (_, known)) in &self.objects {
-            let info = ObjectInfo { size: known.data.len() as u64, object_type: known.object_type };
+            let info = ObjectInfo::new(known.data.len() as u64, known.object_type);
             assert_eq!(self.cache.object_info(&session(), id), Ok(info));
             let data = self.cache.read(&session(), id, 0, u32::MAX).unwrap();
             assert_eq!(data.into_bytes(), known.data);
@@ -275,10 +279,12 @@ impl Model {
             listed.sort_by_key(|entry| entry.id);
             let of_type = self.objects.iter().filter(|(_, (_, o))| o.object_type == object_type);
             let expected: Vec<_> = of_type
-                .map(|(id, (number, known))| ListEntry {
-                    id: *id,
-                    pinned: known.references > 0,
-                    description: Some(format!("/object/{number}").into()),
+                .map(|(id, (number, known))| {
+                    ListEntry::new(
+                        *id,
+                        known.references > 0,
+                        Some(format!("/object/{number}").into()),
+                    )
                 })
                 .collect();
             assert_eq!(listed, expected);
@@ -293,7 +299,7 @@ impl Model {
             assert_eq!(self.cache.change_refcount(&session(), id, by), Ok(()));
         }
         assert_eq!(self.cache.shrink(&session(), 0), Ok(0));
-        let info = self.cache.info(&session()).unwrap();
+        let info = self.cache.info(Some(&session())).unwrap();
         assert_eq!((info.used_bytes, info.pinned_bytes), (0, 0));
         self.cache.shared().locked(|store| {
             store.assert_consistent();

@@ -1,0 +1,37 @@
+//! A CernVM-FS cache plugin that keeps objects in the memory of one process per node, up to
+//! `CVMFS_CACHE_PLUGIN_SIZE`, and evicts the least recently used first.
+//!
+//! The program `cvmcache-ram` is what sites run. [`RamCache`] is the plugin in it, for programs of your
+//! own:
+//!
+//! ```no_run
+//! use cvmcache_ram::RamCache;
+//!
+//! fn main() -> std::process::ExitCode {
+//!     cvmcache::run("ram", RamCache::from_context)
+//! }
+//! ```
+//!
+//! # The source
+//!
+//! Read it in this order: `object.rs` (the bytes, never copied), `store.rs` (index, order of use,
+//! accounting, eviction; no lock, no thread), `shared.rs` (the store behind its lock), `upload.rs`
+//! and `plugin.rs` (the SDK's traits on top). `size.rs` and `breadcrumbs.rs` stand by themselves.
+
+mod breadcrumbs;
+mod object;
+mod plugin;
+mod shared;
+mod size;
+mod store;
+mod upload;
+
+#[cfg(test)]
+mod tests;
+
+pub use plugin::RamCache;
+pub use size::{CacheSize, ParseCacheSizeError};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

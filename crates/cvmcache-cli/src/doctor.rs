@@ -1,13 +1,14 @@
-//! `cvmcache doctor`: what would go wrong between a client and its plugin, and how to fix it.
+//! `cvmcache doctor`: finds mistakes in the configuration of a client and its plugin.
 //!
-//! It looks and changes nothing. `client_conf` and `plugin_conf` check the files, `socket` and
-//! `running` what is where they point to; `user` knows what the client may do, and `kind` has the
-//! names of all that can be found.
+//! It changes nothing. `client_conf` and `plugin_conf` check the files, `socket` and `running` what
+//! their locators lead to. `user` has the permissions of the client's user, `kind` the names of all
+//! findings, `known_keys` the keys of plugins.
 
 mod client_conf;
 mod command_line;
 mod file;
 mod kind;
+mod known_keys;
 mod locators;
 mod plugin_conf;
 mod report;
@@ -48,16 +49,16 @@ Exit status:
   1  there are errors
   2  it was not understood";
 
-/// Whom the client usually becomes.
+/// The default user of the client.
 const USUAL_USER: &str = "cvmfs";
 
-/// Say what would go wrong between a client and its plugin, and how to fix it
+/// Find mistakes in the configuration of a client and its plugin, and show how to fix them
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Doctor {
     #[command(flatten)]
     files: Files,
-    /// Whom the client runs as [default: CVMFS_USER, or cvmfs, or you]
+    /// The user that the client runs as [default: CVMFS_USER, or cvmfs, or you]
     #[arg(long, value_name = "USER")]
     user: Option<String>,
     /// Print JSON
@@ -177,7 +178,7 @@ fn client_user(client: &ClientConf, fallback: User, section: &mut Section) -> Us
 fn configuration(plugin: &Instance) -> Option<&Configuration> {
     match &plugin.starter {
         Starter::Client { configuration } => configuration.as_ref(),
-        Starter::Nobody | Starter::Unknown => None,
+        Starter::External | Starter::Unknown => None,
     }
 }
 
@@ -206,7 +207,7 @@ fn examine_plugin(
     let Some(locator) = plugins.or(client) else { return };
     let mut section = Section::new(format!("Socket and plugin at {locator}"));
     let is_there = match locator {
-        // Where that is depends on who asks.
+        // It depends on the working directory of the process.
         Locator::Unix(path) if path.is_relative() => false,
         Locator::Unix(path) => socket::check_directory(path, user, &mut section),
         _ => true,

@@ -276,7 +276,7 @@ fn a_file_is_replaced_at_once_and_a_device_or_link_is_not() {
 }
 
 #[test]
-fn bytes_go_to_a_terminal_only_if_somebody_insists() {
+fn content_goes_to_a_terminal_only_with_an_explicit_option() {
     let item = Item::new(1, "", "bytes in an object");
     let plugin = Served::new(Shelf::new(vec![item]));
     let get = ["get", &plugin.locator(), &shelf::id(1).to_string(), "-o", "-"];

@@ -11,7 +11,7 @@ use support::shelf::{Served, Shelf};
 use support::{cvmcache, start_ram};
 
 #[test]
-fn it_evicts_what_nobody_holds_open() {
+fn it_evicts_objects_that_are_not_pinned() {
     let plugin = start_ram();
     let locator = plugin.locator().to_string();
     let directory = tempfile::tempdir().unwrap();

@@ -30,7 +30,7 @@ const BUFFER: usize = 256 * 1024;
 /// What each request begins with: its own length, and that of the answer.
 const HEAD: usize = 8;
 
-/// Where the bytes come from, one part of it after the other; nobody looks at them. Bytes that are
+/// Where the bytes come from, one part of it after the other; no end reads them. Bytes that are
 /// in the processor's nearest cache already cost a plugin less than it can have them for.
 #[derive(Debug)]
 struct Content {

@@ -75,7 +75,7 @@ impl Drop for Meddler {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::SeqCst);
         if let Locator::Unix(path) = &self.locator {
-            // Whoever listens looks up.
+            // Wakes the thread that accepts.
             let _ = UnixStream::connect(path);
         }
         let listened = self.listening.take().map(JoinHandle::join);

@@ -269,7 +269,7 @@ impl Transaction for Writing {
         let references = match state.flaw {
             Some(Flaw::CommitHoldsNothing) => 0,
             Some(Flaw::CommitHoldsTwice) => 2,
-            // Nobody would give it back.
+            // No session would give it back.
             _ if state.is_uncounted => 0,
             _ => 1,
         };
@@ -289,7 +289,7 @@ impl Drop for Writing {
         match state.flaw {
             Some(Flaw::AbortCommits) => {
                 let content = joined(std::mem::take(&mut self.parts));
-                // An upload that is aborted has nobody to tell.
+                // An abort has no reply of the plugin.
                 let _ = state.store(&self.session, &self.new, content, 0);
             }
             Some(Flaw::AbortTakesOthers) => {

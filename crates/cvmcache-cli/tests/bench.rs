@@ -223,8 +223,8 @@ fn what_others_have_stored_is_not_evicted_unasked() {
     let locator = plugin.locator().to_string();
     for workload in ["store", "churn"] {
         let error = format!(
-            "cvmcache: {workload} fills the cache, and so evicts what others have stored in it: \
-             add --evict if they can bear it, or measure a plugin of your own with --spawn CMD\n"
+            "cvmcache: {workload} fills the cache, and so evicts what other clients have stored: add \
+             --evict to allow that, or measure a plugin of your own with --spawn CMD\n"
         );
         bench(&[&locator, workload]).assert().code(2).stdout_eq("").stderr_eq(error);
     }

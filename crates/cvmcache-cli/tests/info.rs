@@ -67,7 +67,7 @@ fn a_plugin_may_not_tell_how_full_it_is() {
 shelf at unix=[..]/socket, process [..]
 can           none
 part size     256.0 KiB
-fill          it does not tell
+fill          not reported
 
 "#]]);
 }

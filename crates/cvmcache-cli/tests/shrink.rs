@@ -58,7 +58,7 @@ fn a_part_of_no_limit_is_not_a_size() {
     let plugin = Served::new(shelf);
     let shrink = cvmcache(&["shrink", &plugin.locator(), "50%"]).assert().code(1);
     shrink.stdout_eq("").stderr_eq(str![[r#"
-cvmcache: the cache has no limit to take a part of: write how many bytes, as in 500MiB
+cvmcache: the cache has no size limit, so a percentage means nothing: write how many bytes, as in 500MiB
 
 "#]]);
 }
@@ -78,7 +78,7 @@ cvmcache: unix=[..]/socket: the plugin lacks the capability "shrink": it does no
     let plugin = lacking(Capabilities::INFO);
     let shrink = cvmcache(&["shrink", &plugin.locator(), "50%"]).assert().code(1);
     shrink.stdout_eq("").stderr_eq(str![[r#"
-cvmcache: unix=[..]/socket: the plugin lacks the capability "info": it does not tell how large and how full it is
+cvmcache: unix=[..]/socket: the plugin lacks the capability "info": it does not report its size and fill
 
 "#]]);
     let shrink = cvmcache(&["shrink", &plugin.locator(), "1G"]).assert().success();

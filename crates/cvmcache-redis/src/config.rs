@@ -1,5 +1,5 @@
-//! What the cache is told: where its server is, how large it may grow, whom it trusts. Everything
-//! is parsed here once, into types that cannot be wrong.
+//! The configuration: the server, the size of the cache, its secret. All of it is parsed here once, into
+//! types that are valid by construction.
 
 mod secret;
 mod server;
@@ -32,7 +32,7 @@ pub(crate) use server::Address;
 /// | `CVMFS_CACHE_PLUGIN_REDIS_CA` | TLS: the PEM file of the authority that the server's certificate comes from | those the system trusts |
 /// | `CVMFS_CACHE_PLUGIN_REDIS_CERT`, `.._REDIS_CERT_KEY` | TLS: PEM files of the certificate that the plugin shows, and of its key | none |
 /// | `CVMFS_CACHE_PLUGIN_SIZE` | megabytes (of 1024 KiB) of the server's memory for objects; less than 100 counts as 100 | 1000 |
-/// | `CVMFS_CACHE_PLUGIN_REDIS_KEYFILE` | a file of 32 bytes to 64 KiB of secret that seals objects | objects are checked against accidents only |
+/// | `CVMFS_CACHE_PLUGIN_REDIS_KEYFILE` | a file of 32 bytes to 64 KiB of secret that authenticators objects | objects are checked against accidents only |
 /// | `CVMFS_CACHE_PLUGIN_REDIS_PER_REPOSITORY` | `on`: sessions see only what their repository has added | `off` |
 /// | `CVMFS_CACHE_PLUGIN_REDIS_PREFIX` | what the names of all keys on the server begin with, see [`Prefix`] | `cvmfs` |
 /// | `CVMFS_CACHE_PLUGIN_REDIS_TIMEOUT` | milliseconds that a request waits for the server; 100 to 60000 | 5000 |
@@ -57,12 +57,12 @@ pub(crate) use server::Address;
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Config {
-    /// Where the server is, and who logs in.
+    /// The server, and the login.
     pub server: Server,
     /// A file with the password, which is read whenever a connection is made; the URL has none
     /// then.
     pub password_file: Option<PathBuf>,
-    /// Whom a server with TLS is trusted by; the certificates of the system by default.
+    /// The authorities and the certificate for TLS; the authorities of the system by default.
     pub tls: Option<Tls>,
     /// What the objects may take of the server's memory, in bytes; default 1000 MiB, at least 100 MiB.
     /// All plugins that share the server must be told the same, and have the same `prefix` and
@@ -96,12 +96,12 @@ pub enum ConfigError {
     /// The certificates cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
-    /// The server does not let the plugin in.
+    /// The server denies access.
     #[error(
-        "the Redis server at {server} refuses the plugin ({code}); correct user and password in \
+        "the Redis server at {server} denies access ({code}); correct user and password in \
          {URL}, or the password in the file of {PASSWORD_FILE}"
     )]
-    Denied {
+    AccessDenied {
         /// The server, without the password.
         server: String,
         /// The code of the server's answer, such as `WRONGPASS`.
@@ -137,19 +137,19 @@ impl Config {
     pub const KEYS: [(&str, &str, &str); 11] = [
         (URL, "redis://HOST:PORT", "the server; rediss:// for TLS; must be there"),
         (PASSWORD_FILE, "FILE", "has the server's password in its first line"),
-        (CA, "FILE", "TLS: whom to trust, as PEM; as the system does by default"),
+        (CA, "FILE", "TLS: the authorities to trust, as PEM; those of the system by default"),
         (CERT, "FILE", "TLS: the certificate to show, as PEM; none by default"),
         (CERT_KEY, "FILE", "TLS: its key, as PEM"),
         (SIZE, "MB", "how much of the server's memory is for objects; 1000 by default"),
-        (KEYFILE, "FILE", "at least 32 secret bytes that seal objects; none by default"),
+        (KEYFILE, "FILE", "at least 32 secret bytes that authenticator objects; none by default"),
         (PER_REPOSITORY, "on|off", "whether repositories see only their own; off by default"),
         (PREFIX, "TEXT", "what names on the server begin with; cvmfs by default"),
         (TIMEOUT, "MS", "how long a request waits for the server; 5000 by default"),
         (LEASE, "S", "how long objects stay pinned after the plugin died; 60 by default"),
     ];
 
-    /// The defaults, for the server at this URL: [`Server`] says what it looks like. Nobody connects
-    /// to it yet.
+    /// The defaults, for the server at this URL: [`Server`] says what it looks like. It does not
+    /// connect.
     ///
     /// # Errors
     ///
@@ -319,7 +319,9 @@ impl FromStr for Megabytes {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         if text.ends_with('%') {
-            return Err("nobody knows the memory of the server; write megabytes, as in 1000");
+            return Err(
+                "the plugin does not know the memory of the server; write megabytes, as in 1000",
+            );
         }
         let bytes = text.parse().ok().and_then(|number: u64| number.checked_mul(MEGABYTE));
         let bytes = bytes.ok_or("it is no number of megabytes; write one, as in 1000")?;

@@ -89,6 +89,7 @@ mod locator;
 mod log;
 mod options;
 pub mod plugin;
+mod read_buffer;
 mod run;
 mod server;
 mod server_handle;

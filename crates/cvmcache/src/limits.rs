@@ -35,12 +35,12 @@ pub struct Limits {
     /// plugin lists is cut.
     pub max_text: usize,
     /// How much memory a connection may take, in bytes, before no more of its requests are taken;
-    /// at least 1, default 8 MiB. What counts are answers it has not read, and requests under way
+    /// at least 1, default 8 MiB. What counts are answers it has not read, and requests in flight
     /// with their data and the largest answer that they can have. A piece of an object in an answer
     /// counts as `max_object_size`, because it may keep that much in memory. One request may exceed
     /// it. There is no bound on all connections together but that on open descriptors.
     pub max_buffered: usize,
-    /// How many requests of one connection are under way at once; at least 1, default 64. Without
+    /// How many requests of one connection are in flight at once; at least 1, default 64. Without
     /// workers there is only ever one.
     pub max_in_flight: usize,
     /// How many uploads a session may have open; default 1024. One more is answered NOSPACE.
@@ -48,12 +48,12 @@ pub struct Limits {
     /// How many bytes the open uploads of a session may have in all; default 16 GiB. A part that
     /// would exceed it is answered NOSPACE, and ends its upload.
     pub max_upload_bytes: u64,
-    /// How long an upload may go without a part before it is given up; at most 1,000,000 s, default
+    /// How long an upload may go without a part before it is aborted; at most 1,000,000 s, default
     /// 1 hour. It may take half as long again. What comes later is answered TIMEOUT.
     pub upload_idle: Duration,
     /// How long a request may take before it is answered TIMEOUT, from when it was received; at most
     /// 1,000,000 s, by default for ever. It may take a quarter as long again. Only with workers:
-    /// without them, nobody is there to notice. The callback goes on, and another thread takes the
+    /// without them, the callback runs on the thread that would notice. The callback goes on, and another thread takes the
     /// place of the one that it keeps busy, up to three for each worker.
     pub request_deadline: Option<Duration>,
     /// How many listings a session may have open; default 16. One more is answered NOSPACE.
@@ -61,11 +61,11 @@ pub struct Limits {
     /// About how many bytes one part of a listing has; from 4 KiB to 8 MiB, default 512 KiB: a few
     /// thousand objects, and a few milliseconds.
     pub listing_part: usize,
-    /// How many names of clients may be away for a reload; default 4096. Of one more, references
-    /// are given back when it goes.
+    /// The most pending reloads, by client name; default 4096. Of one more, references are given back
+    /// when the session ends.
     pub max_reloads: usize,
-    /// How long an end waits for callbacks that are still running, and for clients to take their
-    /// last answers; at most an hour, default 5 s.
+    /// The grace period of a shutdown, for callbacks that are still running, and for clients to read
+    /// their last replies; at most an hour, default 5 s.
     pub shutdown_grace: Duration,
 }
 

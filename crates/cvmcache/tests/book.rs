@@ -215,13 +215,13 @@ fn messages() -> Vec<(String, Vec<(String, String)>)> {
     let directory = root().join("crates/cvmcache-proto/src");
     let files = ["wire.rs", "wire/from_client.rs", "wire/from_plugin.rs"];
     let text: String = files.iter().map(|file| read(&directory.join(file))).collect();
-    let structs = text.split("pub struct ").skip(1).filter(|rest| rest.starts_with("Msg"));
+    let structs = text.split("pub(crate) struct ").skip(1).filter(|rest| rest.starts_with("Msg"));
     let message = |rest: &str| {
         let (name, rest) = rest.split_once(' ').expect("a name");
         let body = rest.split('}').next().unwrap_or_default();
         let fields = body.split("tag = \"").skip(1).map(|field| {
             let (tag, rest) = field.split_once('"').expect("a number");
-            let (_, rest) = rest.split_once("pub ").expect("a field");
+            let (_, rest) = rest.split_once("pub(crate) ").expect("a field");
             (rest.split(':').next().unwrap_or_default().to_owned(), tag.to_owned())
         });
         (name.to_owned(), fields.collect())

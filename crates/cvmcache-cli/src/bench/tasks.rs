@@ -239,14 +239,11 @@ fn done(bytes: u64) -> Step {
 
 /// The status that the answer has, or that it is no answer to what was asked.
 fn refused(answer: ReplyBody, asked: RequestKind) -> Step {
-    let status = match answer {
-        ReplyBody::Refcount(result) | ReplyBody::Store { result, .. } => result.err(),
-        ReplyBody::Read { result, .. } => result.err(),
-        ReplyBody::ObjectInfo(result) => result.err(),
-        _ => None,
-    };
     let reason = "it is not what the request asked for";
-    Err(status.map_or(ClientError::Unexpected { asked, reason }, ClientError::Status))
+    Err(match answer.status() {
+        Ok(()) => ClientError::Unexpected { asked, reason },
+        Err(status) => ClientError::Status(status),
+    })
 }
 
 #[cfg(test)]

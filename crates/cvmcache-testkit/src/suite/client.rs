@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use cvmcache::client::{
-    Client, ListPart, NewUpload, Operation, Reload, ReplyBody, Request, Shrunk, StorePart, Upload,
+    Client, ListPart, NewUpload, Operation, Reload, Request, Shrunk, StorePart, Upload,
 };
 use cvmcache::plugin::{
     Breadcrumb, CacheInfo, ListEntry, ObjectId, ObjectInfo, ObjectType, Status,
@@ -166,7 +166,7 @@ impl TestClient {
         let sent = format!("{}, number {id} of session {session}", name(&operation));
         let submitted = self.raw.submit_request(Request { session, id, operation });
         let body = submitted.and_then(|ticket| self.raw.wait(ticket));
-        self.trace.step(sent, body.and_then(|body| Ok(status(body)?)))
+        self.trace.step(sent, body.and_then(|body| Ok(body.status()?)))
     }
 
     /// Aborts an upload that may not be one.
@@ -271,21 +271,6 @@ pub(super) fn part(object: ObjectId, number: u64, last: bool, data: Bytes) -> Op
         data_crc32: None,
         data,
     })
-}
-
-/// How a request went, whatever it asked for.
-pub(super) fn status(body: ReplyBody) -> Result<(), Status> {
-    match body {
-        ReplyBody::Refcount(result)
-        | ReplyBody::Store { result, .. }
-        | ReplyBody::Shrink { result, .. }
-        | ReplyBody::List { result, .. } => result,
-        ReplyBody::Read { result, .. } => result.map(drop),
-        ReplyBody::ObjectInfo(result) => result.map(drop),
-        ReplyBody::Info(result) => result.map(drop),
-        ReplyBody::Breadcrumb(result) => result.map(drop),
-        _ => Err(Status::Unknown),
-    }
 }
 
 /// A request in words.

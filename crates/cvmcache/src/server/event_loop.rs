@@ -362,7 +362,7 @@ impl EventLoop {
     }
 
     fn end_with_last_client(&mut self) {
-        if !self.supervised || self.door.is_shut() || self.service.clients_in_limbo() > 0 {
+        if !self.supervised || self.door.is_shut() || self.service.pending_reloads() > 0 {
             return;
         }
         // Somebody may be at the door, but nobody comes in behind them.

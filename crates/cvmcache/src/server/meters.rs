@@ -8,7 +8,9 @@
 
 use std::time::Instant;
 
-use cvmcache_proto::{CacheInfo, Operation, ReplyBody, Request, ServerMessage, Status};
+use cvmcache_proto::{
+    CacheInfo, Operation, OperationKind, Reply, ReplyBody, Request, ServerMessage, Status,
+};
 use metrics::{
     Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram,
     gauge, histogram,
@@ -20,41 +22,40 @@ pub(crate) const DURATION: &str = "cvmcache_request_duration_seconds";
 /// What a request asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    Open,
-    Look,
-    Close,
-    ObjectInfo,
-    Read,
-    Store,
-    Abort,
-    List,
-    Shrink,
-    Info,
-    StoreBreadcrumb,
-    LoadBreadcrumb,
+    Operation(OperationKind),
     Handshake,
     /// It makes no sense, or names a session that is not its own.
     Invalid,
 }
 
 impl Kind {
-    /// By number, as labels have them.
-    const NAMES: [&str; 14] = [
-        "open",
-        "look",
-        "close",
-        "object_info",
-        "read",
-        "store",
-        "abort",
-        "list",
-        "shrink",
-        "info",
-        "store_breadcrumb",
-        "load_breadcrumb",
-        "handshake",
-        "invalid",
-    ];
+    const COUNT: usize = OperationKind::ALL.len() + 2;
+
+    /// Every kind, in the order of [`index`](Self::index).
+    fn all() -> [Self; Self::COUNT] {
+        std::array::from_fn(|index| match OperationKind::ALL.get(index) {
+            Some(&kind) => Self::Operation(kind),
+            None if index == OperationKind::ALL.len() => Self::Handshake,
+            None => Self::Invalid,
+        })
+    }
+
+    fn index(self) -> usize {
+        match self {
+            Self::Operation(kind) => kind as usize,
+            Self::Handshake => OperationKind::ALL.len(),
+            Self::Invalid => OperationKind::ALL.len() + 1,
+        }
+    }
+
+    /// As labels have it.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Operation(kind) => kind.name(),
+            Self::Handshake => "handshake",
+            Self::Invalid => "invalid",
+        }
+    }
 }
 
 /// What is to be known of a request once it has been answered.
@@ -91,7 +92,7 @@ pub(super) struct Level {
 
 /// The handles of all that a server measures.
 pub(super) struct Meters {
-    requests: [PerKind; Kind::NAMES.len()],
+    requests: [PerKind; Kind::COUNT],
     hits: Counter,
     misses: Counter,
     read_bytes: Counter,
@@ -131,23 +132,10 @@ impl Subject {
     /// A request that has just been taken.
     pub(super) fn of(request: &Request, since: Instant) -> Self {
         let (mut received, mut last) = (0, false);
-        let kind = match &request.operation {
-            Operation::Refcount { change_by: 1.., .. } => Kind::Open,
-            Operation::Refcount { change_by: 0, .. } => Kind::Look,
-            Operation::Refcount { .. } => Kind::Close,
-            Operation::Read { .. } => Kind::Read,
-            Operation::ObjectInfo { .. } => Kind::ObjectInfo,
-            Operation::Store(part) => {
-                (received, last) = (part.data.len(), part.last);
-                Kind::Store
-            }
-            Operation::StoreAbort { .. } => Kind::Abort,
-            Operation::Info => Kind::Info,
-            Operation::Shrink { .. } => Kind::Shrink,
-            Operation::List { .. } => Kind::List,
-            Operation::BreadcrumbStore { .. } => Kind::StoreBreadcrumb,
-            Operation::BreadcrumbLoad { .. } => Kind::LoadBreadcrumb,
-        };
+        if let Operation::Store(part) = &request.operation {
+            (received, last) = (part.data.len(), part.last);
+        }
+        let kind = Kind::Operation(request.operation.kind());
         Self { kind, since, received, last }
     }
 
@@ -161,27 +149,13 @@ impl Subject {
 
 impl Outcome {
     pub(super) fn of(answer: &ServerMessage) -> Self {
-        let mut sent = 0;
-        let result = match answer {
-            ServerMessage::HandshakeAck(ack) => ack.result,
-            ServerMessage::Reply(reply) => match &reply.body {
-                ReplyBody::Read { result, .. } => {
-                    result.as_ref().map(|data| sent = data.len()).map_err(|status| *status)
-                }
-                ReplyBody::Refcount(result)
-                | ReplyBody::Store { result, .. }
-                | ReplyBody::Shrink { result, .. }
-                | ReplyBody::List { result, .. } => *result,
-                ReplyBody::ObjectInfo(result) => result.map(|_| ()),
-                ReplyBody::Info(result) => result.map(|_| ()),
-                ReplyBody::Breadcrumb(result) => {
-                    result.as_ref().map(|_| ()).map_err(|status| *status)
-                }
-                _ => Err(Status::Unknown),
-            },
-            // Nothing else answers a request.
-            _ => Err(Status::Unknown),
+        let sent = match answer {
+            ServerMessage::Reply(Reply {
+                body: ReplyBody::Read { result: Ok(data), .. }, ..
+            }) => data.len(),
+            _ => 0,
         };
+        let result = answer.status().unwrap_or(Err(Status::Unknown));
         Self { result, sent }
     }
 }
@@ -202,7 +176,7 @@ impl Meters {
             counter!(name).increment(0);
         }
         Self {
-            requests: Kind::NAMES.map(PerKind::new),
+            requests: Kind::all().map(|kind| PerKind::new(kind.name())),
             hits: counter!("cvmcache_hits_total"),
             misses: counter!("cvmcache_misses_total"),
             read_bytes: counter!("cvmcache_read_bytes_total"),
@@ -237,15 +211,19 @@ impl Meters {
     /// A request has been answered.
     pub(super) fn answered(&self, subject: Subject, outcome: Outcome) {
         let Outcome { result, sent } = outcome;
-        let of_kind = &self.requests[subject.kind as usize];
+        let of_kind = &self.requests[subject.kind.index()];
         // The numbers of the wire are those of `by_status`.
         of_kind.by_status[Status::to_wire(result) as usize].increment(1);
         of_kind.duration.record(subject.since.elapsed());
         match (subject.kind, result) {
-            (Kind::Open, Ok(())) => self.hits.increment(1),
-            (Kind::Open, Err(Status::NoEntry)) => self.misses.increment(1),
-            (Kind::Read, Ok(())) => self.read_bytes.increment(sent as u64),
-            (Kind::Store, Ok(())) => {
+            (Kind::Operation(OperationKind::Open), Ok(())) => self.hits.increment(1),
+            (Kind::Operation(OperationKind::Open), Err(Status::NoEntry)) => {
+                self.misses.increment(1)
+            }
+            (Kind::Operation(OperationKind::Read), Ok(())) => {
+                self.read_bytes.increment(sent as u64)
+            }
+            (Kind::Operation(OperationKind::Store), Ok(())) => {
                 self.stored_bytes.increment(subject.received as u64);
                 self.stored_objects.increment(subject.last.into());
             }
@@ -282,7 +260,7 @@ impl PerKind {
         let results = [Ok(())].into_iter().chain(Status::ALL.map(Err));
         let mut by_status = [const { Counter::noop() }; Status::ALL.len() + 1];
         for result in results {
-            let status = result.map_or_else(Status::name, |()| "OK");
+            let status = Status::label(result);
             by_status[Status::to_wire(result) as usize] =
                 counter!("cvmcache_requests_total", "operation" => kind, "status" => status);
         }
@@ -342,15 +320,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_kind_has_the_name_of_its_number() {
-        for (kind, name) in [
-            (Kind::Open, "open"),
-            (Kind::Read, "read"),
-            (Kind::Info, "info"),
-            (Kind::LoadBreadcrumb, "load_breadcrumb"),
-            (Kind::Invalid, "invalid"),
-        ] {
-            assert_eq!(Kind::NAMES[kind as usize], name);
+    fn every_kind_is_counted_at_its_own_index() {
+        for (index, kind) in Kind::all().into_iter().enumerate() {
+            assert_eq!(kind.index(), index, "{kind:?}");
         }
     }
 }

@@ -26,7 +26,14 @@ impl Lane {
             Operation::Refcount { object, change_by } if *change_by != 0 => {
                 Some(Lane::References(*object))
             }
-            _ => None,
+            Operation::Refcount { .. }
+            | Operation::Read { .. }
+            | Operation::ObjectInfo { .. }
+            | Operation::Info
+            | Operation::Shrink { .. }
+            | Operation::List { .. }
+            | Operation::BreadcrumbStore { .. }
+            | Operation::BreadcrumbLoad { .. } => None,
         }
     }
 }

@@ -191,7 +191,7 @@ impl EventLoop {
         let mut level = Level {
             connections: state.connections.len(),
             waiting: state.waiting.len(),
-            reloads: self.service.clients_in_limbo(),
+            reloads: self.service.pending_reloads(),
             ..Level::default()
         };
         if let Some(workers) = &self.workers {

@@ -46,7 +46,7 @@ fn what_is_no_amount_is_not_understood() {
         let shrink = cvmcache(&["shrink", "unix=/nowhere", amount]).assert().code(2);
         shrink.stdout_eq("").stderr_eq(format!(
             "cvmcache: {amount:?} is not an amount: write bytes, a size as in 500MiB or 2G, or a \
-             part as in 50%\n"
+             percentage as in 50%\n"
         ));
     }
 }

@@ -145,7 +145,7 @@ fn a_plugin_that_does_not_start_is_shown_with_what_it_says() {
     let command = ram().display().to_string();
     let check = ["check", "--spawn", &command, "--set", "CVMFS_CACHE_PLUGIN_SIZE=much"];
     cvmcache(&check).assert().code(1).stdout_eq("").stderr_eq(str![[r#"
-cvmcache: "[..]/ram" ended with status 1 before it served a client; it has printed:
+cvmcache: "[..]/cvmcache-ram" ended with status 1 before it served a client; it has printed:
 [..]CVMFS_CACHE_PLUGIN_SIZE[..]
 ...
 "#]]);

@@ -214,7 +214,7 @@ fn lock_path(socket: &Path) -> PathBuf {
     path.into()
 }
 
-/// Who has locked a file, as far as the system tells.
+/// The processes that hold a lock on a file, as far as /proc/locks has them.
 fn holder(file: &File) -> Option<u32> {
     let file = file.metadata().ok()?;
     let locks = fs::read_to_string("/proc/locks").ok()?;

@@ -176,7 +176,7 @@ fn a_plugin_that_cannot_list_is_named_with_what_it_lacks() {
     let plugin = Served::new(Shelf { capabilities, ..Shelf::new(items()) });
     let list = cvmcache(&["ls", &plugin.locator()]).assert().code(1);
     list.stdout_eq("").stderr_eq(str![[r#"
-cvmcache: unix=[..]/socket: the plugin lacks the capability "list": it does not tell which objects it holds
+cvmcache: unix=[..]/socket: the plugin lacks the capability "list": it does not list its objects
 
 "#]]);
 }

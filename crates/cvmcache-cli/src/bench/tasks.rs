@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use cvmcache::client::{ClientError, Operation, ReplyBody, RequestKind};
 use cvmcache::plugin::{ObjectId, Status};
 
-use super::driver::{Done, Next, Task};
+use super::driver::{Next, Task};
+use super::measure::Done;
 use super::objects::{Family, Object, Pool};
 
 /// What a client reads at once, in bytes, unless the plugin allows less.

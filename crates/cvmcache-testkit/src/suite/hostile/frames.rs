@@ -88,7 +88,7 @@ fn is_ignored(probe: &Probe<'_>, what: &str, bytes: &[u8]) -> Checked<()> {
     probe.others_are_served()
 }
 
-/// That this opens no session, and nobody else suffers.
+/// Checks that this opens no session, and other clients are served.
 fn is_refused(probe: &Probe<'_>, what: &str, bytes: &[u8]) -> Checked<()> {
     let mut bystander = probe.client()?;
     let mut connection = probe.connection()?;

@@ -87,7 +87,7 @@ pub(super) const CASES: &[Case] = &[
     .needs_all(&[Capabilities::WRITE, Capabilities::REFCOUNT]),
 ];
 
-/// That the client was none the worse, nor was anybody else.
+/// Checks that this client and others are still served.
 fn goes_on(probe: &Probe<'_>, mut client: TestClient) -> Checked<()> {
     client.lacks(&probe.id())?;
     client.quit()?;

@@ -7,7 +7,8 @@ use cvmcache::plugin::{Capabilities, Status};
 use super::raw;
 use crate::suite::Case;
 use crate::suite::client::{TestClient, TestUpload, part};
-use crate::suite::probe::{Probe, TestObject};
+use crate::suite::object::TestObject;
+use crate::suite::probe::Probe;
 use crate::suite::step::{Checked, Step};
 
 const STORES: &[Capabilities] = &[Capabilities::WRITE];

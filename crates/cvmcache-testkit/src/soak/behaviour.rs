@@ -1,47 +1,46 @@
-//! What clients do: each method is one thing, and knows what must come of it.
+//! What a client does: each method is one operation, and checks its result.
 
 use cvmcache::client::{Operation, Shrunk};
 use cvmcache::plugin::{Breadcrumb, ObjectType, Status};
 
-use super::broken::{Broken, Expect, Kept, ensure};
-use super::client::Actor;
+use super::actor::Actor;
 use super::object::Object;
+use super::violation::{CheckResult, Expect, Violation, ensure};
 
 /// How much clients read at once.
 const STEP: u32 = 128 * 1024;
 
-/// How many requests are under way at once, when they are.
+/// How many requests a pipeline has in flight.
 const PIPELINED: usize = 32;
 
 impl Actor {
-    /// Opens an object or, if it is not in the cache, stores it; reads it; and closes it, or not
-    /// yet.
-    pub(super) fn use_object(&mut self) -> Kept {
+    /// Opens an object or, if it is not in the cache, stores it; reads it; and closes it or holds it.
+    pub(super) fn use_object(&mut self) -> CheckResult {
         let object = self.pick();
-        let opened = self.client.open(&object.id).unless(Status::NoEntry, "to open an object")?;
+        let opened = self.client.open(&object.id).allow(Status::NoEntry, "to open an object")?;
         if opened.is_some() {
-            self.tally.add("hit", 1);
+            self.counter.add("hit", 1);
             self.verify(&object)?;
-            return self.keep_or_close(object);
+            return self.hold_or_close(object);
         }
         let stored = self.client.store(object.new_upload(), object.all_content());
-        if stored.unless(Status::NoSpace, "to store an object")?.is_none() {
-            self.tally.add("store-refused", 1);
+        if stored.allow(Status::NoSpace, "to store an object")?.is_none() {
+            self.counter.add("store-refused", 1);
             return Ok(());
         }
-        self.tally.add("store", 1);
+        self.counter.add("store", 1);
         if self.rng.bool() {
             self.verify(&object)?;
         }
-        self.keep_or_close(object)
+        self.hold_or_close(object)
     }
 
-    /// Looks after an object that is open: it must be there, and as it was.
-    pub(super) fn check_held(&mut self) -> Kept {
+    /// Checks an object that is open: it must be in the cache, and unchanged.
+    pub(super) fn check_held(&mut self) -> CheckResult {
         let Some(index) = self.rng.choice(0..self.held.len()) else { return self.use_object() };
         let object = self.held[index];
         self.verify(&object)?;
-        self.tally.add("held-check", 1);
+        self.counter.add("held-check", 1);
         if self.rng.u8(..3) == 0 {
             self.held.swap_remove(index);
             self.close(&object)?;
@@ -50,10 +49,10 @@ impl Actor {
     }
 
     /// Reads an open object from beginning to end, as clients do, and compares.
-    pub(super) fn verify(&mut self, object: &Object) -> Kept {
+    pub(super) fn verify(&mut self, object: &Object) -> CheckResult {
         let id = object.id;
         let expected = |what: &str| format!("{what} of {id}, which is open");
-        let info = self.client.object_info(&id).or_broken(expected("size and type"))?;
+        let info = self.client.object_info(&id).expect_ok(expected("size and type"))?;
         ensure(
             (info.size, info.object_type) == (object.size, object.object_type),
             format_args!("{id} to be {} bytes, {:?}", object.size, object.object_type),
@@ -62,17 +61,17 @@ impl Actor {
         let mut offset = 0;
         // The last read finds the end, and nothing else.
         while offset <= object.size {
-            let data = self.client.read(&id, offset, STEP).or_broken(expected("bytes"))?;
+            let data = self.client.read(&id, offset, STEP).expect_ok(expected("bytes"))?;
             check_content(object, offset, STEP, &data)?;
-            self.tally.add("read", 1);
-            self.tally.add("read-bytes", data.len() as u64);
+            self.counter.add("read", 1);
+            self.counter.add("read-bytes", data.len() as u64);
             offset += u64::from(STEP);
         }
         Ok(())
     }
 
-    /// Has many requests under way, and waits for them in any order.
-    pub(super) fn pipeline(&mut self) -> Kept {
+    /// Has many requests in flight, and waits for them in any order.
+    pub(super) fn pipeline(&mut self) -> CheckResult {
         let held = self.held.clone();
         let mut reads = Vec::new();
         let mut infos = Vec::new();
@@ -82,11 +81,11 @@ impl Actor {
                     let offset = self.rng.u64(..=object.size);
                     let size = self.rng.u32(..=STEP);
                     let read = self.client.queue_read(&object.id, offset, size);
-                    reads.push((object, offset, size, read.or_broken("to send a read")?));
+                    reads.push((object, offset, size, read.expect_ok("to send a read")?));
                 }
                 _ => {
-                    let operation = self.harmless();
-                    let ticket = self.client.queue(operation).or_broken("to send a request")?;
+                    let operation = self.read_only_request();
+                    let ticket = self.client.queue(operation).expect_ok("to send a request")?;
                     infos.push(ticket);
                 }
             }
@@ -94,18 +93,18 @@ impl Actor {
         self.rng.shuffle(&mut reads);
         self.rng.shuffle(&mut infos);
         for ticket in infos {
-            self.client.wait(ticket).or_broken("an answer of the right kind")?;
+            self.client.wait(ticket).expect_ok("an answer of the right kind")?;
         }
         for (object, offset, size, read) in reads {
-            let data = self.client.wait(read).or_broken("bytes of an open object")?.into_bytes();
+            let data = self.client.wait(read).expect_ok("bytes of an open object")?.into_bytes();
             check_content(&object, offset, size, &data)?;
         }
-        self.tally.add("pipelined", PIPELINED as u64);
+        self.counter.add("pipelined", PIPELINED as u64);
         Ok(())
     }
 
-    /// A request that changes nothing, whether it succeeds or not.
-    fn harmless(&mut self) -> Operation {
+    /// A request that changes nothing.
+    fn read_only_request(&mut self) -> Operation {
         let object = self.pick().id;
         match self.rng.u8(..5) {
             0 => Operation::Info,
@@ -116,38 +115,38 @@ impl Actor {
         }
     }
 
-    /// Lists objects: what the client holds open must be there, and pinned.
-    pub(super) fn list(&mut self) -> Kept {
+    /// Lists objects: those that the client holds open must be listed as pinned.
+    pub(super) fn list(&mut self) -> CheckResult {
         for object_type in ObjectType::ALL {
-            // Those that were not continued may be too many.
-            let entries = self.client.list(object_type).unless(Status::NoSpace, "a listing")?;
+            // Listings of this session that were not continued count against the limit.
+            let entries = self.client.list(object_type).allow(Status::NoSpace, "a listing")?;
             let Some(entries) = entries else { return Ok(()) };
-            self.tally.add("listed", entries.len() as u64);
+            self.counter.add("listed", entries.len() as u64);
             for object in self.held.iter().filter(|held| held.object_type == object_type) {
                 let entry = entries.iter().find(|entry| entry.id == object.id);
-                let as_it_is = entry.is_some_and(|entry| {
+                let is_right = entry.is_some_and(|entry| {
                     let description = entry.description.as_deref();
                     entry.pinned && description == Some(object.description().as_bytes())
                 });
                 ensure(
-                    as_it_is,
+                    is_right,
                     format_args!("{} to be listed as pinned, since it is open", object.id),
                     format_args!("the listing has {entry:?}"),
                 )?;
             }
         }
-        // One that is not continued ends with the session; only a few may be open.
+        // A listing that is not continued ends with the session.
         if self.rng.u8(..4) == 0 {
             let part = self.client.list_part(0, ObjectType::Regular);
-            part.unless(Status::NoSpace, "the beginning of a listing")?;
+            part.allow(Status::NoSpace, "the beginning of a listing")?;
         }
-        self.tally.add("list", 1);
+        self.counter.add("list", 1);
         Ok(())
     }
 
-    pub(super) fn ask_info(&mut self) -> Kept {
-        let info = self.client.info().or_broken("figures of the cache")?;
-        self.tally.add("info", 1);
+    pub(super) fn ask_info(&mut self) -> CheckResult {
+        let info = self.client.info().expect_ok("figures of the cache")?;
+        self.counter.add("info", 1);
         ensure(
             info.pinned_bytes <= info.used_bytes && info.used_bytes <= info.size_bytes,
             "pinned <= used <= size",
@@ -155,12 +154,12 @@ impl Actor {
         )
     }
 
-    pub(super) fn shrink(&mut self) -> Kept {
-        // Mostly little: a cache that is always empty is no test.
+    pub(super) fn shrink(&mut self) -> CheckResult {
+        // Mostly a little: an empty cache tests nothing.
         let part = self.rng.f64().powf(0.25);
         let target = (self.cache_size as f64 * part) as u64;
-        let shrunk: Shrunk = self.client.shrink(target).or_broken("the cache to be shrunk")?;
-        self.tally.add("shrink", 1);
+        let shrunk: Shrunk = self.client.shrink(target).expect_ok("the cache to be shrunk")?;
+        self.counter.add("shrink", 1);
         ensure(
             shrunk.partial || shrunk.used_bytes <= target,
             format_args!("at most {target} bytes in use after a shrink"),
@@ -168,28 +167,28 @@ impl Actor {
         )
     }
 
-    pub(super) fn leave_breadcrumb(&mut self) -> Kept {
+    pub(super) fn leave_breadcrumb(&mut self) -> CheckResult {
         let revision = self.rng.bool().then(|| self.rng.u64(..));
         let catalog = self.pick().id;
         let breadcrumb = Breadcrumb { catalog, timestamp: self.rng.u64(..), revision };
-        // Every process has a name of its own, but not every plugin has room for all of them.
+        // Each client has a name of its own, and a plugin may limit how many breadcrumbs it keeps.
         let repository = self.name.clone();
         let stored = self.client.store_breadcrumb(repository.clone(), breadcrumb);
-        if stored.unless(Status::NoSpace, "to leave a breadcrumb")?.is_none() {
+        if stored.allow(Status::NoSpace, "to leave a breadcrumb")?.is_none() {
             return Ok(());
         }
         let loaded = self.client.load_breadcrumb(repository);
-        self.tally.add("breadcrumb", 1);
-        if let Some(loaded) = loaded.unless(Status::NoEntry, "a breadcrumb")? {
+        self.counter.add("breadcrumb", 1);
+        if let Some(loaded) = loaded.allow(Status::NoEntry, "a breadcrumb")? {
             let expected = format_args!("{breadcrumb:?}");
             return ensure(loaded == breadcrumb, expected, format_args!("it is {loaded:?}"));
         }
         Ok(())
     }
 
-    /// Begins an upload and aborts it, or leaves it to end with the session.
-    pub(super) fn abandon_upload(&mut self) -> Kept {
-        let object = self.nothing();
+    /// Begins an upload and aborts it, or leaves that to the end of the session.
+    pub(super) fn abandon_upload(&mut self) -> CheckResult {
+        let object = self.absent_object();
         let part = self.client.max_object_size();
         let parts = self.rng.u64(1..=4);
         let object = object.with_size(part as u64 * (parts + 1));
@@ -197,30 +196,30 @@ impl Actor {
         for number in 0..parts {
             let data = object.content(number * part as u64, part);
             let written = upload.write(&mut self.client, data);
-            if written.unless(Status::NoSpace, "to upload a part")?.is_none() {
-                self.tally.add("upload-refused", 1);
+            if written.allow(Status::NoSpace, "to upload a part")?.is_none() {
+                self.counter.add("upload-refused", 1);
                 if number > 0 {
-                    upload.abort(&mut self.client).or_broken("to abort a refused upload")?;
+                    upload.abort(&mut self.client).expect_ok("to abort a refused upload")?;
                 }
                 return Ok(());
             }
         }
-        self.tally.add("upload-abandoned", 1);
+        self.counter.add("upload-abandoned", 1);
         if self.rng.u8(..8) > 0 {
-            upload.abort(&mut self.client).or_broken("to abort an upload")?;
+            upload.abort(&mut self.client).expect_ok("to abort an upload")?;
         }
-        let there = self.client.exists(&object.id).or_broken("an answer")?;
+        let there = self.client.exists(&object.id).expect_ok("an answer")?;
         ensure(!there, "an upload without commit to leave no object", "there is one")
     }
 }
 
-fn check_content(object: &Object, offset: u64, size: u32, data: &[u8]) -> Kept {
+fn check_content(object: &Object, offset: u64, size: u32, data: &[u8]) -> CheckResult {
     let expected = object.content(offset, size as usize);
     if data == expected {
         return Ok(());
     }
     let differs = data.iter().zip(&expected).position(|(seen, expected)| seen != expected);
-    Err(Broken::new(
+    Err(Violation::new(
         format_args!("{} bytes of {} from {offset}", expected.len(), object.id),
         format_args!("there are {}, of which number {differs:?} is wrong", data.len()),
     ))

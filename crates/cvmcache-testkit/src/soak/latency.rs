@@ -1,4 +1,4 @@
-//! A client that does no harm, and has no patience: it pings, and notes how long that takes.
+//! A client that measures latencies: it asks for an object that does not exist, over and over.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -6,26 +6,26 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use cvmcache::Locator;
-use cvmcache::client::Client;
 
-use super::broken::{Broken, Expect, Kept};
-use super::client::TIMEOUT;
 use super::object::Object;
+use super::plugin;
+use super::violation::{CheckResult, Expect, Violation};
 
+/// The pause between two pings.
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// A bystander at work.
+/// A thread that measures latencies.
 #[derive(Debug)]
-pub(super) struct Bystander {
+pub(super) struct LatencyProbe {
     stop: Arc<AtomicBool>,
-    thread: JoinHandle<Kept<Latencies>>,
+    thread: JoinHandle<CheckResult<Latencies>>,
 }
 
-/// How long pings took, sorted.
+/// The latencies of pings, in ascending order.
 #[derive(Debug, Default)]
-pub(super) struct Latencies(Vec<Duration>);
+pub struct Latencies(Vec<Duration>);
 
-impl Bystander {
+impl LatencyProbe {
     pub(super) fn start(locator: Locator) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
@@ -36,35 +36,37 @@ impl Bystander {
         self.thread.is_finished()
     }
 
-    pub(super) fn finish(self) -> Kept<Latencies> {
+    pub(super) fn finish(self) -> CheckResult<Latencies> {
         self.stop.store(true, Ordering::Relaxed);
-        let panicked = |_| Broken::new("the bystander to finish", "it panicked");
+        let panicked = |_| Violation::new("the latency probe to finish", "it panicked");
         self.thread.join().map_err(panicked)?
     }
 }
 
-fn ping(locator: &Locator, stop: &AtomicBool) -> Kept<Latencies> {
-    let builder = Client::builder().name("soak.cern.ch:bystander").timeout(TIMEOUT);
-    let mut client = builder.connect(locator).or_broken("the bystander to be let in")?;
+fn ping(locator: &Locator, stop: &AtomicBool) -> CheckResult<Latencies> {
+    let session = plugin::connect(locator, "soak.cern.ch:latency");
+    let mut client = session.expect_ok("a session for the latency probe")?;
     let object = Object::numbered(0, 0).id;
     let mut latencies = Vec::new();
     while !stop.load(Ordering::Relaxed) {
         let before = Instant::now();
-        client.exists(&object).or_broken("the bystander to be answered")?;
+        client.exists(&object).expect_ok("a reply to the latency probe")?;
         latencies.push(before.elapsed());
         thread::sleep(PAUSE);
     }
-    client.quit().or_broken("the bystander to be let go")?;
+    client.quit().expect_ok("the latency probe to quit")?;
     latencies.sort_unstable();
     Ok(Latencies(latencies))
 }
 
 impl Latencies {
-    pub(super) fn count(&self) -> usize {
+    /// How many pings there were.
+    pub fn count(&self) -> usize {
         self.0.len()
     }
 
-    pub(super) fn percentile(&self, percent: usize) -> Duration {
+    /// The latency that so many percent of the pings did not exceed; the longest for 100.
+    pub fn percentile(&self, percent: usize) -> Duration {
         let last = self.0.len().saturating_sub(1);
         self.0.get(last * percent / 100).copied().unwrap_or_default()
     }

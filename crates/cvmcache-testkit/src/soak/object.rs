@@ -1,13 +1,12 @@
-//! Objects whose type, size and content follow from their name, so that whoever reads one knows
-//! what it should get.
+//! Objects whose id, type, size and content follow from a number, so that each client can check
+//! what it reads.
 
 use bytes::Bytes;
 use cvmcache::client::NewUpload;
 use cvmcache::plugin::{HashAlgorithm, ObjectId, ObjectType};
 use fastrand::Rng;
 
-/// The content is made in blocks, each of which chance begins anew, so that any part of it can be
-/// had by itself.
+/// The content is generated in blocks with a seed each, so that any part can be generated alone.
 const BLOCK: usize = 4096;
 
 /// An object.
@@ -20,14 +19,14 @@ pub(super) struct Object {
 }
 
 impl Object {
-    /// The object of this number, in a world of its own for each seed.
+    /// The object of this number; each seed, `world`, has objects of its own.
     pub(super) fn numbered(world: u64, number: u64) -> Self {
         let mut rng = Rng::with_seed(world ^ number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let mut digest = [0; 20];
         rng.fill(&mut digest);
         let algorithms = [HashAlgorithm::Sha1, HashAlgorithm::Ripemd160, HashAlgorithm::Shake128];
         let id = ObjectId::new(algorithms[rng.usize(..3)], digest);
-        // As in a repository of software: most files are small, and some are not.
+        // As in a software repository: most files are small.
         let size = match rng.u8(..100) {
             0..2 => 0,
             2..85 => between(&mut rng, 1, 10 << 10),
@@ -75,7 +74,7 @@ impl Object {
     }
 }
 
-/// A number whose logarithm is equally likely to be anywhere between those of the bounds.
+/// A random number between the bounds, uniform in its logarithm.
 fn between(rng: &mut Rng, min: u64, max: u64) -> u64 {
     let (low, high) = ((min as f64).ln(), (max as f64).ln());
     (low + rng.f64() * (high - low)).exp() as u64
@@ -86,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn any_part_of_the_content_is_what_the_whole_has_there() {
+    fn a_part_of_the_content_equals_that_part_of_the_whole() {
         let object = Object::numbered(1, 1).with_size(20_000);
         let all = object.all_content();
         assert_eq!(all.len(), 20_000);

@@ -130,7 +130,9 @@ impl CachePlugin for Memory {
             self.shared.refused.notify_all();
             return Err(Status::IoErr);
         }
-        let number = state.uploads.last_key_value().map_or(0, |(last, _)| last + 1);
+        // Never used again: a committed upload is dropped after others may have begun.
+        state.last_upload += 1;
+        let number = state.last_upload;
         state.uploads.insert(number, Upload { id: new.id, len: 0, is_dead: false });
         let (shared, session) = (self.shared.clone(), session.clone());
         Ok(Box::new(Writing { shared, session, number, new, parts: Vec::new() }))

@@ -17,6 +17,8 @@ pub(crate) struct State {
     pub(crate) is_uncounted: bool,
     pub(crate) objects: HashMap<ObjectId, Object>,
     pub(crate) uploads: BTreeMap<u64, Upload>,
+    /// The number of the upload that began last.
+    pub(crate) last_upload: u64,
     pub(crate) breadcrumbs: HashMap<Vec<u8>, Breadcrumb>,
     /// Where everything is written to with [`Flaw::OneBuffer`].
     pub(crate) buffer: Vec<Bytes>,

@@ -96,7 +96,7 @@ impl Drop for Bare {
 }
 
 /// The bytes of a frame with an attachment of zeros.
-fn framed(message: cvmcache_proto::wire::Msg, attachment: usize) -> Vec<u8> {
+fn framed(message: cvmcache_proto::WireMessage, attachment: usize) -> Vec<u8> {
     let mut bytes = Vec::new();
     frame::encode(message, attachment, &mut bytes).expect("it fits into a frame");
     bytes.resize(bytes.len() + attachment, 0);

@@ -8,7 +8,6 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::Write;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -126,7 +125,9 @@ impl CachePlugin for Directory {
         }
         let path = self.path.join(file_name(id, info.object_type));
         let file = File::open(path).map_err(status)?;
-        Data::read_with(len as usize, |buffer| file.read_at(buffer, offset)).map_err(status)
+        let mut buffer = ReadBuffer::new(len as usize);
+        buffer.read_at(&file, offset).map_err(status)?;
+        Ok(buffer.into())
     }
 
     fn change_refcount(&self, _: &Session, id: &ObjectId, by: i32) -> PluginResult<()> {
@@ -280,20 +281,25 @@ fn status(error: std::io::Error) -> Status {
 }
 
 // ANCHOR: main
+use cvmcache::ConfigKey;
+
+const DIRECTORY: ConfigKey =
+    ConfigKey::new("CVMFS_CACHE_PLUGIN_DIRECTORY", "DIR", "where the objects are").required();
+
+const SIZE: ConfigKey =
+    ConfigKey::new("CVMFS_CACHE_PLUGIN_SIZE", "MB", "how large the cache may grow")
+        .bounds(0, 100_000_000)
+        .default_value("1000");
+
 fn main() -> ExitCode {
-    const DIRECTORY: &str = "CVMFS_CACHE_PLUGIN_DIRECTORY";
-    const SIZE: &str = "CVMFS_CACHE_PLUGIN_SIZE";
-    cvmcache::Program::new("directory")
-        .key(DIRECTORY, "DIR", "where the objects are; must be there")
-        .key(SIZE, "MB", "how large the cache may grow; 1000 MB by default")
-        .run(|context| {
-            let options = context.options();
-            let hint = "write in which directory the objects are";
-            let path = options.get(DIRECTORY).ok_or_else(|| options.missing(DIRECTORY, hint))?;
-            let megabytes = options.parse_value::<u32>(SIZE)?.unwrap_or(1000);
-            Directory::open(path.as_ref(), u64::from(megabytes) << 20)
-                .map_err(|error| options.bad_value(DIRECTORY, error))
-        })
+    cvmcache::Program::new("directory").keys(&[DIRECTORY, SIZE]).run(|context| {
+        let options = context.options();
+        let hint = "write in which directory the objects are";
+        let path = options.get(DIRECTORY).ok_or_else(|| options.missing(DIRECTORY, hint))?;
+        let megabytes = options.value::<u64>(&SIZE)?.unwrap_or(1000);
+        Directory::open(path.as_ref(), megabytes << 20)
+            .map_err(|error| options.bad_value(DIRECTORY, error))
+    })
 }
 // ANCHOR_END: main
 // ANCHOR_END: all

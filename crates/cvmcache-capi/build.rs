@@ -1,4 +1,4 @@
-//! Gives the library the soname of the one whose place it takes. cargo-c does so by itself.
+//! Gives the library the soname of the one that it replaces. cargo-c does so by itself.
 
 /// `lib`, `name` and `version` of the library in Cargo.toml.
 const SONAME: &str = "libcvmfs_cache.so.2.12.0";

@@ -3,7 +3,6 @@
 
 // ANCHOR: all
 use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -39,7 +38,9 @@ impl CachePlugin for Directory {
         if offset > file.metadata().map_err(status)?.len() {
             return Err(Status::OutOfBounds);
         }
-        Data::read_with(len as usize, |buffer| file.read_at(buffer, offset)).map_err(status)
+        let mut buffer = ReadBuffer::new(len as usize);
+        buffer.read_at(&file, offset).map_err(status)?;
+        Ok(buffer.into())
     }
 }
 

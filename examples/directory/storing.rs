@@ -5,7 +5,6 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::Write;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -104,7 +103,9 @@ impl CachePlugin for Directory {
         }
         let path = self.path.join(file_name(id, info.object_type));
         let file = File::open(path).map_err(status)?;
-        Data::read_with(len as usize, |buffer| file.read_at(buffer, offset)).map_err(status)
+        let mut buffer = ReadBuffer::new(len as usize);
+        buffer.read_at(&file, offset).map_err(status)?;
+        Ok(buffer.into())
     }
 
     fn change_refcount(&self, _: &Session, id: &ObjectId, by: i32) -> PluginResult<()> {

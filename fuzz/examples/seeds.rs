@@ -1,5 +1,5 @@
-//! Writes the inputs that fuzzing starts from: every message there is, as it stands on the wire,
-//! and the lives that clients usually have.
+//! Writes the inputs that fuzzing starts from: every message, as it stands on the wire, and the usual
+//! lives of clients.
 //!
 //! `cargo run -p cvmcache-fuzz --example seeds`
 
@@ -10,7 +10,7 @@ use bytes::Bytes;
 use cvmcache_proto::{
     Breadcrumb, CacheInfo, Capabilities, ClientMessage, Data, HandshakeAck, HashAlgorithm,
     ListEntry, ObjectId, ObjectInfo, ObjectType, Operation, Reply, ReplyBody, Request,
-    ServerMessage, Status, StorePart, frame, wire::Msg,
+    ServerMessage, Status, StorePart, WireMessage, frame,
 };
 
 const OBJECT: ObjectId = ObjectId::new(HashAlgorithm::Shake128, [0xab; 20]);
@@ -36,7 +36,7 @@ fn main() -> io::Result<()> {
     Ok(())
 }
 
-/// What clients do, in the five bytes that a step takes: kind, who, about what, two operands.
+/// What clients do, in the five bytes of a step: kind, slot and session, object, two operands.
 const LIVES: [(&str, &[[u8; 5]]); 6] = [
     (
         "open-read-close",
@@ -195,7 +195,7 @@ fn of_plugin(message: ServerMessage) -> Vec<u8> {
     encode(msg, &attachment.into_bytes())
 }
 
-fn encode(msg: Msg, attachment: &[u8]) -> Vec<u8> {
+fn encode(msg: WireMessage, attachment: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     frame::encode(msg, attachment.len(), &mut out).expect("it fits into a frame");
     out.extend_from_slice(attachment);

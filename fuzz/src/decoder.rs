@@ -5,9 +5,8 @@
 //! chunks, and the rest is the stream.
 
 use cvmcache_proto::frame::{HEADER_LEN, MAX_LEN, MAX_MESSAGE_WITH_ATTACHMENT, encode};
-use cvmcache_proto::wire::Msg;
 use cvmcache_proto::{
-    ClientMessage, Decoder, DecoderLimits, Frame, FrameError, ServerMessage, Status,
+    ClientMessage, Decoder, DecoderLimits, Frame, FrameError, ServerMessage, Status, WireMessage,
 };
 
 /// Longer streams are not read byte by byte as well.
@@ -20,10 +19,18 @@ const BYTEWISE: usize = 1024;
 /// If a rule is broken.
 pub fn run(input: &[u8]) {
     let Some((limits, chunks, stream)) = split(input) else { return };
-    let whole = decode(limits, stream, &[Chunk { len: usize::MAX, polite: false, eager: true }]);
+    let whole = decode(
+        limits,
+        stream,
+        &[Chunk { len: usize::MAX, respects_capacity: false, takes_frames: true }],
+    );
     assert_eq!(decode(limits, stream, &chunks), whole, "cut by {chunks:?} under {limits:?}");
     if stream.len() <= BYTEWISE {
-        let bytewise = decode(limits, stream, &[Chunk { len: 1, polite: true, eager: true }]);
+        let bytewise = decode(
+            limits,
+            stream,
+            &[Chunk { len: 1, respects_capacity: true, takes_frames: true }],
+        );
         assert_eq!(bytewise, whole, "byte by byte under {limits:?}");
     }
     for frame in whole.0 {
@@ -37,9 +44,9 @@ pub fn run(input: &[u8]) {
 struct Chunk {
     len: usize,
     /// Whether the reader stops at the buffer's capacity, or makes it grow.
-    polite: bool,
+    respects_capacity: bool,
     /// Whether frames are taken out before the next bytes come.
-    eager: bool,
+    takes_frames: bool,
 }
 
 fn split(input: &[u8]) -> Option<(DecoderLimits, Vec<Chunk>, &[u8])> {
@@ -49,13 +56,13 @@ fn split(input: &[u8]) -> Option<(DecoderLimits, Vec<Chunk>, &[u8])> {
         let len = usize::from(byte & 0x1f) + 1;
         Chunk {
             len: if byte & 0x20 == 0 { len } else { len * 64 },
-            polite: byte & 0x40 == 0,
-            eager: byte & 0x80 == 0,
+            respects_capacity: byte & 0x40 == 0,
+            takes_frames: byte & 0x80 == 0,
         }
     };
     let mut chunks: Vec<_> = chunks.iter().map(chunk).collect();
     if chunks.is_empty() {
-        chunks.push(Chunk { len: usize::MAX, polite: true, eager: true });
+        chunks.push(Chunk { len: usize::MAX, respects_capacity: true, takes_frames: true });
     }
     Some((pick_limits(limits), chunks, stream))
 }
@@ -86,14 +93,14 @@ fn decode(
     for chunk in chunks.iter().cycle() {
         let buffer = decoder.buffer();
         let free = buffer.capacity() - buffer.len();
-        assert!(free > 0, "a polite reader would wait for ever");
+        assert!(free > 0, "a reader that stops at the capacity would wait for ever");
         assert!(!kept_to_limits || buffer.capacity() <= held, "{} bytes held", buffer.capacity());
-        let most = if chunk.polite { free } else { usize::MAX };
+        let most = if chunk.respects_capacity { free } else { usize::MAX };
         let (now, later) = rest.split_at(chunk.len.min(most).min(rest.len()));
         buffer.extend_from_slice(now);
         rest = later;
-        kept_to_limits &= chunk.polite && chunk.eager;
-        if chunk.eager || rest.is_empty() {
+        kept_to_limits &= chunk.respects_capacity && chunk.takes_frames;
+        if chunk.takes_frames || rest.is_empty() {
             loop {
                 match decoder.next_frame() {
                     Ok(Some(frame)) => frames.push(frame),
@@ -114,7 +121,7 @@ fn check_size(frame: &Frame, limits: DecoderLimits) {
     assert!(!frame.cut || frame.attachment.is_empty(), "an attachment of a cut frame was kept");
 }
 
-/// Whatever a frame means, it means the same after another trip, and whoever waits is answered.
+/// A parsed frame means the same after another trip, and a malformed one with an envelope is answered.
 fn understand(frame: Frame) {
     match ClientMessage::from_frame(frame.clone()) {
         Ok(message) => {
@@ -142,7 +149,7 @@ fn assert_survives(message: ServerMessage) {
 }
 
 /// The frame that a message and its attachment arrive in, unless they fit into none.
-fn trip(msg: Msg, attachment: &[u8]) -> Option<Frame> {
+fn trip(msg: WireMessage, attachment: &[u8]) -> Option<Frame> {
     let mut bytes = Vec::new();
     if let Err(error) = encode(msg, attachment.len(), &mut bytes) {
         // Optional fields that were left out are written out, which takes a few bytes more.

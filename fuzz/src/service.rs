@@ -1,6 +1,5 @@
-//! A few clients of a service, who do whatever the bytes say, next to a model of what should come
-//! of it. After every step the plugin, the service and the model agree: on every answer, on every
-//! reference, and on what is open. When all have gone, nothing is left.
+//! A few clients of a service that do what the bytes say, next to a model of what should come of it. After every step the plugin, the service and the model agree: on every answer, on every
+//! reference, and on what is open. When all sessions have ended, nothing is left.
 //!
 //! The first byte of an input picks the capabilities of the plugin (0: all of them); then come the
 //! steps.
@@ -19,8 +18,7 @@ use cvmcache::Limits;
 use cvmcache::plugin::{Capabilities, ObjectType, Status};
 use cvmcache::service::{Action, Peer, Service};
 use cvmcache_proto::{
-    ClientMessage, Frame, HandshakeAck, Operation, PROTOCOL_VERSION, Reply, ReplyBody, Request,
-    ServerMessage,
+    ClientMessage, Frame, HandshakeAck, Operation, PROTOCOL_VERSION, Reply, Request, ServerMessage,
 };
 use cvmcache_testkit::Callback;
 
@@ -40,7 +38,7 @@ const MAX_RELOADS: usize = 2;
 /// Two entries: one has at least 48 bytes.
 const LISTING_PART: usize = 49;
 
-/// Does what an input says, and then lets everybody go.
+/// Takes the steps of an input, and then ends all sessions.
 ///
 /// # Panics
 ///
@@ -67,7 +65,7 @@ fn parse(input: &[u8]) -> (Capabilities, impl Iterator<Item = Step>) {
     let (bits, steps) = input.split_first().unwrap_or((&0, &[]));
     let capabilities = match bits & 127 {
         0 => Capabilities::ALL,
-        bits => Capabilities::from_bits(bits.into()),
+        bits => Capabilities::from_bits_retain(bits.into()),
     };
     let mut bytes = Unstructured::new(steps);
     let steps = std::iter::from_fn(move || {
@@ -81,7 +79,7 @@ struct World {
     service: Service,
     peers: [Option<Peer>; SLOTS],
     model: Model,
-    /// What just happens, for whoever reads of a failure.
+    /// The step that is being taken, for the messages of failures.
     context: String,
 }
 
@@ -156,7 +154,7 @@ impl World {
         let session = match claim {
             Claim::Own => self.any_session(slot),
             Claim::Of(other) => self.any_session(other),
-            Claim::Nobodys => None,
+            Claim::Unknown => None,
         };
         session.unwrap_or(0)
     }
@@ -203,7 +201,7 @@ impl World {
             }
             Action::Answer(ServerMessage::Reply(reply)) => {
                 assert_ne!(Some(claimed), self.session(slot), "{}", self.context);
-                let body = forbidden(&sent.operation);
+                let body = sent.operation.refusal(Status::Forbidden);
                 assert_eq!(reply, Reply { id, body }, "{}", self.context);
             }
             other => panic!("{}: {other:?}", self.context),
@@ -264,20 +262,21 @@ impl World {
         assert_eq!(state.open_uploads, uploads, "open uploads after {context}");
         let listings: usize = holders().map(|holder| holder.listings.len()).sum();
         assert_eq!(state.open_listings, listings, "open listings after {context}");
-        let away = self.model.estates.values().map(|estate| u64::from(estate.announced)).sum();
-        assert_eq!(self.service.clients_in_limbo(), away, "clients in limbo after {context}");
+        let away =
+            self.model.handovers.values().map(|handover| u64::from(handover.announced)).sum();
+        assert_eq!(self.service.pending_reloads(), away, "pending reloads after {context}");
     }
 
-    /// Everybody goes, whoever was away comes back and goes, and nothing is left.
+    /// Ends all sessions and reports all pending reloads done: nothing is left.
     fn close(mut self) {
         self.context = "the end".to_owned();
         for slot in 0..SLOTS {
             self.end(slot, usize::MAX);
         }
         self.check();
-        let away = self.model.estates.iter().map(|(name, e)| (name.clone(), e.announced));
+        let away = self.model.handovers.iter().map(|(name, e)| (name.clone(), e.announced));
         for (name, mut announced) in away.collect::<Vec<_>>() {
-            assert_ne!(announced, 0, "an estate that nobody comes back for");
+            assert_ne!(announced, 0, "a handover without a pending reload");
             self.handshake(0, name);
             while announced > 0 {
                 let back = announced.min(i32::MAX as u32);
@@ -290,26 +289,6 @@ impl World {
         let state = self.cache.state();
         assert!(state.references.is_empty(), "{:?} are left", state.references);
         assert_eq!((state.open_uploads, state.open_listings), (0, 0));
-        assert_eq!(self.service.clients_in_limbo(), 0);
-    }
-}
-
-/// The answer to a request for somebody else's session.
-fn forbidden(operation: &Operation) -> ReplyBody {
-    let status = Status::Forbidden;
-    match operation {
-        Operation::Refcount { .. } => ReplyBody::Refcount(Err(status)),
-        Operation::Read { .. } => ReplyBody::Read { result: Err(status), data_crc32: None },
-        Operation::ObjectInfo { .. } => ReplyBody::ObjectInfo(Err(status)),
-        Operation::Store(part) => ReplyBody::Store { result: Err(status), part: part.number },
-        Operation::StoreAbort { .. } => ReplyBody::Store { result: Err(status), part: 0 },
-        Operation::Info => ReplyBody::Info(Err(status)),
-        Operation::Shrink { .. } => ReplyBody::Shrink { result: Err(status), used_bytes: 0 },
-        Operation::List { .. } => {
-            ReplyBody::List { result: Err(status), listing: 0, last: true, entries: Vec::new() }
-        }
-        Operation::BreadcrumbStore { .. } | Operation::BreadcrumbLoad { .. } => {
-            ReplyBody::Breadcrumb(Err(status))
-        }
+        assert_eq!(self.service.pending_reloads(), 0);
     }
 }

@@ -26,7 +26,7 @@
 
 #ifdef __cplusplus
 extern "C" {
-/* C++ sources know it as a class. Nobody outside of the library looks into it. */
+/* C++ sources know it as a class. It is opaque outside of the library. */
 typedef class SimpleOptionsParser cvmcache_option_map;
 #else
 typedef struct OptionsManager cvmcache_option_map;
@@ -79,7 +79,7 @@ enum cvmcache_capabilities {
   CVMCACHE_CAP_ALL_V2      = 127
 };
 
-/* A size that nobody knows. */
+/* An unknown size. */
 #ifdef __cplusplus
 #define CVMCACHE_SIZE_UNKNOWN (uint64_t(-1))
 #else
@@ -96,7 +96,7 @@ struct cvmcache_object_info {
   struct cvmcache_hash id;
   uint64_t size; /* in bytes */
   enum cvmcache_object_type type;
-  int pinned;        /* not 0: somebody holds it open */
+  int pinned;        /* not 0: it has references */
   char *description; /* usually a path, or NULL; the library frees what a plugin sets, by free() */
 };
 
@@ -104,7 +104,7 @@ struct cvmcache_info {
   uint64_t size_bytes;   /* what the cache can hold; (uint64_t)-1 for no limit */
   uint64_t used_bytes;   /* what its objects take; uploads under way do not count */
   uint64_t pinned_bytes; /* the part of that in open objects */
-  int64_t no_shrink;     /* how often it was cleaned up; -1 if nobody counts */
+  int64_t no_shrink;     /* how often it was cleaned up; -1 if that is not counted */
 };
 
 /* A plugin that serves, or is about to. */
@@ -136,7 +136,7 @@ char *cvmcache_hash_print(const struct cvmcache_hash *h);
  * All callbacks return an enum cvmcache_status. They are called one at a time, on one thread that
  * the library has started, unless cvmcache_allow_workers() says more. No C++ exception may leave a
  * callback, and its thread may not end there: either would end the process, with a message. Nor may it
- * longjmp() out, of which nobody would know. A child that it forks must exec or _exit.
+ * longjmp() out, which the library cannot see. A child that it forks must exec or _exit.
  *
  * A number that is no cvmcache_status counts as CVMCACHE_STATUS_UNKNOWN.
  *
@@ -153,9 +153,10 @@ struct cvmcache_callbacks {
   int (*cvmcache_obj_info)(struct cvmcache_hash *id, struct cvmcache_object_info *info);
 
   /* Always there. Reads *size bytes from offset on, or fewer at the end, and sets *size to how many
-   * it has written to the buffer, never more: what is in the buffer besides may be of another object.
-   * OUTOFBOUNDS if offset is larger than the object; one equal to its size reads 0 bytes. Called only
-   * for objects that are there. */
+   * it has written to the buffer, never more: the client takes what is in the buffer besides for bytes of
+   * the object. That is zeros, or what a read of the same object has left there. OUTOFBOUNDS if offset
+   * is larger than the object; one equal to its size reads 0 bytes. Called only for objects that are
+   * there. */
   int (*cvmcache_pread)(struct cvmcache_hash *id, uint64_t offset, uint32_t *size,
                         unsigned char *buffer);
 
@@ -228,14 +229,14 @@ void cvmcache_process_requests(struct cvmcache_context *ctx, unsigned nworkers);
 /* Asks all clients to close the file catalogs they can do without. They do so when they like. */
 void cvmcache_ask_detach(struct cvmcache_context *ctx);
 
-/* Ends the threads, and waits for that, unless it is called in a callback or somebody else is in
+/* Ends the threads, and waits for that, unless it is called in a callback or another thread is in
  * cvmcache_wait_for() already. The context stays. On any thread, but not in signal handlers, since it
  * waits and takes locks: sigwait() on a thread, instead. */
 void cvmcache_terminate(struct cvmcache_context *ctx);
 
 /* Waits until the threads have ended: by cvmcache_terminate() or, in a plugin that a client has
  * started, with the last mount; otherwise for ever. Frees the context: what is called with it
- * afterwards does nothing but complain. Complains in a callback, too. */
+ * afterwards writes an error message and does nothing; so does a call in a callback. */
 void cvmcache_wait_for(struct cvmcache_context *ctx);
 
 /* The most bytes in a part of an upload, and in a read. */

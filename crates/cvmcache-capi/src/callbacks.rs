@@ -1,6 +1,6 @@
 //! The plugin's callbacks, as functions of Rust: the only place where its code is called.
 //!
-//! Each call has the session set, and what comes back is checked before anybody believes it.
+//! Each call has the session set, and what it returns is checked before it is used.
 
 #![expect(unsafe_code, reason = "the plugin's code is behind pointers")]
 
@@ -10,11 +10,11 @@ use std::{mem, process, ptr};
 use cvmcache::Session;
 use cvmcache::plugin::{
     Breadcrumb, CacheInfo, Capabilities, Data, ListEntry, NewObject, ObjectId, ObjectInfo,
-    ObjectType, PluginResult, Status,
+    ObjectType, PluginResult, ReadBuffer, Status,
 };
 use tracing::warn;
 
-use crate::border::{complain, free_malloc, take_malloc, to_malloc};
+use crate::ffi::{free_malloc, report_error, take_malloc, to_malloc};
 use crate::layout::{self, Hash, SIZE_UNKNOWN};
 use crate::session;
 
@@ -22,7 +22,7 @@ use crate::session;
 ///
 /// What the functions of the table rely on is said where the table comes from, in
 /// [`exports::cvmcache_init`](crate::exports::cvmcache_init): each gets pointers to what the header
-/// says, for as long as the call lasts, and nobody else uses that meanwhile. This is what every
+/// says, for as long as the call lasts, and no other thread uses that meanwhile. This is what every
 /// SAFETY line below means by its contract.
 #[derive(Debug)]
 pub(crate) struct Callbacks(layout::Callbacks);
@@ -107,7 +107,7 @@ impl Callbacks {
     ) -> PluginResult<Data> {
         let callback = self.0.pread.ok_or(Status::NoSupport)?;
         let mut name = Hash::from(*id);
-        Data::read_with(len as usize, |buffer| {
+        ReadBuffer::fill(id, len as usize, |buffer| {
             let mut size = len;
             call("cvmcache_pread", session, || {
                 // SAFETY: the contract of the table; the buffer has `size` bytes.
@@ -186,7 +186,7 @@ impl Callbacks {
         let mut used = 0;
         // SAFETY: the contract of the table.
         match call("cvmcache_shrink", session, || unsafe { callback(target, &mut used) }) {
-            // More than wanted is in use, and who asks is told so.
+            // The service replies PARTIAL, because more than the target is in use.
             Err(Status::Partial) if used > target => Ok(used),
             result => result.map(|()| used),
         }
@@ -274,7 +274,7 @@ impl layout::ObjectInfo {
 }
 
 fn capabilities(table: &layout::Callbacks) -> Capabilities {
-    Capabilities::from_bits(table.capabilities.cast_unsigned().into())
+    Capabilities::from_bits_retain(table.capabilities.cast_unsigned().into())
 }
 
 /// Calls the plugin for a session.
@@ -297,7 +297,7 @@ struct Returns(&'static str);
 
 impl Drop for Returns {
     fn drop(&mut self) {
-        complain(format_args!(
+        report_error(format_args!(
             "the callback {} has thrown an exception, or ended its thread; catch exceptions in the \
              callback, and return a status. The process ends, and its mounts with it",
             self.0

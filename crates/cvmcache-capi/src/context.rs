@@ -13,8 +13,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use cvmcache::{BoundServer, Limits, Locator, RunningServer, Server, ServerError};
 
-use crate::border::complain;
 use crate::callbacks::Callbacks;
+use crate::ffi::report_error;
 use crate::plugin::{Plugin, Shared, State};
 use crate::{layout, process, session};
 
@@ -36,7 +36,7 @@ enum Stage {
     Made,
     Listening(Box<BoundServer>),
     Running(RunningServer),
-    /// Somebody waits for its end, or takes the next step.
+    /// A thread waits for its end, or takes the next step.
     Taken,
     Ended,
 }
@@ -55,7 +55,7 @@ pub(crate) fn init(table: &layout::Callbacks) -> *mut layout::Context {
     let callbacks = match Callbacks::new(*table) {
         Ok(callbacks) => callbacks,
         Err(reason) => {
-            complain(format_args!("cvmcache_init: {reason}"));
+            report_error(format_args!("cvmcache_init: {reason}"));
             process::tell_failed();
             return ptr::null_mut();
         }
@@ -74,11 +74,11 @@ pub(crate) fn init(table: &layout::Callbacks) -> *mut layout::Context {
     ptr::without_provenance_mut(number)
 }
 
-/// The context that C means; `None`, and a complaint, if there is none.
+/// The context that C means; `None`, and an error message, if there is none.
 pub(crate) fn find(function: &str, pointer: *mut layout::Context) -> Option<Arc<Context>> {
     let found = contexts().by_number.get(&pointer.addr()).cloned();
     if found.is_none() {
-        complain(format_args!(
+        report_error(format_args!(
             "{function}: there is no such context; take what cvmcache_init has returned, and \
              nothing after cvmcache_wait_for"
         ));
@@ -90,7 +90,7 @@ pub(crate) fn find(function: &str, pointer: *mut layout::Context) -> Option<Arc<
 pub(crate) fn wait_for(pointer: *mut layout::Context) {
     let Some(context) = find("cvmcache_wait_for", pointer) else { return };
     if session::in_callback() {
-        complain("cvmcache_wait_for was called in a callback, and would wait for ever");
+        report_error("cvmcache_wait_for was called in a callback, and would wait for ever");
         return;
     }
     context.wait();
@@ -106,7 +106,7 @@ impl Context {
     /// True if clients can connect from now on.
     pub(crate) fn listen(&self, locator: &OsStr) -> bool {
         if self.take(|stage| matches!(stage, Stage::Made)).is_none() {
-            complain("cvmcache_listen: the context listens already, or has ended");
+            report_error("cvmcache_listen: the context listens already, or has ended");
             return false;
         }
         let (next, listens) = match start_listening(&self.shared, locator) {
@@ -117,7 +117,7 @@ impl Context {
                     true => process::tell_ready(),
                     false => process::tell_failed(),
                 }
-                complain(error);
+                report_error(error);
                 // Another locator may do.
                 (Stage::Made, false)
             }
@@ -135,7 +135,7 @@ impl Context {
     pub(crate) fn process_requests(&self, nworkers: u32) {
         let taken = self.take(|stage| matches!(stage, Stage::Listening(_)));
         let Some(Stage::Listening(listening)) = taken else {
-            complain("cvmcache_process_requests: the context does not listen, or runs already");
+            report_error("cvmcache_process_requests: the context does not listen, or runs already");
             return;
         };
         let allowed = self.workers_allowed.load(Ordering::Relaxed);
@@ -148,7 +148,7 @@ impl Context {
             }
             Err(error) => {
                 process::tell_failed();
-                complain(error);
+                report_error(error);
                 Stage::Ended
             }
         };
@@ -196,10 +196,10 @@ impl Context {
         }
     }
 
-    /// Waits for the end of the threads, and tells who waits for it, too.
+    /// Waits for the end of the threads, and wakes other threads that wait for it.
     fn finish(&self, running: RunningServer) {
         if let Err(error) = running.wait() {
-            complain(error);
+            report_error(error);
         }
         self.go_to(Stage::Ended);
     }

@@ -1,9 +1,9 @@
 //! What C calls: the functions of `libcvmfs_cache.h`. The header says what they do; here is what
 //! they rely on.
 //!
-//! No function panics. Each takes null pointers, and complains on standard error where they make no
-//! sense. A *string* is a pointer to bytes that end with a zero, and that nobody changes until the
-//! function returns.
+//! No function panics. Each takes null pointers, and writes an error message to standard error where
+//! they make no sense. A *string* is a pointer to bytes that end with a zero, and that stay as they are
+//! until the function returns.
 
 #![expect(unsafe_code, reason = "the functions are called by their names, with pointers")]
 
@@ -11,7 +11,7 @@ use std::ffi::{OsStr, c_char, c_int, c_uint};
 use std::path::Path;
 use std::ptr;
 
-use crate::border::{complain, free_malloc, guard, string, to_malloc, value};
+use crate::ffi::{free_malloc, guard, report_error, string, to_malloc, value};
 use crate::layout::{Callbacks, Context, Hash, OptionMap, Session};
 use crate::{context, process, session, watchdog};
 
@@ -48,7 +48,7 @@ pub unsafe extern "C" fn cvmcache_init(callbacks: *mut Callbacks) -> *mut Contex
     })
 }
 
-/// Listens: 1, or 0 and a complaint.
+/// Listens: 1, or 0 and an error message.
 ///
 /// # Safety
 ///
@@ -126,7 +126,7 @@ pub extern "C" fn cvmcache_terminate_watchdog() {
     guard("cvmcache_terminate_watchdog", (), watchdog::terminate);
 }
 
-/// Fills in whose callback runs on this thread.
+/// Fills in the session of the callback that runs on this thread.
 ///
 /// # Safety
 ///
@@ -135,7 +135,7 @@ pub extern "C" fn cvmcache_terminate_watchdog() {
 pub unsafe extern "C" fn cvmcache_get_session(session: *mut Session) {
     guard("cvmcache_get_session", (), || {
         if session.is_null() {
-            return complain("cvmcache_get_session: a pointer is NULL");
+            return report_error("cvmcache_get_session: a pointer is NULL");
         }
         // SAFETY: the caller promises it.
         unsafe { session.write(session::current()) };
@@ -185,7 +185,7 @@ pub extern "C" fn cvmcache_options_init() -> *mut OptionMap {
 ///
 /// # Safety
 ///
-/// `opts` is null or a map that nobody uses any more.
+/// `opts` is null or a map that is not used any more.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cvmcache_options_fini(opts: *mut OptionMap) {
     guard("cvmcache_options_fini", (), || {
@@ -200,7 +200,7 @@ pub unsafe extern "C" fn cvmcache_options_fini(opts: *mut OptionMap) {
 ///
 /// # Safety
 ///
-/// `opts` is null or a map that nobody changes meanwhile.
+/// `opts` is null or a map that is not changed meanwhile.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cvmcache_options_clone(opts: *mut OptionMap) -> *mut OptionMap {
     guard("cvmcache_options_clone", ptr::null_mut(), || {
@@ -214,7 +214,7 @@ pub unsafe extern "C" fn cvmcache_options_clone(opts: *mut OptionMap) -> *mut Op
 ///
 /// # Safety
 ///
-/// `opts` is null or a map that nobody else uses meanwhile; `key` and `value` are null or strings.
+/// `opts` is null or a map that no other thread uses meanwhile; `key` and `value` are null or strings.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cvmcache_options_set(
     opts: *mut OptionMap,
@@ -238,7 +238,7 @@ pub unsafe extern "C" fn cvmcache_options_set(
 ///
 /// # Safety
 ///
-/// `opts` is null or a map that nobody else uses meanwhile; `key` is null or a string.
+/// `opts` is null or a map that no other thread uses meanwhile; `key` is null or a string.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cvmcache_options_unset(opts: *mut OptionMap, key: *const c_char) {
     const NAME: &str = "cvmcache_options_unset";
@@ -254,11 +254,11 @@ pub unsafe extern "C" fn cvmcache_options_unset(opts: *mut OptionMap, key: *cons
     }
 }
 
-/// Adds the options in a file: 0, or -1 and a complaint.
+/// Adds the options in a file: 0, or -1 and an error message.
 ///
 /// # Safety
 ///
-/// `opts` is null or a map that nobody else uses meanwhile; `path` is null or a string.
+/// `opts` is null or a map that no other thread uses meanwhile; `path` is null or a string.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cvmcache_options_parse(
     opts: *mut OptionMap,
@@ -268,7 +268,7 @@ pub unsafe extern "C" fn cvmcache_options_parse(
     let parse = |map: &mut OptionMap, path: &OsStr| match map.parse(Path::new(path)) {
         Ok(()) => 0,
         Err(error) => {
-            complain(error);
+            report_error(error);
             -1
         }
     };
@@ -282,7 +282,7 @@ pub unsafe extern "C" fn cvmcache_options_parse(
 ///
 /// # Safety
 ///
-/// `opts` is null or a map that nobody changes meanwhile; `key` is null or a string.
+/// `opts` is null or a map that is not changed meanwhile; `key` is null or a string.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cvmcache_options_get(
     opts: *mut OptionMap,
@@ -302,7 +302,7 @@ pub unsafe extern "C" fn cvmcache_options_get(
 ///
 /// # Safety
 ///
-/// `opts` is null or a map that nobody changes meanwhile.
+/// `opts` is null or a map that is not changed meanwhile.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cvmcache_options_dump(opts: *mut OptionMap) -> *mut c_char {
     guard("cvmcache_options_dump", ptr::null_mut(), || {
@@ -317,7 +317,7 @@ pub unsafe extern "C" fn cvmcache_options_dump(opts: *mut OptionMap) -> *mut c_c
 /// # Safety
 ///
 /// `value` is null or a string that `cvmcache_options_get` or `cvmcache_options_dump` has returned,
-/// and that nobody uses any more.
+/// and that is not used any more.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cvmcache_options_free(value: *mut c_char) {
     // SAFETY: the caller promises it.
@@ -343,7 +343,7 @@ where
 ///
 /// # Safety
 ///
-/// `opts` is null or a map that nobody else uses meanwhile.
+/// `opts` is null or a map that no other thread uses meanwhile.
 unsafe fn change<T: Copy>(
     function: &str,
     otherwise: T,
@@ -355,7 +355,7 @@ unsafe fn change<T: Copy>(
         match unsafe { opts.as_mut() } {
             Some(map) => body(map),
             None => {
-                complain(format_args!("{function}: the option map is NULL"));
+                report_error(format_args!("{function}: the option map is NULL"));
                 otherwise
             }
         }

@@ -8,16 +8,16 @@ use crate::layout::Hash;
 
 impl From<ObjectId> for Hash {
     fn from(id: ObjectId) -> Self {
-        // The numbers of the algorithms are 1 to 3.
+        // The numbers of algorithms fit: `HashAlgorithm::ALL` are 1 to 3.
         Self { digest: *id.digest(), algorithm: id.algorithm().to_wire() as _ }
     }
 }
 
 impl Hash {
     /// What a plugin finds before it fills a name in: no name at all.
-    pub(crate) const NONE: Self = Self { digest: [0; 20], algorithm: 0 };
+    pub(crate) const NONE: Self = Self { digest: [0; ObjectId::DIGEST_LEN], algorithm: 0 };
 
-    /// The name, unless nobody has defined its algorithm.
+    /// The id, unless its algorithm is undefined.
     pub(crate) fn id(&self) -> Option<ObjectId> {
         let algorithm = HashAlgorithm::from_wire(self.algorithm.into())?;
         Some(ObjectId::new(algorithm, self.digest))
@@ -41,7 +41,7 @@ mod tests {
 
     #[test]
     fn names_are_ordered_by_algorithm_and_then_by_digest() {
-        let hash = |algorithm, byte| Hash { digest: [byte; 20], algorithm };
+        let hash = |algorithm, byte| Hash { digest: [byte; ObjectId::DIGEST_LEN], algorithm };
         let sorted = [hash(0, 9), hash(1, 1), hash(1, 200), hash(2, 0), hash(3, 0)];
         for (a, left) in sorted.iter().enumerate() {
             for (b, right) in sorted.iter().enumerate() {

@@ -6,6 +6,8 @@
 use std::ffi::{c_char, c_int, c_uchar, c_uint, c_void};
 use std::mem::{align_of, offset_of, size_of};
 
+use cvmcache::plugin::ObjectId;
+
 /// `CVMCACHE_SIZE_UNKNOWN`.
 pub const SIZE_UNKNOWN: u64 = u64::MAX;
 
@@ -14,7 +16,7 @@ pub const SIZE_UNKNOWN: u64 = u64::MAX;
 #[repr(C)]
 pub struct Hash {
     /// The digest.
-    pub digest: [c_uchar; 20],
+    pub digest: [c_uchar; ObjectId::DIGEST_LEN],
     /// An `enum cvmcache_hash_algorithm`.
     pub algorithm: c_char,
 }
@@ -32,7 +34,7 @@ pub struct ObjectInfo {
     pub size: u64,
     /// Its type.
     pub object_type: ObjectTypeNumber,
-    /// Not 0 if somebody holds it open.
+    /// Not 0 if it has references.
     pub pinned: c_int,
     /// A string from `malloc`, or null.
     pub description: *mut c_char,
@@ -48,7 +50,7 @@ pub struct Info {
     pub used_bytes: u64,
     /// The part of that in open objects.
     pub pinned_bytes: u64,
-    /// How often it was cleaned up; negative if nobody counts.
+    /// How often it was cleaned up; negative if that is not counted.
     pub no_shrink: i64,
 }
 

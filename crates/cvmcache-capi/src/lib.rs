@@ -8,16 +8,16 @@
 //!  exports ──► context ──► plugin ──► callbacks ──► the plugin's code
 //!          │               transaction, listing     │
 //!          ├─► options, hash, watchdog              │
-//!          └─► session ◄────────────────────────────┘ who asks
+//!          └─► session ◄────────────────────────────┘ its session
 //! ```
 //!
-//! Pointers are dealt with where they come in (`exports`, `border`) and where they go out
+//! Pointers are dealt with where they come in (`exports`, `ffi`) and where they go out
 //! (`callbacks`); the rest is safe Rust.
 
-mod border;
 mod callbacks;
 mod context;
 pub mod exports;
+mod ffi;
 mod hash;
 pub mod layout;
 mod listing;

@@ -7,32 +7,28 @@ use std::io;
 use std::os::fd::{AsRawFd, IntoRawFd};
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 
+use cvmcache::config_keys::{ALLOW, ALLOW_USERS, ConfigKey, DEBUG_LOG, POLL};
 use cvmcache::{Log, LogTarget, Options, OptionsError, Supervisor};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::signal::{SigHandler, Signal, signal};
 use tracing::level_filters::LevelFilter;
 
-use crate::border::{complain, guard};
+use crate::ffi::{guard, report_error};
 
 /// Says that callbacks may be called on several threads at once.
 const CONCURRENT: &str = "CVMFS_CACHE_PLUGIN_CONCURRENT";
 
 /// What the environment may say to the server. The configuration file is the plugin's, and this
 /// library does not know it.
-const SETTINGS: [&str; 4] = [
-    "CVMFS_CACHE_PLUGIN_ALLOW",
-    "CVMFS_CACHE_PLUGIN_ALLOW_USERS",
-    "CVMFS_CACHE_PLUGIN_DEBUGLOG",
-    "CVMFS_CACHE_PLUGIN_POLL",
-];
+const SETTINGS: [ConfigKey; 4] = [ALLOW, ALLOW_USERS, DEBUG_LOG, POLL];
 
 /// The client that has started this process.
 enum Client {
-    /// Nobody has looked yet.
+    /// The environment has not been read yet.
     Unknown,
     None,
     Waits(Supervisor),
-    /// It was told what it has waited for, or cannot be told.
+    /// It has been answered, or cannot be.
     Told,
 }
 
@@ -43,14 +39,14 @@ pub(crate) fn prepare() {
     static PREPARED: Once = Once::new();
     PREPARED.call_once(|| {
         if let Err(error) = open_standard_descriptors() {
-            complain(format_args!("cannot open /dev/null: {error}"));
+            report_error(format_args!("cannot open /dev/null: {error}"));
         }
         let mut client = client();
         *client = match Supervisor::from_env() {
             Ok(Some(supervisor)) => Client::Waits(supervisor),
             Ok(None) => Client::None,
             Err(error) => {
-                complain(error);
+                report_error(error);
                 Client::Told
             }
         };
@@ -82,7 +78,7 @@ pub(crate) fn tell_ready() {
     tell(Supervisor::ready);
 }
 
-/// Tells the client that waits, if there is one, that nobody will be there.
+/// Tells the client that waits, if there is one, that the plugin will not listen.
 pub(crate) fn tell_failed() {
     tell(Supervisor::failed);
 }
@@ -91,7 +87,9 @@ fn tell(what: fn(&mut Supervisor) -> io::Result<()>) {
     let mut client = client();
     if let Client::Waits(supervisor) = &mut *client {
         if let Err(error) = what(supervisor) {
-            complain(format_args!("cannot tell the client that waits for this plugin: {error}"));
+            report_error(format_args!(
+                "cannot tell the client that waits for this plugin: {error}"
+            ));
         }
         *client = Client::Told;
     }
@@ -104,7 +102,7 @@ fn client() -> MutexGuard<'static, Client> {
 /// What the environment says to the server.
 pub(crate) fn settings() -> Options {
     let mut options = Options::new();
-    for key in SETTINGS {
+    for key in SETTINGS.map(|key| key.name()) {
         if let Some(value) = env::var_os(key) {
             options.set(key, value);
         }
@@ -135,7 +133,7 @@ pub(crate) fn start_log() -> Result<(), OptionsError> {
 static LOG: Mutex<Option<Log>> = Mutex::new(None);
 
 extern "C" fn end_log() {
-    // Who holds the lock may be a thread that this has interrupted.
+    // The lock may be held by a thread that this has interrupted.
     let log = LOG.try_lock().ok().and_then(|mut log| log.take());
     guard("exit", (), || drop(log));
 }
@@ -161,7 +159,9 @@ pub(crate) fn log_meanwhile<T>(body: impl FnOnce() -> T) -> T {
 fn at_exit(what: extern "C" fn()) {
     // SAFETY: it may be called at any time, and so may `what`, once the process ends.
     if unsafe { libc::atexit(what) } != 0 {
-        complain("the last lines of the log may be lost: there is no memory to remember them by");
+        report_error(
+            "the last lines of the log may be lost: there is no memory to remember them by",
+        );
     }
 }
 
@@ -169,6 +169,6 @@ fn at_exit(what: extern "C" fn()) {
 fn ignore_broken_pipes() {
     // SAFETY: no handler is installed that could do what is not allowed in one.
     if let Err(error) = unsafe { signal(Signal::SIGPIPE, SigHandler::SigIgn) } {
-        complain(format_args!("cannot ignore SIGPIPE: {error}"));
+        report_error(format_args!("cannot ignore SIGPIPE: {error}"));
     }
 }

@@ -1,4 +1,4 @@
-//! Whose callback runs on this thread, for `cvmcache_get_session`.
+//! The session of the callback that runs on this thread, for `cvmcache_get_session`.
 
 use std::cell::RefCell;
 use std::ffi::{CString, c_char};

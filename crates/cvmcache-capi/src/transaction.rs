@@ -24,7 +24,7 @@ impl Upload {
 
 impl Transaction for Upload {
     fn write(&mut self, data: Bytes) -> PluginResult<()> {
-        // A callback may write to its buffer. Nobody else has these bytes, so they are not copied.
+        // A callback may write to its buffer. These bytes have no other owner, so they are not copied.
         let mut data = data.try_into_mut().unwrap_or_else(|data| BytesMut::from(&data[..]));
         self.shared.callbacks.write_txn(&self.session, self.id, &mut data)
     }
@@ -33,7 +33,7 @@ impl Transaction for Upload {
     fn commit(mut self: Box<Self>) -> PluginResult<()> {
         self.open = false;
         self.shared.callbacks.commit_txn(&self.session, self.id)?;
-        // Without counts, nobody gives it back.
+        // Without counts, it is not given back.
         if self.shared.callbacks.capabilities().contains(Capabilities::REFCOUNT) {
             self.shared.references.add(self.object, 1);
         }

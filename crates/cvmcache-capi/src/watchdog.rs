@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use cvmcache::watchdog::Watchdog;
 
-use crate::border::complain;
+use crate::ffi::report_error;
 use crate::process::program;
 
 static WATCHDOG: Mutex<Option<Watchdog>> = Mutex::new(None);
@@ -25,7 +25,7 @@ pub(crate) fn spawn(crash_dump: Option<&OsStr>) {
     match builder.start() {
         Ok(started) => *watchdog = Some(started),
         // A plugin without a watchdog is better than none.
-        Err(error) => complain(format_args!("{error}: a crash will not be reported")),
+        Err(error) => report_error(format_args!("{error}: a crash will not be reported")),
     }
 }
 

@@ -1,12 +1,8 @@
 //! The command line: which commands there are.
 
-use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand};
-use cvmcache::plugin::ObjectType;
 
-use crate::{
-    bench, check, completions, doctor, get, info, ls, man, output, put, shrink, soak, stat, top,
-};
+use crate::{bench, check, completions, doctor, get, info, ls, man, put, shrink, soak, stat, top};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -50,13 +46,6 @@ pub(crate) enum Command {
     SoakClient(soak::SoakClient),
     Stat(stat::Stat),
     Top(top::Top),
-}
-
-/// Reads the name of an object type.
-pub(crate) fn object_type() -> impl TypedValueParser<Value = ObjectType> {
-    let find = |name: String| ObjectType::ALL.into_iter().find(|t| output::object_type(*t) == name);
-    PossibleValuesParser::new(ObjectType::ALL.map(output::object_type))
-        .try_map(move |name| find(name).ok_or("no type of object"))
 }
 
 #[cfg(test)]

@@ -1,12 +1,15 @@
 //! `cvmcache bench`: how fast plugins are, how they compare, and what they cost.
 //!
-//! `workload` names what there is to measure, `tasks` do it, `driver` keeps them busy, `contender`
-//! is a plugin made ready, `limit` a bare socket in its place; `compare` lets them take turns, and
-//! `results` are what `report` prints and `plot` draws.
+//! `workload` names what is measured, `shape` says with how many connections and objects. `tasks`
+//! are the state machines of clients, `driver` is the closed loop that runs them, `contender` a
+//! plugin with what a workload needs, `limit` the baseline of a raw socket. `compare` interleaves
+//! rounds of all of them, `measure` has their samples, and `results` are what `report` prints and
+//! `plot` draws.
 
 mod compare;
 mod contender;
 mod driver;
+mod error;
 mod filling;
 mod limit;
 mod measure;
@@ -16,6 +19,7 @@ mod progress;
 mod report;
 mod results;
 mod session;
+mod shape;
 mod sizes;
 mod tasks;
 mod workload;
@@ -29,13 +33,15 @@ use clap::{Args, ValueEnum};
 use cvmcache::Locator;
 use cvmcache_testkit::PluginCommand;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::output::ResultFile;
-use crate::target::{Plugin, Start};
+use crate::target::{self, Plugin, Start};
 use crate::{Verdict, output};
 use contender::Contender;
+use error::Error;
 use progress::Progress;
-use results::{Report, Settings};
+use results::Report;
+use shape::Shape;
 use workload::Workload;
 
 const USAGE: &str = "cvmcache bench [OPTIONS] <LOCATOR|--spawn <CMD>> [WORKLOAD]...";
@@ -51,12 +57,12 @@ Examples:
   cvmcache bench --spawn './mine {conf}' --objects 1000000 --object-size 64 stat
   cvmcache bench --list
 
-A plugin that runs already may be used by others meanwhile. stat, read and mixed store objects of
-their own, up to an eighth of the cache, and leave them to be evicted; store and churn fill the
-cache, and are refused without --evict. A plugin that is started has a cache of 1000 MB, unless
---set CVMFS_CACHE_PLUGIN_SIZE=MB says otherwise.";
+A running plugin may serve other clients meanwhile. stat, read and mixed store objects of their
+own, up to an eighth of the cache, which are evicted in time; store and churn fill the cache, and
+are refused without --evict. A plugin that is started has a cache of 1000 MB, unless
+--set CVMFS_CACHE_PLUGIN_SIZE=MB changes it.";
 
-/// What a plugin is started with.
+/// The configuration of a plugin that is started.
 const DEFAULTS: [(&str, &str); 1] = [("CVMFS_CACHE_PLUGIN_SIZE", "1000")];
 
 /// Measure throughput, latency, CPU time and memory of plugins, and compare them
@@ -80,16 +86,16 @@ pub(crate) struct Bench {
     /// Compare with the plugin started once more, without the idle sessions
     #[arg(long, requires = "spawn", requires = "idle", conflicts_with_all = ["vs", "vs_spawn"])]
     vs_no_idle: bool,
-    /// Compare with a bare socket that carries the same bytes
+    /// Compare with a raw socket that carries the same bytes
     #[arg(long)]
     limit: bool,
     /// Sessions that work at the same time
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = positive)]
     connections: usize,
-    /// Requests under way on each of them
+    /// Requests in flight on each of them
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = positive)]
     in_flight: usize,
-    /// Sessions that do nothing besides
+    /// Idle sessions besides
     #[arg(long, value_name = "N", default_value_t = 0)]
     idle: u64,
     /// How many objects stat and read use: they are stored first, and closed; by default 16 that
@@ -105,10 +111,10 @@ pub(crate) struct Bench {
     /// How long to measure each workload on each plugin, in all rounds
     #[arg(long, value_name = "SECONDS", default_value = "2", value_parser = seconds)]
     duration: Duration,
-    /// How often plugins take turns
+    /// Rounds, in which the plugins take turns
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: u32,
-    /// Let store and churn evict what others have stored in a plugin that runs already
+    /// Let store and churn evict the objects of other clients from a running plugin
     #[arg(long)]
     evict: bool,
     /// Draw latencies and throughput
@@ -120,19 +126,6 @@ pub(crate) struct Bench {
     /// List the workloads
     #[arg(long)]
     list: bool,
-}
-
-/// How the plugins are used.
-#[derive(Debug)]
-struct Shape {
-    connections: usize,
-    in_flight: usize,
-    idle: u64,
-    objects: Option<u64>,
-    object_size: Option<u64>,
-    working_set: f64,
-    rounds: u32,
-    round: Duration,
 }
 
 /// A plugin or a workload; names of workloads have no `=`.
@@ -153,10 +146,7 @@ impl Bench {
         let plugins = self.plugins(locator)?;
         let all_ours = plugins.iter().all(|plugin| matches!(plugin, Plugin::ToStart(_)));
         if let Some(workload) = named.iter().find(|w| w.evicts() && !all_ours && !self.evict) {
-            return Err(Error::Usage(format!(
-                "{workload} fills the cache, and so evicts what others have stored in it: add \
-                 --evict if they can bear it, or measure a plugin of your own with --spawn CMD"
-            )));
+            return Err(Error::WouldEvict(workload.name()).into());
         }
         let connections = shape.connections as u64 * if self.limit { 3 } else { 1 };
         let descriptors =
@@ -183,7 +173,7 @@ impl Bench {
         let report = Report {
             version: env!("CARGO_PKG_VERSION"),
             settings: shape.settings(),
-            plugins: contenders.iter().map(|contender| contender.facts.clone()).collect(),
+            plugins: contenders.iter().map(|contender| contender.summary.clone()).collect(),
             workloads: measured?,
         };
         if let Some(picture) = picture {
@@ -216,8 +206,7 @@ impl Bench {
             match word {
                 Word::Locator(new) if locator.is_none() => locator = Some(new.clone()),
                 Word::Locator(_) => {
-                    let text = "one plugin is measured: name the second with --vs LOCATOR";
-                    return Err(Error::Usage(text.to_owned()));
+                    return Err(Error::TwoLocators.into());
                 }
                 Word::Workload(workload) if workloads.contains(workload) => {}
                 Word::Workload(workload) => workloads.push(*workload),
@@ -230,17 +219,13 @@ impl Bench {
     fn plugins(&self, locator: Option<Locator>) -> Result<Vec<Plugin>> {
         let start = |command| Plugin::ToStart(self.start.configured(command, &DEFAULTS));
         let first = match (&self.start.spawn, locator) {
-            (Some(_), Some(_)) => {
-                let text = "a plugin is measured that runs already, or one that is started: leave \
-                            out the locator or --spawn, or compare with --vs LOCATOR";
-                return Err(Error::Usage(text.to_owned()));
-            }
+            (Some(_), Some(_)) => return Err(Error::LocatorAndSpawn.into()),
             (Some(command), None) => start(command),
             (None, Some(locator)) => Plugin::Running(locator),
-            (None, None) => return Err(Error::NoTarget),
+            (None, None) => return Err(target::Error::NoTarget.into()),
         };
         if self.start.spawn.is_none() && self.vs_spawn.is_none() {
-            self.start.starts_nothing()?;
+            self.start.check_unused()?;
         }
         let again = self.start.spawn.as_ref().filter(|_| self.vs_no_idle);
         let command = self.vs_spawn.as_ref().or(again);
@@ -249,30 +234,8 @@ impl Bench {
     }
 }
 
-impl Shape {
-    /// How large the objects of a workload are; those of `None` are as in a repository.
-    fn object_size(&self, workload: Workload) -> Option<u64> {
-        match workload {
-            Workload::Mixed => None,
-            Workload::Churn => self.object_size,
-            Workload::Store => Some(self.object_size.unwrap_or(4 << 20)),
-            _ => Some(self.object_size.unwrap_or(tasks::READ)),
-        }
-    }
-
-    fn settings(&self) -> Settings {
-        Settings {
-            connections: self.connections,
-            in_flight: self.in_flight,
-            idle_connections: self.idle,
-            rounds: self.rounds,
-            seconds_per_round: self.round.as_secs_f64(),
-        }
-    }
-}
-
-/// The workloads to measure: those that were named, or those among the usual ones that all plugins
-/// can do; and what the others lack.
+/// The workloads to measure: those that were named, or the default ones for which all plugins have
+/// the capabilities; and notes about those that are left out.
 fn choose(
     named: Vec<Workload>,
     evict: bool,
@@ -284,7 +247,7 @@ fn choose(
     let may_evict = evict || contenders.iter().all(Contender::is_ours);
     let (mut workloads, mut skipped) = (Vec::new(), Vec::new());
     for workload in Workload::usual(may_evict) {
-        let lacking = |c: &Contender| Some((c.facts.name.clone(), c.lacks(workload)?));
+        let lacking = |c: &Contender| Some((c.summary.name.clone(), c.lacks(workload)?));
         match contenders.iter().find_map(lacking) {
             Some((plugin, lacking)) => {
                 skipped.push(format!("{workload} was left out: {plugin} cannot do {lacking}"));
@@ -295,12 +258,12 @@ fn choose(
     (workloads, skipped)
 }
 
-/// Two plugins may call themselves alike.
+/// Two plugins may have the same name.
 fn tell_apart(contenders: &mut [Contender], suffix: &str) {
     if let [first, second] = contenders
-        && first.facts.name == second.facts.name
+        && first.summary.name == second.summary.name
     {
-        second.facts.name += suffix;
+        second.summary.name += suffix;
     }
 }
 

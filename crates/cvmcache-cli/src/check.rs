@@ -1,4 +1,4 @@
-//! `cvmcache check`: whether a plugin does what clients rely on.
+//! `cvmcache check`: runs the conformance suite against a plugin.
 
 mod document;
 mod junit;
@@ -9,10 +9,11 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use cvmcache_testkit::{Suite, Target as SuiteTarget};
+use cvmcache_testkit::{Suite, SuiteError, Target as SuiteTarget};
+use thiserror::Error;
 
 use crate::Verdict;
-use crate::error::Result;
+use crate::error::{self, Result};
 use crate::output::{self, ResultFile};
 use crate::target::{Plugin, Target};
 
@@ -23,11 +24,11 @@ Examples:
   cvmcache check unix=/var/lib/cvmfs/cvmcache-ram.socket --filter read
   cvmcache check --list
 
-A plugin that is started gets a directory and a configuration file of its own, with
-a size of 100 MB unless told otherwise, and is started anew after a case that it
-fails. In a plugin that runs already, objects of random names are left; cases that
-evict what others have in it are skipped without --evict. With --hostile, one that has
-a mistake may die, and its mounts with it: rather try another like it with --spawn.
+With --spawn, the plugin gets a directory and a configuration file of its own, with a
+size of 100 MB unless --set changes it, and is restarted after each case that fails. A
+running plugin keeps objects of random names; cases that evict the objects of other
+clients are skipped without --evict. With --hostile, a plugin with a mistake may crash,
+and its mounts with it: rather start a second one with --spawn.
 
 Exit status:
   0  the plugin passed all cases that apply
@@ -40,7 +41,7 @@ Exit status:
 pub(crate) struct Check {
     #[command(flatten)]
     target: Target,
-    /// Also do what no client should do, and see whether the plugin and others survive
+    /// Also run the hostile cases: what no client should do must harm neither plugin nor clients
     #[arg(long)]
     hostile: bool,
     /// Only cases with this text in their name; may be repeated
@@ -55,7 +56,7 @@ pub(crate) struct Check {
     /// How long the plugin may be silent, in seconds
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..))]
     timeout: u64,
-    /// What chance begins with, to repeat a run [default: random]
+    /// The seed of the random numbers, to repeat a run [default: random]
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
     /// Also write the results to this file, as JUnit XML
@@ -64,6 +65,36 @@ pub(crate) struct Check {
     /// Print JSON
     #[arg(long)]
     json: bool,
+}
+
+/// Why the suite is not run.
+#[derive(Debug, Error)]
+pub(crate) enum Error {
+    #[error("{0}; cvmcache check --list has them all")]
+    NoSuchCase(SuiteError),
+    #[error("{0}: add --hostile")]
+    OnlyHostile(SuiteError),
+    #[error(transparent)]
+    Suite(SuiteError),
+}
+
+impl From<SuiteError> for Error {
+    fn from(error: SuiteError) -> Self {
+        match error {
+            SuiteError::NoSuchCase(_) => Self::NoSuchCase(error),
+            SuiteError::OnlyHostile(_) => Self::OnlyHostile(error),
+            error => Self::Suite(error),
+        }
+    }
+}
+
+impl From<Error> for error::Error {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Suite(_) => Self::failed(error),
+            _ => Self::usage(error),
+        }
+    }
 }
 
 impl Check {
@@ -81,7 +112,7 @@ impl Check {
         if self.list {
             return self.list(out, &suite.hostile(true));
         }
-        suite.check_filters()?;
+        suite.check_filters().map_err(Error::from)?;
         let junit = self.junit.as_deref().map(ResultFile::create).transpose()?;
         let (name, target) = match self.target.plugin(&[("CVMFS_CACHE_PLUGIN_SIZE", "100")])? {
             Plugin::Running(locator) => (locator.to_string(), SuiteTarget::from(locator)),
@@ -95,7 +126,8 @@ impl Check {
             if !self.json && printed.is_ok() {
                 printed = print::result(out, result);
             }
-        })?;
+        });
+        let report = report.map_err(Error::from)?;
         if let Some(file) = junit {
             junit::write(file, &name, &report)?;
         }
@@ -109,7 +141,7 @@ impl Check {
     }
 
     fn list(&self, out: &mut dyn Write, suite: &Suite) -> Result<Verdict> {
-        suite.check_filters()?;
+        suite.check_filters().map_err(Error::from)?;
         if self.json {
             let cases: Vec<_> = suite.cases().map(document::Description::of).collect();
             output::json(out, &cases)?;

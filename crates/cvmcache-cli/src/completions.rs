@@ -1,12 +1,11 @@
-//! `cvmcache completions`: what a shell needs to complete command lines.
+//! `cvmcache completions`: scripts that complete command lines in a shell.
 
 use std::io::Write;
 
-use clap::{Args, CommandFactory};
+use clap::Args;
 use clap_complete::Shell;
 
 use crate::Verdict;
-use crate::arguments::Arguments;
 use crate::error::Result;
 
 const EXAMPLES: &str = "\
@@ -15,7 +14,7 @@ Examples:
   cvmcache completions zsh > ~/.zfunc/_cvmcache
   cvmcache completions fish > ~/.config/fish/completions/cvmcache.fish";
 
-/// Print what a shell needs to complete command lines
+/// Print a script that completes command lines in a shell
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Completions {
@@ -24,10 +23,10 @@ pub(crate) struct Completions {
 }
 
 impl Completions {
-    pub(crate) fn run(self, out: &mut dyn Write) -> Result<Verdict> {
+    pub(crate) fn run(self, mut program: clap::Command, out: &mut dyn Write) -> Result<Verdict> {
         // The generator cannot report that it could not write.
         let mut script = Vec::new();
-        clap_complete::generate(self.shell, &mut Arguments::command(), "cvmcache", &mut script);
+        clap_complete::generate(self.shell, &mut program, "cvmcache", &mut script);
         out.write_all(&script)?;
         Ok(Verdict::Good)
     }

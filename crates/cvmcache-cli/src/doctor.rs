@@ -1,13 +1,14 @@
-//! `cvmcache doctor`: what would go wrong between a client and its plugin, and how to fix it.
+//! `cvmcache doctor`: finds mistakes in the configuration of a client and its plugin.
 //!
-//! It looks and changes nothing. `client_conf` and `plugin_conf` check the files, `socket` and
-//! `running` what is where they point to; `user` knows what the client may do, and `kind` has the
-//! names of all that can be found.
+//! It changes nothing. `client_conf` and `plugin_conf` check the files, `socket` and `running` what
+//! their locators lead to. `user` has the permissions of the client's user, `kind` the names of all
+//! findings, `known_keys` the keys of plugins.
 
 mod client_conf;
 mod command_line;
 mod file;
 mod kind;
+mod known_keys;
 mod locators;
 mod plugin_conf;
 mod report;
@@ -21,9 +22,10 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use cvmcache::Locator;
+use thiserror::Error;
 
 use crate::Verdict;
-use crate::error::{Error, Result};
+use crate::error::{self, Result};
 use client_conf::{ClientConf, Instance};
 use command_line::{Configuration, Starter};
 use file::ConfFile;
@@ -47,16 +49,16 @@ Exit status:
   1  there are errors
   2  it was not understood";
 
-/// Whom the client usually becomes.
+/// The default user of the client.
 const USUAL_USER: &str = "cvmfs";
 
-/// Say what would go wrong between a client and its plugin, and how to fix it
+/// Find mistakes in the configuration of a client and its plugin, and show how to fix them
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Doctor {
     #[command(flatten)]
     files: Files,
-    /// Whom the client runs as [default: CVMFS_USER, or cvmfs, or you]
+    /// The user that the client runs as [default: CVMFS_USER, or cvmfs, or you]
     #[arg(long, value_name = "USER")]
     user: Option<String>,
     /// Print JSON
@@ -75,11 +77,22 @@ struct Files {
     config: Option<PathBuf>,
 }
 
+/// The user that is to be examined does not exist.
+#[derive(Debug, Error)]
+#[error("there is no user {0:?}: name the one that the client runs as, as in --user cvmfs")]
+pub(crate) struct UnknownUser(String);
+
+impl From<UnknownUser> for error::Error {
+    fn from(error: UnknownUser) -> Self {
+        Self::usage(error)
+    }
+}
+
 impl Doctor {
     pub(crate) fn run(self, out: &mut dyn Write) -> Result<Verdict> {
         let user = match &self.user {
             None => None,
-            Some(name) => Some(User::named(name).ok_or_else(|| Error::NoUser(name.clone()))?),
+            Some(name) => Some(User::named(name).ok_or_else(|| UnknownUser(name.clone()))?),
         };
         let report = self.examine(user);
         if self.json {
@@ -165,7 +178,7 @@ fn client_user(client: &ClientConf, fallback: User, section: &mut Section) -> Us
 fn configuration(plugin: &Instance) -> Option<&Configuration> {
     match &plugin.starter {
         Starter::Client { configuration } => configuration.as_ref(),
-        Starter::Nobody | Starter::Unknown => None,
+        Starter::External | Starter::Unknown => None,
     }
 }
 
@@ -194,7 +207,7 @@ fn examine_plugin(
     let Some(locator) = plugins.or(client) else { return };
     let mut section = Section::new(format!("Socket and plugin at {locator}"));
     let is_there = match locator {
-        // Where that is depends on who asks.
+        // It depends on the working directory of the process.
         Locator::Unix(path) if path.is_relative() => false,
         Locator::Unix(path) => socket::check_directory(path, user, &mut section),
         _ => true,

@@ -1,4 +1,4 @@
-//! `cvmcache info`: what a plugin is and how full it is.
+//! `cvmcache info`: a plugin's name, capabilities, size and fill.
 
 use std::io::Write;
 
@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::Verdict;
 use crate::error::Result;
-use crate::output::{self, TITLE};
+use crate::output::{self, Document, TITLE};
 use crate::remote::Remote;
 
 const EXAMPLES: &str = "\
@@ -19,7 +19,7 @@ Examples:
 /// The width of the bars, in characters.
 const BAR: usize = 30;
 
-/// Show what a plugin is, what it can do, and how full it is
+/// Show a plugin's name, capabilities, size and fill
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Info {
@@ -30,9 +30,9 @@ pub(crate) struct Info {
     json: bool,
 }
 
-/// What there is to show; sizes are in bytes.
+/// What is printed; sizes are in bytes.
 #[derive(Debug, Serialize)]
-struct Facts {
+struct PluginSummary {
     locator: String,
     name: String,
     pid: Option<u64>,
@@ -56,9 +56,9 @@ impl Info {
         let fill = match client.info() {
             Ok(info) => Some(info.into()),
             Err(error) if error.status() == Some(Status::NoSupport) => None,
-            Err(error) => return Err(self.remote.error(error)),
+            Err(error) => return Err(self.remote.error(error).into()),
         };
-        let facts = Facts {
+        let summary = PluginSummary {
             locator: self.remote.locator()?.to_string(),
             name: output::text(client.plugin_name()),
             pid: client.plugin_pid(),
@@ -67,23 +67,19 @@ impl Info {
             fill,
         };
         client.quit().map_err(|error| self.remote.error(error))?;
-        if self.json {
-            output::json(out, &facts)?;
-        } else {
-            facts.print(out)?;
-        }
+        output::document(out, &summary, self.json)?;
         Ok(Verdict::Good)
     }
 }
 
-impl Facts {
+impl Document for PluginSummary {
     fn print(&self, out: &mut dyn Write) -> Result<()> {
         let pid = self.pid.map(|pid| format!(", process {pid}")).unwrap_or_default();
         writeln!(out, "{TITLE}{}{TITLE:#} at {}{pid}", self.name, self.locator)?;
         writeln!(out, "can           {}", self.capabilities.join(", "))?;
         writeln!(out, "part size     {}", output::bytes(self.max_object_size))?;
         let Some(fill) = &self.fill else {
-            writeln!(out, "fill          it does not tell")?;
+            writeln!(out, "fill          not reported")?;
             return Ok(());
         };
         let limit = Some(fill.size_bytes).filter(|size| *size != u64::MAX);

@@ -1,19 +1,21 @@
-//! Signals that end the program, and what is not to be left behind then.
+//! Clean-up on signals that terminate the program.
 //!
-//! A plugin is to end with the command that has started it, also if only the command gets the
+//! A plugin has to end with the command that has started it, also if only the command gets the
 //! signal, as from `timeout` or a cancelled job.
 
-use std::{fs, io, thread};
+use std::{io, thread};
 
+use procfs::process::Process;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::emulate_default_handler;
 
-/// From now on, such a signal has this done, and then ends the program.
-pub(crate) fn before_the_end(clean_up: impl FnOnce() + Send + 'static) -> io::Result<()> {
+/// Runs `clean_up` on SIGHUP, SIGINT or SIGTERM before the signal ends the program. Signals that are
+/// ignored stay ignored.
+pub(crate) fn on_termination(clean_up: impl FnOnce() + Send + 'static) -> io::Result<()> {
     let ignored = ignored();
-    let wanted = [SIGHUP, SIGINT, SIGTERM].into_iter();
-    let mut signals = Signals::new(wanted.filter(|signal| ignored >> (signal - 1) & 1 == 0))?;
+    let signals = [SIGHUP, SIGINT, SIGTERM].into_iter();
+    let mut signals = Signals::new(signals.filter(|signal| ignored >> (signal - 1) & 1 == 0))?;
     thread::spawn(move || {
         if let Some(signal) = signals.forever().next() {
             clean_up();
@@ -24,9 +26,7 @@ pub(crate) fn before_the_end(clean_up: impl FnOnce() + Send + 'static) -> io::Re
     Ok(())
 }
 
-/// The signals that whoever started the program wants to be ignored, as `nohup` does: a bit each.
+/// The signals that are ignored, as under `nohup`: a bit each.
 fn ignored() -> u64 {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or_default()
+    Process::myself().and_then(|process| process.status()).map_or(0, |status| status.sigign)
 }

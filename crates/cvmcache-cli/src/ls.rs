@@ -1,4 +1,4 @@
-//! `cvmcache ls`: the objects of a plugin, as they come.
+//! `cvmcache ls`: the objects of a plugin, as the listing arrives.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -10,8 +10,8 @@ use cvmcache::plugin::{Capabilities, ListEntry, ObjectType, Status};
 use serde::Serialize;
 
 use crate::Verdict;
-use crate::arguments;
 use crate::error::Result;
+use crate::object_type;
 use crate::output::{self, FAINT, WARN};
 use crate::remote::Remote;
 
@@ -21,33 +21,33 @@ Examples:
   cvmcache ls --pinned --type catalog    # CVMCACHE_LOCATOR is set
   cvmcache ls --size --json | jq -s 'sort_by(.size) | reverse | .[:10]'
 
-A line is the type, \"pinned\" if somebody holds the object open or else \"-\", with --size
+A line is the type, \"pinned\" if a client holds the object open or else \"-\", with --size
 its size, its id, and its description: usually the path that it was first read under.
-What could upset a terminal is escaped, as in \\x1b or \\u{9b}.
+Terminal control sequences are escaped, as in \\x1b or \\u{9b}.
 
 With --json, a line is an object with the fields type, pinned, size if asked for, id and
 description. A description that is not UTF-8 has replacement characters there, and its bytes
-in description_hex. The size is null, or -, if the object went away meanwhile.
+in description_hex. The size is null, or -, if the object was evicted meanwhile.
 
-A plugin may list what comes and goes meanwhile, or not. What was listed before an error
-is printed, and the exit status is 1.";
+Objects that are stored or evicted meanwhile may be listed or not. What was listed before
+an error is printed, and the exit status is 1.";
 
-/// How many sizes are asked for at once.
+/// How many requests for a size are in flight.
 const SIZES_IN_FLIGHT: usize = 64;
 
-/// List objects, as they come: type, whether pinned, id and description
+/// List objects: type, whether pinned, id and description
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Ls {
     #[command(flatten)]
     remote: Remote,
     /// Only objects of this type
-    #[arg(long = "type", value_name = "TYPE", value_parser = arguments::object_type())]
+    #[arg(long = "type", value_name = "TYPE", value_parser = object_type::parser())]
     only: Option<ObjectType>,
-    /// Only objects that somebody holds open
+    /// Only pinned objects: those that a client holds open
     #[arg(long)]
     pinned: bool,
-    /// Show sizes, too: costs the plugin a request for each object
+    /// Show sizes, too: one more request for each object
     #[arg(short = 'l', long)]
     size: bool,
     /// Print JSON, an object a line
@@ -59,7 +59,7 @@ pub(crate) struct Ls {
 struct Line {
     object_type: ObjectType,
     entry: ListEntry,
-    /// If it was asked for, and then if it is known.
+    /// `Some` with --size, and then `None` if the object is gone.
     size: Option<Option<u64>>,
 }
 
@@ -113,7 +113,7 @@ impl Ls {
         let mut listing = 0;
         loop {
             let part = client.list_part(listing, object_type).map_err(|source| {
-                let (name, objects) = (output::object_type(object_type), totals.objects);
+                let (name, objects) = (object_type::name(object_type), totals.objects);
                 let doing = format!("listing {name} objects, after {objects} in all");
                 self.remote.error_while(doing, source)
             })?;
@@ -125,7 +125,7 @@ impl Ls {
                     self.print(&Line { object_type, entry, size: None }, out, totals)?;
                 }
             }
-            // Who reads wants to see what there is, and the plugin should not work for nobody.
+            // Shows the part at once, and ends the listing if the reader has closed the pipe.
             out.flush()?;
             if part.last {
                 return Ok(());
@@ -142,16 +142,16 @@ impl Ls {
         out: &mut dyn Write,
         totals: &mut Totals,
     ) -> Result<()> {
-        let mut asked: VecDeque<(ListEntry, Ticket)> = VecDeque::with_capacity(SIZES_IN_FLIGHT);
+        let mut in_flight: VecDeque<(ListEntry, Ticket)> = VecDeque::with_capacity(SIZES_IN_FLIGHT);
         loop {
-            while asked.len() < SIZES_IN_FLIGHT
+            while in_flight.len() < SIZES_IN_FLIGHT
                 && let Some(entry) = entries.next()
             {
-                let ask = Operation::ObjectInfo { object: entry.id };
-                let ticket = client.queue(ask).map_err(|error| self.remote.error(error))?;
-                asked.push_back((entry, ticket));
+                let request = Operation::ObjectInfo { object: entry.id };
+                let ticket = client.queue(request).map_err(|error| self.remote.error(error))?;
+                in_flight.push_back((entry, ticket));
             }
-            let Some((entry, ticket)) = asked.pop_front() else { return Ok(()) };
+            let Some((entry, ticket)) = in_flight.pop_front() else { return Ok(()) };
             let size = client.wait(ticket).and_then(size);
             let size = size.map_err(|error| {
                 self.remote.error_while(format!("asking for the size of {}", entry.id), error)
@@ -174,7 +174,7 @@ impl Line {
             true => format!("{WARN}pinned{WARN:#}"),
             false => format!("{FAINT}-     {FAINT:#}"),
         };
-        write!(out, "{:<8}  {pinned}  ", output::object_type(self.object_type))?;
+        write!(out, "{:<8}  {pinned}  ", object_type::name(self.object_type))?;
         if let Some(size) = self.size {
             let size = size.map_or_else(|| "-".to_owned(), output::bytes);
             write!(out, "{size:>10}  ")?;
@@ -189,7 +189,7 @@ impl Line {
         let description = self.entry.description.as_deref();
         let not_utf8 = description.filter(|bytes| str::from_utf8(bytes).is_err());
         let json = serde_json::to_string(&JsonLine {
-            object_type: output::object_type(self.object_type),
+            object_type: object_type::name(self.object_type),
             pinned: self.entry.pinned,
             size: self.size,
             id: self.entry.id.to_string(),
@@ -210,9 +210,9 @@ impl Totals {
     }
 }
 
-/// The size that an answer tells; none if the object is gone.
-fn size(answer: ReplyBody) -> std::result::Result<Option<u64>, ClientError> {
-    match answer {
+/// The size in a reply; none if the object is gone.
+fn size(reply: ReplyBody) -> std::result::Result<Option<u64>, ClientError> {
+    match reply {
         ReplyBody::ObjectInfo(Ok(info)) => Ok(Some(info.size)),
         ReplyBody::ObjectInfo(Err(Status::NoEntry)) => Ok(None),
         ReplyBody::ObjectInfo(Err(status)) => Err(status.into()),
@@ -223,8 +223,8 @@ fn size(answer: ReplyBody) -> std::result::Result<Option<u64>, ClientError> {
     }
 }
 
-/// JSON that means the same, and cannot upset a terminal: it may have the controls of C1, which
-/// JSON need not escape, only in its texts.
+/// Equivalent JSON without terminal control sequences: JSON does not require controls of C1 to be
+/// escaped in strings.
 fn escape_invisible(json: &str) -> String {
     let mut escaped = String::with_capacity(json.len());
     for c in json.chars() {
@@ -243,7 +243,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn json_that_is_escaped_means_the_same() {
+    fn escaped_json_has_the_same_value() {
         for text in ["/a b", "\"\\\n", "caf\u{e9}", "\u{7f}\u{9b}2J\u{202e}", "\u{e0001}"] {
             let escaped = escape_invisible(&serde_json::to_string(text).unwrap());
             assert!(escaped.chars().all(|c| c.escape_debug().len() == 1 || c.is_ascii_graphic()));

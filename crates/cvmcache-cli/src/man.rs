@@ -1,13 +1,12 @@
-//! `cvmcache man`: manual pages, for who makes a package.
+//! `cvmcache man`: manual pages, for packages.
 
 use std::fs;
 use std::io::Write;
 use std::path::PathBuf;
 
-use clap::{Args, CommandFactory};
+use clap::Args;
 
 use crate::Verdict;
-use crate::arguments::Arguments;
 use crate::error::{Error, Result};
 
 const EXAMPLES: &str = "\
@@ -18,14 +17,14 @@ Example:
 #[derive(Debug, Args)]
 #[command(hide = true, after_help = EXAMPLES)]
 pub(crate) struct Man {
-    /// The directory to write them to; it is made if it is not there
+    /// The directory to write them to; created if it is missing
     directory: PathBuf,
 }
 
 impl Man {
-    pub(crate) fn run(self, out: &mut dyn Write) -> Result<Verdict> {
+    pub(crate) fn run(self, program: clap::Command, out: &mut dyn Write) -> Result<Verdict> {
         fs::create_dir_all(&self.directory).map_err(Error::System)?;
-        clap_mangen::generate_to(Arguments::command(), &self.directory).map_err(Error::System)?;
+        clap_mangen::generate_to(program, &self.directory).map_err(Error::System)?;
         writeln!(out, "manual pages are in {}", self.directory.display())?;
         Ok(Verdict::Good)
     }

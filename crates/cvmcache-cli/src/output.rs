@@ -1,27 +1,28 @@
 //! What several commands print alike: sizes, bars, texts of plugins, and JSON.
 //!
-//! Styles are always written; the stream drops them where nobody would see colours.
+//! Styles are always written; the stream drops them where colours are off.
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anstyle::{AnsiColor, Style};
 use bytesize::ByteSize;
-use cvmcache::plugin::ObjectType;
+use indicatif::HumanCount;
 use serde::Serialize;
+use thiserror::Error;
 
-use crate::error::{Error, Result};
+use crate::error::{self, Result};
 
 /// For what is as it should be.
 pub(crate) const GOOD: Style = AnsiColor::Green.on_default();
-/// For what deserves a look.
+/// For warnings.
 pub(crate) const WARN: Style = AnsiColor::Yellow.on_default();
 /// For what is wrong.
 pub(crate) const BAD: Style = AnsiColor::Red.on_default().bold();
-/// For what is there to be skipped by the eye.
+/// For what matters least.
 pub(crate) const FAINT: Style = Style::new().dimmed();
-/// For what everything below belongs to.
+/// For headings.
 pub(crate) const TITLE: Style = Style::new().bold();
 
 /// A size as people write it, in powers of 1024.
@@ -29,7 +30,7 @@ pub(crate) fn bytes(size: u64) -> String {
     ByteSize(size).display().iec().to_string()
 }
 
-/// What part of `whole` a `part` is, from 0 to 1; 0 of nothing.
+/// The fraction of `whole` that `part` is, from 0 to 1; 0 if `whole` is 0.
 pub(crate) fn fraction(part: u64, whole: u64) -> f64 {
     if whole == 0 { 0.0 } else { (part as f64 / whole as f64).min(1.0) }
 }
@@ -46,31 +47,13 @@ pub(crate) fn bar(fraction: f64, width: usize) -> String {
     format!("{style}{full}{style:#}{FAINT}{empty}{FAINT:#}")
 }
 
-/// A number with its thousands apart.
+/// A number with a comma before each three digits.
 pub(crate) fn count(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
+    HumanCount(number).to_string()
 }
 
-/// The name of an object type, on the command line and in listings.
-pub(crate) fn object_type(object_type: ObjectType) -> &'static str {
-    match object_type {
-        ObjectType::Regular => "regular",
-        ObjectType::Catalog => "catalog",
-        ObjectType::Volatile => "volatile",
-        _ => "unknown",
-    }
-}
-
-/// A text that came from a plugin, such that no terminal can be upset by it, and no two texts
-/// look alike: what is not UTF-8, not to be seen, or a backslash, is escaped as in Rust.
+/// A text from a plugin, without terminal control sequences and unambiguous: bytes that are not
+/// UTF-8, invisible characters and backslashes are escaped as in Rust.
 pub(crate) fn text(bytes: &[u8]) -> String {
     let mut text = String::new();
     for chunk in bytes.utf8_chunks() {
@@ -85,11 +68,11 @@ pub(crate) fn text(bytes: &[u8]) -> String {
     text
 }
 
-/// An output that goes on when nobody reads any more: for commands whose exit status is a verdict,
-/// which `| head` is not to change.
-pub(crate) struct Tireless<'a>(pub(crate) &'a mut dyn Write);
+/// An output that discards what is written to a broken pipe: for commands whose exit status is a
+/// verdict, which `| head` must not change.
+pub(crate) struct IgnoreBrokenPipe<'a>(pub(crate) &'a mut dyn Write);
 
-impl Write for Tireless<'_> {
+impl Write for IgnoreBrokenPipe<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self.0.write(bytes) {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(bytes.len()),
@@ -105,6 +88,20 @@ impl Write for Tireless<'_> {
     }
 }
 
+/// A file of results cannot be written.
+#[derive(Debug, Error)]
+#[error("cannot write {path:?}: {source}; name a file in a directory that you can write to")]
+pub(crate) struct FileError {
+    path: PathBuf,
+    source: io::Error,
+}
+
+impl From<FileError> for error::Error {
+    fn from(error: FileError) -> Self {
+        Self::failed(error)
+    }
+}
+
 /// A file for results that are still to come.
 #[derive(Debug)]
 pub(crate) struct ResultFile<'a> {
@@ -113,27 +110,38 @@ pub(crate) struct ResultFile<'a> {
 }
 
 impl<'a> ResultFile<'a> {
-    /// Better to learn now that it cannot be written than when there is something to write.
-    pub(crate) fn create(path: &'a Path) -> Result<Self> {
+    /// Creates the file before there are results, so that a wrong path is reported first.
+    pub(crate) fn create(path: &'a Path) -> Result<Self, FileError> {
         match File::create(path) {
             Ok(file) => Ok(Self { path, file }),
-            Err(source) => Err(Error::File { path: path.to_owned(), source }),
+            Err(source) => Err(FileError { path: path.to_owned(), source }),
         }
     }
 
-    pub(crate) fn write(mut self, text: io::Result<String>) -> Result<()> {
+    pub(crate) fn write(mut self, text: io::Result<String>) -> Result<(), FileError> {
         let written = text.and_then(|text| self.file.write_all(text.as_bytes()));
-        written.map_err(|source| Error::File { path: self.path.to_owned(), source })
+        written.map_err(|source| FileError { path: self.path.to_owned(), source })
     }
 }
 
-/// Says something that does not belong to the output.
+/// Writes a line to standard error.
 pub(crate) fn note(text: &str) {
-    // Nobody may be there to read it, and that is no reason to fail.
+    // A closed standard error is no reason to fail.
     let _ = writeln!(anstream::stderr(), "{text}");
 }
 
-/// Writes a JSON document for people, too.
+/// What a command prints, for people or for programs.
+pub(crate) trait Document: Serialize {
+    /// Writes it for people.
+    fn print(&self, out: &mut dyn Write) -> Result<()>;
+}
+
+/// Writes a document for programs or for people.
+pub(crate) fn document(out: &mut dyn Write, document: &impl Document, as_json: bool) -> Result<()> {
+    if as_json { json(out, document) } else { document.print(out) }
+}
+
+/// Writes a JSON document, indented.
 pub(crate) fn json(out: &mut dyn Write, document: &impl Serialize) -> Result<()> {
     serde_json::to_writer_pretty(&mut *out, document)?;
     writeln!(out)?;
@@ -154,20 +162,14 @@ mod tests {
     }
 
     #[test]
-    fn a_bar_is_as_wide_as_it_is_told_to_be() {
+    fn a_bar_has_the_given_width() {
         assert_eq!(plain(&bar(0.0, 4)), "░░░░");
         assert_eq!(plain(&bar(0.5, 4)), "██░░");
         assert_eq!(plain(&bar(1.0, 4)), "████");
     }
 
     #[test]
-    fn thousands_are_apart() {
-        let counts = [0, 999, 1000, 123_456, 1_234_567].map(count);
-        assert_eq!(counts, ["0", "999", "1,000", "123,456", "1,234,567"]);
-    }
-
-    #[test]
-    fn texts_of_plugins_can_do_nothing_to_a_terminal() {
+    fn a_text_of_a_plugin_has_no_terminal_control_sequence() {
         for (bytes, shown) in [
             (&b"/sw/it's \"fine\" "[..], "/sw/it's \"fine\" "),
             ("/caf\u{e9}/\u{65e5}\u{672c}".as_bytes(), "/caf\u{e9}/\u{65e5}\u{672c}"),

@@ -1,4 +1,4 @@
-//! `cvmcache put`: a file becomes an object, named by its content.
+//! `cvmcache put`: stores a file as an object, named by the hash of its content.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -9,11 +9,12 @@ use bytes::Bytes;
 use clap::Args;
 use cvmcache::client::{Client, NewUpload, Upload};
 use cvmcache::plugin::{Capabilities, ObjectId, ObjectType};
+use thiserror::Error;
 
 use crate::Verdict;
-use crate::arguments;
-use crate::error::{Error, Result};
+use crate::error::{self, Result};
 use crate::hashing::{Algorithm, Hasher};
+use crate::object_type;
 use crate::output;
 use crate::remote::{self, Remote};
 
@@ -24,11 +25,11 @@ Examples:
   tar c . | cvmcache put --description backup -
 
 The id is printed. It is the hash of the content as it is, so CernVM-FS, which names files by
-what they are when compressed, does not find the object under it; --id gives it any name.
-What is in the cache already is left as it is.
+the hash of their compressed content, does not find the object under it; --id sets any id.
+An object that is in the cache already is not replaced.
 
-A file is read twice, first for its id; what cannot be read twice goes through a temporary file
-(TMPDIR). The object may be evicted as soon as it is there: nobody holds it open.";
+A file is read twice, first for its id; a pipe is copied to a temporary file (TMPDIR) first. The
+object may be evicted as soon as it is stored: no client holds it open.";
 
 /// How much of a file is read at once, for its id.
 const BUFFER: usize = 64 * 1024;
@@ -41,22 +42,40 @@ pub(crate) struct Put {
     remote: Remote,
     /// The file; - is the input
     file: Option<OsString>,
-    /// By which hash to name it
+    /// The hash that names it
     #[arg(long, value_enum, default_value_t = Algorithm::Sha1, conflicts_with = "id")]
     algorithm: Algorithm,
-    /// What to name it instead of the hash of its content
+    /// Its id, instead of the hash of its content
     #[arg(long)]
     id: Option<ObjectId>,
-    /// What it is to clients: plugins evict volatile objects first
+    /// Its type: plugins evict volatile objects first
     #[arg(long = "type", value_name = "TYPE", default_value = "regular",
-          value_parser = arguments::object_type())]
+          value_parser = object_type::parser())]
     object_type: ObjectType,
     /// What listings show [default: the path of the file]
     #[arg(long, value_name = "TEXT")]
     description: Option<OsString>,
 }
 
-/// What is to be stored: a file that has been read once.
+/// Why a file is not stored.
+#[derive(Debug, Error)]
+pub(crate) enum Error {
+    #[error("{path}: it changed while it was read; nothing was stored, try again")]
+    Changed { path: String },
+    #[error("cannot read {path}: {source}")]
+    Read { path: String, source: io::Error },
+    /// The plugin, or the connection to it.
+    #[error(transparent)]
+    Plugin(#[from] remote::Error),
+}
+
+impl From<Error> for error::Error {
+    fn from(error: Error) -> Self {
+        Self::failed(error)
+    }
+}
+
+/// What is stored: a file that has been read once.
 struct Content {
     name: String,
     file: File,
@@ -67,13 +86,13 @@ struct Content {
 
 impl Put {
     pub(crate) fn run(mut self, out: &mut dyn Write) -> Result<Verdict> {
-        let path = self.remote.take_word(self.file.take(), "FILE")?;
-        // A variable of a script that is not set is an empty word.
+        let path = self.remote.take_argument(self.file.take(), "FILE")?;
+        // A variable of a script that is not set is an empty argument.
         if path.is_empty() {
-            return Err(Error::MissingWord("FILE"));
+            return Err(remote::Error::MissingArgument("FILE").into());
         }
         let algorithm = self.id.map_or_else(|| self.algorithm.into(), |id| id.algorithm());
-        // Connecting first: what is wrong there shows without reading anything.
+        // Connects first, so that an error of the connection is reported before the file is read.
         let mut client = self.remote.connect_for("put", Capabilities::WRITE)?;
         let mut content = Content::open(&path, Hasher::new(algorithm))?;
         let id = self.id.unwrap_or(content.hash);
@@ -83,7 +102,7 @@ impl Put {
         } else {
             let upload = client.begin_upload(self.new_upload(id, &path, content.size));
             self.store(&mut client, upload, &mut content)?;
-            // Storing has opened it, too.
+            // A commit opens the object, too.
             remote::unless_unsupported(client.close(&id))
                 .map_err(|error| self.remote.error_while("closing the stored object", error))?;
         }
@@ -101,11 +120,16 @@ impl Put {
         }
     }
 
-    fn store(&self, client: &mut Client, mut upload: Upload, content: &mut Content) -> Result<()> {
+    fn store(
+        &self,
+        client: &mut Client,
+        mut upload: Upload,
+        content: &mut Content,
+    ) -> Result<(), Error> {
         let stored = self.store_parts(client, &mut upload, content);
         let sent = upload.next_part() - 1;
         // A plugin that refused the first part has no upload to abort.
-        let refused_at_once = sent == 1 && matches!(stored, Err(Error::While { .. }));
+        let refused_at_once = sent == 1 && matches!(stored, Err(Error::Plugin(_)));
         if stored.is_err() && sent > 0 && !refused_at_once {
             // The first error says what is wrong; this one could only say so again.
             let _ = upload.abort(client);
@@ -118,7 +142,7 @@ impl Put {
         client: &mut Client,
         upload: &mut Upload,
         content: &mut Content,
-    ) -> Result<()> {
+    ) -> Result<(), Error> {
         let largest = client.max_object_size() as u64;
         let mut hasher = Hasher::new(content.hash.algorithm());
         let mut left = content.size;
@@ -143,7 +167,7 @@ impl Put {
 }
 
 impl Content {
-    fn open(path: &OsStr, mut hasher: Hasher) -> Result<Self> {
+    fn open(path: &OsStr, mut hasher: Hasher) -> Result<Self, Error> {
         let name = match path.as_bytes() {
             b"-" => "standard input".to_owned(),
             bytes => output::text(bytes),
@@ -165,7 +189,7 @@ impl Content {
         Ok(Self { name, file, size, hash: hasher.finish() })
     }
 
-    fn read_part(&mut self, len: u64) -> Result<Bytes> {
+    fn read_part(&mut self, len: u64) -> Result<Bytes, Error> {
         let mut part = vec![0; len as usize];
         match self.file.read_exact(&mut part) {
             Ok(()) => Ok(part.into()),
@@ -174,7 +198,7 @@ impl Content {
         }
     }
 
-    fn has_more(&mut self) -> Result<bool> {
+    fn has_more(&mut self) -> Result<bool, Error> {
         let read = self.file.read(&mut [0]);
         Ok(read.map_err(|source| Error::Read { path: self.name.clone(), source })? > 0)
     }

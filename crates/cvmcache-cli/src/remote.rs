@@ -1,4 +1,4 @@
-//! A plugin that runs already: where it is, and how to reach it.
+//! A plugin that runs already: its locator, and sessions with it.
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -6,13 +6,76 @@ use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
 use clap::Args;
-use cvmcache::Locator;
 use cvmcache::client::{Client, ClientError};
-use cvmcache::plugin::{Capabilities, ObjectId, Status};
+use cvmcache::plugin::{Capabilities, ObjectId, ParseObjectIdError, Status};
+use cvmcache::{Locator, LocatorError};
+use thiserror::Error;
 
-use crate::error::{Error, Result};
+use crate::error;
 
 const VARIABLE: &str = "CVMCACHE_LOCATOR";
+
+type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why a plugin is not reached, or does not do what it is asked for.
+#[derive(Debug, Error)]
+pub(crate) enum Error {
+    #[error(
+        "which plugin? Name its locator, as in unix=/path/to/socket or tcp=host:port, or set \
+         {VARIABLE}"
+    )]
+    NoLocator,
+    #[error(transparent)]
+    Locator(#[from] LocatorError),
+    /// An argument, by its name in the usage.
+    #[error("{0} is missing; see --help for what to write")]
+    MissingArgument(&'static str),
+    #[error(transparent)]
+    Id(#[from] ParseObjectIdError),
+    /// The error names the locator.
+    #[error(transparent)]
+    Connect(ClientError),
+    #[error("{locator}: {source}")]
+    Client { locator: Locator, source: ClientError },
+    #[error("{locator}: {doing}: {source}")]
+    While { locator: Locator, doing: String, source: ClientError },
+    #[error("{locator}: the plugin lacks the capability \"{needed}\": {}", meaning(*needed))]
+    Lacks { locator: Locator, needed: Capabilities },
+    #[error("{locator}: {id} is not in the cache")]
+    NoObject { locator: Locator, id: ObjectId },
+}
+
+impl Error {
+    /// The error of a client that talks to a plugin at a locator.
+    pub(crate) fn at(locator: Locator, source: ClientError) -> Self {
+        match source {
+            ClientError::Connect { .. } => Self::Connect(source),
+            source => Self::Client { locator, source },
+        }
+    }
+}
+
+impl From<Error> for error::Error {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::NoLocator | Error::Locator(_) | Error::MissingArgument(_) | Error::Id(_) => {
+                Self::usage(error)
+            }
+            _ => Self::failed(error),
+        }
+    }
+}
+
+/// What the lack of a capability means to the administrator of a plugin.
+fn meaning(needed: Capabilities) -> &'static str {
+    match needed {
+        Capabilities::WRITE => "it takes no objects from clients",
+        Capabilities::SHRINK => "it does not evict objects on request",
+        Capabilities::INFO => "it does not report its size and fill",
+        Capabilities::LIST => "it does not list its objects",
+        _ => "it does not do this",
+    }
+}
 
 /// The arguments by which commands name a plugin.
 #[derive(Debug, Clone, Args)]
@@ -26,11 +89,11 @@ pub(crate) struct Remote {
 }
 
 impl Remote {
-    /// For commands with `[LOCATOR] WORD`: finds out which word is which, and returns the second.
+    /// For commands with `[LOCATOR] ARGUMENT`: tells them apart, and returns the second.
     ///
-    /// If there is one word only, it is the locator if it looks like one. clap can tell them apart
-    /// by their number, but not if an option stands between them.
-    pub(crate) fn take_word(
+    /// A single argument is the locator if it has the form of one. clap can tell them apart by their
+    /// number, but not if an option stands between them.
+    pub(crate) fn take_argument(
         &mut self,
         second: Option<OsString>,
         name: &'static str,
@@ -38,21 +101,21 @@ impl Remote {
         if let Some(word) = second {
             return Ok(word);
         }
-        let looks_like_a_locator = |word: &OsStr| {
+        let is_locator = |word: &OsStr| {
             [&b"unix="[..], b"tcp="].iter().any(|scheme| word.as_bytes().starts_with(scheme))
         };
-        match self.locator.take_if(|word| !looks_like_a_locator(word)) {
+        match self.locator.take_if(|word| !is_locator(word)) {
             Some(word) => {
                 self.locator = env::var_os(VARIABLE);
                 Ok(word)
             }
-            None => Err(Error::MissingWord(name)),
+            None => Err(Error::MissingArgument(name)),
         }
     }
 
     /// The same, if the second is an object.
     pub(crate) fn take_id(&mut self, second: Option<OsString>) -> Result<ObjectId> {
-        Ok(self.take_word(second, "ID")?.to_string_lossy().parse()?)
+        Ok(self.take_argument(second, "ID")?.to_string_lossy().parse()?)
     }
 
     /// The locator that was given.
@@ -64,24 +127,21 @@ impl Remote {
     /// Opens a session. The plugin is told which `command` it is for.
     pub(crate) fn connect(&self, command: &str) -> Result<Client> {
         let locator = self.locator()?;
-        self.try_connect(command, &locator).map_err(|source| match source {
-            ClientError::Connect { .. } => Error::Connect(source),
-            source => Error::Client { locator, source },
-        })
+        self.try_connect(command, &locator).map_err(|source| Error::at(locator, source))
     }
 
-    /// The same, for who can go on without.
+    /// Opens a session, for callers that retry.
     pub(crate) fn try_connect(
         &self,
         command: &str,
         locator: &Locator,
-    ) -> std::result::Result<Client, ClientError> {
+    ) -> Result<Client, ClientError> {
         let name = format!("cvmcache:{command}");
         let builder = Client::builder().name(name).timeout(Duration::from_secs(self.timeout));
         builder.connect(locator)
     }
 
-    /// Opens a session with a plugin that can do what the command needs.
+    /// Opens a session with a plugin that has a capability.
     pub(crate) fn connect_for(&self, command: &str, needed: Capabilities) -> Result<Client> {
         let client = self.connect(command)?;
         if client.capabilities().contains(needed) {
@@ -91,7 +151,7 @@ impl Remote {
         Err(Error::Lacks { locator: self.locator()?, needed })
     }
 
-    /// Says that an object is not there.
+    /// The error that an object is not in the cache.
     pub(crate) fn no_object(&self, id: ObjectId) -> Error {
         match self.locator() {
             Ok(locator) => Error::NoObject { locator, id },
@@ -99,7 +159,7 @@ impl Remote {
         }
     }
 
-    /// Says which plugin an error is about.
+    /// Adds the locator to an error.
     pub(crate) fn error(&self, source: ClientError) -> Error {
         match self.locator() {
             Ok(locator) => Error::Client { locator, source },
@@ -107,7 +167,7 @@ impl Remote {
         }
     }
 
-    /// Says which plugin an error is about, and what was going on.
+    /// Adds the locator and what was being done to an error.
     pub(crate) fn error_while(&self, doing: impl Into<String>, source: ClientError) -> Error {
         match self.locator() {
             Ok(locator) => Error::While { locator, doing: doing.into(), source },
@@ -116,10 +176,8 @@ impl Remote {
     }
 }
 
-/// Takes an answer that a plugin may lack the capability for as no error.
-pub(crate) fn unless_unsupported(
-    result: std::result::Result<(), ClientError>,
-) -> std::result::Result<(), ClientError> {
+/// Treats NOSUPPORT as success: the plugin lacks the optional capability.
+pub(crate) fn unless_unsupported(result: Result<(), ClientError>) -> Result<(), ClientError> {
     match result {
         Err(error) if error.status() == Some(Status::NoSupport) => Ok(()),
         result => result,
@@ -135,18 +193,18 @@ mod tests {
     }
 
     #[test]
-    fn of_two_words_the_first_is_the_locator() {
+    fn the_first_of_two_arguments_is_the_locator() {
         let mut remote = remote(Some("unix=/a"));
-        assert_eq!(remote.take_word(Some("tcp=b".into()), "ID").unwrap(), "tcp=b");
+        assert_eq!(remote.take_argument(Some("tcp=b".into()), "ID").unwrap(), "tcp=b");
         assert_eq!(remote.locator().unwrap().to_string(), "unix=/a");
     }
 
     #[test]
-    fn a_word_alone_is_the_locator_if_it_looks_like_one() {
-        assert_eq!(remote(Some("./unix=/a")).take_word(None, "ID").unwrap(), "./unix=/a");
+    fn a_single_argument_is_the_locator_if_it_has_the_form_of_one() {
+        assert_eq!(remote(Some("./unix=/a")).take_argument(None, "ID").unwrap(), "./unix=/a");
         for word in [None, Some("unix=/a"), Some("tcp=a:1")] {
-            let error = remote(word).take_word(None, "ID").unwrap_err();
-            assert!(matches!(error, Error::MissingWord("ID")), "{error}");
+            let error = remote(word).take_argument(None, "ID").unwrap_err();
+            assert!(matches!(error, Error::MissingArgument("ID")), "{error}");
         }
     }
 }

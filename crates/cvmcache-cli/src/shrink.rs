@@ -1,4 +1,4 @@
-//! `cvmcache shrink`: have a plugin evict objects.
+//! `cvmcache shrink`: tells a plugin to evict objects.
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -11,9 +11,9 @@ use cvmcache::plugin::{CacheInfo, Capabilities, Status};
 use thiserror::Error;
 
 use crate::Verdict;
-use crate::error::{Error, Result};
+use crate::error::{self, Result};
 use crate::output::{self, WARN};
-use crate::remote::Remote;
+use crate::remote::{self, Remote};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -22,11 +22,12 @@ Examples:
   cvmcache shrink 0
 
 BYTES is how many may stay in use: bytes, or with a unit of 1000 (K, M, G, T) or 1024 (KiB, MiB,
-GiB, TiB), or a part of the cache's size, as in 50%.
+GiB, TiB), or a percentage of the cache's size, as in 50%.
 
-Objects that somebody holds open stay. If more is left than asked for, the exit status is 1.";
+Pinned objects stay: a client holds them open. The exit status is 1 if more than BYTES are in use
+afterwards.";
 
-/// Have objects evicted until at most BYTES are in use
+/// Evict objects until at most BYTES are in use
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES, override_usage = "cvmcache shrink [OPTIONS] [LOCATOR] <BYTES>")]
 pub(crate) struct Shrink {
@@ -45,26 +46,49 @@ enum Amount {
 }
 
 #[derive(Debug, Error)]
-#[error("{text:?} is not an amount: write bytes, a size as in 500MiB or 2G, or a part as in 50%")]
+#[error(
+    "{text:?} is not an amount: write bytes, a size as in 500MiB or 2G, or a percentage as in 50%"
+)]
 pub(crate) struct ParseAmountError {
     text: String,
 }
 
+/// Why a plugin is not told to shrink.
+#[derive(Debug, Error)]
+pub(crate) enum Error {
+    #[error(transparent)]
+    Amount(#[from] ParseAmountError),
+    #[error(
+        "the cache has no size limit, so a percentage means nothing: write how many bytes, as in \
+         500MiB"
+    )]
+    NoSizeLimit,
+}
+
+impl From<Error> for error::Error {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Amount(_) => Self::usage(error),
+            Error::NoSizeLimit => Self::failed(error),
+        }
+    }
+}
+
 impl Shrink {
     pub(crate) fn run(mut self, out: &mut dyn Write) -> Result<Verdict> {
-        let amount = self.remote.take_word(self.bytes.take(), "BYTES")?;
-        let amount: Amount = amount.to_string_lossy().parse()?;
+        let amount = self.remote.take_argument(self.bytes.take(), "BYTES")?;
+        let amount: Amount = amount.to_string_lossy().parse().map_err(Error::Amount)?;
         let mut client = self.remote.connect_for("shrink", Capabilities::SHRINK)?;
         let before = self.info(&mut client)?;
         let target = match (amount, before) {
             (Amount::Bytes(bytes), _) => bytes,
             (Amount::OfSize(_), Some(CacheInfo { size_bytes: u64::MAX, .. })) => {
-                return Err(Error::NoLimit);
+                return Err(Error::NoSizeLimit.into());
             }
             (Amount::OfSize(part), Some(info)) => (info.size_bytes as f64 * part) as u64,
             (Amount::OfSize(_), None) => {
                 let locator = self.remote.locator()?;
-                return Err(Error::Lacks { locator, needed: Capabilities::INFO });
+                return Err(remote::Error::Lacks { locator, needed: Capabilities::INFO }.into());
             }
         };
         let shrunk = client.shrink(target).map_err(|error| self.remote.error(error))?;
@@ -73,11 +97,11 @@ impl Shrink {
         report(out, before, shrunk, target, after)
     }
 
-    /// How full it is, if the plugin tells.
+    /// The fill, if the plugin reports it.
     fn info(&self, client: &mut Client) -> Result<Option<CacheInfo>> {
         match client.info() {
             Err(error) if error.status() == Some(Status::NoSupport) => Ok(None),
-            info => info.map(Some).map_err(|error| self.remote.error(error)),
+            info => Ok(info.map(Some).map_err(|error| self.remote.error(error))?),
         }
     }
 }
@@ -101,7 +125,7 @@ fn report(
     }
     let pinned = match after {
         Some(after) => format!("{} are pinned", output::bytes(after.pinned_bytes)),
-        None => "what is pinned stays".to_owned(),
+        None => "pinned objects stay".to_owned(),
     };
     let target = output::bytes(target);
     writeln!(out, "{WARN}not done{WARN:#}      more than {target} is in use: {pinned}")?;
@@ -133,7 +157,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_amount_is_bytes_or_a_part_of_the_cache() {
+    fn an_amount_is_bytes_or_a_percentage_of_the_size() {
         for (text, amount) in [
             ("0", Amount::Bytes(0)),
             ("4096", Amount::Bytes(4096)),
@@ -148,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_amount_is_named() {
+    fn an_invalid_amount_is_named_in_the_error() {
         for text in ["", "%", "x", "-1", "101%", "NaN%", "5 foo", "1e3"] {
             let error = text.parse::<Amount>().unwrap_err().to_string();
             assert!(error.starts_with(&format!("{text:?} is not an amount")), "{error}");

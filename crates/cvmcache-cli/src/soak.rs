@@ -1,35 +1,28 @@
-//! `cvmcache soak`: many clients, good and bad, against one plugin, which has to keep what it has
-//! promised them.
+//! `cvmcache soak`: many clients, well-behaved and hostile, against one plugin.
 //!
-//! `run.rs` is the parent: it starts the plugin (`plugin.rs`), keeps clients running and kills
-//! them, and looks at what is left in the end (`ending.rs`). Each client is a process of its own
-//! (`client.rs`), since a client that is killed is a process that is killed. What it does is in
-//! `behaviour.rs` and, as far as no client should, in `misbehaviour.rs`.
+//! The test is the testkit's; the client processes that it needs are this program, started with
+//! another command.
 
-mod behaviour;
-mod broken;
-mod bystander;
-mod client;
-mod ending;
-mod misbehaviour;
-mod object;
-mod plugin;
-mod run;
-mod summary;
-mod tally;
-
+use std::env;
 use std::io::Write;
+use std::process::Command;
 use std::time::Duration;
 
 use clap::Args;
 use cvmcache::Locator;
+use cvmcache_testkit::soak::{Soak as Test, SoakClient as Client, SoakError, SoakTarget, Summary};
+use thiserror::Error;
 
 use crate::Verdict;
-use crate::error::Result;
-use crate::target::Target;
+use crate::error::{self, Result};
+use crate::output::{BAD, GOOD, count};
+use crate::target::{Plugin, Target};
 
-/// The name of the command by which the program starts itself as a client.
+/// The command by which the program starts itself as a client.
 const CLIENT: &str = "soak-client";
+
+/// More violations than these are not printed.
+const SHOWN: usize = 10;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -38,75 +31,131 @@ Examples:
   cvmcache soak unix=/run/cache.socket --evict --clients 10
 
 Exit status:
-  0  the plugin has kept all promises
-  1  it has broken one, and the summary says what was expected and seen; or it
+  0  there is no violation of the protocol
+  1  there is one, and the summary has what was expected and seen; or the plugin
      cannot be started or reached
   2  wrong usage
 
-A plugin that is started gets a size of 200 MB unless told otherwise. One that runs
-already should have no other clients, and loses its objects.";
+With --spawn, the plugin gets a size of 200 MB unless --set changes it. A running
+plugin should have no other clients, and loses its objects.";
 
-/// Let many client processes loose on a plugin, behaving well and badly, for a minute
+/// Run many client processes against a plugin, well-behaved and hostile, and kill some of them
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Soak {
     #[command(flatten)]
     target: Target,
-    /// Run against a plugin that runs already, which loses its objects
+    /// Run against a running plugin, which loses its objects
     #[arg(long)]
     evict: bool,
     /// Client processes at a time
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..))]
     clients: u16,
-    /// How long clients run
+    /// How long clients run, in seconds
     #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=31_536_000))]
     seconds: u64,
     /// How much memory the plugin may take beyond the size of the cache, in MiB
     #[arg(long, value_name = "N", default_value_t = 128)]
     slack_mb: u32,
-    /// What chance begins with; the same seed has clients behave alike [default: random]
+    /// The seed of the random numbers; the same seed repeats what clients do [default: random]
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
 }
 
-/// What the program starts itself as
+/// A client process
 #[derive(Debug, Args)]
 #[command(hide = true, after_help = "Examples: none, this is for the program itself")]
 pub(crate) struct SoakClient {
-    #[arg(long)]
-    locator: Locator,
-    /// The client's number; none is used again.
-    #[arg(long)]
-    number: u64,
-    #[arg(long)]
-    seed: u64,
-    /// How many objects there are to ask for.
-    #[arg(long)]
-    objects: u64,
-    /// The size of the cache, in bytes.
-    #[arg(long)]
-    size: u64,
-    #[arg(long)]
-    milliseconds: u64,
-    /// Nobody kills this client, so that it can reload.
-    #[arg(long)]
-    spared: bool,
+    client: Client,
+}
+
+/// Why there is no soak test.
+#[derive(Debug, Error)]
+pub(crate) enum Error {
+    #[error("{0} would lose its objects: add --evict if no client needs them")]
+    WouldEvict(Locator),
+    #[error(transparent)]
+    Soak(#[from] SoakError),
+}
+
+impl From<Error> for error::Error {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::WouldEvict(_) => Self::usage(error),
+            Error::Soak(_) => Self::failed(error),
+        }
+    }
 }
 
 impl Soak {
     pub(crate) fn run(self, out: &mut dyn Write) -> Result<Verdict> {
-        let summary = run::run(self)?;
-        write!(out, "{summary}")?;
-        Ok(if summary.is_good() { Verdict::Good } else { Verdict::Bad })
-    }
-
-    fn time(&self) -> Duration {
-        Duration::from_secs(self.seconds)
+        let target = match self.target.plugin(&[("CVMFS_CACHE_PLUGIN_SIZE", "200")])? {
+            Plugin::Running(locator) if !self.evict => {
+                return Err(Error::WouldEvict(locator).into());
+            }
+            Plugin::Running(locator) => SoakTarget::Running(locator),
+            Plugin::ToStart(command) => SoakTarget::Command(command),
+        };
+        let mut test = Test::new()
+            .clients(self.clients.into())
+            .time(Duration::from_secs(self.seconds))
+            .slack(u64::from(self.slack_mb) << 20);
+        if let Some(seed) = self.seed {
+            test = test.seed(seed);
+        }
+        let program = env::current_exe().map_err(error::Error::System)?;
+        let client = |client: &Client| {
+            let mut command = Command::new(&program);
+            command.arg(CLIENT).arg(client.to_string());
+            command
+        };
+        let summary = test.run(target, client).map_err(Error::from)?;
+        print(out, &summary)?;
+        Ok(if summary.violations.is_empty() { Verdict::Good } else { Verdict::Bad })
     }
 }
 
 impl SoakClient {
-    pub(crate) fn run(self, _: &mut dyn Write) -> Result<Verdict> {
-        Ok(if client::live_and_tell(&self) { Verdict::Good } else { Verdict::Bad })
+    pub(crate) fn run(self) -> Verdict {
+        if self.client.run() { Verdict::Good } else { Verdict::Bad }
     }
+}
+
+fn print(out: &mut dyn Write, summary: &Summary) -> Result<()> {
+    let Summary { seed, clients, killed, latencies, violations, log, .. } = summary;
+    let seconds = summary.time.as_secs_f64();
+    writeln!(out, "clients      {clients} in {seconds:.0} s, {killed} of them killed")?;
+    let operations = summary.operations();
+    let per_second = operations as f64 / seconds;
+    writeln!(out, "operations   {}, {per_second:.0}/s", count(operations))?;
+    for (what, number) in &summary.counts {
+        writeln!(out, "  {what:<18} {:>15}", count(*number))?;
+    }
+    let [p50, p99, max] =
+        [50, 99, 100].map(|percent| latencies.percentile(percent).as_secs_f64() * 1000.0);
+    let pings = count(latencies.count() as u64);
+    writeln!(out, "latency      {pings} pings: p50 {p50:.2} ms, p99 {p99:.2} ms, max {max:.2} ms")?;
+    if let Some(memory) = summary.memory {
+        let (peak, last) = (memory.peak_bytes >> 20, memory.resident_bytes >> 20);
+        writeln!(out, "memory       {peak} MiB at most, {last} MiB in the end")?;
+    }
+    if let Some((first, last)) = summary.descriptors {
+        writeln!(out, "descriptors  {first} in the beginning, {last} in the end")?;
+    }
+    for violation in violations.iter().take(SHOWN) {
+        writeln!(out, "{BAD}VIOLATION{BAD:#}    {violation}")?;
+    }
+    if violations.len() > SHOWN {
+        writeln!(out, "{BAD}VIOLATION{BAD:#}    and {} more", violations.len() - SHOWN)?;
+    }
+    if violations.is_empty() {
+        writeln!(out, "{GOOD}no violations{GOOD:#} (seed {seed})")?;
+        return Ok(());
+    }
+    if !log.is_empty() {
+        writeln!(out, "the plugin's log ends with:\n{log}")?;
+    }
+    let plural = if violations.len() == 1 { "" } else { "s" };
+    writeln!(out, "{} violation{plural}; repeat with --seed {seed}", violations.len())?;
+    Ok(())
 }

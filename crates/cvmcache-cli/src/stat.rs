@@ -1,4 +1,4 @@
-//! `cvmcache stat`: what a plugin knows of one object.
+//! `cvmcache stat`: the size and type of one object.
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -9,7 +9,8 @@ use serde::Serialize;
 
 use crate::Verdict;
 use crate::error::Result;
-use crate::output;
+use crate::object_type;
+use crate::output::{self, Document};
 use crate::remote::Remote;
 
 const EXAMPLES: &str = "\
@@ -17,8 +18,8 @@ Examples:
   cvmcache stat unix=/var/lib/cvmfs/cvmcache-ram.socket da39a3ee5e6b4b0d3255bfef95601890afd80709
   cvmcache stat --json da39a3ee5e6b4b0d3255bfef95601890afd80709    # CVMCACHE_LOCATOR is set
 
-The exit status is 1 if the object is not in the cache. Whether it is pinned only a listing
-tells: see cvmcache ls --pinned.";
+The exit status is 1 if the object is not in the cache. Only a listing shows whether it is
+pinned: see cvmcache ls --pinned.";
 
 /// Show the size and type of an object
 #[derive(Debug, Args)]
@@ -33,9 +34,9 @@ pub(crate) struct Stat {
     json: bool,
 }
 
-/// What there is to show; the size is in bytes.
+/// What is printed; the size is in bytes.
 #[derive(Debug, Serialize)]
-struct Facts {
+struct ObjectSummary {
     id: String,
     #[serde(rename = "type")]
     object_type: &'static str,
@@ -50,23 +51,19 @@ impl Stat {
         let quit = client.quit();
         let ObjectInfo { size, object_type, .. } = match info {
             Err(error) if error.status() == Some(Status::NoEntry) => {
-                return Err(self.remote.no_object(id));
+                return Err(self.remote.no_object(id).into());
             }
             info => info.map_err(|error| self.remote.error(error))?,
         };
         quit.map_err(|error| self.remote.error(error))?;
-        let object_type = output::object_type(object_type);
-        let facts = Facts { id: id.to_string(), object_type, size };
-        if self.json {
-            output::json(out, &facts)?;
-        } else {
-            facts.print(out)?;
-        }
+        let object_type = object_type::name(object_type);
+        let summary = ObjectSummary { id: id.to_string(), object_type, size };
+        output::document(out, &summary, self.json)?;
         Ok(Verdict::Good)
     }
 }
 
-impl Facts {
+impl Document for ObjectSummary {
     fn print(&self, out: &mut dyn Write) -> Result<()> {
         let Self { id, object_type, size } = self;
         writeln!(out, "id            {id}")?;

@@ -1,22 +1,41 @@
-//! A plugin to be tried out: one that runs already, or one to be started for the purpose.
+//! A plugin under test: one that runs already, or one that the command starts.
 
 use clap::Args;
 use cvmcache::Locator;
 use cvmcache_testkit::PluginCommand;
+use thiserror::Error;
 
-use crate::error::{Error, Result};
+use crate::error;
 
-/// The arguments by which commands name such a plugin.
+/// The arguments name no plugin, or too many.
+#[derive(Debug, Error)]
+pub(crate) enum Error {
+    #[error(
+        "which plugin? Name the locator of one that runs, as in unix=/path/to/socket or \
+         tcp=host:port, or have one started with --spawn 'CMD {{conf}}'"
+    )]
+    NoTarget,
+    #[error("--set and --tcp are for a plugin that is started: add --spawn CMD, or leave them out")]
+    NothingToStart,
+}
+
+impl From<Error> for error::Error {
+    fn from(error: Error) -> Self {
+        Self::usage(error)
+    }
+}
+
+/// The arguments that name a plugin under test.
 #[derive(Debug, Default, Args)]
 pub(crate) struct Target {
-    /// Where a plugin listens that runs already: unix=/path/to/socket or tcp=host:port
+    /// Where a running plugin listens: unix=/path/to/socket or tcp=host:port
     #[arg(conflicts_with = "spawn")]
     locator: Option<Locator>,
     #[command(flatten)]
     start: Start,
 }
 
-/// The arguments by which commands are told to start one.
+/// The arguments for a plugin that the command starts.
 #[derive(Debug, Default, Args)]
 pub(crate) struct Start {
     /// Start the plugin with this command, in which {conf} stands for its configuration file
@@ -30,7 +49,7 @@ pub(crate) struct Start {
     tcp: bool,
 }
 
-/// Which of the two it is.
+/// A plugin under test.
 #[derive(Debug)]
 pub(crate) enum Plugin {
     Running(Locator),
@@ -39,9 +58,9 @@ pub(crate) enum Plugin {
 
 impl Target {
     /// The plugin, started with the options in `defaults` unless the command line sets them.
-    pub(crate) fn plugin(self, defaults: &[(&str, &str)]) -> Result<Plugin> {
+    pub(crate) fn plugin(self, defaults: &[(&str, &str)]) -> Result<Plugin, Error> {
         let Some(command) = &self.start.spawn else {
-            self.start.starts_nothing()?;
+            self.start.check_unused()?;
             return self.locator.map(Plugin::Running).ok_or(Error::NoTarget);
         };
         Ok(Plugin::ToStart(self.start.configured(command, defaults)))
@@ -66,7 +85,7 @@ impl Start {
     }
 
     /// Refuses arguments that are for a plugin to be started.
-    pub(crate) fn starts_nothing(&self) -> Result<()> {
+    pub(crate) fn check_unused(&self) -> Result<(), Error> {
         if self.tcp || !self.set.is_empty() { Err(Error::NothingToStart) } else { Ok(()) }
     }
 }

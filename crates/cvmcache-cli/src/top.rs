@@ -1,7 +1,8 @@
-//! `cvmcache top`: how a plugin does, on a terminal, as it happens.
+//! `cvmcache top`: a live view of a plugin on a terminal.
 //!
-//! `sampler` asks the plugin, on threads of its own, so that the view never waits; `state` is what
-//! is known, and `view` draws it. Both are pure. This file has the terminal and the keys.
+//! `sampler` polls the plugin and `scraper` its metrics, on threads of their own, so that the view
+//! never blocks; `state` has the results, `view` draws them. Both are pure. This file has the
+//! terminal and the keys.
 
 use std::io::{self, IsTerminal};
 use std::sync::mpsc::{self, RecvTimeoutError, SyncSender};
@@ -13,11 +14,13 @@ use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::{self, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
+use thiserror::Error;
 
 use crate::Verdict;
-use crate::error::{Error, Result};
+use crate::error::{self, Result};
 use crate::remote::Remote;
 
+mod interval;
 mod metrics;
 mod sampler;
 mod scraper;
@@ -25,7 +28,7 @@ mod state;
 mod view;
 
 use sampler::Sampler;
-use state::{News, State};
+use state::{State, Update};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -35,15 +38,15 @@ Examples:
 
 Keys: q, Esc or Ctrl-C quits, + and - change the interval, r asks at once.
 
-To count objects, all of them are listed, over and over; a plugin that holds many has work with
-that. So after each listing, nothing is listed for ten times as long as it took.
+To count objects, all of them are listed repeatedly, which costs a plugin with many objects time.
+So after each listing, there is a pause of ten times as long as it took.
 
-If the plugin ends, top says so and waits until it is back.";
+If the plugin ends, top shows that, and reconnects when it is back.";
 
-/// How often the ages that are shown are brought up to date, without news.
+/// How often ages on the screen are redrawn, without an update.
 const REDRAW: Duration = Duration::from_secs(1);
 
-/// How many events may wait to be seen. Whoever has more waits: a listing can be fast.
+/// How many events are queued at most; more block their sender: a listing can be fast.
 const EVENTS: usize = 64;
 
 /// Watch fill, pinned bytes and objects by type, live
@@ -64,9 +67,20 @@ pub(crate) struct Top {
     metrics: Option<String>,
 }
 
-/// What there is to react to.
+/// Standard output is no terminal.
+#[derive(Debug, Error)]
+#[error("top needs a terminal; for scripts, there is cvmcache info")]
+pub(crate) struct NoTerminal;
+
+impl From<NoTerminal> for error::Error {
+    fn from(error: NoTerminal) -> Self {
+        Self::usage(error)
+    }
+}
+
+/// What the view reacts to.
 enum Event {
-    News(News),
+    Update(Update),
     Key(KeyEvent),
     /// The terminal is another size, or wants to be drawn for another reason.
     Redraw,
@@ -79,9 +93,9 @@ struct Screen(DefaultTerminal);
 impl Top {
     pub(crate) fn run(self) -> Result<Verdict> {
         if !io::stdout().is_terminal() {
-            return Err(Error::NoTerminal);
+            return Err(NoTerminal.into());
         }
-        // Who names a plugin that is not there should not have to look for the message.
+        // Connects before the terminal is switched, so that an error stays visible.
         let client = self.remote.connect("top")?;
         let locator = self.remote.locator()?;
         let mut state = State::new(&locator.to_string(), self.interval, !self.no_list);
@@ -95,20 +109,20 @@ impl Top {
         let (sender, events) = mpsc::sync_channel(EVENTS);
         watch_signals(sender.clone())?;
         watch_terminal(sender.clone());
-        let tell = move |news| sender.send(Event::News(news)).is_ok();
-        let sampler = Sampler::start(self.remote, locator, client, &state, tell);
+        let send = move |update| sender.send(Event::Update(update)).is_ok();
+        let sampler = Sampler::start(self.remote, locator, client, &state, send);
         loop {
             let now = Instant::now();
             screen.0.draw(|frame| view::draw(frame, &state, now, in_colour))?;
             match events.recv_timeout(REDRAW) {
-                Ok(Event::News(news)) => {
-                    if state.apply(news, Instant::now()) {
-                        sampler.count_again();
+                Ok(Event::Update(update)) => {
+                    if state.apply(update, Instant::now()) {
+                        sampler.recount();
                     }
                 }
                 Ok(Event::Key(key)) => match action(key) {
                     Some(Action::Quit) => return Ok(Verdict::Good),
-                    Some(Action::Refresh) => sampler.ask_now(),
+                    Some(Action::Refresh) => sampler.refresh(),
                     Some(Action::Slower) => sampler.set_interval(state.slower()),
                     Some(Action::Faster) => sampler.set_interval(state.faster()),
                     None => {}
@@ -173,7 +187,7 @@ fn watch_signals(events: SyncSender<Event>) -> io::Result<()> {
     let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM])?;
     thread::spawn(move || {
         if signals.forever().next().is_some() {
-            // If nobody is there to hear it, the end has come already.
+            // If the receiver is gone, the view has ended already.
             let _ = events.send(Event::End);
         }
     });

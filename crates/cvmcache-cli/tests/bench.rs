@@ -55,7 +55,7 @@ impl CachePlugin for Useless {
 fn serve_useless() -> (Locator, RunningServer, TempDir) {
     let directory = tempfile::tempdir().expect("there is room");
     let locator = Locator::Unix(directory.path().join("socket"));
-    let server = Server::builder(Useless).listen(&locator).expect("nobody else listens there");
+    let server = Server::builder(Useless).listen(&locator).expect("the socket is free");
     (locator, server.spawn().expect("there are threads"), directory)
 }
 
@@ -223,8 +223,8 @@ fn what_others_have_stored_is_not_evicted_unasked() {
     let locator = plugin.locator().to_string();
     for workload in ["store", "churn"] {
         let error = format!(
-            "cvmcache: {workload} fills the cache, and so evicts what others have stored in it: \
-             add --evict if they can bear it, or measure a plugin of your own with --spawn CMD\n"
+            "cvmcache: {workload} fills the cache, and so evicts what other clients have stored: add \
+             --evict to allow that, or measure a plugin of your own with --spawn CMD\n"
         );
         bench(&[&locator, workload]).assert().code(2).stdout_eq("").stderr_eq(error);
     }
@@ -263,7 +263,7 @@ ping [..]
 }
 
 #[test]
-fn where_nobody_listens_it_says_what_to_look_at() {
+fn without_a_listener_the_error_says_what_to_check() {
     bench(&["unix=/nowhere"]).assert().code(1).stdout_eq("").stderr_eq(str![[r#"
 cvmcache: cannot connect to unix=/nowhere: No such file or directory (os error 2); is the plugin running, and does it listen there?
 

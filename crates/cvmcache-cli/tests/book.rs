@@ -63,6 +63,7 @@ const NOT_RUN: &[(&str, &str, &str)] = &[
     ("redis.md", "head -c 32 /dev/urandom", "needs root, and the user cvmfs"),
     ("redis.md", "redis-cli UNLINK", "needs a server at the usual port"),
     ("reliability.md", "cargo build", "a minute; see soak.rs"),
+    ("running-a-plugin.md", "cvmcache-ram --check", "a file in /etc; see process.rs of cvmcache"),
     ("systemd.md", "cp /usr/share", "needs systemd"),
     ("systemd.md", "adduser", "changes the machine"),
     ("systemd.md", "cvmfs_config", "needs systemd"),

@@ -79,7 +79,7 @@ fn what_others_have_in_a_cache_is_spared() {
 skipped  evict-all: it needs the cache for itself, or evicts what others have in it
 
 0 passed, 0 failed, 1 skipped in [..] s
-Nothing was tried: see why the cases were skipped.
+No case was run: see why they were skipped.
 
 "#]]);
     cvmcache(&check).arg("--evict").assert().success();
@@ -145,7 +145,7 @@ fn a_plugin_that_does_not_start_is_shown_with_what_it_says() {
     let command = ram().display().to_string();
     let check = ["check", "--spawn", &command, "--set", "CVMFS_CACHE_PLUGIN_SIZE=much"];
     cvmcache(&check).assert().code(1).stdout_eq("").stderr_eq(str![[r#"
-cvmcache: "[..]/ram" ended with status 1 before it served anybody; it has printed:
+cvmcache: "[..]/cvmcache-ram" ended with status 1 before it served a client; it has printed:
 [..]CVMFS_CACHE_PLUGIN_SIZE[..]
 ...
 "#]]);

@@ -301,7 +301,7 @@ fn whatever_else_listens_there_is_named() {
 }
 
 #[test]
-fn tcp_plugins_that_everybody_can_use_are_named() {
+fn an_exposed_tcp_plugin_is_reported() {
     let mut site = Site::new();
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let socket = format!("unix={}", site.path("socket").display());

@@ -24,7 +24,7 @@ clean-ups     0
 }
 
 #[test]
-fn where_nobody_listens_it_says_what_to_look_at() {
+fn without_a_listener_the_error_says_what_to_check() {
     cvmcache(&["info", "unix=/nowhere"]).assert().code(1).stdout_eq("").stderr_eq(str![[r#"
 cvmcache: cannot connect to unix=/nowhere: No such file or directory (os error 2); is the plugin running, and does it listen there?
 
@@ -67,7 +67,7 @@ fn a_plugin_may_not_tell_how_full_it_is() {
 shelf at unix=[..]/socket, process [..]
 can           none
 part size     256.0 KiB
-fill          it does not tell
+fill          not reported
 
 "#]]);
 }

@@ -9,7 +9,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
 use nix::unistd::{Pid, mkfifo};
 
-/// Sends a signal to a command, and to nobody else, while it waits for a plugin that it has
+/// Sends a signal to a command, and to no other process, while it waits for a plugin that it has
 /// started.
 #[allow(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
 fn interrupt(command: &str, signal: Signal) {
@@ -18,7 +18,7 @@ fn interrupt(command: &str, signal: Signal) {
     mkfifo(&fifo, Mode::S_IRWXU).unwrap();
     fs::create_dir(&tmp).unwrap();
     let plugin = format!("sh -c 'echo $$ > {}; exec sleep 1000' {{conf}}", fifo.display());
-    // Whoever runs the tests may ignore signals, and so would what they start.
+    // Signals that the test runner ignores would be ignored here, too.
     let mut running = Command::new("env")
         .args(["--default-signal", env!("CARGO_BIN_EXE_cvmcache"), command, "--spawn", &plugin])
         .env("TMPDIR", &tmp)

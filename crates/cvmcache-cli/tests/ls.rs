@@ -172,11 +172,11 @@ fn on_a_terminal_it_ends_with_a_summary() {
 
 #[test]
 fn a_plugin_that_cannot_list_is_named_with_what_it_lacks() {
-    let capabilities = Capabilities::ALL.without(Capabilities::LIST);
+    let capabilities = Capabilities::ALL.difference(Capabilities::LIST);
     let plugin = Served::new(Shelf { capabilities, ..Shelf::new(items()) });
     let list = cvmcache(&["ls", &plugin.locator()]).assert().code(1);
     list.stdout_eq("").stderr_eq(str![[r#"
-cvmcache: unix=[..]/socket: the plugin lacks the capability "list": it does not tell which objects it holds
+cvmcache: unix=[..]/socket: the plugin lacks the capability "list": it does not list its objects
 
 "#]]);
 }

@@ -101,7 +101,7 @@ fn an_object_goes_by_any_of_three_hashes_or_by_any_name() {
     }
     let get = place.run(&["get", "--verify", "-o", "x", &other]).assert().code(1);
     get.stdout_eq("").stderr_eq(str![[r#"
-cvmcache: 0000000000000000000000000000000000000007 is damaged, or not named by its content: it hashes to 22596363b3de40b06f981fb85d82312e8c0ed511. CernVM-FS names files by what they are when compressed, so this says nothing about most of its objects
+cvmcache: 0000000000000000000000000000000000000007 is damaged, or not named by its content: it hashes to 22596363b3de40b06f981fb85d82312e8c0ed511. CernVM-FS names files by the hash of their compressed content, so this says nothing about most of its objects
 
 "#]]);
     assert!(!place.path("x").exists());
@@ -219,7 +219,7 @@ cvmcache: FILE is missing; see --help for what to write
 
 "#]]);
     }
-    let capabilities = Capabilities::ALL.without(Capabilities::WRITE);
+    let capabilities = Capabilities::ALL.difference(Capabilities::WRITE);
     let reader = Served::new(Shelf { capabilities, ..Shelf::new(vec![]) });
     let put = place.run(&["put", &reader.locator(), "hello"]).assert().code(1);
     put.stdout_eq("").stderr_eq(str![[r#"
@@ -255,7 +255,7 @@ fn an_object_that_is_not_as_long_as_it_should_be_leaves_no_file() {
         let get = cvmcache(&["get", &plugin.locator(), &id, "-o", "x"]);
         let get = get.current_dir(directory.path()).assert().code(1);
         get.stdout_eq("").stderr_eq(str![[r#"
-cvmcache: unix=[..]/socket: reading the object at byte 0: the plugin's answer to a request of kind Read makes no sense: it has not as many bytes as the object should have there
+cvmcache: unix=[..]/socket: reading the object at byte 0: the plugin's answer to a request of kind Read makes no sense: it has another length than the object has there
 
 "#]]);
     }
@@ -276,7 +276,7 @@ fn a_file_is_replaced_at_once_and_a_device_or_link_is_not() {
 }
 
 #[test]
-fn bytes_go_to_a_terminal_only_if_somebody_insists() {
+fn content_goes_to_a_terminal_only_with_an_explicit_option() {
     let item = Item::new(1, "", "bytes in an object");
     let plugin = Served::new(Shelf::new(vec![item]));
     let get = ["get", &plugin.locator(), &shelf::id(1).to_string(), "-o", "-"];

@@ -11,7 +11,7 @@ use support::shelf::{Served, Shelf};
 use support::{cvmcache, start_ram};
 
 #[test]
-fn it_evicts_what_nobody_holds_open() {
+fn it_evicts_objects_that_are_not_pinned() {
     let plugin = start_ram();
     let locator = plugin.locator().to_string();
     let directory = tempfile::tempdir().unwrap();
@@ -46,7 +46,7 @@ fn what_is_no_amount_is_not_understood() {
         let shrink = cvmcache(&["shrink", "unix=/nowhere", amount]).assert().code(2);
         shrink.stdout_eq("").stderr_eq(format!(
             "cvmcache: {amount:?} is not an amount: write bytes, a size as in 500MiB or 2G, or a \
-             part as in 50%\n"
+             percentage as in 50%\n"
         ));
     }
 }
@@ -58,7 +58,7 @@ fn a_part_of_no_limit_is_not_a_size() {
     let plugin = Served::new(shelf);
     let shrink = cvmcache(&["shrink", &plugin.locator(), "50%"]).assert().code(1);
     shrink.stdout_eq("").stderr_eq(str![[r#"
-cvmcache: the cache has no limit to take a part of: write how many bytes, as in 500MiB
+cvmcache: the cache has no size limit, so a percentage means nothing: write how many bytes, as in 500MiB
 
 "#]]);
 }
@@ -66,7 +66,7 @@ cvmcache: the cache has no limit to take a part of: write how many bytes, as in 
 #[test]
 fn a_plugin_that_cannot_is_named_with_what_it_lacks() {
     let lacking = |capability| {
-        let capabilities = Capabilities::ALL.without(capability);
+        let capabilities = Capabilities::ALL.difference(capability);
         Served::new(Shelf { capabilities, ..Shelf::new(vec![]) })
     };
     let plugin = lacking(Capabilities::SHRINK);
@@ -78,7 +78,7 @@ cvmcache: unix=[..]/socket: the plugin lacks the capability "shrink": it does no
     let plugin = lacking(Capabilities::INFO);
     let shrink = cvmcache(&["shrink", &plugin.locator(), "50%"]).assert().code(1);
     shrink.stdout_eq("").stderr_eq(str![[r#"
-cvmcache: unix=[..]/socket: the plugin lacks the capability "info": it does not tell how large and how full it is
+cvmcache: unix=[..]/socket: the plugin lacks the capability "info": it does not report its size and fill
 
 "#]]);
     let shrink = cvmcache(&["shrink", &plugin.locator(), "1G"]).assert().success();

@@ -16,40 +16,40 @@ fn soak_ram(workers: &str) {
     let workers = format!("CVMFS_CACHE_PLUGIN_WORKERS={workers}");
     soak(&["--set", &workers, "--clients", "6", "--seconds", "5"])
         .success()
-        .stdout_eq("...\nall promises were kept (seed [..])\n");
+        .stdout_eq("...\nno violations (seed [..])\n");
 }
 
 #[test]
-fn the_ram_cache_keeps_its_promises_without_workers() {
+fn the_ram_cache_has_no_violations_without_workers() {
     soak_ram("0");
 }
 
 #[test]
-fn the_ram_cache_keeps_its_promises_with_workers() {
+fn the_ram_cache_has_no_violations_with_workers() {
     soak_ram("2");
 }
 
 #[test]
-fn a_plugin_that_breaks_a_promise_is_found_out() {
-    // No cache of this size can do with this little.
+fn a_violation_is_printed_and_the_exit_status_is_1() {
+    // A cache of this size always needs some memory besides.
     soak(&["--slack-mb", "0", "--seconds", "1", "--clients", "2"]).code(1).stdout_eq(
-        "...\nBROKEN       expected at most 100 MiB of memory[..]\n...\n[..]repeat with --seed [..]\n",
+        "...\nVIOLATION    expected at most 100 MiB of memory[..]\n...\n[..]repeat with --seed [..]\n",
     );
 }
 
 #[test]
-fn a_plugin_that_runs_already_keeps_its_objects_unless_told_otherwise() {
+fn a_running_plugin_keeps_its_objects_without_evict() {
     let plugin = start_ram();
     let locator = plugin.locator().to_string();
     cvmcache(&["soak", &locator]).assert().code(2).stdout_eq("").stderr_eq(
-        "cvmcache: unix=[..]/socket would lose its objects: add --evict if nobody needs them\n",
+        "cvmcache: unix=[..]/socket would lose its objects: add --evict if no client needs them\n",
     );
     let short = ["soak", &locator, "--evict", "--seconds", "1", "--clients", "2"];
     cvmcache(&short).assert().success();
 }
 
 #[test]
-fn the_client_is_nobodys_business() {
+fn the_command_for_client_processes_is_hidden() {
     let help = cvmcache(&["help"]).assert().success();
     let help = String::from_utf8_lossy(&help.get_output().stdout).into_owned();
     assert!(help.contains("soak") && !help.contains("soak-client"), "{help}");

@@ -42,7 +42,7 @@ unix=[..]/socket, asked every 1m
 └──────────────────────────────────────────────────────────────────────────────┘
 ┌ objects ─────────────────────────────────────┐┌ clean-ups ───────────────────┐
 │type                 objects            pinned││3 in all                      │
-│regular                    2                 1││how often: not known yet      │
+│regular                    2                 1││no rate yet                   │
 │catalog                    1                 0││                              │
 │volatile                   0                 0││                              │
 │all                        3                 1││                              │
@@ -83,7 +83,7 @@ fn escape_control_c_and_a_signal_end_it() {
 }
 
 #[test]
-fn it_outlives_the_plugin() {
+fn it_reconnects_when_the_plugin_is_back() {
     let directory = tempfile::tempdir().unwrap();
     let locator = Locator::Unix(directory.path().join("socket"));
     let plugin = Served::at(&locator, shelf());
@@ -127,11 +127,11 @@ fn it_follows_the_size_of_the_terminal() {
 }
 
 #[test]
-fn what_the_plugin_lacks_is_said() {
+fn missing_capabilities_are_named() {
     let capabilities = Capabilities::REFCOUNT;
     let plugin = Served::new(Shelf { capabilities, ..shelf() });
     let mut terminal = Terminal::start(&["top", &plugin.locator()], (80, 24));
-    terminal.wait_for("the plugin does not tell");
+    terminal.wait_for("the plugin does not report it");
     terminal.wait_for("cannot be listed: ");
 }
 
@@ -151,7 +151,7 @@ fn a_plugin_that_answers_only_now_and_then_is_asked_again() {
 }
 
 #[test]
-fn objects_are_not_listed_if_nobody_wants_it() {
+fn objects_are_not_listed_with_no_list() {
     let plugin = Served::new(shelf());
     let mut terminal = Terminal::start(&["top", "--no-list", &plugin.locator()], (80, 24));
     terminal.wait_for("512.0 MiB of 1.0 GiB");
@@ -161,7 +161,7 @@ fn objects_are_not_listed_if_nobody_wants_it() {
 #[test]
 fn where_there_is_no_terminal_or_no_plugin_it_says_what_to_do() {
     cvmcache(&["top", "unix=/nowhere"]).assert().code(2).stdout_eq("").stderr_eq(str![[r#"
-cvmcache: top draws on a terminal, and the output is none; for scripts, there is cvmcache info
+cvmcache: top needs a terminal; for scripts, there is cvmcache info
 
 "#]]);
     let mut terminal = Terminal::start(&["top", "unix=/nowhere"], (200, 5));

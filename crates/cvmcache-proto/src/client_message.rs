@@ -1,10 +1,13 @@
-//! What a client says, once it has been found to make sense.
+//! The messages of a client, parsed: a value of these types is well-formed.
 
 use bytes::Bytes;
 use thiserror::Error;
 
 use crate::wire::{self, Msg};
-use crate::{Breadcrumb, Envelope, Frame, HashAlgorithm, ObjectId, ObjectType, RequestKind};
+use crate::{
+    Breadcrumb, Envelope, Frame, HashAlgorithm, ObjectId, ObjectType, ReplyBody, Status,
+    WireMessage,
+};
 
 /// A message from a client to a plugin. One more of them would be another protocol.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,7 +16,7 @@ pub enum ClientMessage {
     Handshake {
         /// The newest version of the protocol that the client speaks; 1 so far.
         protocol_version: u32,
-        /// Who it is, as `repository:instance`; absent for anonymous clients.
+        /// The client's name, as `repository:instance`; absent for anonymous clients.
         name: Option<Bytes>,
     },
     /// Ends a session. The answer is the end of the connection.
@@ -32,41 +35,47 @@ pub enum ClientMessage {
     Request(Request),
 }
 
-/// A request: who asks, under which number, for what.
+/// A request: its session, its number, and its operation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
     /// The session, from the handshake.
     pub session: u64,
-    /// The number that the reply repeats. For uploads it names the upload, in all of its parts and
-    /// if it is given up.
+    /// The number that the reply repeats. It names an upload in all of its parts, and in its abort.
     pub id: u64,
-    /// What is asked for.
+    /// The operation.
     pub operation: Operation,
 }
 
 impl Request {
-    /// What it takes to answer the request.
+    /// What a reply to the request repeats of it.
     pub fn envelope(&self) -> Envelope {
-        let (kind, part) = match &self.operation {
-            Operation::Refcount { .. } => (RequestKind::Refcount, 0),
-            Operation::Read { .. } => (RequestKind::Read, 0),
-            Operation::ObjectInfo { .. } => (RequestKind::ObjectInfo, 0),
-            Operation::Store(part) => (RequestKind::Store, part.number),
-            Operation::StoreAbort { .. } => (RequestKind::StoreAbort, 0),
-            Operation::Info => (RequestKind::Info, 0),
-            Operation::Shrink { .. } => (RequestKind::Shrink, 0),
-            Operation::List { .. } => (RequestKind::List, 0),
-            Operation::BreadcrumbStore { .. } => (RequestKind::BreadcrumbStore, 0),
-            Operation::BreadcrumbLoad { .. } => (RequestKind::BreadcrumbLoad, 0),
+        let part = match &self.operation {
+            Operation::Store(part) => part.number,
+            _ => 0,
         };
+        let kind = self.operation.kind().request();
         Envelope { kind, id: self.id, part }
     }
 }
 
-/// What a client can ask for. One more of them would be another protocol.
+impl Operation {
+    /// The body of the reply that fails the operation.
+    pub fn refusal(&self, status: Status) -> ReplyBody {
+        let part = match self {
+            Operation::Store(part) => part.number,
+            _ => 0,
+        };
+        let body = self.kind().request().refusal(part, status);
+        // Only a handshake has no such body, and no operation is one.
+        body.unwrap_or(ReplyBody::Info(Err(status)))
+    }
+}
+
+/// What a client can ask for. A later revision of the protocol may add to them.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Operation {
-    /// Opens an object (+1), closes it (-1) or looks whether it is there (0).
+    /// Opens an object (+1), closes it (-1) or asks whether it exists (0).
     Refcount {
         /// The object.
         object: ObjectId,
@@ -89,7 +98,7 @@ pub enum Operation {
     },
     /// Uploads a part of an object.
     Store(StorePart),
-    /// Gives an upload up.
+    /// Aborts an upload.
     StoreAbort {
         /// The object.
         object: ObjectId,
@@ -109,14 +118,14 @@ pub enum Operation {
         /// Which objects.
         object_type: ObjectType,
     },
-    /// Leaves a breadcrumb.
+    /// Stores a breadcrumb.
     BreadcrumbStore {
         /// The repository's fully qualified name.
         repository: Bytes,
         /// What to keep.
         breadcrumb: Breadcrumb,
     },
-    /// Looks for a breadcrumb.
+    /// Loads a breadcrumb.
     BreadcrumbLoad {
         /// The repository's fully qualified name.
         repository: Bytes,
@@ -149,29 +158,29 @@ pub struct StorePart {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("not a message that a client sends")]
 pub struct BadMessage {
-    /// How to answer it; `None` if nobody waits for an answer, as far as can be told, and always for
-    /// what a plugin should have sent.
+    /// How to reply to it; `None` if the message expects no reply, as far as can be told, and always for
+    /// a message of a plugin.
     pub envelope: Option<Envelope>,
 }
 
 impl ClientMessage {
-    /// Finds out what a frame means.
+    /// Parses a frame.
     ///
     /// # Errors
     ///
     /// [`BadMessage`] if the frame was cut, if it misses a field that the protocol requires, if
     /// a digest, algorithm or object type is none, and if it is not a client's message at all.
     pub fn from_frame(frame: Frame) -> Result<Self, BadMessage> {
-        let Some(msg) = frame.message else { return Err(BadMessage { envelope: None }) };
-        let envelope = Envelope::of(&msg);
-        let parsed = if frame.cut { None } else { parse(msg, frame.attachment) };
+        let Some(message) = frame.message else { return Err(BadMessage { envelope: None }) };
+        let envelope = Envelope::of(&message);
+        let parsed = if frame.cut { None } else { parse(message.0, frame.attachment) };
         parsed.ok_or(BadMessage { envelope })
     }
 
     /// The message as it stands on the wire, and the attachment that goes with it, which follows the
     /// [encoded](crate::frame::encode) frame.
-    pub fn into_wire(self) -> (Msg, Bytes) {
-        match self {
+    pub fn into_wire(self) -> (WireMessage, Bytes) {
+        let (msg, attachment) = match self {
             ClientMessage::Handshake { protocol_version, name } => (
                 Msg::Handshake(wire::MsgHandshake {
                     protocol_version: Some(protocol_version),
@@ -191,7 +200,8 @@ impl ClientMessage {
                 Bytes::new(),
             ),
             ClientMessage::Request(request) => request.into_wire(),
-        }
+        };
+        (WireMessage(msg), attachment)
     }
 }
 

@@ -2,12 +2,11 @@
 
 use bytes::Bytes;
 
-use crate::buffer;
-
 /// Bytes of an object: none, one or several pieces that follow each other.
 ///
 /// A cache that keeps objects in memory answers with slices of what it has, without copying. A
-/// cache that has to read into a buffer makes one from a `Vec<u8>` or with [`Data::read_with`].
+/// cache that reads into a buffer makes one of a `Vec<u8>`, or of a `ReadBuffer` of the crate
+/// `cvmcache`, which is reused.
 ///
 /// ```
 /// use bytes::Bytes;
@@ -30,41 +29,6 @@ impl Data {
     /// No bytes at all.
     pub const fn new() -> Self {
         Self { first: Bytes::new(), rest: Vec::new() }
-    }
-
-    /// Reads up to `len` bytes into a buffer with `read`, which returns how many it read.
-    ///
-    /// For caches that keep objects in files:
-    ///
-    /// ```
-    /// use cvmcache_proto::Data;
-    /// use std::os::unix::fs::FileExt;
-    ///
-    /// # fn main() -> std::io::Result<()> {
-    /// # let path = std::env::current_exe()?;
-    /// let file = std::fs::File::open(path)?;
-    /// let data = Data::read_with(4, |buffer| file.read_at(buffer, 0))?;
-    /// assert_eq!(data.into_bytes(), "\x7fELF");
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// Buffers are used again when their answers have been sent, up to 32 of 16 to 512 KiB: what is in
-    /// the buffer to begin with may be of another object. `read` must not count bytes that it has
-    /// not written.
-    ///
-    /// # Errors
-    ///
-    /// Those of `read`.
-    ///
-    /// # Panics
-    ///
-    /// If `read` claims to have read more than the buffer holds.
-    pub fn read_with<E>(
-        len: usize,
-        read: impl FnOnce(&mut [u8]) -> Result<usize, E>,
-    ) -> Result<Self, E> {
-        Ok(Self::from(buffer::fill(len, read)?))
     }
 
     /// Appends a piece, without copying. One without bytes leaves no trace.
@@ -151,15 +115,5 @@ mod tests {
         assert_eq!(data.clone().into_iter().collect::<Vec<_>>(), ["ab", "c"]);
         assert_eq!(data.into_bytes(), "abc");
         assert!(Data::from(Vec::new()).is_empty());
-    }
-
-    #[test]
-    fn a_buffer_is_cut_to_what_was_read() {
-        let data = Data::read_with(8, |buffer| {
-            buffer[..3].copy_from_slice(b"abc");
-            Ok::<_, std::convert::Infallible>(3)
-        });
-        assert_eq!(data, Ok(Data::from(b"abc".to_vec())));
-        assert_eq!(Data::read_with(8, |_| Err("gone")), Err("gone"));
     }
 }

@@ -9,9 +9,9 @@ use std::mem;
 use bytes::{Buf, Bytes};
 use thiserror::Error;
 
+use crate::WireMessage;
 use crate::fields;
 use crate::frame::{ATTACHMENT_FLAG, HEADER_LEN, INNER_HEADER_LEN, VERSION};
-use crate::wire::Msg;
 
 /// What a decoder accepts, and hence the memory it can take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,13 +43,13 @@ impl Default for DecoderLimits {
 /// A message and what was attached to it.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Frame {
-    /// The message; `None` if it is empty, one that nobody has defined, or a listing with an entry
-    /// too short to name an object, and if it was cut before it said what it is.
-    pub message: Option<Msg>,
+    /// The message; `None` if it is empty, unknown, or a listing with a record too short to name an
+    /// object, and if it was cut before its kind.
+    pub message: Option<WireMessage>,
     /// The attachment; empty if there is none.
     pub attachment: Bytes,
     /// True if the frame was larger than the limits, or its message broken. The attachment is
-    /// missing then, and of the message all but the numbers by which it can be answered.
+    /// missing then, and all of the message but its [`Envelope`](crate::Envelope).
     pub cut: bool,
 }
 
@@ -73,8 +73,13 @@ pub enum FrameError {
     },
     /// The message is not protobuf, not even in its beginning.
     #[error("the message is not protobuf: {0}")]
-    Message(#[from] prost::DecodeError),
+    Message(InvalidProtobuf),
 }
+
+/// Why a message is not protobuf.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{0}")]
+pub struct InvalidProtobuf(pub(crate) prost::DecodeError);
 
 /// An incremental decoder of frames.
 ///
@@ -83,7 +88,7 @@ pub enum FrameError {
 ///
 /// ```
 /// use std::io::Read;
-/// use cvmcache_proto::{Decoder, DecoderLimits, Frame, wire::Msg};
+/// use cvmcache_proto::{Decoder, DecoderLimits, Frame, ServerMessage};
 ///
 /// fn next(stream: &mut impl Read, decoder: &mut Decoder) -> std::io::Result<Option<Frame>> {
 ///     loop {
@@ -103,7 +108,7 @@ pub enum FrameError {
 /// let mut decoder = Decoder::new(DecoderLimits::default());
 /// for _ in 0..2 {
 ///     let frame = next(&mut stream, &mut decoder)?.expect("a frame");
-///     assert!(matches!(frame.message, Some(Msg::Detach(_))));
+///     assert_eq!(ServerMessage::from_frame(frame), Ok(ServerMessage::Detach));
 /// }
 /// assert!(next(&mut stream, &mut decoder)?.is_none());
 /// # Ok::<(), std::io::Error>(())
@@ -124,9 +129,9 @@ enum State {
     /// In a message: its first `kept` bytes are waited for, `skipped` more are not kept.
     Message { kept: usize, skipped: usize, attachment: usize },
     /// In an attachment of `len` bytes, which is received into `buffer`.
-    Attachment { message: Option<Msg>, buffer: Vec<u8>, len: usize },
+    Attachment { message: Option<WireMessage>, buffer: Vec<u8>, len: usize },
     /// In bytes that are not kept.
-    Skip { message: Option<Msg>, left: usize },
+    Skip { message: Option<WireMessage>, left: usize },
 }
 
 impl Decoder {
@@ -186,9 +191,12 @@ impl Decoder {
                     let (message, cut) = match skipped {
                         0 => match fields::decode(bytes) {
                             Ok(message) => (message, false),
-                            Err(error) => (Some(fields::salvage(bytes).ok_or(error)?), true),
+                            Err(error) => match fields::recover_envelope(bytes) {
+                                Some(message) => (Some(message), true),
+                                None => return Err(FrameError::Message(InvalidProtobuf(error))),
+                            },
                         },
-                        _ => (fields::salvage(bytes), true),
+                        _ => (fields::recover_envelope(bytes), true),
                     };
                     self.taken += kept;
                     if cut || attachment > self.limits.max_attachment {
@@ -210,7 +218,7 @@ impl Decoder {
                         self.state = State::Attachment { message, buffer, len };
                         return Ok(None);
                     }
-                    // Whoever filled the buffer beyond its capacity has read on into what follows.
+                    // A reader that filled the buffer beyond its capacity has read the next frame, too.
                     self.ahead.extend(buffer.drain(len..));
                     let attachment = Bytes::from(buffer);
                     return Ok(Some(Frame { message, attachment, cut: false }));
@@ -231,7 +239,7 @@ impl Decoder {
     /// Reads the header, and the inner one; `None` if they are not complete.
     fn header(&mut self) -> Result<Option<State>, FrameError> {
         let mut bytes = self.unread();
-        // A wrong version shows in the first byte: nobody has to wait for the rest.
+        // A wrong version shows in the first byte: an error need not wait for the rest.
         let Some(&version) = bytes.first() else { return Ok(None) };
         if version & !ATTACHMENT_FLAG != VERSION {
             return Err(FrameError::Version(version));

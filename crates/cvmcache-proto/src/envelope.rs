@@ -1,15 +1,15 @@
-//! What it takes to answer a request, even one that makes no sense or is too large to keep.
+//! What a reply repeats of its request, even of one that is malformed or too large to keep.
 
 use crate::wire::Msg;
-use crate::{HandshakeAck, Reply, ReplyBody, ServerMessage, Status};
+use crate::{HandshakeAck, Reply, ReplyBody, ServerMessage, Status, WireMessage};
 
-/// The kinds of messages that a client sends and waits for an answer to.
+/// The kinds of messages of a client that are replied to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum RequestKind {
     /// Opens a session.
     Handshake,
-    /// Changes a reference count, or looks for an object.
+    /// Changes a reference count, or asks whether an object exists.
     Refcount,
     /// Reads from an object.
     Read,
@@ -17,7 +17,7 @@ pub enum RequestKind {
     ObjectInfo,
     /// Uploads a part of an object.
     Store,
-    /// Gives an upload up.
+    /// Aborts an upload.
     StoreAbort,
     /// Asks how full the cache is.
     Info,
@@ -25,31 +25,31 @@ pub enum RequestKind {
     Shrink,
     /// Asks for a listing.
     List,
-    /// Leaves a breadcrumb.
+    /// Stores a breadcrumb.
     BreadcrumbStore,
-    /// Looks for a breadcrumb.
+    /// Loads a breadcrumb.
     BreadcrumbLoad,
 }
 
-/// What it takes to answer a request: its kind, its number and, for an upload, the part.
+/// What a reply repeats of its request: the kind, the number and, for an upload, the part.
 ///
-/// A client matches a reply by these three and waits for ever if it does not come, so they are
-/// worth finding even in a request that cannot be used otherwise.
+/// A client matches a reply by these three and waits for ever if none comes, so they are recovered
+/// even from a request that is malformed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Envelope {
     /// The kind of request, hence of reply.
     pub kind: RequestKind,
-    /// The request's number; 0 for a handshake, and where the client forgot it.
+    /// The request's number; 0 for a handshake, and if it is missing.
     pub id: u64,
     /// The part of the upload; 0 where there is none.
     pub part: u64,
 }
 
 impl Envelope {
-    /// The envelope of a message, or `None` if nobody waits for an answer to it.
-    pub fn of(msg: &Msg) -> Option<Self> {
+    /// The envelope of a message, or `None` if it expects no reply.
+    pub fn of(message: &WireMessage) -> Option<Self> {
         use RequestKind as Kind;
-        let (kind, id, part) = match msg {
+        let (kind, id, part) = match &message.0 {
             Msg::Handshake(_) => (Kind::Handshake, None, None),
             Msg::RefcountReq(m) => (Kind::Refcount, m.req_id, None),
             Msg::ReadReq(m) => (Kind::Read, m.req_id, None),
@@ -66,19 +66,28 @@ impl Envelope {
         Some(Self { kind, id: id.unwrap_or(0), part: part.unwrap_or(0) })
     }
 
-    /// The answer that says that the request failed.
+    /// The reply that fails the request.
     ///
     /// A failed handshake names session 0, which no plugin hands out.
     pub fn fail(self, status: Status) -> ServerMessage {
-        let body = match self.kind {
-            RequestKind::Handshake => {
-                return ServerMessage::HandshakeAck(HandshakeAck::refused(status));
-            }
+        match self.kind.refusal(self.part, status) {
+            None => ServerMessage::HandshakeAck(HandshakeAck::refused(status)),
+            Some(body) => ServerMessage::Reply(Reply { id: self.id, body }),
+        }
+    }
+}
+
+impl RequestKind {
+    /// The body of the reply that fails a request of this kind; `None` for a handshake. `part` is the
+    /// number of the part of an upload, else 0.
+    pub(crate) fn refusal(self, part: u64, status: Status) -> Option<ReplyBody> {
+        Some(match self {
+            RequestKind::Handshake => return None,
             RequestKind::Refcount => ReplyBody::Refcount(Err(status)),
             RequestKind::Read => ReplyBody::Read { result: Err(status), data_crc32: None },
             RequestKind::ObjectInfo => ReplyBody::ObjectInfo(Err(status)),
             RequestKind::Store | RequestKind::StoreAbort => {
-                ReplyBody::Store { result: Err(status), part: self.part }
+                ReplyBody::Store { result: Err(status), part }
             }
             RequestKind::Info => ReplyBody::Info(Err(status)),
             RequestKind::Shrink => ReplyBody::Shrink { result: Err(status), used_bytes: 0 },
@@ -86,7 +95,6 @@ impl Envelope {
             RequestKind::BreadcrumbStore | RequestKind::BreadcrumbLoad => {
                 ReplyBody::Breadcrumb(Err(status))
             }
-        };
-        ServerMessage::Reply(Reply { id: self.id, body })
+        })
     }
 }

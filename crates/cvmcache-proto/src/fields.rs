@@ -1,9 +1,10 @@
-//! Protobuf as mere fields: what has to be known of a message before, or instead of, decoding it.
+//! Protobuf as mere fields: what is checked before a message is decoded, and recovered if it cannot be.
 
 use bytes::Buf;
 use prost::{DecodeError, Message};
 
-use crate::wire::{Msg, MsgRpc};
+use crate::wire::MsgRpc;
+use crate::{ObjectId, WireMessage};
 
 /// The key of a listing in [`MsgRpc`]: field 24, with a length.
 const LIST_REPLY: usize = 24 << 3 | 2;
@@ -15,32 +16,32 @@ const LIST_RECORD: usize = 5 << 3 | 2;
 const REQUEST_ID: usize = 2 << 3;
 const PART_NUMBER: usize = 4 << 3;
 /// The bytes of a record that names an object, and says nothing else.
-const SHORTEST_RECORD: usize = 26;
+const SHORTEST_RECORD: usize = ObjectId::DIGEST_LEN + 6;
 
-/// Decodes a message; `None` if it is empty, one that nobody has defined, or a trap.
+/// Decodes a message; `None` if it is empty, unknown, or a listing with an undersized record.
 ///
 /// The records of a listing are all that makes a decoded message much larger than its bytes: an
 /// empty one takes two bytes on the wire, and thirty times as many in memory. A listing with a
 /// record that is too short to name an object means nothing, so it is not decoded.
-pub(crate) fn decode(bytes: &[u8]) -> Result<Option<Msg>, DecodeError> {
-    if bytes.contains(&LIST_REPLY_BEGINS) && is_hollow(bytes) {
+pub(crate) fn decode(bytes: &[u8]) -> Result<Option<WireMessage>, DecodeError> {
+    if bytes.contains(&LIST_REPLY_BEGINS) && has_undersized_record(bytes) {
         return Ok(None);
     }
-    Ok(MsgRpc::decode(bytes)?.msg)
+    Ok(MsgRpc::decode(bytes)?.msg.map(WireMessage))
 }
 
-fn is_hollow(bytes: &[u8]) -> bool {
+fn has_undersized_record(bytes: &[u8]) -> bool {
     let listings = Fields(bytes).filter(|&(key, _)| key == LIST_REPLY);
     let mut records = listings.flat_map(|(_, listing)| Fields(listing));
     records.any(|(key, record)| key == LIST_RECORD && record.len() < SHORTEST_RECORD)
 }
 
-/// Reads a message that cannot be decoded, or of which only the beginning is at hand: the numbers
-/// by which it can be answered.
+/// Recovers the envelope of a message that cannot be decoded, or of which only the beginning is at hand:
+/// the numbers that a reply repeats.
 ///
 /// Protobuf libraries write fields in order, and in every request these come before the texts that
 /// make it long, and before what else can be wrong with it.
-pub(crate) fn salvage(beginning: &[u8]) -> Option<Msg> {
+pub(crate) fn recover_envelope(beginning: &[u8]) -> Option<WireMessage> {
     let mut rest = beginning;
     let key = varint(&mut rest)?;
     varint(&mut rest)?;
@@ -57,13 +58,13 @@ pub(crate) fn salvage(beginning: &[u8]) -> Option<Msg> {
     prost::encode_length_delimiter(key, &mut message).ok()?;
     prost::encode_length_delimiter(numbers.len(), &mut message).ok()?;
     message.extend_from_slice(&numbers);
-    MsgRpc::decode(&message[..]).ok()?.msg
+    MsgRpc::decode(&message[..]).ok()?.msg.map(WireMessage)
 }
 
 /// The fields of a message, up to the first that is not whole: key, and value if it has a length.
 ///
 /// Groups, which no message has, count as fields without value, followed by what is in them.
-struct Fields<'a>(&'a [u8]);
+pub(crate) struct Fields<'a>(pub(crate) &'a [u8]);
 
 impl<'a> Iterator for Fields<'a> {
     type Item = (usize, &'a [u8]);
@@ -86,14 +87,14 @@ impl<'a> Iterator for Fields<'a> {
 }
 
 /// Keys and lengths are varints, and so is a delimiter, which prost has a public reader for.
-fn varint(bytes: &mut impl Buf) -> Option<usize> {
+pub(crate) fn varint(bytes: &mut impl Buf) -> Option<usize> {
     prost::decode_length_delimiter(bytes).ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::{MsgHash, MsgListRecord, MsgListReply};
+    use crate::wire::{Msg, MsgHash, MsgListRecord, MsgListReply};
 
     fn listing(records: Vec<MsgListRecord>) -> Vec<u8> {
         let listing = MsgListReply { list_record: records, ..Default::default() };
@@ -107,16 +108,16 @@ mod tests {
 
     #[test]
     fn the_shortest_record_is_as_long_as_it_says() {
-        assert_eq!(record(20).encoded_len(), SHORTEST_RECORD);
-        assert!(decode(&listing(vec![record(20)])).unwrap().is_some());
+        assert_eq!(record(ObjectId::DIGEST_LEN).encoded_len(), SHORTEST_RECORD);
+        assert!(decode(&listing(vec![record(ObjectId::DIGEST_LEN)])).unwrap().is_some());
         assert!(decode(&listing(Vec::new())).unwrap().is_some());
     }
 
     #[test]
-    fn a_listing_of_records_that_name_nothing_is_not_decoded() {
-        let hollow = listing(vec![record(20), MsgListRecord::default()]);
-        assert_eq!(decode(&hollow), Ok(None));
-        assert_eq!(decode(&listing(vec![record(19)])), Ok(None));
+    fn a_listing_with_an_undersized_record_is_not_decoded() {
+        let undersized = listing(vec![record(ObjectId::DIGEST_LEN), MsgListRecord::default()]);
+        assert_eq!(decode(&undersized), Ok(None));
+        assert_eq!(decode(&listing(vec![record(ObjectId::DIGEST_LEN - 1)])), Ok(None));
         // However it is hidden: behind numbers of every kind, a group, another message.
         for before in [
             &[0x08, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01][..],
@@ -124,9 +125,9 @@ mod tests {
             &[0x0d, 0, 0, 0, 0],
             &[0xf3, 0x07, 0xf4, 0x07],
             &[0xca, 0x01, 0x00],
-            &listing(vec![record(20)]),
+            &listing(vec![record(ObjectId::DIGEST_LEN)]),
         ] {
-            assert_eq!(decode(&[before, &hollow[..]].concat()), Ok(None), "{before:?}");
+            assert_eq!(decode(&[before, &undersized[..]].concat()), Ok(None), "{before:?}");
         }
     }
 }

@@ -18,7 +18,8 @@ use bytes::BufMut;
 use prost::Message;
 use thiserror::Error;
 
-use crate::wire::{Msg, MsgRpc};
+use crate::WireMessage;
+use crate::wire::MsgRpc;
 
 /// The bytes before every message: version and length.
 pub const HEADER_LEN: usize = 4;
@@ -47,7 +48,7 @@ pub struct TooLarge {
     pub attachment: usize,
 }
 
-/// Appends to `out` the frame of `msg`, up to where its attachment of `attachment_len` bytes
+/// Appends to `out` the frame of `message`, up to where its attachment of `attachment_len` bytes
 /// belongs. The attachment is for the caller to send: it is not copied.
 ///
 /// ```
@@ -68,8 +69,12 @@ pub struct TooLarge {
 /// # Panics
 ///
 /// If `out` has no room: a `Vec` or `BytesMut` grows.
-pub fn encode(msg: Msg, attachment_len: usize, out: &mut impl BufMut) -> Result<(), TooLarge> {
-    let rpc = MsgRpc { msg: Some(msg) };
+pub fn encode(
+    message: WireMessage,
+    attachment_len: usize,
+    out: &mut impl BufMut,
+) -> Result<(), TooLarge> {
+    let rpc = MsgRpc::from(message.0);
     let message_len = rpc.encoded_len();
     let has_attachment = attachment_len > 0;
     let inner = if has_attachment { INNER_HEADER_LEN } else { 0 };
@@ -91,12 +96,12 @@ pub fn encode(msg: Msg, attachment_len: usize, out: &mut impl BufMut) -> Result<
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::{MsgDetach, MsgHandshake};
+    use crate::wire::{Msg, MsgDetach, MsgHandshake};
 
     #[test]
     fn a_detach_is_the_seven_bytes_that_clients_know() {
         let mut out = Vec::new();
-        encode(Msg::Detach(MsgDetach {}), 0, &mut out).unwrap();
+        encode(WireMessage(Msg::Detach(MsgDetach {})), 0, &mut out).unwrap();
         assert_eq!(out, [0x01, 0x03, 0x00, 0x00, 0xca, 0x01, 0x00]);
     }
 
@@ -104,7 +109,7 @@ mod tests {
     fn what_fits_into_no_frame_is_refused_and_leaves_no_trace() {
         let of_name = |len| {
             let name = Some(vec![b'x'; len]);
-            Msg::Handshake(MsgHandshake { name, ..Default::default() })
+            WireMessage(Msg::Handshake(MsgHandshake { name, ..Default::default() }))
         };
         let mut out = Vec::new();
         assert!(encode(of_name(MAX_LEN), 0, &mut out).is_err());

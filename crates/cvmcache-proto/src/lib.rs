@@ -1,7 +1,7 @@
 //! The wire protocol between CernVM-FS clients and cache plugins.
 //!
 //! This crate turns bytes into frames and messages, and back. It opens no socket, starts no
-//! thread and reads no clock: whoever uses it brings the bytes. The SDK for plugin authors is the
+//! thread and reads no clock: its user brings the bytes. The SDK for plugin authors is the
 //! crate `cvmcache`; use this one to write another end of the wire, a proxy, or a test tool.
 //!
 //! # From bytes to a request and back
@@ -37,15 +37,14 @@
 //! It does not know sessions, uploads or reference counts: any sequence of well-formed messages
 //! is fine with it. See `service` in the crate `cvmcache` for what a plugin does with them.
 //!
-//! Facts about the protocol come from the CernVM-FS client of the 2.12 line; the messages are
-//! described in [`wire`], the framing in [`frame`].
+//! Facts about the protocol come from the CernVM-FS client of the 2.12 line. The framing is described
+//! in [`frame`]; messages are protobuf, and what they mean is in [`ClientMessage`] and
+//! [`ServerMessage`].
 
 #![forbid(unsafe_code)]
 
 pub mod frame;
-pub mod wire;
 
-mod buffer;
 mod capabilities;
 mod client_message;
 mod data;
@@ -54,18 +53,23 @@ mod envelope;
 mod fields;
 mod object;
 mod object_id;
+mod operation_kind;
 mod server_message;
 mod status;
+mod wire;
+mod wire_message;
 
 pub use capabilities::Capabilities;
 pub use client_message::{BadMessage, ClientMessage, Operation, Request, StorePart};
 pub use data::Data;
-pub use decoder::{Decoder, DecoderLimits, Frame, FrameError};
+pub use decoder::{Decoder, DecoderLimits, Frame, FrameError, InvalidProtobuf};
 pub use envelope::{Envelope, RequestKind};
 pub use object::{Breadcrumb, CacheInfo, ListEntry, ObjectInfo, ObjectType};
 pub use object_id::{HashAlgorithm, ObjectId, ParseObjectIdError};
+pub use operation_kind::OperationKind;
 pub use server_message::{HandshakeAck, Reply, ReplyBody, ServerMessage};
 pub use status::Status;
+pub use wire_message::{RawMessage, WireMessage};
 
 /// The protocol version that this crate speaks and that a handshake carries.
 pub const PROTOCOL_VERSION: u32 = 1;

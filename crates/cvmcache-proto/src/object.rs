@@ -1,11 +1,11 @@
-//! The values that requests and replies speak of, besides the object's name.
+//! The values in requests and replies, besides the object's id.
 
 use bytes::Bytes;
 
 use crate::client_message::parse_hash;
 use crate::{ObjectId, wire};
 
-/// What an object is to the client, which decides when a cache lets it go.
+/// The kind of an object, which decides when a cache evicts it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 #[non_exhaustive]
 pub enum ObjectType {
@@ -32,7 +32,7 @@ impl ObjectType {
         }
     }
 
-    /// The type with this number, or `None` if nobody has defined it. A request with such a number
+    /// The type with this number, or `None` if it is undefined. A request with such a number
     /// is [bad](crate::BadMessage).
     pub const fn from_wire(number: i32) -> Option<Self> {
         Some(match number {

@@ -1,11 +1,11 @@
-//! The name of an object: a hash algorithm and a digest.
+//! Object ids: a hash algorithm and a digest.
 
 use std::fmt;
 use std::str::FromStr;
 
 use thiserror::Error;
 
-/// The hash that names an object.
+/// The hash algorithm of an object id.
 ///
 /// The protocol fixes these three; each has a digest of 20 bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -19,6 +19,9 @@ pub enum HashAlgorithm {
 }
 
 impl HashAlgorithm {
+    /// Every algorithm, in the order of the wire's numbers.
+    pub const ALL: [Self; 3] = [Self::Sha1, Self::Ripemd160, Self::Shake128];
+
     /// The number that stands for the algorithm on the wire.
     pub const fn to_wire(self) -> i32 {
         match self {
@@ -28,7 +31,7 @@ impl HashAlgorithm {
         }
     }
 
-    /// The algorithm with this number, or `None` if nobody has defined it.
+    /// The algorithm with this number, or `None` if it is undefined.
     pub const fn from_wire(number: i32) -> Option<Self> {
         Some(match number {
             1 => HashAlgorithm::Sha1,
@@ -48,7 +51,7 @@ impl HashAlgorithm {
     }
 }
 
-/// The name of an object.
+/// An object id: the name of an object.
 ///
 /// The same digest under two algorithms names two objects, and the digest of twenty zeros is as
 /// good a name as any other. It prints and parses as the client prints it: lower-case hexadecimal
@@ -72,7 +75,20 @@ impl ObjectId {
     /// The length of every digest, in bytes.
     pub const DIGEST_LEN: usize = 20;
 
-    /// Names the object with this digest, which nobody computes here.
+    /// The length of the longest id in print, in bytes.
+    pub const MAX_TEXT_LEN: usize = {
+        let (mut longest, mut next) = (0, 0);
+        while next < HashAlgorithm::ALL.len() {
+            let suffix = HashAlgorithm::ALL[next].suffix().len();
+            if suffix > longest {
+                longest = suffix;
+            }
+            next += 1;
+        }
+        2 * Self::DIGEST_LEN + longest
+    };
+
+    /// Names the object with this digest, which is not computed here.
     ///
     /// ```
     /// use cvmcache_proto::{HashAlgorithm, ObjectId};
@@ -114,9 +130,10 @@ impl fmt::Debug for ObjectId {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum ParseObjectIdError {
-    /// The digest is not 40 hexadecimal digits.
+    /// The digest is not two hexadecimal digits for each byte.
     #[error(
-        "{text:?} is not an object id: expected 40 hexadecimal digits, then nothing, -rmd160 or -shake128"
+        "{text:?} is not an object id: expected {} hexadecimal digits, then nothing, -rmd160 or -shake128",
+        2 * ObjectId::DIGEST_LEN
     )]
     Digest {
         /// The text in question.
@@ -146,8 +163,8 @@ impl FromStr for ObjectId {
             let (high, low) = digit(pair[0]).zip(digit(pair[1])).ok_or_else(bad_digest)?;
             *byte = (high * 16 + low) as u8;
         }
-        let algorithms = [HashAlgorithm::Sha1, HashAlgorithm::Ripemd160, HashAlgorithm::Shake128];
-        let algorithm = algorithms.into_iter().find(|a| a.suffix() == suffix).ok_or_else(|| {
+        let mut algorithms = HashAlgorithm::ALL.into_iter();
+        let algorithm = algorithms.find(|a| a.suffix() == suffix).ok_or_else(|| {
             ParseObjectIdError::Algorithm { text: text.to_owned(), suffix: suffix.to_owned() }
         })?;
         Ok(Self { algorithm, digest })
@@ -162,7 +179,7 @@ mod tests {
 
     #[test]
     fn an_id_prints_as_the_client_prints_it() {
-        let mut digest = [0; 20];
+        let mut digest = [0; ObjectId::DIGEST_LEN];
         digest[19] = 0xab;
         let hex = "00000000000000000000000000000000000000ab";
         for (algorithm, suffix) in [
@@ -170,7 +187,9 @@ mod tests {
             (HashAlgorithm::Ripemd160, "-rmd160"),
             (HashAlgorithm::Shake128, "-shake128"),
         ] {
-            assert_eq!(ObjectId::new(algorithm, digest).to_string(), format!("{hex}{suffix}"));
+            let printed = ObjectId::new(algorithm, digest).to_string();
+            assert_eq!(printed, format!("{hex}{suffix}"));
+            assert!(printed.len() <= ObjectId::MAX_TEXT_LEN);
         }
     }
 
@@ -185,7 +204,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_id_parses_from_its_own_print(number in 1..=3, digest: [u8; 20]) {
+        fn every_id_parses_from_its_own_print(number in 1..=3, digest: [u8; ObjectId::DIGEST_LEN]) {
             let id = ObjectId::new(HashAlgorithm::from_wire(number).unwrap(), digest);
             prop_assert_eq!(id.to_string().parse::<ObjectId>(), Ok(id));
         }

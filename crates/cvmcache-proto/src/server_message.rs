@@ -1,4 +1,4 @@
-//! What a plugin says.
+//! The messages of a plugin, parsed: a value of these types is well-formed.
 
 use bytes::Bytes;
 
@@ -6,7 +6,7 @@ use crate::client_message::parse_hash;
 use crate::wire::{self, Msg};
 use crate::{
     BadMessage, Breadcrumb, CacheInfo, Capabilities, Data, Frame, ListEntry, MIN_MAX_OBJECT_SIZE,
-    ObjectInfo, ObjectType, PROTOCOL_VERSION, Status,
+    ObjectInfo, ObjectType, PROTOCOL_VERSION, Status, WireMessage,
 };
 
 /// A message from a plugin to a client.
@@ -17,7 +17,7 @@ pub enum ServerMessage {
     HandshakeAck(HandshakeAck),
     /// Answers a request.
     Reply(Reply),
-    /// Asks the client, out of the blue, to close the file catalogs it can do without.
+    /// Asks the client, unrequested, to close the file catalogs it can do without.
     Detach,
 }
 
@@ -61,7 +61,7 @@ impl HandshakeAck {
 pub struct Reply {
     /// The number of the request.
     pub id: u64,
-    /// How it went.
+    /// Its result.
     pub body: ReplyBody,
 }
 
@@ -78,16 +78,16 @@ pub enum ReplyBody {
         /// The CRC-32 of the bytes, if the plugin makes one.
         data_crc32: Option<u32>,
     },
-    /// To a question for type and size.
+    /// To a request for type and size.
     ObjectInfo(Result<ObjectInfo, Status>),
-    /// To a part of an upload, or to giving it up.
+    /// To a part of an upload, or to its abort.
     Store {
         /// How it went.
         result: Result<(), Status>,
         /// The part; 0 in the answer to an abort.
         part: u64,
     },
-    /// To a question for the fill level.
+    /// To a request for the fill level.
     Info(Result<CacheInfo, Status>),
     /// To a request to evict.
     Shrink {
@@ -113,6 +113,30 @@ pub enum ReplyBody {
 }
 
 impl ReplyBody {
+    /// How the request went, whatever it asked for.
+    ///
+    /// ```
+    /// use cvmcache_proto::{ReplyBody, Status};
+    ///
+    /// let reply = ReplyBody::Shrink { result: Err(Status::Partial), used_bytes: 3 };
+    /// assert_eq!(Status::label(reply.status()), "PARTIAL");
+    /// ```
+    pub fn status(&self) -> Result<(), Status> {
+        fn status<T>(result: &Result<T, Status>) -> Result<(), Status> {
+            result.as_ref().map(drop).map_err(|status| *status)
+        }
+        match self {
+            Self::Refcount(result)
+            | Self::Store { result, .. }
+            | Self::Shrink { result, .. }
+            | Self::List { result, .. } => *result,
+            Self::Read { result, .. } => status(result),
+            Self::ObjectInfo(result) => status(result),
+            Self::Info(result) => status(result),
+            Self::Breadcrumb(result) => status(result),
+        }
+    }
+
     /// A listing that is over because it failed.
     pub(crate) const fn failed_list(status: Status) -> Self {
         Self::List { result: Err(status), listing: 0, last: true, entries: Vec::new() }
@@ -120,16 +144,25 @@ impl ReplyBody {
 }
 
 impl ServerMessage {
-    /// Finds out what a frame means.
+    /// How the request went that the message answers; `None` for a message that answers none.
+    pub fn status(&self) -> Option<Result<(), Status>> {
+        match self {
+            ServerMessage::HandshakeAck(ack) => Some(ack.result),
+            ServerMessage::Reply(reply) => Some(reply.body.status()),
+            ServerMessage::Detach => None,
+        }
+    }
+
+    /// Parses a frame.
     ///
     /// # Errors
     ///
     /// [`BadMessage`] if the frame was cut, if it misses a field that the protocol requires, if a
     /// digest, algorithm or object type is none, and if it is not a message that a plugin sends.
-    /// Nobody waits for an answer to it.
+    /// None of them expects a reply.
     pub fn from_frame(frame: Frame) -> Result<Self, BadMessage> {
         let parsed = match frame.message {
-            Some(msg) if !frame.cut => parse(msg, frame.attachment),
+            Some(message) if !frame.cut => parse(message.0, frame.attachment),
             _ => None,
         };
         parsed.ok_or(BadMessage { envelope: None })
@@ -137,10 +170,12 @@ impl ServerMessage {
 
     /// The message as it stands on the wire, and the attachment that goes with it, which follows the
     /// [encoded](crate::frame::encode) frame.
-    pub fn into_wire(self) -> (Msg, Data) {
+    pub fn into_wire(self) -> (WireMessage, Data) {
         let Reply { id, body } = match self {
-            ServerMessage::HandshakeAck(ack) => return (ack.into_wire(), Data::new()),
-            ServerMessage::Detach => return (Msg::Detach(wire::MsgDetach {}), Data::new()),
+            ServerMessage::HandshakeAck(ack) => return (WireMessage(ack.into_wire()), Data::new()),
+            ServerMessage::Detach => {
+                return (WireMessage(Msg::Detach(wire::MsgDetach {})), Data::new());
+            }
             ServerMessage::Reply(reply) => reply,
         };
         let req_id = Some(id);
@@ -200,7 +235,7 @@ impl ServerMessage {
                 })
             }
         };
-        (msg, attachment)
+        (WireMessage(msg), attachment)
     }
 }
 
@@ -234,7 +269,7 @@ fn parse(msg: Msg, attachment: Bytes) -> Option<ServerMessage> {
                 protocol_version: m.protocol_version?,
                 session: m.session_id?,
                 max_object_size: m.max_object_size?,
-                capabilities: Capabilities::from_bits(m.capabilities?),
+                capabilities: Capabilities::from_bits_retain(m.capabilities?),
                 pid: m.pid,
             }));
         }

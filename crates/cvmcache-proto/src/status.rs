@@ -86,6 +86,20 @@ impl Status {
         }
     }
 
+    /// The name that the protocol gives a result, `OK` included.
+    ///
+    /// ```
+    /// use cvmcache_proto::Status;
+    ///
+    /// assert_eq!([Status::label(Ok(())), Status::label(Err(Status::NoEntry))], ["OK", "NOENTRY"]);
+    /// ```
+    pub const fn label(result: Result<(), Status>) -> &'static str {
+        match result {
+            Ok(()) => "OK",
+            Err(status) => status.name(),
+        }
+    }
+
     /// The number that stands for `result` on the wire.
     pub const fn to_wire(result: Result<(), Status>) -> i32 {
         match result {
@@ -105,7 +119,7 @@ impl Status {
         }
     }
 
-    /// What a number from the wire means. Numbers nobody has defined are [`Status::Unknown`].
+    /// What a number from the wire means. Undefined numbers are [`Status::Unknown`].
     pub const fn from_wire(status: i32) -> Result<(), Status> {
         Err(match status {
             1 => return Ok(()),
@@ -138,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_nobody_has_defined_are_unknown() {
+    fn undefined_numbers_are_unknown() {
         for number in [-1, 13, i32::MAX, i32::MIN] {
             assert_eq!(Status::from_wire(number), Err(Status::Unknown));
         }

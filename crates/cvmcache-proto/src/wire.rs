@@ -1,10 +1,9 @@
 //! The messages as they stand on the wire, one struct for each.
 //!
 //! They say nothing about what makes sense: every field is optional, because prost does not
-//! enforce what the protocol requires, and every enumeration is a plain number. Whoever receives
-//! one turns it into a [`ClientMessage`](crate::ClientMessage) or a
-//! [`ServerMessage`](crate::ServerMessage), which do. Tools that must send what no client would
-//! build these.
+//! enforce what the protocol requires, and every enumeration is a plain number.
+//! [`ClientMessage`](crate::ClientMessage) and [`ServerMessage`](crate::ServerMessage) check them. They
+//! are private, because prost's traits are implemented for them.
 //!
 //! The structs keep the names of the protocol, with its field numbers as tags. There is no
 //! `.proto` file and no generated code: a build needs neither protoc nor the network.
@@ -15,24 +14,25 @@ mod from_client;
 mod from_plugin;
 mod hash;
 
-pub use from_client::*;
-pub use from_plugin::*;
-pub use hash::{Digest, MsgHash};
+pub(crate) use from_client::*;
+pub(crate) use from_plugin::*;
+pub(crate) use hash::MsgHash;
 
 /// The envelope of every message.
 #[derive(Clone, PartialEq, Message)]
-pub struct MsgRpc {
-    /// The message. `None` if there is none, or one that nobody has defined.
+pub(crate) struct MsgRpc {
+    /// The message; `None` if it is missing or unknown. A tag that is missing in this list is unknown,
+    /// which no compiler notices: the tests of the codec send every message.
     #[prost(
         oneof = "Msg",
         tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29"
     )]
-    pub msg: Option<Msg>,
+    pub(crate) msg: Option<Msg>,
 }
 
 /// Any message.
 #[derive(Clone, PartialEq, Oneof)]
-pub enum Msg {
+pub(crate) enum Msg {
     /// See [`MsgRefcountReq`].
     #[prost(message, tag = "1")]
     RefcountReq(MsgRefcountReq),
@@ -112,31 +112,31 @@ impl From<Msg> for MsgRpc {
 
 /// One object in a listing.
 #[derive(Clone, PartialEq, Message)]
-pub struct MsgListRecord {
+pub(crate) struct MsgListRecord {
     /// The object.
     #[prost(message, optional, tag = "1")]
-    pub hash: Option<MsgHash>,
-    /// Somebody holds it open.
+    pub(crate) hash: Option<MsgHash>,
+    /// It has references.
     #[prost(bool, optional, tag = "2")]
-    pub pinned: Option<bool>,
+    pub(crate) pinned: Option<bool>,
     /// What it was stored with; need not be UTF-8.
     #[prost(bytes, optional, tag = "3")]
-    pub description: Option<Vec<u8>>,
+    pub(crate) description: Option<Vec<u8>>,
 }
 
 /// The last known root catalog of a repository.
 #[derive(Clone, PartialEq, Message)]
-pub struct MsgBreadcrumb {
+pub(crate) struct MsgBreadcrumb {
     /// The repository's fully qualified name; need not be UTF-8.
     #[prost(bytes, optional, tag = "1")]
-    pub fqrn: Option<Vec<u8>>,
+    pub(crate) fqrn: Option<Vec<u8>>,
     /// The root catalog.
     #[prost(message, optional, tag = "2")]
-    pub hash: Option<MsgHash>,
+    pub(crate) hash: Option<MsgHash>,
     /// Publication time, in seconds since 1970.
     #[prost(uint64, optional, tag = "3")]
-    pub timestamp: Option<u64>,
+    pub(crate) timestamp: Option<u64>,
     /// The repository's revision.
     #[prost(uint64, optional, tag = "4")]
-    pub revision: Option<u64>,
+    pub(crate) revision: Option<u64>,
 }

@@ -1,10 +1,11 @@
-//! What holds for every message and for every way in which a socket cuts a stream.
+//! Properties of every message, and of every way in which a socket cuts a stream.
 
 mod common;
 
 use bytes::Bytes;
-use cvmcache_proto::wire::{Msg, MsgDetach};
-use cvmcache_proto::{ClientMessage, Decoder, DecoderLimits, Frame, FrameError, ServerMessage};
+use cvmcache_proto::{
+    ClientMessage, Decoder, DecoderLimits, Frame, FrameError, ServerMessage, WireMessage,
+};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -56,7 +57,7 @@ proptest! {
     }
 
     #[test]
-    fn arbitrary_bytes_do_no_harm(
+    fn arbitrary_bytes_decode_the_same_however_they_are_cut(
         bytes in vec(any::<u8>(), 0..2000),
         limits in any_limits(),
         chunks in vec(chunk(), 1..20),
@@ -65,7 +66,7 @@ proptest! {
     }
 
     #[test]
-    fn a_frame_around_arbitrary_bytes_does_no_harm(
+    fn a_frame_around_arbitrary_bytes_causes_no_panic(
         payload in vec(any::<u8>(), 1..200),
         attachment: bool,
         max_message in 0..200usize,
@@ -79,7 +80,7 @@ proptest! {
     }
 
     #[test]
-    fn a_stream_with_a_few_wrong_bytes_does_no_harm(
+    fn a_stream_with_a_few_wrong_bytes_causes_no_panic(
         stream in stream(),
         wrong in vec((any::<Index>(), any::<u8>()), 1..8),
         limits in any_limits(),
@@ -96,7 +97,7 @@ proptest! {
     }
 
     #[test]
-    fn a_message_of_another_side_is_none(from_client in client_message(), from_plugin in server_message()) {
+    fn a_message_of_the_other_side_is_malformed(from_client in client_message(), from_plugin in server_message()) {
         let (from_client, _) = decode(DecoderLimits::default(), &encode_client(from_client));
         let (from_plugin, _) = decode(DecoderLimits::default(), &encode_server(from_plugin));
         for frame in from_client {
@@ -184,10 +185,14 @@ fn understand(frames: Vec<Frame>) {
     }
 }
 
+fn detach() -> WireMessage {
+    ServerMessage::Detach.into_wire().0
+}
+
 #[test]
 fn an_attachment_is_received_into_a_buffer_of_its_own_size() {
     let part = Bytes::from(vec![7; 100_000]);
-    let stream = encode(Msg::Detach(MsgDetach {}), &part);
+    let stream = encode(detach(), &part);
     let mut decoder = Decoder::new(DecoderLimits::default());
     decoder.buffer().extend_from_slice(&stream[..stream.len() - part.len()]);
     assert_eq!(decoder.next_frame(), Ok(None));
@@ -203,14 +208,14 @@ fn an_attachment_is_received_into_a_buffer_of_its_own_size() {
 
 #[test]
 fn bytes_stay_in_order_even_if_frames_are_taken_out_late() {
-    let detach = encode(Msg::Detach(MsgDetach {}), &[]);
-    let with_data = encode(Msg::Detach(MsgDetach {}), b"data");
+    let plain = encode(detach(), &[]);
+    let with_data = encode(detach(), b"data");
     let mut decoder = Decoder::new(DecoderLimits::default());
     decoder.buffer().extend_from_slice(&with_data[..with_data.len() - 2]);
     assert_eq!(decoder.next_frame(), Ok(None));
     // More than the rest of the attachment, cut in the midst of what follows, and then the rest.
     decoder.buffer().extend_from_slice(b"ta\x01");
-    decoder.buffer().extend_from_slice(&detach[1..]);
+    decoder.buffer().extend_from_slice(&plain[1..]);
     let mut frames = Vec::new();
     assert_eq!(take_frames(&mut decoder, &mut frames), Ok(()));
     assert_eq!(frames[0].attachment, "data");

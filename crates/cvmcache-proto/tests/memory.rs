@@ -1,4 +1,4 @@
-//! What a decoder can be made to allocate: no more than its limits announce, whatever it reads.
+//! A decoder allocates no more than its limits announce, whatever it reads.
 
 #![allow(unsafe_code)]
 
@@ -103,7 +103,7 @@ fn a_decoder_takes_nothing_before_it_is_used() {
 }
 
 #[test]
-fn an_announced_length_is_not_believed() {
+fn memory_is_not_allocated_for_an_announced_length() {
     let limits = DecoderLimits::default();
     let only_header = |version| frame(version, MAX, &[]).take(6);
     let one_message = limits.read_ahead + limits.max_message;

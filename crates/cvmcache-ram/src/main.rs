@@ -6,6 +6,7 @@ use cvmcache_ram::{CacheSize, RamCache};
 
 fn main() -> ExitCode {
     cvmcache::Program::new("ram")
-        .key(CacheSize::KEY, "MB|N%", "how much memory the cache may take; 1000 MB by default")
+        .keys(&[CacheSize::KEY])
+        .check(RamCache::check)
         .run(RamCache::from_context)
 }

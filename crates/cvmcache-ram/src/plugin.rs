@@ -8,7 +8,7 @@ use cvmcache::plugin::{
     Breadcrumb, CacheInfo, Capabilities, Data, ListEntry, Listing, NewObject, ObjectId, ObjectInfo,
     ObjectType, PluginResult,
 };
-use cvmcache::{CachePlugin, PluginContext, ServerHandle, Session, Transaction};
+use cvmcache::{CachePlugin, Findings, PluginContext, ServerHandle, Session, Transaction};
 
 use crate::breadcrumbs::Breadcrumbs;
 use crate::shared::Shared;
@@ -32,10 +32,16 @@ impl RamCache {
     /// and an [`io::Error`](std::io::Error) if the size of the memory is not known or the signal cannot
     /// be handled.
     pub fn from_context(context: &PluginContext) -> Result<Self, Box<dyn Error + Send + Sync>> {
-        let size = context.options().parse_value::<CacheSize>(CacheSize::KEY)?.unwrap_or_default();
-        let cache = Self::new(size.to_bytes()?, context.handle());
+        let cache = Self::new(CacheSize::from_options(context.options())?, context.handle());
         cache.breadcrumbs.forget_on_signal()?;
         Ok(cache)
+    }
+
+    /// Judges the size, for [`Program::check`](cvmcache::Program::check).
+    pub fn check(context: &PluginContext, findings: &mut Findings) {
+        if let Err(error) = CacheSize::from_options(context.options()) {
+            findings.error(error);
+        }
     }
 
     /// A cache of `size` bytes, which asks clients to detach through `handle` when more than 70 % of

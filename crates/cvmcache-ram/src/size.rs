@@ -1,9 +1,10 @@
 //! How large the cache is to be: the value of `CVMFS_CACHE_PLUGIN_SIZE`.
 
+use std::error::Error;
 use std::io;
 use std::str::FromStr;
 
-use cvmcache::percent_of;
+use cvmcache::{ConfigKey, Options, percent_of};
 use nix::sys::sysinfo::sysinfo;
 use thiserror::Error;
 
@@ -26,13 +27,27 @@ pub struct ParseCacheSizeError {
 
 impl CacheSize {
     /// The key in the configuration.
-    pub const KEY: &str = "CVMFS_CACHE_PLUGIN_SIZE";
+    pub const KEY: ConfigKey = ConfigKey::new(
+        "CVMFS_CACHE_PLUGIN_SIZE",
+        "MB|N%",
+        "how much memory the cache may take, in megabytes of 1024 KiB or as a share of the \
+         machine's; at least 100 MB",
+    )
+    .default_value("1000");
 
     /// With less than this, the catalogs of a few repositories fill the cache and pin it.
     pub const MINIMUM: u64 = 100 * MEGABYTE;
 
-    /// The size in bytes, but at least [`CacheSize::MINIMUM`], which is logged as a warning.
+    /// The size in bytes that the options state, or the default.
     ///
+    /// # Errors
+    ///
+    /// If it makes no sense, or the system does not tell how much memory it has.
+    pub fn from_options(options: &Options) -> Result<u64, Box<dyn Error + Send + Sync>> {
+        Ok(options.value::<Self>(&Self::KEY)?.unwrap_or_default().to_bytes()?)
+    }
+
+    /// The size in bytes, but at least [`CacheSize::MINIMUM`], which is logged as a warning.
     ///
     /// # Errors
     ///
@@ -46,13 +61,13 @@ impl CacheSize {
         if bytes > memory {
             tracing::warn!(
                 "{}: {bytes} bytes are more than the {memory} that this machine has",
-                Self::KEY
+                Self::KEY.name()
             );
         }
         if bytes < Self::MINIMUM {
             tracing::warn!(
                 "{}: {bytes} bytes are too few for a cache, using {} MB",
-                Self::KEY,
+                Self::KEY.name(),
                 Self::MINIMUM / MEGABYTE
             );
         }
@@ -98,8 +113,6 @@ const MEGABYTE: u64 = 1024 * 1024;
 
 #[cfg(test)]
 mod tests {
-    use cvmcache::Options;
-
     use super::*;
 
     #[test]
@@ -144,7 +157,7 @@ mod tests {
     #[test]
     fn an_error_in_a_configuration_names_the_key() {
         let options = Options::parse(b"CVMFS_CACHE_PLUGIN_SIZE=lots");
-        let error = options.parse_value::<CacheSize>(CacheSize::KEY).unwrap_err().to_string();
+        let error = options.value::<CacheSize>(&CacheSize::KEY).unwrap_err().to_string();
         assert!(error.starts_with("CVMFS_CACHE_PLUGIN_SIZE=\"lots\": \"lots\" is not"), "{error}");
     }
 

@@ -17,11 +17,8 @@ use cvmcache::{CachePlugin, Server, ServerHandle, Session};
 use cvmcache_redis::{Config, RedisCache, Secret};
 use futures_util::future::join_all;
 use redis::aio::MultiplexedConnection;
-use support::RedisServer;
+use redis_test_servers::RedisServer;
 use tokio::runtime::{Builder, Runtime};
-
-#[path = "../tests/support/mod.rs"]
-mod support;
 
 const OBJECT: u64 = 8 * 1024 * 1024;
 const READ: u32 = 128 * 1024;

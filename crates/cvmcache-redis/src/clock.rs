@@ -1,32 +1,32 @@
-//! When things happen, by the server's clock: several instances say of their objects when they were
-//! used last, and nobody's clock may make them last longer.
+//! Times of use, by the server's clock: several instances order their objects by them, and a wrong clock of
+//! a node must not keep its objects longer than those of others.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-/// Tells microseconds since 1970, no two of them alike.
+/// Strictly increasing microseconds since 1970.
 #[derive(Debug)]
 pub(crate) struct Clock {
     start: Instant,
-    /// What the server's clock said when this one began.
+    /// The time of the server's clock when this one was made.
     offset: AtomicU64,
     last: AtomicU64,
 }
 
 impl Clock {
-    /// Begins with this machine's time, until the server has told its own.
+    /// Starts with this machine's time, until that of the server is known.
     pub(crate) fn new() -> Self {
         let offset = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         Self { start: Instant::now(), offset: micros(offset).into(), last: AtomicU64::new(0) }
     }
 
-    /// The server has just said that it is this time.
+    /// Follows the server's clock.
     pub(crate) fn set(&self, server: Duration) {
         let offset = micros(server).saturating_sub(micros(self.start.elapsed()));
         self.offset.store(offset, Ordering::Relaxed);
     }
 
-    /// What happens later has a later time, even if the server's clock has been set back.
+    /// A later call returns a later time, even if the server's clock has been set back.
     pub(crate) fn now(&self) -> u64 {
         let now = self.offset.load(Ordering::Relaxed).saturating_add(micros(self.start.elapsed()));
         let next = |last: u64| Some(now.max(last + 1));
@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn time_never_stands_still_or_goes_back() {
+    fn time_strictly_increases() {
         let clock = Clock::new();
         let mut last = clock.now();
         for server in [2_000_000_000, 1_000, 3_000_000_000] {
@@ -62,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_says_nonsense_does_no_harm() {
+    fn an_absurd_time_of_the_server_is_capped() {
         let clock = Clock::new();
         clock.set(Duration::MAX);
         assert!(clock.now() < clock.now());

@@ -1,6 +1,7 @@
-//! What the cache is told: where its server is, how large it may grow, whom it trusts. Everything
-//! is parsed here once, into types that cannot be wrong.
+//! The configuration: the server, the size of the cache, its secret. All of it is parsed here once, into
+//! types that are valid by construction.
 
+mod keys;
 mod secret;
 mod server;
 mod tls;
@@ -11,9 +12,10 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-use cvmcache::{Options, OptionsError};
+use cvmcache::{ConfigKey, Options, OptionsError};
 use thiserror::Error;
 
+use keys::*;
 pub use secret::{Secret, SecretError};
 pub use server::{Server, ServerError};
 pub use tls::{Tls, TlsError};
@@ -32,7 +34,7 @@ pub(crate) use server::Address;
 /// | `CVMFS_CACHE_PLUGIN_REDIS_CA` | TLS: the PEM file of the authority that the server's certificate comes from | those the system trusts |
 /// | `CVMFS_CACHE_PLUGIN_REDIS_CERT`, `.._REDIS_CERT_KEY` | TLS: PEM files of the certificate that the plugin shows, and of its key | none |
 /// | `CVMFS_CACHE_PLUGIN_SIZE` | megabytes (of 1024 KiB) of the server's memory for objects; less than 100 counts as 100 | 1000 |
-/// | `CVMFS_CACHE_PLUGIN_REDIS_KEYFILE` | a file of 32 bytes to 64 KiB of secret that seals objects | objects are checked against accidents only |
+/// | `CVMFS_CACHE_PLUGIN_REDIS_KEYFILE` | a file of 32 bytes to 64 KiB of secret that authenticators objects | objects are checked against accidents only |
 /// | `CVMFS_CACHE_PLUGIN_REDIS_PER_REPOSITORY` | `on`: sessions see only what their repository has added | `off` |
 /// | `CVMFS_CACHE_PLUGIN_REDIS_PREFIX` | what the names of all keys on the server begin with, see [`Prefix`] | `cvmfs` |
 /// | `CVMFS_CACHE_PLUGIN_REDIS_TIMEOUT` | milliseconds that a request waits for the server; 100 to 60000 | 5000 |
@@ -57,12 +59,12 @@ pub(crate) use server::Address;
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Config {
-    /// Where the server is, and who logs in.
+    /// The server, and the login.
     pub server: Server,
     /// A file with the password, which is read whenever a connection is made; the URL has none
     /// then.
     pub password_file: Option<PathBuf>,
-    /// Whom a server with TLS is trusted by; the certificates of the system by default.
+    /// The authorities and the certificate for TLS; the authorities of the system by default.
     pub tls: Option<Tls>,
     /// What the objects may take of the server's memory, in bytes; default 1000 MiB, at least 100 MiB.
     /// All plugins that share the server must be told the same, and have the same `prefix` and
@@ -96,12 +98,12 @@ pub enum ConfigError {
     /// The certificates cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
-    /// The server does not let the plugin in.
+    /// The server denies access.
     #[error(
-        "the Redis server at {server} refuses the plugin ({code}); correct user and password in \
-         {URL}, or the password in the file of {PASSWORD_FILE}"
+        "the Redis server at {server} denies access ({code}); correct user and password in \
+         {url}, or the password in the file of {file}", url = URL.name(), file = PASSWORD_FILE.name()
     )]
-    Denied {
+    AccessDenied {
         /// The server, without the password.
         server: String,
         /// The code of the server's answer, such as `WRONGPASS`.
@@ -112,44 +114,14 @@ pub enum ConfigError {
     Io(#[from] std::io::Error),
 }
 
-const URL: &str = "CVMFS_CACHE_PLUGIN_REDIS_URL";
-const SERVER_ADDRESS: &str = "CVMFS_CACHE_PLUGIN_REDIS_SERVER_ADDRESS";
-const SERVER_PORT: &str = "CVMFS_CACHE_PLUGIN_REDIS_SERVER_PORT";
-const PASSWORD_FILE: &str = "CVMFS_CACHE_PLUGIN_REDIS_PASSWORD_FILE";
-const CA: &str = "CVMFS_CACHE_PLUGIN_REDIS_CA";
-const CERT: &str = "CVMFS_CACHE_PLUGIN_REDIS_CERT";
-const CERT_KEY: &str = "CVMFS_CACHE_PLUGIN_REDIS_CERT_KEY";
-const KEYFILE: &str = "CVMFS_CACHE_PLUGIN_REDIS_KEYFILE";
-const PREFIX: &str = "CVMFS_CACHE_PLUGIN_REDIS_PREFIX";
-const PER_REPOSITORY: &str = "CVMFS_CACHE_PLUGIN_REDIS_PER_REPOSITORY";
-const TIMEOUT: &str = "CVMFS_CACHE_PLUGIN_REDIS_TIMEOUT";
-const LEASE: &str = "CVMFS_CACHE_PLUGIN_REDIS_LEASE";
-const SIZE: &str = "CVMFS_CACHE_PLUGIN_SIZE";
-
 const MEGABYTE: u64 = 1024 * 1024;
 
 /// A smaller cache could not keep the catalogs of one mount.
 const MIN_SIZE: u64 = 100 * MEGABYTE;
 
 impl Config {
-    /// The keys, what their values look like, and what they mean, in a line each: for the help of a
-    /// program, see [`Program::key`](cvmcache::Program::key).
-    pub const KEYS: [(&str, &str, &str); 11] = [
-        (URL, "redis://HOST:PORT", "the server; rediss:// for TLS; must be there"),
-        (PASSWORD_FILE, "FILE", "has the server's password in its first line"),
-        (CA, "FILE", "TLS: whom to trust, as PEM; as the system does by default"),
-        (CERT, "FILE", "TLS: the certificate to show, as PEM; none by default"),
-        (CERT_KEY, "FILE", "TLS: its key, as PEM"),
-        (SIZE, "MB", "how much of the server's memory is for objects; 1000 by default"),
-        (KEYFILE, "FILE", "at least 32 secret bytes that seal objects; none by default"),
-        (PER_REPOSITORY, "on|off", "whether repositories see only their own; off by default"),
-        (PREFIX, "TEXT", "what names on the server begin with; cvmfs by default"),
-        (TIMEOUT, "MS", "how long a request waits for the server; 5000 by default"),
-        (LEASE, "S", "how long objects stay pinned after the plugin died; 60 by default"),
-    ];
-
-    /// The defaults, for the server at this URL: [`Server`] says what it looks like. Nobody connects
-    /// to it yet.
+    /// The defaults, for the server at this URL: [`Server`] says what it looks like. It does not
+    /// connect.
     ///
     /// # Errors
     ///
@@ -183,34 +155,51 @@ impl Config {
         let mut config = Self::for_server(server(options)?);
         config.password_file = password_file(options, &config.server)?;
         config.tls = tls(options, &config.server)?;
-        if let Some(megabytes) = parse::<Megabytes>(options, SIZE)? {
+        if let Some(megabytes) = options.value::<Megabytes>(&SIZE)? {
             config.size = megabytes.0;
         }
-        if let Some(prefix) = parse(options, PREFIX)? {
+        if let Some(prefix) = options.value(&PREFIX)? {
             config.prefix = prefix;
         }
-        if let Some(path) = options.get(KEYFILE).map(Path::new) {
-            let secret = Secret::from_file(path);
-            config.secret = Some(secret.map_err(|error| options.bad_value(KEYFILE, error))?);
-        }
-        if let Some(switch) = parse::<Switch>(options, PER_REPOSITORY)? {
+        config.secret = secret(options)?;
+        if let Some(switch) = options.value::<Switch>(&PER_REPOSITORY)? {
             config.per_repository = switch.0;
         }
-        if let Some(Within(ms)) = parse::<Within<100, 60_000>>(options, TIMEOUT)? {
+        if let Some(ms) = options.value(&TIMEOUT)? {
             config.timeout = Duration::from_millis(ms);
         }
-        if let Some(Within(seconds)) = parse::<Within<3, 3600>>(options, LEASE)? {
+        if let Some(seconds) = options.value(&LEASE)? {
             config.lease = Duration::from_secs(seconds);
         }
         Ok(config)
     }
 }
 
-fn parse<T: FromStr<Err: Display>>(
-    options: &Options,
-    key: &str,
-) -> Result<Option<T>, OptionsError> {
-    options.parse_value(key)
+impl Config {
+    /// All that is wrong with the options of a plugin, while
+    /// [`from_options`](Self::from_options) stops at the first.
+    pub(crate) fn errors(options: &Options) -> Vec<ConfigError> {
+        let mut errors = Vec::new();
+        match server(options) {
+            Ok(server) => {
+                errors.extend(password_file(options, &server).err());
+                errors.extend(tls(options, &server).err());
+            }
+            Err(error) => errors.push(error),
+        }
+        errors.extend(options.value::<Megabytes>(&SIZE).err());
+        errors.extend(options.value::<Prefix>(&PREFIX).err());
+        errors.extend(secret(options).err());
+        errors.extend(options.value::<Switch>(&PER_REPOSITORY).err());
+        errors.extend(options.value::<u64>(&TIMEOUT).err());
+        errors.extend(options.value::<u64>(&LEASE).err());
+        errors.into_iter().map(ConfigError::from).collect()
+    }
+}
+
+fn secret(options: &Options) -> Result<Option<Secret>, OptionsError> {
+    let Some(path) = options.get(KEYFILE).map(Path::new) else { return Ok(None) };
+    Secret::from_file(path).map(Some).map_err(|error| options.bad_value(KEYFILE, error))
 }
 
 /// The URL or, as the tutorial's plugin has it, address and port.
@@ -225,10 +214,12 @@ fn server(options: &Options) -> Result<Server, OptionsError> {
             source: error.into_reason().into(),
         });
     }
-    let Some(host) = parse::<String>(options, SERVER_ADDRESS)? else {
-        return Err(options.missing(URL, format!("name the server, as in {URL}={EXAMPLE}")));
+    let Some(host) = options.value::<String>(&SERVER_ADDRESS)? else {
+        return Err(
+            options.missing(URL, format!("name the server, as in {}={EXAMPLE}", URL.name()))
+        );
     };
-    let port = parse::<u16>(options, SERVER_PORT)?.unwrap_or(DEFAULT_PORT);
+    let port = options.value::<u16>(&SERVER_PORT)?.unwrap_or(DEFAULT_PORT);
     Server::at(&host, port).map_err(|error| options.bad_value(SERVER_ADDRESS, error.into_reason()))
 }
 
@@ -239,18 +230,21 @@ fn password_file(options: &Options, server: &Server) -> Result<Option<PathBuf>, 
     let Some(path) = options.get(PASSWORD_FILE).map(PathBuf::from) else { return Ok(None) };
     let bad = |reason: Box<dyn Error + Send + Sync>| options.bad_value(PASSWORD_FILE, reason);
     if server.password().is_some() {
-        return Err(bad(format!("{URL} has a password already; take it out there").into()));
+        return Err(
+            bad(format!("{} has a password already; take it out there", URL.name()).into()),
+        );
     }
     secret::read_password(&path).map_err(|error| bad(error.into()))?;
     Ok(Some(path))
 }
 
 fn tls(options: &Options, server: &Server) -> Result<Option<Tls>, OptionsError> {
-    let path = |key| options.get(key).map(Path::new);
+    let path = |key: ConfigKey| options.get(key).map(Path::new);
     if !server.uses_tls() {
-        return match [CA, CERT, CERT_KEY].into_iter().find(|key| path(key).is_some()) {
+        return match [CA, CERT, CERT_KEY].into_iter().find(|&key| path(key).is_some()) {
             Some(key) => {
-                let reason = format!("it is of no use without TLS; write rediss:// in {URL}");
+                let reason =
+                    format!("it is of no use without TLS; write rediss:// in {}", URL.name());
                 Err(options.bad_value(key, reason))
             }
             None => Ok(None),
@@ -319,7 +313,9 @@ impl FromStr for Megabytes {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         if text.ends_with('%') {
-            return Err("nobody knows the memory of the server; write megabytes, as in 1000");
+            return Err(
+                "the plugin does not know the memory of the server; write megabytes, as in 1000",
+            );
         }
         let bytes = text.parse().ok().and_then(|number: u64| number.checked_mul(MEGABYTE));
         let bytes = bytes.ok_or("it is no number of megabytes; write one, as in 1000")?;
@@ -339,17 +335,6 @@ impl FromStr for Switch {
             "off" | "no" | "false" | "0" => Ok(Self(false)),
             _ => Err("write on or off"),
         }
-    }
-}
-
-struct Within<const MIN: u64, const MAX: u64>(u64);
-
-impl<const MIN: u64, const MAX: u64> FromStr for Within<MIN, MAX> {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let number = text.parse().ok().filter(|number| (MIN..=MAX).contains(number));
-        number.map(Self).ok_or_else(|| format!("write a number from {MIN} to {MAX}"))
     }
 }
 

@@ -1,4 +1,4 @@
-//! The names of all keys on the server, and what shares a slot of a cluster.
+//! The names of all keys on the server, and which of them share a slot of a Cluster.
 //!
 //! Objects are spread over shards by their digest. The shard is the hash tag of everything that
 //! belongs to its objects, so that one script changes an object and its index at once.
@@ -22,7 +22,7 @@ impl Shard {
     }
 }
 
-/// Names keys.
+/// The names of keys.
 #[derive(Debug, Clone)]
 pub(crate) struct Keys {
     /// What all names begin with, with the version of the layout.
@@ -55,7 +55,7 @@ impl Keys {
         self.shard(Shard::of(id), &format!("d:{id}:{number}"))
     }
 
-    /// A segment of an upload under way.
+    /// A segment of an upload.
     pub(crate) fn upload(&self, id: &ObjectId, token: &str, number: u64) -> String {
         self.shard(Shard::of(id), &format!("u:{token}:{number}"))
     }
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn no_repository_gets_at_the_keys_of_another() {
+    fn names_of_repositories_are_escaped_in_keys() {
         let keys = Keys::new("site");
         assert_eq!(keys.repository(b"atlas.cern.ch"), "site:1:{repo:atlas.cern.ch}");
         assert_eq!(keys.repository(b"a}b{\xff%"), "site:1:{repo:a%7db%7b%ff%25}");

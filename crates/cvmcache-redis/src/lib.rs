@@ -13,28 +13,27 @@
 //!
 //! # The source
 //!
-//! Read it in this order: `keys.rs` and `scripts/` (what is on the
-//! server), `facts.rs` and `seal.rs` (what an object is there, and how it is trusted), `holds.rs` (who
-//! has what open), `space.rs` (what has to go), none of which does any I/O but the scripts; then
-//! `store.rs` with `reading.rs`, `uploads.rs`, `eviction.rs`, `listing.rs`, `breadcrumbs.rs`,
-//! `guard.rs` and `keeper.rs`, which do it, over `link.rs`.
+//! From the bottom up: `keys.rs`, `metadata.rs`, `integrity.rs` and `scripts/` are what is on the server;
+//! `client.rs` is the connection to it, and `backend.rs` the objects there. `leases.rs` has what sessions
+//! of this instance have open, `capacity.rs` and `eviction.rs` what fits and what goes. `store.rs` ties
+//! them together, with `reading.rs`, `uploads.rs` and `listing.rs`, for the callbacks in `plugin.rs`.
 
-mod breadcrumbs;
+mod backend;
+mod capacity;
+mod check;
+mod client;
 mod clock;
 mod config;
+mod cost;
 mod eviction;
-mod facts;
-mod guard;
-mod holds;
-mod keeper;
+mod integrity;
 mod keys;
-mod link;
+mod leases;
 mod listing;
+mod metadata;
 mod plugin;
 mod reading;
 mod scripts;
-mod seal;
-mod space;
 mod store;
 mod uploads;
 
@@ -43,10 +42,6 @@ pub use config::{
     TlsError,
 };
 pub use plugin::RedisCache;
-
-#[cfg(test)]
-#[path = "../tests/support/mod.rs"]
-mod servers;
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -1,4 +1,4 @@
-//! Listings: shard by shard, in pages, since a script that told all would stop the server.
+//! Listings: shard by shard, in pages, because a script that returned all objects would block the server.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -6,66 +6,54 @@ use std::vec;
 
 use cvmcache::plugin::{ListEntry, ObjectId, ObjectType, PluginResult};
 
-use crate::facts::Facts;
+use crate::backend::{Backend, ListedObject};
 use crate::keys::Shard;
-use crate::link::Failure;
-use crate::store::Store;
 
 /// A listing of the objects of a type. An object that is there from beginning to end is in it exactly
-/// once: it never leaves its index, which is scanned.
+/// once: it never leaves its index, over which a cursor scans.
 pub(crate) struct Pages {
-    store: Arc<Store>,
+    backend: Arc<Backend>,
     object_type: ObjectType,
     shards: vec::IntoIter<Shard>,
-    /// The shard that has more to tell, and where to go on.
+    /// The shard that is being scanned, and the cursor there.
     current: Option<(Shard, u64)>,
-    /// What it has told already: a scan may tell an object twice.
-    told: HashSet<ObjectId>,
+    /// What is listed of that shard: a scan may return an object twice.
+    listed: HashSet<ObjectId>,
     page: vec::IntoIter<ListEntry>,
 }
 
 impl Pages {
-    pub(crate) fn new(store: Arc<Store>, object_type: ObjectType) -> Self {
+    pub(crate) fn new(backend: Arc<Backend>, object_type: ObjectType) -> Self {
         Self {
-            store,
+            backend,
             object_type,
             shards: Shard::all().collect::<Vec<_>>().into_iter(),
             current: None,
-            told: HashSet::new(),
+            listed: HashSet::new(),
             page: Vec::new().into_iter(),
         }
     }
 
     /// Fetches the next page; false if there is none.
-    fn turn(&mut self) -> PluginResult<bool> {
+    fn fetch(&mut self) -> PluginResult<bool> {
         let next = self.current.take().or_else(|| {
-            self.told.clear();
+            self.listed.clear();
             self.shards.next().map(|shard| (shard, 0))
         });
         let Some((shard, cursor)) = next else { return Ok(false) };
-        let (next, found) = self.store.link.wait(self.fetch(shard, cursor))?;
-        let mut page = Vec::with_capacity(found.len());
-        for (name, facts, pinned) in found {
-            let id = std::str::from_utf8(&name).ok().and_then(|name| name.parse::<ObjectId>().ok());
-            let Some(id) = id else { continue };
-            let Some(facts) = Facts::decode(&id, &self.store.seal, &facts) else { continue };
-            if facts.object_type == self.object_type && self.told.insert(id) {
-                page.push(ListEntry::new(id, pinned, facts.description));
+        let fetched = self.backend.list_objects(shard, self.object_type, cursor);
+        let (next, objects) = self.backend.wait(fetched)?;
+        let mut page = Vec::with_capacity(objects.len());
+        for ListedObject { id, metadata, pinned } in objects {
+            if metadata.object_type == self.object_type && self.listed.insert(id) {
+                page.push(ListEntry::new(id, pinned, metadata.description));
             }
         }
         self.page = page.into_iter();
         self.current = (next != 0).then_some((shard, next));
         Ok(true)
     }
-
-    async fn fetch(&self, shard: Shard, cursor: u64) -> Result<Told, Failure> {
-        let call = self.store.scripts.page(shard, self.object_type.to_wire(), cursor);
-        self.store.link.script(&call).await
-    }
 }
-
-/// Where to go on, and objects: their names, their facts, and whether they are pinned.
-type Told = (u64, Vec<(Vec<u8>, Vec<u8>, bool)>);
 
 impl Iterator for Pages {
     type Item = PluginResult<ListEntry>;
@@ -75,7 +63,7 @@ impl Iterator for Pages {
             if let Some(entry) = self.page.next() {
                 return Some(Ok(entry));
             }
-            match self.turn() {
+            match self.fetch() {
                 Ok(true) => {}
                 Ok(false) => return None,
                 Err(status) => return Some(Err(status)),

@@ -6,9 +6,8 @@ use std::process::ExitCode;
 use cvmcache_redis::{Config, RedisCache};
 
 fn main() -> ExitCode {
-    let mut program = cvmcache::Program::new("redis");
-    for (key, value, meaning) in Config::KEYS {
-        program = program.key(key, value, meaning);
-    }
-    program.run(RedisCache::from_context)
+    cvmcache::Program::new("redis")
+        .keys(Config::KEYS)
+        .check(RedisCache::check)
+        .run(RedisCache::from_context)
 }

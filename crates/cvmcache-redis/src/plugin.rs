@@ -1,4 +1,4 @@
-//! The cache plugin: what clients ask, in terms of the store.
+//! The cache plugin: its callbacks, in terms of the store.
 
 use std::sync::Arc;
 
@@ -9,13 +9,12 @@ use cvmcache::plugin::{
 use cvmcache::{CachePlugin, PluginContext, ServerHandle, Session, Transaction};
 use tokio::runtime::Runtime;
 
+use crate::client::RedisClient;
 use crate::config::{Config, ConfigError};
-use crate::eviction::Shrunk;
-use crate::guard::Guarded;
-use crate::keeper;
-use crate::link::Link;
+use crate::eviction;
+use crate::leases;
 use crate::listing::Pages;
-use crate::store::Store;
+use crate::store::{Authorized, Store};
 use crate::uploads::Upload;
 
 /// A cache in a Redis server or cluster, which other instances may use at the same time.
@@ -23,9 +22,9 @@ use crate::uploads::Upload;
 /// Its callbacks wait for the server, so that it asks for 32 workers. One that waits for longer than
 /// [`Config::timeout`] fails with [`Status::Timeout`](cvmcache::plugin::Status::Timeout), and with
 /// [`Status::IoErr`](cvmcache::plugin::Status::IoErr) if the server is known to be away. Shrinking and
-/// listing take several steps, which may each wait as long. One thread speaks with the server.
+/// listing take several steps, which may each wait as long. One thread does the I/O.
 ///
-/// Dropping it lets go of what is still open, for which it waits as long.
+/// Dropping it releases what is still open, for which it waits as long.
 ///
 /// ```no_run
 /// use cvmcache::{Server, ServerHandle};
@@ -42,11 +41,10 @@ use crate::uploads::Upload;
 ///
 /// # Panics
 ///
-/// Whatever waits for the server panics within an asynchronous runtime, dropping it included: that
-/// is no place to wait.
+/// What blocks on the server panics within an asynchronous runtime, dropping it included.
 pub struct RedisCache {
     store: Arc<Store>,
-    /// Runs the connections and what goes on in the background. `None` only while it is dropped.
+    /// Runs the connections and the background tasks. `None` only while it is dropped.
     runtime: Option<Runtime>,
 }
 
@@ -61,12 +59,12 @@ impl RedisCache {
     }
 
     /// A cache as the configuration describes it. It waits for the server, for [`Config::timeout`] at
-    /// most. A server that is down is no error: the cache reconnects until it is there. Through `handle`, it
+    /// most. A server that is down is no error: the cache connects when it is up. Through `handle`, it
     /// asks clients to detach when more than 70 % of it is pinned.
     ///
     /// # Errors
     ///
-    /// [`ConfigError::Denied`] if the server refuses the plugin, [`ConfigError::Tls`] if TLS
+    /// [`ConfigError::AccessDenied`] if the server denies access, [`ConfigError::Tls`] if TLS
     /// cannot be set up, [`ConfigError::Io`] if the system refuses a thread.
     pub fn new(config: Config, handle: ServerHandle) -> Result<Self, ConfigError> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -74,9 +72,12 @@ impl RedisCache {
             .thread_name("redis")
             .enable_all()
             .build()?;
-        let link = Link::new(&config, runtime.handle().clone())?;
-        let store = Arc::new(Store::new(&config, link, runtime.handle().clone(), handle));
-        keeper::start(&store, runtime.handle());
+        let client = RedisClient::new(&config, runtime.handle().clone())?;
+        let store = Arc::new(Store::new(&config, client, handle));
+        // They end with the runtime.
+        runtime.spawn(leases::release_pins(Arc::clone(&store.leases)));
+        runtime.spawn(leases::renew_leases(Arc::clone(&store.leases)));
+        runtime.spawn(eviction::clean_up(Arc::clone(&store.evictor)));
         Ok(Self { store, runtime: Some(runtime) })
     }
 
@@ -89,14 +90,14 @@ impl RedisCache {
     /// [`Status::Timeout`](cvmcache::plugin::Status::Timeout) if the server does not answer in time,
     /// another if it refuses or is away. Then the repository may see them or not.
     pub fn revoke(&self, repository: &[u8]) -> PluginResult<()> {
-        Ok(self.store.link.wait(self.store.revoke(repository))?)
+        Ok(self.store.backend.wait(self.store.backend.revoke(repository))?)
     }
 }
 
-/// Threads that speak with the server.
+/// Threads that do the I/O.
 const IO_THREADS: usize = 1;
 
-/// How many requests wait for the server at once.
+/// How many callbacks may block on the server at once.
 const WORKERS: usize = 32;
 
 impl CachePlugin for RedisCache {
@@ -109,20 +110,21 @@ impl CachePlugin for RedisCache {
     }
 
     fn change_refcount(&self, session: &Session, id: &ObjectId, by: i32) -> PluginResult<()> {
-        let store = &self.store;
+        let (store, leases) = (&self.store, &self.store.leases);
         if by < 0 {
-            return store.wait(store.close(id, by.unsigned_abs()));
+            return store.wait(leases.close(id, by.unsigned_abs()));
         }
-        let repository = store.guarded(session);
+        let repository = store.repository(session);
         store.wait(async {
             if by == 0 {
-                return store.guard(repository.as_ref(), id, store.facts(id)).await.into_result();
+                let exists = leases.metadata(id);
+                return store.authorize(repository.as_ref(), id, exists).await.into_result();
             }
-            match store.guard(repository.as_ref(), id, store.open(id, by)).await {
-                Guarded::Allowed(opened) => opened,
-                Guarded::Refused(opened, status) => {
+            match store.authorize(repository.as_ref(), id, leases.open(id, by)).await {
+                Authorized::Allowed(opened) => opened,
+                Authorized::Refused(opened, status) => {
                     if opened.is_ok() {
-                        store.close(id, by.unsigned_abs()).await?;
+                        leases.close(id, by.unsigned_abs()).await?;
                     }
                     Err(status)
                 }
@@ -133,55 +135,38 @@ impl CachePlugin for RedisCache {
 
     fn object_info(&self, session: &Session, id: &ObjectId) -> PluginResult<ObjectInfo> {
         let store = &self.store;
-        let repository = store.guarded(session);
-        let facts = store.wait(async {
-            store.guard(repository.as_ref(), id, store.facts(id)).await.into_result()
+        let repository = store.repository(session);
+        let metadata = store.wait(async {
+            let metadata = store.leases.metadata(id);
+            store.authorize(repository.as_ref(), id, metadata).await.into_result()
         });
-        Ok(facts?.info())
+        Ok(metadata?.info())
     }
 
     fn read(&self, session: &Session, id: &ObjectId, offset: u64, len: u32) -> PluginResult<Data> {
         let store = &self.store;
-        let repository = store.guarded(session);
+        let repository = store.repository(session);
         let read = store.read(id, offset, len);
-        store.wait(async { store.guard(repository.as_ref(), id, read).await.into_result() })
+        store.wait(async { store.authorize(repository.as_ref(), id, read).await.into_result() })
     }
 
     fn begin(&self, session: &Session, object: NewObject) -> PluginResult<Box<dyn Transaction>> {
-        let repository = self.store.guarded(session);
+        let repository = self.store.repository(session);
         let upload = self.store.wait(Upload::begin(&self.store, object, repository))?;
         Ok(Box::new(upload))
     }
 
     fn info(&self, _session: Option<&Session>) -> PluginResult<CacheInfo> {
-        let sum = self.store.link.wait(async {
-            self.store.settle().await?;
-            self.store.sum().await
-        })?;
-        Ok(self.store.budget().info(sum))
+        Ok(self.store.backend.wait(self.store.evictor.info())?)
     }
 
-    /// What others store between two steps could keep this going for ever, so it ends after as many
-    /// steps as a cache of this size can need.
     fn shrink(&self, _session: &Session, target: u64) -> PluginResult<u64> {
-        let mut evicted = false;
-        for _ in 0..self.store.shrink_steps() {
-            match self.store.link.wait(self.store.shrink_step(target))? {
-                Shrunk::Done { used } => return Ok(used),
-                Shrunk::More => {
-                    if !evicted {
-                        self.store.budget().count_clean_up();
-                    }
-                    evicted = true;
-                }
-            }
-        }
-        Ok(self.store.link.wait(self.store.sum())?.used)
+        Ok(self.store.evictor.shrink(target)?)
     }
 
     fn list(&self, _session: &Session, object_type: ObjectType) -> PluginResult<Listing> {
-        self.store.link.wait(self.store.flush())?;
-        Ok(Box::new(Pages::new(Arc::clone(&self.store), object_type)))
+        self.store.backend.wait(self.store.leases.flush())?;
+        Ok(Box::new(Pages::new(Arc::clone(&self.store.backend), object_type)))
     }
 
     fn store_breadcrumb(
@@ -190,19 +175,20 @@ impl CachePlugin for RedisCache {
         repository: &[u8],
         breadcrumb: Breadcrumb,
     ) -> PluginResult<()> {
-        self.store.wait(self.store.store_breadcrumb(repository, breadcrumb))
+        let backend = &self.store.backend;
+        Ok(backend.wait(backend.store_breadcrumb(repository, breadcrumb))?)
     }
 
     fn load_breadcrumb(&self, _session: &Session, repository: &[u8]) -> PluginResult<Breadcrumb> {
-        self.store.wait(self.store.load_breadcrumb(repository))
+        self.store.wait(self.store.backend.load_breadcrumb(repository))
     }
 }
 
 impl Drop for RedisCache {
-    /// Whatever is still held is let go of, unless the server is away: then its lease ends.
+    /// Releases what is still open; while the server is away, the lease expires instead.
     fn drop(&mut self) {
-        if let Err(error) = self.store.link.wait(self.store.leave()) {
-            tracing::info!(%error, "cannot say goodbye to the server, it will notice");
+        if let Err(error) = self.store.backend.wait(self.store.leases.end()) {
+            tracing::info!(%error, "cannot release leases on shutdown, they will expire");
         }
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();

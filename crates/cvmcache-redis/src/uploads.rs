@@ -1,4 +1,4 @@
-//! Uploads: segments go to keys of their own, which expire, until one step makes them an object.
+//! Uploads: segments go to keys of their own, which expire, until one script makes them an object.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -8,55 +8,56 @@ use cvmcache::Transaction;
 use cvmcache::plugin::{NewObject, ObjectId, PluginResult, Status};
 use tokio::task::JoinHandle;
 
-use crate::facts::{Facts, Shape};
-use crate::keys::Shard;
-use crate::link::Failure;
+use crate::backend::Committed;
+use crate::client::Failure;
+use crate::cost::cost;
+use crate::eviction::Evictor;
+use crate::metadata::{ChunkLayout, ObjectMetadata};
 use crate::scripts::CommitCall;
-use crate::space;
 use crate::store::Store;
 
-/// An object that is arriving.
+/// An object that is being uploaded.
 pub(crate) struct Upload {
     store: Arc<Store>,
     id: ObjectId,
-    facts: Facts,
-    /// The repository for which it is kept, if that matters.
+    metadata: ObjectMetadata,
+    /// The repository that may see it, if sessions see only the objects of theirs.
     repository: Option<Bytes>,
     /// Names its keys.
     token: String,
-    /// What has arrived and not been sent, less than a segment and a part.
+    /// Received and not sent: less than a segment and a part.
     pending: Vec<Bytes>,
     pending_len: usize,
     /// How many segments were sent.
     sent: u64,
-    /// The last of them, on its way: nobody waits for it before the next.
+    /// The last of them, in flight: it is awaited before the next is sent.
     sending: Option<JoinHandle<Result<(), Failure>>>,
     reserved: Reservation,
-    /// When its keys were last kept from expiring.
+    /// When the expiry of its keys was last refreshed.
     refreshed: Instant,
 }
 
 impl Upload {
-    /// Begins an upload. Nothing is told to the server before there is a segment of it.
+    /// Begins an upload. The server learns of it with the first segment.
     pub(crate) async fn begin(
         store: &Arc<Store>,
         new: NewObject,
         repository: Option<Bytes>,
     ) -> PluginResult<Self> {
-        let facts = Facts {
+        let metadata = ObjectMetadata {
             size: 0,
             object_type: new.object_type,
-            shape: Shape::NEW,
+            layout: ChunkLayout::NEW,
             description: new.description,
         };
-        let mut reserved = Reservation { store: Arc::clone(store), bytes: 0 };
-        reserved.grow_to(space::cost(&facts)).await?;
-        // What could never be kept is refused before it is sent, and before anything is evicted.
-        store.could_hold(new.expected_size.unwrap_or(0)).await?;
+        let mut reserved = Reservation { evictor: Arc::clone(&store.evictor), bytes: 0 };
+        reserved.grow_to(cost(&metadata)).await?;
+        // What cannot fit is refused before it is sent, and before anything is evicted.
+        store.evictor.check_fits(new.expected_size.unwrap_or(0)).await?;
         Ok(Self {
             store: Arc::clone(store),
             id: new.id,
-            facts,
+            metadata,
             repository,
             token: format!("{:032x}", fastrand::u128(..)),
             pending: Vec::new(),
@@ -69,11 +70,11 @@ impl Upload {
     }
 
     async fn append(&mut self, data: Bytes) -> PluginResult<()> {
-        self.facts.size += data.len() as u64;
-        self.reserved.grow_to(space::cost(&self.facts)).await?;
+        self.metadata.size += data.len() as u64;
+        self.reserved.grow_to(cost(&self.metadata)).await?;
         self.pending_len += data.len();
         self.pending.push(data);
-        let segment = usize::try_from(Shape::NEW.segment_len()).unwrap_or(usize::MAX);
+        let segment = usize::try_from(ChunkLayout::NEW.segment_len()).unwrap_or(usize::MAX);
         // The last segment is kept for the commit, which takes it along.
         while self.pending_len > segment {
             self.send(segment).await?;
@@ -83,27 +84,25 @@ impl Upload {
 
     /// Sends a segment, after the one before has arrived.
     async fn send(&mut self, len: usize) -> PluginResult<()> {
-        let parts = self.take(len);
-        let bytes = self.facts.shape.seal(&self.id, &self.store.seal, self.sent, &parts);
-        drop(parts);
-        self.arrived().await?;
-        let expiry = self.expiry();
-        let mut command = redis::cmd("SET");
-        command.arg(self.store.keys.upload(&self.id, &self.token, self.sent));
-        command.arg(&bytes[..]).arg("PX").arg(expiry);
+        let bytes = self.take_segment(len);
+        self.await_sent().await?;
+        let (backend, expiry) = (&self.store.backend, self.store.upload_expiry);
+        let write = backend.segment_write(&self.id, &self.token, self.sent, &bytes, expiry);
         drop(bytes);
         self.sent += 1;
-        let refresh =
-            (self.refreshed.elapsed() > self.store.upload_expiry / 4).then(|| self.refresh());
-        let store = Arc::clone(&self.store);
+        let refresh = (self.refreshed.elapsed() > expiry / 4).then(|| {
+            self.refreshed = Instant::now();
+            backend.expiry_refresh(&self.id, &self.token, self.sent, expiry)
+        });
+        let (backend, evictor) = (Arc::clone(backend), Arc::clone(&self.store.evictor));
         self.sending = Some(tokio::spawn(async move {
-            if let Some(pipeline) = refresh {
-                store.link.pipeline::<()>(&pipeline).await?;
+            if let Some(refresh) = refresh {
+                backend.refresh_expiry(&refresh).await?;
             }
-            match store.link.command(&command).await {
+            match backend.write_segment(&write).await {
                 Err(Failure::OutOfMemory) => {
-                    store.evict(len as u64).await?;
-                    store.link.command(&command).await
+                    evictor.evict(len as u64).await?;
+                    backend.write_segment(&write).await
                 }
                 result => result,
             }
@@ -111,27 +110,19 @@ impl Upload {
         Ok(())
     }
 
-    /// Keeps what was sent before from expiring.
-    fn refresh(&mut self) -> redis::Pipeline {
-        self.refreshed = Instant::now();
-        let mut pipeline = redis::pipe();
-        for number in 0..self.sent {
-            let key = self.store.keys.upload(&self.id, &self.token, number);
-            pipeline.cmd("PEXPIRE").arg(key).arg(self.expiry()).ignore();
-        }
-        pipeline
-    }
-
-    fn expiry(&self) -> u64 {
-        u64::try_from(self.store.upload_expiry.as_millis()).unwrap_or(u64::MAX)
-    }
-
-    /// Waits for the segment that is on its way.
-    async fn arrived(&mut self) -> PluginResult<()> {
+    /// Waits for the segment that is in flight.
+    async fn await_sent(&mut self) -> PluginResult<()> {
         match self.sending.take() {
             None => Ok(()),
             Some(sending) => Ok(sending.await.map_err(|_| Status::IoErr)??),
         }
+    }
+
+    /// Takes the next segment out of what is pending, with its tags.
+    fn take_segment(&mut self, len: usize) -> Vec<u8> {
+        let parts = self.take(len);
+        let authenticator = self.store.backend.authenticator();
+        self.metadata.layout.attach_tags(&self.id, authenticator, self.sent, &parts)
     }
 
     /// Takes the first bytes of what is pending.
@@ -154,53 +145,47 @@ impl Upload {
     }
 
     async fn finish(&mut self) -> PluginResult<()> {
-        let last = self.take(self.pending_len);
-        let last = self.facts.shape.seal(&self.id, &self.store.seal, self.sent, &last);
-        self.arrived().await?;
-        let encoded = self.facts.encode(&self.id, &self.store.seal);
+        let last = self.take_segment(self.pending_len);
+        self.await_sent().await?;
+        let (backend, evictor) = (&self.store.backend, &self.store.evictor);
+        let encoded = self.metadata.encode(&self.id, backend.authenticator());
         let call = CommitCall {
-            facts: &encoded,
-            cost: space::cost(&self.facts),
-            object_type: self.facts.object_type.to_wire(),
+            metadata: &encoded,
+            cost: cost(&self.metadata),
+            object_type: self.metadata.object_type.to_wire(),
             token: &self.token,
             sent: self.sent,
             last: (!last.is_empty()).then_some(&last[..]),
         };
-        let name = self.id.to_string();
         let mut is_last_try = false;
         loop {
-            let claim = self.store.claim(&self.id).await;
-            let script =
-                self.store.scripts.commit(&self.store.holder, Shard::of(&self.id), &name, &call);
-            let (is_new, facts): (i64, Vec<u8>) = match self.store.link.script(&script).await {
+            // Invariant: a claim is dropped before an eviction, which may have to release this object.
+            let claim = self.store.leases.claim(&self.id).await;
+            match backend.commit(&self.id, &call).await {
                 Err(Failure::OutOfMemory) if !is_last_try => {
                     drop(claim);
                     is_last_try = true;
-                    self.store.evict(call.cost).await?;
-                    continue;
+                    evictor.evict(call.cost).await?;
                 }
-                answer => answer?,
-            };
-            if is_new < 0 {
-                tracing::warn!(id = %self.id, "an upload has expired on the server");
-                return Err(Status::Timeout);
-            }
-            let Some(facts) = Facts::decode(&self.id, &self.store.seal, &facts) else {
-                // It was there already, and is none of ours.
-                self.store.drop_forged(&self.id, &facts).await?;
-                drop(claim);
-                if is_last_try {
-                    return Err(Status::IoErr);
+                Err(failure) => return Err(failure.into()),
+                Ok(Committed::Expired) => {
+                    tracing::warn!(id = %self.id, "an upload has expired on the server");
+                    return Err(Status::Timeout);
                 }
-                is_last_try = true;
-                continue;
-            };
-            claim.held(1, facts.into())?;
-            if is_new > 0 {
-                self.sent = 0;
-                self.reserved.stored(call.cost);
+                // The object that was there is dropped: the next try commits this one.
+                Ok(Committed::Untrusted) if !is_last_try => is_last_try = true,
+                Ok(Committed::Untrusted) => return Err(Status::IoErr),
+                Ok(Committed::New(metadata)) => {
+                    claim.acquired(1, metadata)?;
+                    self.sent = 0;
+                    self.reserved.stored(call.cost);
+                    return Ok(());
+                }
+                Ok(Committed::Existing(metadata)) => {
+                    claim.acquired(1, metadata)?;
+                    return Ok(());
+                }
             }
-            return Ok(());
         }
     }
 }
@@ -217,7 +202,7 @@ impl Transaction for Upload {
             self.finish().await?;
             match self.repository.take() {
                 None => Ok(()),
-                Some(repository) => Ok(self.store.add_member(&repository, &self.id).await?),
+                Some(repository) => Ok(store.backend.add_member(&repository, &self.id).await?),
             }
         })
     }
@@ -229,51 +214,43 @@ impl Drop for Upload {
             return;
         }
         let sending = self.sending.take();
-        let mut command = redis::cmd("UNLINK");
-        for number in 0..self.sent {
-            command.arg(self.store.keys.upload(&self.id, &self.token, number));
-        }
-        let store = Arc::clone(&self.store);
-        // If it fails, they expire.
-        self.store.runtime.spawn(async move {
+        let backend = Arc::clone(&self.store.backend);
+        let (id, token, sent) = (self.id, std::mem::take(&mut self.token), self.sent);
+        // If it fails, the keys expire.
+        self.store.backend.spawn(async move {
             if let Some(sending) = sending {
                 let _ = sending.await;
             }
-            let _ = store.link.command::<()>(&command).await;
+            let _ = backend.unlink_segments(&id, &token, sent).await;
         });
     }
 }
 
-/// Space that an upload has taken. It is given back on drop.
+/// Space that is reserved for an upload. It is given back on drop.
 struct Reservation {
-    store: Arc<Store>,
+    evictor: Arc<Evictor>,
     bytes: u64,
 }
 
 impl Reservation {
     async fn grow_to(&mut self, bytes: u64) -> PluginResult<()> {
         if let Some(more) = bytes.checked_sub(self.bytes).filter(|&more| more > 0) {
-            self.store.reserve(more).await?;
+            self.evictor.reserve(more).await?;
             self.bytes = bytes;
         }
         Ok(())
     }
 
-    fn shrink_to(&mut self, bytes: u64) {
-        self.store.budget().release(self.bytes.saturating_sub(bytes));
-        self.bytes = bytes;
-    }
-
     /// An object has taken it over.
     fn stored(&mut self, cost: u64) {
-        self.shrink_to(cost);
-        self.store.budget().stored(cost);
+        self.evictor.unreserve(self.bytes.saturating_sub(cost));
+        self.evictor.stored(cost);
         self.bytes = 0;
     }
 }
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        self.store.budget().release(self.bytes);
+        self.evictor.unreserve(self.bytes);
     }
 }

@@ -2,14 +2,13 @@
 //! of all keys gives.
 
 mod cache;
-mod support;
 
 use std::collections::HashMap;
 use std::thread;
 
 use cache::{Instance, config, content, id, keys, with};
 use cvmcache::plugin::*;
-use support::{RedisServer, eventually};
+use redis_test_servers::{RedisServer, eventually};
 
 const OBJECTS: u8 = 24;
 
@@ -96,7 +95,7 @@ fn recount(server: &RedisServer, open: &[HashMap<ObjectId, u32>]) {
 }
 
 #[test]
-fn the_accounts_are_those_of_a_recount_after_any_history() {
+fn counters_are_those_of_a_recount_after_any_history() {
     let server = RedisServer::start();
     let seed = fastrand::u64(..);
     println!("seed {seed}");

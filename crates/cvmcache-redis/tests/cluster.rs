@@ -2,15 +2,14 @@
 //! have, and never a wrong byte.
 
 mod plugin;
-mod support;
 
 use cvmcache::plugin::Status;
 
 use plugin::{connect, finally, object, read, start, store, with_jobs};
-use support::{RedisCluster, Setup, eventually};
+use redis_test_servers::{RedisCluster, Setup, eventually};
 
 #[test]
-fn a_cluster_may_lose_a_server_and_get_it_back() {
+fn a_cluster_serves_again_after_a_server_was_killed_and_restarted() {
     let mut cluster = RedisCluster::with(&Setup::new().persistent());
     let plugin = start(&cluster.url());
     let mut client = connect(&plugin, "test.cern.ch:c");
@@ -23,7 +22,7 @@ fn a_cluster_may_lose_a_server_and_get_it_back() {
             jobs.notice();
             cluster.servers[n].restart();
             cluster.wait();
-            jobs.are_good_again();
+            jobs.recover();
         }
     });
     for n in 1000..1030 {
@@ -32,7 +31,7 @@ fn a_cluster_may_lose_a_server_and_get_it_back() {
 }
 
 #[test]
-fn slots_of_a_cluster_may_move_while_clients_work() {
+fn a_cluster_serves_while_its_slots_migrate() {
     let cluster = RedisCluster::start();
     let plugin = start(&cluster.url());
     let mut client = connect(&plugin, "test.cern.ch:c");
@@ -43,7 +42,7 @@ fn slots_of_a_cluster_may_move_while_clients_work() {
         for n in 1000..1004 {
             let shard = shard(n);
             cluster.move_slot(&shard, (cluster.owner(&shard) + 1) % 3);
-            jobs.are_good_again();
+            jobs.recover();
         }
     });
     for n in 1000..1010 {
@@ -52,7 +51,7 @@ fn slots_of_a_cluster_may_move_while_clients_work() {
 }
 
 #[test]
-fn a_replica_takes_over_from_a_server_that_is_killed_and_serves_what_it_has() {
+fn a_replica_that_takes_over_serves_what_was_replicated() {
     let setup = Setup::new().line("cluster-replica-validity-factor 0");
     let mut cluster = RedisCluster::with_a_replica(&setup);
     let plugin = start(&cluster.url());
@@ -72,7 +71,7 @@ fn a_replica_takes_over_from_a_server_that_is_killed_and_serves_what_it_has() {
         cluster.servers[0].kill();
         jobs.notice();
         cluster.let_the_replica_take_over();
-        jobs.are_good_again();
+        jobs.recover();
     });
     for n in replicated.chain(late) {
         let expected = if lost.contains(&n) { Err(Status::NoEntry) } else { Ok(()) };

@@ -2,12 +2,11 @@
 //! server.
 
 mod plugin;
-mod support;
 
 use cvmcache_testkit::{PluginCommand, Suite};
 
 use plugin::command;
-use support::{Certificates, RedisCluster, RedisServer, Setup};
+use redis_test_servers::{Certificates, RedisCluster, RedisServer, Setup};
 
 #[track_caller]
 fn conforms(command: PluginCommand) {

@@ -2,17 +2,16 @@
 //! they are, and nothing that is open.
 
 mod cache;
-mod support;
 
 use bytes::Bytes;
 use cache::{config, content, id, instance, keys, with};
 use cvmcache::plugin::*;
-use support::{RedisServer, eventually};
+use redis_test_servers::{RedisServer, eventually};
 
 const MB: usize = 1024 * 1024;
 
 #[test]
-fn volatile_objects_go_first_and_then_what_was_used_longest_ago_across_shards() {
+fn volatile_objects_are_evicted_first_and_then_the_least_recently_used_across_shards() {
     let server = RedisServer::start();
     let (a, b) = (instance(&server), instance(&server));
     // In shards that go up and down, so that no order of shards is the right one.
@@ -37,7 +36,7 @@ fn volatile_objects_go_first_and_then_what_was_used_longest_ago_across_shards() 
     for gone in [1, 2, 6, 7, 20, 59] {
         let left = full / 60 * (60 - gone as u64);
         assert_eq!(a.shrink(left), left);
-        let there = |id: &&ObjectId| a.look(**id).is_ok();
+        let there = |id: &&ObjectId| a.exists(**id).is_ok();
         assert_eq!(
             expected.iter().filter(there).collect::<Vec<_>>(),
             expected[gone..].iter().collect::<Vec<_>>()
@@ -46,7 +45,7 @@ fn volatile_objects_go_first_and_then_what_was_used_longest_ago_across_shards() 
 }
 
 #[test]
-fn what_goes_is_counted_in_the_metrics() {
+fn evictions_are_counted_in_the_metrics() {
     let server = RedisServer::start();
     let registry = prometheus::Registry::new();
     let recorder = metrics_prometheus::Recorder::builder().with_registry(&registry).build();
@@ -64,7 +63,7 @@ fn what_goes_is_counted_in_the_metrics() {
 }
 
 #[test]
-fn nothing_is_left_after_everything_has_gone() {
+fn an_empty_cache_leaves_no_keys_but_leases() {
     let server = RedisServer::start();
     let a = instance(&server);
     for (n, len) in [0, 1, 100, 20_000, 300_000, 2_000_000].into_iter().enumerate() {
@@ -82,7 +81,7 @@ fn nothing_is_left_after_everything_has_gone() {
 }
 
 #[test]
-fn a_full_cache_makes_room_and_says_how_often() {
+fn a_full_cache_evicts_and_counts_clean_ups() {
     let server = RedisServer::start();
     let mut config = config(&server);
     config.size = 20 * MB as u64;
@@ -91,8 +90,8 @@ fn a_full_cache_makes_room_and_says_how_often() {
         a.leave(id(n, n), &content(n.into(), MB));
         assert!(a.info().used_bytes <= 20 * MB as u64);
     }
-    assert!(a.look(id(99, 99)).is_ok());
-    assert_eq!(a.look(id(0, 0)), Err(Status::NoEntry));
+    assert!(a.exists(id(99, 99)).is_ok());
+    assert_eq!(a.exists(id(0, 0)), Err(Status::NoEntry));
     assert!(a.info().shrink_count.unwrap() > 5);
     assert_eq!(
         a.cache
@@ -107,7 +106,7 @@ fn a_full_cache_makes_room_and_says_how_often() {
 }
 
 #[test]
-fn what_is_open_everywhere_leaves_no_space_until_it_is_closed() {
+fn open_objects_leave_no_space_until_they_are_closed() {
     let server = RedisServer::start();
     let mut config = config(&server);
     config.size = 10 * MB as u64;

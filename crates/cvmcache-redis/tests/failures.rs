@@ -2,7 +2,6 @@
 //! connection that they have, and never a wrong byte.
 
 mod plugin;
-mod support;
 
 use cvmcache::client::Client;
 use cvmcache::plugin::{Breadcrumb, ObjectType, Status};
@@ -10,10 +9,10 @@ use cvmcache_testkit::PluginProcess;
 use redis::cmd;
 
 use plugin::{close, command, connect, finally, object, open, read, start, store, with_jobs};
-use support::{RedisServer, Setup, eventually};
+use redis_test_servers::{RedisServer, Setup, eventually};
 
 #[test]
-fn a_server_that_is_killed_and_comes_back_empty_has_lost_its_objects_and_nothing_else() {
+fn a_server_that_restarts_empty_has_lost_its_objects_and_stores_new_ones() {
     let mut killed = Killed::twice(&Setup::new().tcp());
     let client = &mut killed.client;
     for n in [OPEN, CLOSED] {
@@ -26,7 +25,7 @@ fn a_server_that_is_killed_and_comes_back_empty_has_lost_its_objects_and_nothing
 }
 
 #[test]
-fn a_server_that_is_killed_and_comes_back_with_its_data_serves_what_it_had() {
+fn a_server_that_restarts_with_its_data_serves_it() {
     let mut killed = Killed::twice(&Setup::new().persistent());
     let client = &mut killed.client;
     finally(|| read(client, OPEN)).unwrap();
@@ -60,7 +59,7 @@ impl Killed {
                 server.kill();
                 jobs.notice();
                 server.restart();
-                jobs.are_good_again();
+                jobs.recover();
             }
         });
         Self { client, _plugin: plugin, _server: server }
@@ -68,7 +67,7 @@ impl Killed {
 }
 
 #[test]
-fn a_server_that_stops_and_goes_on_is_waited_for_no_longer_than_the_deadline() {
+fn requests_to_a_server_that_hangs_end_at_their_timeout() {
     let server = RedisServer::start();
     let deadline = "CVMFS_CACHE_PLUGIN_REDIS_TIMEOUT";
     let plugin = command(&server.url()).option(deadline, "1000").start().unwrap();
@@ -76,8 +75,8 @@ fn a_server_that_stops_and_goes_on_is_waited_for_no_longer_than_the_deadline() {
         for _ in 0..2 {
             server.pause();
             jobs.notice();
-            server.go_on();
-            jobs.are_good_again();
+            server.resume();
+            jobs.recover();
         }
     });
 }
@@ -95,20 +94,20 @@ fn a_plugin_may_start_before_its_server() {
 }
 
 #[test]
-fn scripts_that_the_server_forgets_are_not_missed() {
+fn flushed_scripts_are_loaded_again() {
     let server = RedisServer::start();
     let plugin = start(&server.url());
     with_jobs(&plugin, |jobs| {
         for _ in 0..20 {
             server.say("SCRIPT FLUSH");
-            jobs.are_good_again();
+            jobs.recover();
         }
         assert_eq!(jobs.failures(), 0);
     });
 }
 
 #[test]
-fn a_replica_serves_what_it_has_and_takes_nothing() {
+fn a_replica_serves_reads_and_refuses_uploads() {
     let master = Setup::new().tcp().start();
     let writer = start(&master.url());
     let mut client = connect(&writer, "test.cern.ch:c");
@@ -126,7 +125,7 @@ fn a_replica_serves_what_it_has_and_takes_nothing() {
 }
 
 #[test]
-fn a_server_that_is_full_before_the_cache_is_makes_room_or_says_so() {
+fn a_server_out_of_memory_evicts_or_refuses() {
     let server = Setup::new().memory(40).start();
     let plugin = start(&server.url());
     let mut client = connect(&plugin, "test.cern.ch:c");
@@ -162,7 +161,7 @@ fn a_server_that_is_full_before_the_cache_is_makes_room_or_says_so() {
 }
 
 #[test]
-fn a_password_that_was_changed_is_an_error_until_it_is_right_again() {
+fn requests_fail_while_the_password_is_wrong() {
     let server = Setup::new().tcp().password("s3cret").start();
     let plugin = start(&server.url());
     with_jobs(&plugin, |jobs| {
@@ -170,12 +169,12 @@ fn a_password_that_was_changed_is_an_error_until_it_is_right_again() {
         server.say("CLIENT KILL TYPE normal");
         jobs.notice();
         server.say("CONFIG SET requirepass s3cret");
-        jobs.are_good_again();
+        jobs.recover();
     });
 }
 
 #[test]
-fn the_log_says_once_that_the_server_goes_and_comes_and_never_the_password() {
+fn the_log_has_one_line_for_an_outage_and_never_the_password() {
     let mut server = Setup::new().tcp().password("s3cret").start();
     let directory = tempfile::tempdir().unwrap();
     let everything = directory.path().join("log");
@@ -203,7 +202,7 @@ fn the_log_says_once_that_the_server_goes_and_comes_and_never_the_password() {
 }
 
 #[test]
-fn a_plugin_that_is_refused_at_the_start_says_what_to_do() {
+fn a_plugin_that_is_denied_access_at_start_prints_the_remedy() {
     let server = Setup::new().tcp().password("right").start();
     let url = format!("redis://:wr0ng@127.0.0.1:{}", server.port());
     let error = command(&url).start().unwrap_err().to_string();
@@ -214,7 +213,7 @@ fn a_plugin_that_is_refused_at_the_start_says_what_to_do() {
 }
 
 #[test]
-fn the_rights_that_the_documentation_names_are_enough_and_no_more() {
+fn the_documented_permissions_are_enough_and_no_more() {
     let documentation = include_str!("../../../docs/redis.md");
     let rule = documentation.lines().find(|line| line.starts_with("user cvmcache ")).unwrap();
     let server = Setup::new().tcp().line("user default off").line(rule).start();
@@ -224,7 +223,7 @@ fn the_rights_that_the_documentation_names_are_enough_and_no_more() {
     let mut client = connect(&plugin, "test.cern.ch:c");
     with_jobs(&plugin, |jobs| {
         for _ in 0..10 {
-            jobs.are_good_again();
+            jobs.recover();
         }
         assert_eq!(jobs.failures(), 0);
     });
@@ -254,7 +253,7 @@ fn keys(server: &RedisServer, pattern: &str) -> Vec<String> {
 }
 
 #[test]
-fn bytes_that_change_on_the_server_are_noticed_and_the_object_is_dropped() {
+fn an_object_whose_bytes_change_on_the_server_is_dropped() {
     let server = RedisServer::start();
     let plugin = start(&server.url());
     let mut client = connect(&plugin, "test.cern.ch:c");
@@ -279,7 +278,7 @@ fn bytes_that_change_on_the_server_are_noticed_and_the_object_is_dropped() {
 }
 
 #[test]
-fn a_server_that_was_emptied_has_lost_its_objects_and_nothing_else() {
+fn a_flushed_server_has_lost_its_objects_and_stores_new_ones() {
     let server = RedisServer::start();
     let plugin = start(&server.url());
     let mut client = connect(&plugin, "test.cern.ch:c");
@@ -287,7 +286,7 @@ fn a_server_that_was_emptied_has_lost_its_objects_and_nothing_else() {
     with_jobs(&plugin, |jobs| {
         for _ in 0..5 {
             server.say("FLUSHALL");
-            jobs.are_good_again();
+            jobs.recover();
         }
     });
     assert_eq!(finally(|| read(&mut client, 1003)), Err(Status::NoEntry));
@@ -296,7 +295,7 @@ fn a_server_that_was_emptied_has_lost_its_objects_and_nothing_else() {
 }
 
 #[test]
-fn what_a_plugin_that_died_had_open_can_be_evicted_when_its_lease_is_over() {
+fn pins_of_a_killed_plugin_can_be_evicted_after_its_lease() {
     let server = RedisServer::start();
     let lease = "CVMFS_CACHE_PLUGIN_REDIS_LEASE";
     let plugin = command(&server.url()).option(lease, "3").start().unwrap();
@@ -313,7 +312,7 @@ fn what_a_plugin_that_died_had_open_can_be_evicted_when_its_lease_is_over() {
 }
 
 #[test]
-fn a_plugin_that_drops_what_one_without_its_key_has_stored_says_so() {
+fn an_object_that_was_stored_without_the_key_is_dropped_and_logged() {
     let server = RedisServer::start();
     let key = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(key.path(), [7; 32]).unwrap();
@@ -328,7 +327,7 @@ fn a_plugin_that_drops_what_one_without_its_key_has_stored_says_so() {
 }
 
 #[test]
-fn what_a_plugin_that_died_had_open_is_not_counted_as_pinned_when_its_lease_is_over() {
+fn pins_of_a_killed_plugin_do_not_count_after_its_lease() {
     let server = RedisServer::start();
     let lease = "CVMFS_CACHE_PLUGIN_REDIS_LEASE";
     let plugin = command(&server.url()).option(lease, "6").start().unwrap();
@@ -340,7 +339,7 @@ fn what_a_plugin_that_died_had_open_is_not_counted_as_pinned_when_its_lease_is_o
     }
     assert!(observer.info().unwrap().pinned_bytes > 20 * 70_000);
     drop(plugin);
-    // Nobody evicts anything, or holds anything there.
+    // Without an eviction, or a pin of another instance.
     eventually("nothing is pinned", || observer.info().unwrap().pinned_bytes == 0);
     assert!(observer.info().unwrap().used_bytes > 20 * 70_000);
 }

@@ -1,11 +1,10 @@
 //! The membership guard: a repository sees what its own clients have stored, and nothing else.
 
 mod cache;
-mod support;
 
 use cache::{Instance, config, content, id, instance, keys, with};
 use cvmcache::plugin::*;
-use support::{RedisServer, eventually};
+use redis_test_servers::{RedisServer, eventually};
 
 fn guarded(server: &RedisServer, name: &'static str) -> Instance {
     let mut config = config(server);
@@ -18,7 +17,7 @@ fn guarded(server: &RedisServer, name: &'static str) -> Instance {
 #[track_caller]
 fn sees_nothing(instance: &Instance, id: ObjectId) {
     assert_eq!(instance.open(id), Err(Status::NoEntry));
-    assert_eq!(instance.look(id), Err(Status::NoEntry));
+    assert_eq!(instance.exists(id), Err(Status::NoEntry));
     assert_eq!(instance.cache.object_info(&instance.session, &id).err(), Some(Status::NoEntry));
     assert_eq!(instance.read(id, 0, 10), Err(Status::NoEntry));
 }
@@ -79,7 +78,7 @@ fn revoking_takes_effect_everywhere_at_once_for_one_repository() {
 }
 
 #[test]
-fn either_part_may_be_missing() {
+fn a_member_without_object_and_an_object_without_member_are_misses() {
     let server = RedisServer::start();
     let a = guarded(&server, "atlas.cern.ch:1");
     // A member without an object: the set forgets it.
@@ -104,7 +103,7 @@ fn either_part_may_be_missing() {
 }
 
 #[test]
-fn without_the_guard_there_are_no_sets() {
+fn without_per_repository_there_are_no_sets() {
     let server = RedisServer::start();
     let mut a = instance(&server);
     a.store(id(1, 1), &content(1, 10)).unwrap();
@@ -114,7 +113,7 @@ fn without_the_guard_there_are_no_sets() {
 }
 
 #[test]
-fn whatever_a_repository_is_called_it_has_a_set_of_its_own() {
+fn every_name_of_a_repository_has_a_set_of_its_own() {
     let server = RedisServer::start();
     let mut a = guarded(&server, "a}b{c:1");
     a.store(id(1, 1), &content(1, 10)).unwrap();

@@ -1,8 +1,7 @@
-//! Several instances on one server: what one stores the others see, and what one holds open nobody
-//! evicts, as long as it lives.
+//! Several instances on one server: all of them see what one has stored, and none evicts what another has
+//! pinned, for as long as its lease is renewed.
 
 mod cache;
-mod support;
 
 use std::sync::Barrier;
 use std::thread;
@@ -12,10 +11,10 @@ use cache::{Instance, PART, config, content, id, instance, keys, restless, with}
 use cvmcache::client::{Client, NewUpload};
 use cvmcache::plugin::*;
 use cvmcache_testkit::PluginCommand;
-use support::{RedisServer, eventually};
+use redis_test_servers::{RedisServer, eventually};
 
 #[test]
-fn what_one_instance_stores_all_others_see_at_once() {
+fn an_object_that_one_instance_stores_is_visible_to_all_at_once() {
     let server = RedisServer::start();
     let (a, b) = (instance(&server), instance(&server));
     for (number, len) in
@@ -37,7 +36,7 @@ fn what_one_instance_stores_all_others_see_at_once() {
 }
 
 #[test]
-fn what_a_living_instance_holds_nobody_evicts() {
+fn an_object_with_a_renewed_lease_is_not_evicted() {
     let server = RedisServer::start();
     let (a, b) = (restless(&server), restless(&server));
     let data = content(1, 100_000);
@@ -56,15 +55,15 @@ fn what_a_living_instance_holds_nobody_evicts() {
     assert!(used > 100_000);
     assert_eq!(b.info().pinned_bytes, used);
     assert_eq!(a.read_all(id(1, 1)).unwrap(), data);
-    assert_eq!(a.look(id(1, 2)), Err(Status::NoEntry));
-    assert_eq!(a.look(id(2, 1)), Err(Status::NoEntry));
+    assert_eq!(a.exists(id(1, 2)), Err(Status::NoEntry));
+    assert_eq!(a.exists(id(2, 1)), Err(Status::NoEntry));
     a.close(id(1, 1)).unwrap();
     a.info();
     assert_eq!(b.shrink(0), 0);
 }
 
 #[test]
-fn what_two_instances_hold_the_last_to_close_frees() {
+fn an_object_is_unpinned_by_the_last_instance_that_closes_it() {
     let server = RedisServer::start();
     let (a, b) = (instance(&server), instance(&server));
     a.store(id(1, 1), &content(1, 1000)).unwrap();
@@ -80,7 +79,7 @@ fn what_two_instances_hold_the_last_to_close_frees() {
 }
 
 #[test]
-fn an_instance_that_ends_lets_go_of_everything() {
+fn an_instance_releases_all_pins_on_shutdown() {
     let server = RedisServer::start();
     let (a, b) = (instance(&server), instance(&server));
     for shard in 0..=255 {
@@ -108,12 +107,12 @@ fn an_instance_that_is_killed_loses_its_pins_when_its_lease_ends_and_not_before(
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
     assert!(other.shrink(0) > 0, "it is evicted before the lease has ended");
     eventually("the lease ends", || other.shrink(0) == 0);
-    assert_eq!(other.look(id(7, 1)), Err(Status::NoEntry));
+    assert_eq!(other.exists(id(7, 1)), Err(Status::NoEntry));
     assert_eq!(keys(&server, "*"), [""; 0]);
 }
 
 #[test]
-fn an_instance_that_was_given_up_holds_again_what_is_still_there() {
+fn an_instance_with_an_expired_lease_pins_again_what_is_left() {
     let server = RedisServer::start();
     let a = restless(&server);
     let data = content(1, 1000);
@@ -131,7 +130,7 @@ fn an_instance_that_was_given_up_holds_again_what_is_still_there() {
     }
     server.ask::<()>(redis::cmd("UNLINK").arg(keys(&server, "*{02}*")));
     eventually("it holds again what is there", || keys(&server, "*{01}:held:*").len() == 1);
-    eventually("it knows what is lost", || a.look(id(2, 1)) == Err(Status::NoEntry));
+    eventually("it knows what is lost", || a.exists(id(2, 1)) == Err(Status::NoEntry));
     assert_eq!(a.read(id(2, 1), 0, 10), Err(Status::NoEntry));
     assert_eq!(a.read_all(id(1, 1)).unwrap(), data);
     // The references of sessions go on counting.
@@ -164,7 +163,7 @@ fn an_object_that_exists_is_kept_and_an_upload_of_it_leaves_nothing_behind() {
 }
 
 #[test]
-fn of_uploads_that_end_at_the_same_time_one_wins_and_all_hold_it() {
+fn of_concurrent_commits_one_wins_and_all_pin_the_object() {
     let server = RedisServer::start();
     let instances: Vec<Instance> = (0..4).map(|_| instance(&server)).collect();
     for round in 0..20 {
@@ -196,7 +195,7 @@ fn of_uploads_that_end_at_the_same_time_one_wins_and_all_hold_it() {
 }
 
 #[test]
-fn an_upload_that_is_dropped_leaves_nothing_and_one_that_nobody_ends_expires() {
+fn an_upload_that_is_dropped_leaves_no_keys_and_an_idle_one_expires() {
     let server = RedisServer::start();
     let a = instance(&server);
     let mut upload = a.begin(id(1, 1)).unwrap();
@@ -216,12 +215,12 @@ fn an_upload_that_is_dropped_leaves_nothing_and_one_that_nobody_ends_expires() {
     }
     eventually("an upload without a part for long is gone", || keys(&server, "*:u:*").is_empty());
     assert_eq!(upload.commit(), Err(Status::Timeout));
-    assert_eq!(b.look(id(1, 1)), Err(Status::NoEntry));
+    assert_eq!(b.exists(id(1, 1)), Err(Status::NoEntry));
     assert_eq!(b.info().used_bytes, 0);
 }
 
 #[test]
-fn a_listing_has_what_is_there_from_beginning_to_end_exactly_once() {
+fn an_object_that_exists_throughout_a_listing_is_in_it_exactly_once() {
     let server = RedisServer::start();
     let (a, b) = (instance(&server), instance(&server));
     let data = content(1, 10);

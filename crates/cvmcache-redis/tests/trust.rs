@@ -1,12 +1,11 @@
-//! A server whose data somebody else has changed: what a client gets is what was stored, or nothing.
+//! Data that is changed on the server: a client reads what was stored, or gets an error.
 
 mod cache;
-mod support;
 
 use cache::{Instance, PART, config, content, id, instance, keys, with};
 use cvmcache::plugin::*;
 use cvmcache_redis::{Config, Secret};
-use support::{RedisServer, eventually};
+use redis_test_servers::{RedisServer, eventually};
 
 const LEN: usize = 1_200_000;
 
@@ -32,13 +31,13 @@ fn is_dropped(instance: &Instance, id: ObjectId, data: &[u8], expected: &[Status
             }
         }
     }
-    assert!(noticed, "nobody has noticed");
-    assert_eq!(instance.look(id), Err(Status::NoEntry));
+    assert!(noticed, "the change was not noticed");
+    assert_eq!(instance.exists(id), Err(Status::NoEntry));
     assert_eq!(instance.open(id), Err(Status::NoEntry));
 }
 
 #[test]
-fn flipped_bytes_are_reported_and_the_object_is_dropped_even_while_others_hold_it() {
+fn an_object_with_a_flipped_bit_is_dropped_even_while_others_pin_it() {
     let server = RedisServer::start();
     let (a, b) = (instance(&server), instance(&server));
     let data = content(1, LEN);
@@ -135,7 +134,7 @@ fn data_in_another_place_is_never_read() {
 }
 
 #[test]
-fn what_somebody_without_the_key_has_made_is_a_miss() {
+fn an_object_that_was_made_without_the_key_is_a_miss() {
     let server = RedisServer::start();
     let honest = with(with_key(&server));
     let forger = instance(&server);
@@ -144,7 +143,7 @@ fn what_somebody_without_the_key_has_made_is_a_miss() {
     forger.leave(id(1, 1), &content(2, 1000));
     assert_eq!(honest.open(id(1, 1)), Err(Status::NoEntry));
     forger.leave(id(1, 1), &content(2, 1000));
-    assert_eq!(honest.look(id(1, 1)), Err(Status::NoEntry));
+    assert_eq!(honest.exists(id(1, 1)), Err(Status::NoEntry));
     assert_eq!(honest.info().used_bytes, 0, "it was dropped");
     // Planted between the beginning and the end of an upload, it does not take its place.
     forger.store(id(1, 1), &content(2, 1000)).unwrap();

@@ -1,12 +1,13 @@
-//! Which call goes wrong, and how; and what has been called so far.
+//! Which call fails, and how; and what has been called so far.
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use cvmcache::plugin::{PluginResult, Status};
+use parking_lot::{Condvar, Mutex};
 
 /// What a server calls: the methods of a plugin, of its transactions and of its listings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -92,7 +93,7 @@ struct State {
     planned: [VecDeque<Fault>; Callback::ALL.len()],
     random: Option<Random>,
     hanging: usize,
-    /// How often hangs were released: who hangs waits for the next time.
+    /// How often hangs were released: a call that hangs waits for the next release.
     releases: u64,
 }
 
@@ -110,13 +111,13 @@ struct Rule {
 impl Faults {
     /// Plans a fault for the next call of a callback, or for the one after those planned before.
     pub fn plan(&self, callback: Callback, fault: Fault) {
-        self.lock().planned[callback as usize].push_back(fault);
+        self.0.state.lock().planned[callback as usize].push_back(fault);
     }
 
     /// From now on, lets chance decide, by the rules that [`sometimes`](Self::sometimes) adds. The
     /// same seed and the same order of calls give the same faults.
     pub fn seed(&self, seed: u64) {
-        let mut state = self.lock();
+        let mut state = self.0.state.lock();
         let rng = fastrand::Rng::with_seed(seed);
         match &mut state.random {
             Some(random) => random.rng = rng,
@@ -141,15 +142,15 @@ impl Faults {
     /// ```
     pub fn sometimes(&self, callbacks: &[Callback], probability: f64, fault: Fault) {
         let rule = Rule { callbacks: callbacks.to_vec(), probability, fault };
-        let mut state = self.lock();
+        let mut state = self.0.state.lock();
         let seeded = || Random { rng: fastrand::Rng::with_seed(0), rules: Vec::new() };
         state.random.get_or_insert_with(seeded).rules.push(rule);
     }
 
-    /// Plans nothing any more, and forgets the rules of chance and their seed. Counts stay, and calls
-    /// that hang go on hanging.
+    /// Removes all planned faults, the rules of chance and their seed. Counts stay, and calls that hang
+    /// go on hanging.
     pub fn clear(&self) {
-        let mut state = self.lock();
+        let mut state = self.0.state.lock();
         state.planned = Default::default();
         state.random = None;
     }
@@ -161,7 +162,7 @@ impl Faults {
 
     /// How many calls hang now.
     pub fn hanging(&self) -> usize {
-        self.lock().hanging
+        self.0.state.lock().hanging
     }
 
     /// Waits until so many calls, or more, hang at once; false if they do not within the time.
@@ -178,22 +179,22 @@ impl Faults {
 
     /// How often a callback was called, gone wrong or not.
     pub fn calls(&self, callback: Callback) -> u64 {
-        self.lock().calls[callback as usize]
+        self.0.state.lock().calls[callback as usize]
     }
 
-    /// How many calls have gone wrong, those that are late or hang included.
+    /// How many calls had a fault, those that are late or hang included.
     pub fn faults(&self) -> u64 {
-        self.lock().faults
+        self.0.state.lock().faults
     }
 
     /// How many transactions were begun and neither committed nor dropped.
     pub fn open_transactions(&self) -> usize {
-        self.lock().open_transactions
+        self.0.state.lock().open_transactions
     }
 
     /// How many listings were started and not dropped.
     pub fn open_listings(&self) -> usize {
-        self.lock().open_listings
+        self.0.state.lock().open_listings
     }
 
     /// Counts a call, and does to it what is due.
@@ -234,25 +235,21 @@ impl Faults {
             state.hanging += 1;
             state.releases
         });
-        let waited = self.0.changed.wait_while(self.lock(), |state| state.releases == own);
-        waited.unwrap_or_else(PoisonError::into_inner).hanging -= 1;
+        let mut state = self.0.state.lock();
+        self.0.changed.wait_while(&mut state, |state| state.releases == own);
+        state.hanging -= 1;
         self.0.changed.notify_all();
     }
 
     fn wait(&self, at_most: Duration, wanted: impl Fn(&State) -> bool) -> bool {
-        let waited = self.0.changed.wait_timeout_while(self.lock(), at_most, |s| !wanted(s));
-        !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
+        let mut state = self.0.state.lock();
+        !self.0.changed.wait_while_for(&mut state, |state| !wanted(state), at_most).timed_out()
     }
 
     fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
-        let changed = change(&mut self.lock());
+        let changed = change(&mut self.0.state.lock());
         self.0.changed.notify_all();
         changed
-    }
-
-    /// Nothing panics while it is locked.
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -290,7 +287,7 @@ impl Drop for Open {
 
 impl fmt::Debug for Faults {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = self.lock();
+        let state = self.0.state.lock();
         f.debug_struct("Faults")
             .field("faults", &state.faults)
             .field("open_transactions", &state.open_transactions)
@@ -323,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_planned_happens_once_and_in_order_and_to_nobody_else() {
+    fn planned_faults_strike_once_and_in_order_and_no_other_callback() {
         let faults = Faults::default();
         faults.plan(Callback::Read, Fault::Fail(Status::NoEntry));
         faults.plan(Callback::Read, Fault::Fail(Status::Timeout));
@@ -335,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_clear_nothing_goes_wrong() {
+    fn after_a_clear_there_are_no_faults() {
         let faults = Faults::default();
         faults.plan(Callback::Read, Fault::Panic);
         faults.sometimes(&Callback::ALL, 1.0, Fault::Panic);
@@ -344,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn every_callback_has_its_place() {
+    fn each_callback_is_at_its_index_in_all() {
         for (place, callback) in Callback::ALL.into_iter().enumerate() {
             assert_eq!(callback as usize, place);
         }

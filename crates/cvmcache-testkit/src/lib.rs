@@ -3,6 +3,7 @@
 //! - [`check`] runs the whole suite against a plugin in a test of yours. A [`Suite`] chooses cases and
 //!   runs them against any [`Target`]: a plugin in this process, one that is started by a
 //!   [`PluginCommand`], or one that runs already, in whatever language it is written.
+//! - [`Soak`](soak::Soak) runs many client processes against a plugin, and kills some of them.
 //! - [`Faulty`] wraps a plugin and makes chosen callbacks late, fail, panic or hang. It shows what
 //!   clients see of that, and what the plugin around it does.
 //!
@@ -20,12 +21,14 @@
 //! # }
 //! ```
 //!
-//! The command `cvmcache check` does the same for who has no test to write it in.
+//! The commands `cvmcache check` and `cvmcache soak` do the same without a test.
 
 mod faults;
 mod faulty;
 mod process;
+pub mod soak;
 mod suite;
+mod usage;
 
 pub use faults::{Callback, Fault, Faults};
 pub use faulty::Faulty;
@@ -33,6 +36,7 @@ pub use process::{ParseCommandError, PluginCommand, PluginProcess, StartError};
 pub use suite::{
     Case, CaseResult, Failure, Kind, Outcome, Report, Suite, SuiteError, Target, check,
 };
+pub use usage::Memory;
 
 // What is code in the README and in the book is compiled with the tests.
 #[cfg(doctest)]

@@ -1,7 +1,6 @@
-//! A plugin as a process of its own: how to start it, and what the system knows about it.
+//! A plugin as a process of its own.
 //!
-//! Whatever language the plugin is written in, it is started as a site would: with a configuration
-//! file that says where to listen.
+//! A plugin in any language is started as at a site: with a configuration file that has its locator.
 
 mod command;
 
@@ -11,7 +10,7 @@ use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 use std::{mem, thread};
 
@@ -19,18 +18,19 @@ use cvmcache::Locator;
 use cvmcache::client::{Client, ClientError};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use parking_lot::Mutex;
 use tempfile::TempDir;
 use thiserror::Error;
 
 pub use command::{ParseCommandError, PluginCommand};
 
-/// How long a plugin may take to start or to end, unless told otherwise.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// The default of how long a plugin may take to start, and how long it may take to end.
+const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// How often to look whether something has happened that the system does not tell about.
-const LOOK: Duration = Duration::from_millis(10);
+/// The interval of polling for what the kernel does not signal.
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
-/// How many lines of what a plugin has printed are worth showing.
+/// How many lines of a plugin's output are shown.
 const LOG_LINES: usize = 20;
 
 /// The plugins that were started and may still run.
@@ -49,7 +49,7 @@ pub enum StartError {
         source: io::Error,
     },
     /// It ended instead of serving.
-    #[error("{program:?} {} before it served anybody{}", Ended(*status), Printed(log))]
+    #[error("{program:?} {} before it served a client{}", Ended(*status), Printed(log))]
     Ended {
         /// The program.
         program: OsString,
@@ -58,7 +58,7 @@ pub enum StartError {
         /// The last lines that it printed.
         log: String,
     },
-    /// Nobody can connect to it.
+    /// No client can connect to it.
     #[error(
         "{program:?} cannot be reached: {source}; it has to listen where \
          CVMFS_CACHE_PLUGIN_LOCATOR in its configuration file says{}",
@@ -89,7 +89,7 @@ pub struct PluginProcess {
     process: Arc<Mutex<Process>>,
 }
 
-/// What is to be ended and removed, by whoever comes first.
+/// The process and its directory: ended and removed by the plugin's drop or `kill_all`.
 #[derive(Debug)]
 struct Process {
     child: Child,
@@ -99,8 +99,9 @@ struct Process {
 impl PluginProcess {
     fn spawn(locator: Locator, directory: TempDir, command: &mut Command) -> io::Result<Self> {
         let log = directory.path().join("log");
-        // Held until it is among them, so that none escapes `kill_all`.
-        let mut running = lock(&RUNNING);
+        // Lock order: RUNNING before a process. Invariant: it is held from the spawn to the push, so
+        // that no process escapes `kill_all`.
+        let mut running = RUNNING.lock();
         let child = command.spawn()?;
         let pid = child.id();
         let process = Arc::new(Mutex::new(Process { child, directory: Some(directory) }));
@@ -111,11 +112,11 @@ impl PluginProcess {
 
     /// Kills all plugins that this process has started, removes their directories, and lets no
     /// other start: for a program that is about to end without dropping them, as on a signal. A thread
-    /// that tries to start one waits for ever.
+    /// that tries to start one blocks for ever.
     pub fn kill_all() {
-        let running = lock(&RUNNING);
+        let running = RUNNING.lock();
         for process in running.iter().filter_map(Weak::upgrade) {
-            lock(&process).end();
+            process.lock().end();
         }
         mem::forget(running);
     }
@@ -125,7 +126,7 @@ impl PluginProcess {
         &self.locator
     }
 
-    /// The number of its process.
+    /// Its pid.
     pub fn pid(&self) -> u32 {
         self.pid
     }
@@ -136,10 +137,10 @@ impl PluginProcess {
     ///
     /// Those of the system.
     pub fn try_wait(&mut self) -> io::Result<Option<ExitStatus>> {
-        lock(&self.process).child.try_wait()
+        self.process.lock().child.try_wait()
     }
 
-    /// Waits until it ends; `None` if it still runs after this time. It is looked at every 10 ms.
+    /// Waits until it ends; `None` if it still runs after this time. It is polled every 10 ms.
     ///
     /// # Errors
     ///
@@ -151,11 +152,11 @@ impl PluginProcess {
             if ended.is_some() || Instant::now() >= deadline {
                 return Ok(ended);
             }
-            thread::sleep(LOOK);
+            thread::sleep(POLL_INTERVAL);
         }
     }
 
-    /// Asks it to end (SIGTERM), and kills it if it does not within 20 s: then, `None`. Its directory
+    /// Terminates it (SIGTERM), and kills it if it has not ended after 20 s: then, `None`. Its directory
     /// is removed.
     ///
     /// # Errors
@@ -163,14 +164,14 @@ impl PluginProcess {
     /// Those of the system.
     pub fn end(mut self) -> io::Result<Option<ExitStatus>> {
         {
-            let mut process = lock(&self.process);
+            let mut process = self.process.lock();
             if let Some(status) = process.child.try_wait()? {
                 return Ok(Some(status));
             }
-            // It has not been waited for, so nobody else has its number.
+            // It has not been waited for, so its pid is not reused.
             kill(Pid::from_raw(self.pid.cast_signed()), Signal::SIGTERM)?;
         }
-        self.wait_for(PATIENCE)
+        self.wait_for(TIMEOUT)
     }
 
     /// The last lines that it printed to standard output and standard error, at most 20.
@@ -181,11 +182,7 @@ impl PluginProcess {
         lines[lines.len().saturating_sub(LOG_LINES)..].join("\n")
     }
 
-    fn wait_until_it_serves(
-        &mut self,
-        program: &OsStr,
-        patience: Duration,
-    ) -> Result<(), StartError> {
+    fn wait_until_ready(&mut self, program: &OsStr, patience: Duration) -> Result<(), StartError> {
         let deadline = Instant::now() + patience;
         loop {
             let builder = Client::builder().name("test.cern.ch:first").timeout(patience);
@@ -201,29 +198,25 @@ impl PluginProcess {
                 let (program, log) = (program.to_owned(), self.log());
                 return Err(StartError::Unreachable { program, source: error, log });
             }
-            thread::sleep(LOOK);
+            thread::sleep(POLL_INTERVAL);
         }
     }
 }
 
 impl Drop for PluginProcess {
     fn drop(&mut self) {
-        lock(&self.process).end();
+        self.process.lock().end();
     }
 }
 
 impl Process {
     /// Kills it and removes its directory, if that has not been done.
     fn end(&mut self) {
-        // If it has ended, there is nobody to kill, and the system says so.
+        // If it has ended, these are errors.
         let _ = self.child.kill();
         let _ = self.child.wait();
         self.directory = None;
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// How a process ended, in words that follow its name.

@@ -9,6 +9,7 @@ mod case;
 mod cases;
 mod client;
 mod hostile;
+mod object;
 mod probe;
 mod report;
 mod step;
@@ -123,16 +124,16 @@ impl Suite {
         self
     }
 
-    /// How long the plugin may be silent before a case fails; default 20 s.
+    /// The timeout of a reply, after which a case fails; default 20 s.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
-    /// What chance begins with: the same seed gives each case the same objects, whatever other
-    /// cases are run; in a plugin that runs already, they get other names. By default, others each
-    /// time; the [report](Report::seed) tells.
+    /// The seed of the random numbers: the same seed gives each case the same objects, whatever other
+    /// cases are run; in a plugin that runs already, they get other ids. By default, another each
+    /// time; the [report](Report::seed) has it.
     #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = seed;
@@ -210,7 +211,7 @@ impl Suite {
     }
 
     fn reason_to_skip(&self, case: &Case, offer: &Client, started: &Started) -> Option<String> {
-        let missing = case.needs.without(offer.capabilities());
+        let missing = case.needs.difference(offer.capabilities());
         if missing != cvmcache::plugin::Capabilities::NONE {
             return Some(format!("the plugin does not declare {missing}"));
         }

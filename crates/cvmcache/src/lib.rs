@@ -24,8 +24,8 @@
 //!         Ok(ObjectInfo::new(self.1.len() as u64, ObjectType::Regular))
 //!     }
 //!
-//!     fn read(&self, who: &Session, id: &ObjectId, offset: u64, len: u32) -> PluginResult<Data> {
-//!         let size = self.object_info(who, id)?.size;
+//!     fn read(&self, session: &Session, id: &ObjectId, offset: u64, len: u32) -> PluginResult<Data> {
+//!         let size = self.object_info(session, id)?.size;
 //!         if offset > size {
 //!             return Err(Status::OutOfBounds);
 //!         }
@@ -71,6 +71,9 @@
 //!
 //! # Features
 //!
+//! - `program` (default): [`run`] and its parts, [`Log`], [`Supervisor`], [`ServiceManager`] and the
+//!   [`watchdog`]. Without it, the crate is a server and a client, for a program that has these
+//!   already.
 //! - `unwind` (default): where there is no gdb, the [`watchdog`] itself finds the stacks of a plugin
 //!   that crashed.
 //! - `prometheus`: [`run`] serves metrics to Prometheus (`CVMFS_CACHE_PLUGIN_METRICS`). With or without
@@ -83,38 +86,58 @@
 //! ends the process.
 
 pub mod client;
-mod fork;
+pub mod config_keys;
 mod limits;
 mod locator;
+#[cfg(feature = "program")]
 mod log;
 mod options;
 pub mod plugin;
+mod plugin_context;
+mod read_buffer;
+#[cfg(feature = "program")]
 mod run;
 mod server;
 mod server_handle;
 pub mod service;
+#[cfg(feature = "program")]
 mod service_manager;
 mod session;
+#[cfg(feature = "program")]
 mod supervisor;
-pub mod watchdog;
 mod watermarks;
 
-/// The target of the lines of a report: somebody has asked for all of them.
+#[cfg(feature = "program")]
+pub use cvmcache_watchdog as watchdog;
+
+/// Without a program there is no watchdog, and threads need no preparation for it.
+#[cfg(not(feature = "program"))]
+mod watchdog {
+    pub(crate) fn prepare_thread() {}
+}
+
+/// The target of the lines of a status report: it was asked for, so none is suppressed.
 pub(crate) const REPORT: &str = "cvmcache::report";
 
+pub use config_keys::ConfigKey;
 pub use limits::{InvalidLimit, Limits};
 pub use locator::{Locator, LocatorError};
+#[cfg(feature = "program")]
 pub use log::{Log, LogTarget};
 pub use options::{Options, OptionsError};
 pub use plugin::{CachePlugin, Transaction};
-pub use run::{InvalidMetricsAddress, MetricsAddress, PluginContext, Program, run};
+pub use plugin_context::PluginContext;
+#[cfg(feature = "program")]
+pub use run::{Findings, InvalidMetricsAddress, MetricsAddress, Program, run};
 pub use server::{
     AccessError, BoundServer, Heartbeat, ListenError, Networks, RunningServer, Server,
     ServerBuilder, ServerError, Users,
 };
 pub use server_handle::ServerHandle;
+#[cfg(feature = "program")]
 pub use service_manager::{ServiceManager, ServiceManagerError};
 pub use session::Session;
+#[cfg(feature = "program")]
 pub use supervisor::{Supervisor, SupervisorError};
 pub use watermarks::{Watermarks, percent_of};
 

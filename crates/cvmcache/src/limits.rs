@@ -1,6 +1,6 @@
 //! Every bound on what clients can make a plugin spend, in one place.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use cvmcache_proto::{MAX_MAX_OBJECT_SIZE, MIN_MAX_OBJECT_SIZE, frame};
 use thiserror::Error;
@@ -35,12 +35,12 @@ pub struct Limits {
     /// plugin lists is cut.
     pub max_text: usize,
     /// How much memory a connection may take, in bytes, before no more of its requests are taken;
-    /// at least 1, default 8 MiB. What counts are answers it has not read, and requests under way
+    /// at least 1, default 8 MiB. What counts are answers it has not read, and requests in flight
     /// with their data and the largest answer that they can have. A piece of an object in an answer
     /// counts as `max_object_size`, because it may keep that much in memory. One request may exceed
     /// it. There is no bound on all connections together but that on open descriptors.
     pub max_buffered: usize,
-    /// How many requests of one connection are under way at once; at least 1, default 64. Without
+    /// How many requests of one connection are in flight at once; at least 1, default 64. Without
     /// workers there is only ever one.
     pub max_in_flight: usize,
     /// How many uploads a session may have open; default 1024. One more is answered NOSPACE.
@@ -48,12 +48,12 @@ pub struct Limits {
     /// How many bytes the open uploads of a session may have in all; default 16 GiB. A part that
     /// would exceed it is answered NOSPACE, and ends its upload.
     pub max_upload_bytes: u64,
-    /// How long an upload may go without a part before it is given up; at most 1,000,000 s, default
+    /// How long an upload may go without a part before it is aborted; at most 1,000,000 s, default
     /// 1 hour. It may take half as long again. What comes later is answered TIMEOUT.
     pub upload_idle: Duration,
     /// How long a request may take before it is answered TIMEOUT, from when it was received; at most
     /// 1,000,000 s, by default for ever. It may take a quarter as long again. Only with workers:
-    /// without them, nobody is there to notice. The callback goes on, and another thread takes the
+    /// without them, the callback runs on the thread that would notice. The callback goes on, and another thread takes the
     /// place of the one that it keeps busy, up to three for each worker.
     pub request_deadline: Option<Duration>,
     /// How many listings a session may have open; default 16. One more is answered NOSPACE.
@@ -61,12 +61,12 @@ pub struct Limits {
     /// About how many bytes one part of a listing has; from 4 KiB to 8 MiB, default 512 KiB: a few
     /// thousand objects, and a few milliseconds.
     pub listing_part: usize,
-    /// How many names of clients may be away for a reload; default 4096. Of one more, references
-    /// are given back when it goes.
+    /// The most pending reloads, by client name; default 4096. Of one more, references are given back
+    /// when the session ends.
     pub max_reloads: usize,
-    /// How long an end waits for callbacks that are still running, and for clients to take their
-    /// last answers; at most an hour, default 5 s.
-    pub shutdown_grace: Duration,
+    /// The grace period of a shutdown, for callbacks that are still running, and for clients to read
+    /// their last replies; at most an hour, default 5 s.
+    pub shutdown_timeout: Duration,
 }
 
 impl Default for Limits {
@@ -84,7 +84,7 @@ impl Default for Limits {
             max_listings: 16,
             listing_part: 512 * 1024,
             max_reloads: 4096,
-            shutdown_grace: Duration::from_secs(5),
+            shutdown_timeout: Duration::from_secs(5),
         }
     }
 }
@@ -104,13 +104,8 @@ pub struct InvalidLimit {
 }
 
 impl Limits {
-    /// When an end that begins now is over.
-    pub(crate) fn shutdown_deadline(&self) -> Instant {
-        Instant::now() + self.shutdown_grace
-    }
-
-    /// Checks what the protocol bounds, for a plugin of this name.
-    pub(crate) fn check(&self, name: &[u8]) -> Result<(), InvalidLimit> {
+    /// Checks what the protocol bounds.
+    pub(crate) fn check(&self) -> Result<(), InvalidLimit> {
         let check = |limit, value, min, max| {
             if (min..=max).contains(&value) {
                 Ok(())
@@ -123,14 +118,13 @@ impl Limits {
         // A message with a text has to fit beside an attachment.
         check("max_text", self.max_text, 1, 60 * 1024)?;
         check("max_message", self.max_message, self.max_text + 1024, frame::MAX_LEN)?;
-        check("length of the name", name.len(), 0, 60 * 1024)?;
         check("max_buffered", self.max_buffered, 1, usize::MAX)?;
         check("max_in_flight", self.max_in_flight, 1, usize::MAX)?;
         // Descriptions count as they are, so one part with the last entry fits into a frame.
         check("listing_part", self.listing_part, 4 * 1024, 8 * 1024 * 1024)?;
         let seconds = |time: Duration| usize::try_from(time.as_secs()).unwrap_or(usize::MAX);
         let deadline = self.request_deadline.unwrap_or_default();
-        check("shutdown_grace in seconds", seconds(self.shutdown_grace), 0, 3600)?;
+        check("shutdown_timeout in seconds", seconds(self.shutdown_timeout), 0, 3600)?;
         check("request_deadline in seconds", seconds(deadline), 0, 1_000_000)?;
         check("upload_idle in seconds", seconds(self.upload_idle), 0, 1_000_000)
     }

@@ -91,6 +91,20 @@ impl Locator {
     }
 }
 
+impl From<&Locator> for OsString {
+    /// As it stands in a configuration, without loss.
+    fn from(locator: &Locator) -> Self {
+        match locator {
+            Locator::Unix(path) => {
+                let mut text = OsString::from("unix=");
+                text.push(path);
+                text
+            }
+            tcp @ Locator::Tcp { .. } => tcp.to_string().into(),
+        }
+    }
+}
+
 fn parse_address(address: &str) -> Option<Locator> {
     let (host, port) = address.rsplit_once(':')?;
     let host = match host.strip_prefix('[') {
@@ -113,7 +127,8 @@ impl FromStr for Locator {
     }
 }
 
-/// As it stands in a configuration. A path that is not UTF-8 is shown with replacements.
+/// As it stands in a configuration. A path that is not UTF-8 is shown with replacements; converting the
+/// locator into an [`OsString`] keeps it.
 impl fmt::Display for Locator {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -141,6 +156,7 @@ mod tests {
     fn a_path_need_not_be_utf8() {
         let locator = Locator::from_os_str(OsStr::from_bytes(b"unix=/caf\xe9")).unwrap();
         assert_eq!(locator, Locator::Unix(OsStr::from_bytes(b"/caf\xe9").into()));
+        assert_eq!(OsString::from(&locator), OsStr::from_bytes(b"unix=/caf\xe9"));
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! Where the log goes: what matters to standard error or to the system's log, everything to the
 //! debug log.
 //!
-//! Lines are written by threads of their own. If nobody takes them, as from a pipe that is full or a
-//! terminal that stands still, lines are lost and counted, and the plugin goes on.
+//! Lines are written by threads of their own, one for each output, behind a bounded queue. If an output
+//! takes none, such as a full pipe or a stopped terminal, lines are lost and counted, and the plugin
+//! goes on: a thread that logs waits for neither the queue nor the output.
 
 mod debug_log;
 mod failures;
@@ -28,6 +29,7 @@ use tracing_subscriber::fmt::layer;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
+use crate::config_keys::DEBUG_LOG;
 use crate::{Options, OptionsError, watchdog};
 
 use debug_log::DebugLog;
@@ -37,12 +39,10 @@ use lines::Lines;
 use prefix::Prefix;
 use syslog::Syslog;
 
-const DEBUG_LOG: &str = "CVMFS_CACHE_PLUGIN_DEBUGLOG";
-
 /// How many lines may wait to be written.
 const MAX_LINES: usize = 4096;
 
-/// How often it is said what was left out, and places may log again.
+/// How often suppressed lines are reported, and places may log again.
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// Where a plugin's process logs to.
@@ -59,8 +59,8 @@ pub enum LogTarget {
 /// that `CVMFS_CACHE_PLUGIN_DEBUGLOG` names. At 64 MiB that becomes `FILE.1`, in place of the one
 /// that was there, and a new one begins.
 ///
-/// Nobody waits for it: 4096 lines may wait to be written, to each of the two, and more are lost and
-/// counted.
+/// No thread waits for it: 4096 lines may wait to be written, to each of the two, and more are lost
+/// and counted.
 ///
 /// It belongs to the main function; [`run`](crate::run) has started one already. Dropping it waits
 /// for the last lines to be written, but hardly longer than a second for each of the two.
@@ -77,8 +77,8 @@ pub enum LogTarget {
 /// ```
 #[must_use = "lines are written as long as it is there"]
 pub struct Log {
-    /// Dropped first: it has something to say at the end.
-    _accountant: Accountant,
+    // Invariant: dropped before the guards, because it logs the last losses.
+    _loss_reporter: LossReporter,
     _guards: [Option<WorkerGuard>; 2],
     /// What matters goes to the system's log.
     is_syslog: bool,
@@ -141,7 +141,7 @@ fn start(name: &str, target: LogTarget, options: &Options) -> Result<Log, Option
     let (debug_log, debug_log_guard) = debug_log.unzip();
     let lost = [Some(&main), debug_log.as_ref()].map(|log| log.map(NonBlocking::error_counter));
     let limiter = Limiter::default();
-    let accounts = Accounts { limiter: limiter.clone(), lost, known: 0, failures };
+    let losses = Losses { limiter: limiter.clone(), lost, known: 0, failures };
     let prefix = if is_syslog { Prefix::Syslog } else { Prefix::of_stderr() };
     let lines = Lines { writer: main, prefix, limiter: Some(limiter) };
     // The system has a clock of its own.
@@ -170,9 +170,9 @@ fn start(name: &str, target: LogTarget, options: &Options) -> Result<Log, Option
         error!(%panic, %backtrace, "panic");
         watchdog::report_panic(panic, &backtrace);
     }));
-    let accountant = Accountant::start(accounts);
+    let loss_reporter = LossReporter::start(losses);
     let guards = [Some(main_guard), debug_log_guard];
-    Ok(Log { _accountant: accountant, _guards: guards, is_syslog })
+    Ok(Log { _loss_reporter: loss_reporter, _guards: guards, is_syslog })
 }
 
 fn writer(output: Box<dyn Write + Send>, failures: &Failures) -> (NonBlocking, WorkerGuard) {
@@ -180,57 +180,60 @@ fn writer(output: Box<dyn Write + Send>, failures: &Failures) -> (NonBlocking, W
     NonBlockingBuilder::default().lossy(true).buffered_lines_limit(MAX_LINES).finish(output)
 }
 
-/// A thread that says once a minute, and at the end, what is not in the log.
-struct Accountant {
+/// A thread that reports once a minute, and at the end, which lines are not in the log.
+///
+/// The thread shares the limiter with all threads that log, and the counters of lost lines with the
+/// threads that write; it holds no lock while it logs, since its own lines go through both.
+struct LossReporter {
     stop: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
-struct Accounts {
+struct Losses {
     limiter: Limiter,
     lost: [Option<ErrorCounter>; 2],
     known: usize,
     failures: Failures,
 }
 
-impl Accountant {
-    fn start(accounts: Accounts) -> Self {
+impl LossReporter {
+    fn start(losses: Losses) -> Self {
         let (stop, stopped) = crossbeam_channel::bounded(0);
-        let keep = move || accounts.keep(&stopped);
+        let run = move || losses.run(&stopped);
         // Without it, a place that has logged much stays silent, and that is all.
-        let thread = thread::Builder::new().name("log".to_owned()).spawn(keep).ok();
+        let thread = thread::Builder::new().name("log".to_owned()).spawn(run).ok();
         Self { stop: Some(stop), thread }
     }
 }
 
-impl Drop for Accountant {
+impl Drop for LossReporter {
     fn drop(&mut self) {
         self.stop = None;
         if let Some(thread) = self.thread.take() {
-            // There is nobody left to be told of a panic in there.
+            // A panic in there has been logged already.
             let _ = thread.join();
         }
     }
 }
 
-impl Accounts {
-    fn keep(mut self, stopped: &Receiver<()>) {
+impl Losses {
+    fn run(mut self, stopped: &Receiver<()>) {
         loop {
-            self.tell();
+            self.report();
             let over = stopped.recv_timeout(MINUTE) == Err(RecvTimeoutError::Disconnected);
             if over {
-                return self.tell();
+                return self.report();
             }
         }
     }
 
-    fn tell(&mut self) {
-        let left_out = self.limiter.begin_minute();
-        let sum = left_out.iter().map(|place| u64::from(place.count)).sum();
-        counter!("cvmcache_log_lines_left_out_total").increment(sum);
-        for place in left_out {
+    fn report(&mut self) {
+        let suppressed = self.limiter.begin_minute();
+        let sum = suppressed.iter().map(|place| u64::from(place.count)).sum();
+        counter!("cvmcache_log_lines_suppressed_total").increment(sum);
+        for place in suppressed {
             let (count, file, line) = (place.count, place.file, place.line);
-            warn!(target: ABOUT_THE_LOG, "{count} more lines like those of {file}:{line} left out");
+            warn!(target: ABOUT_THE_LOG, "{count} more lines like those of {file}:{line} suppressed");
         }
         let lost: usize = self.lost.iter().flatten().map(ErrorCounter::dropped_lines).sum();
         let new = lost - self.known;

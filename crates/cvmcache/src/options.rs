@@ -11,6 +11,8 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
+use crate::config_keys::{self, ConfigKey};
+
 /// The configuration of a plugin: keys and values, read from a file.
 ///
 /// The rules are those of the CernVM-FS client's simple parser:
@@ -41,9 +43,6 @@ pub struct Options {
     source: Option<PathBuf>,
     plugin: Option<String>,
 }
-
-/// What the keys of every plugin begin with.
-const PLUGIN_KEYS: &str = "CVMFS_CACHE_PLUGIN_";
 
 /// Why a configuration cannot be used.
 #[derive(Debug, Error)]
@@ -103,7 +102,29 @@ impl Options {
     pub fn from_file(path: &Path) -> Result<Self, OptionsError> {
         let text = std::fs::read(path)
             .map_err(|source| OptionsError::Read { path: path.to_owned(), source })?;
-        Ok(Self { source: Some(path.to_owned()), ..Self::parse(&text) })
+        Ok(Self::parse_file(path, &text))
+    }
+
+    /// Reads the text of this file.
+    pub(crate) fn parse_file(path: &Path, text: &[u8]) -> Self {
+        Self { source: Some(path.to_owned()), ..Self::parse(text) }
+    }
+
+    /// The numbers of the lines that are skipped although they say something.
+    #[cfg(feature = "program")]
+    pub(crate) fn skipped_lines(text: &[u8]) -> impl Iterator<Item = usize> {
+        let says_something = |line: &[u8]| !content(line).trim_ascii().is_empty();
+        lines(text)
+            .filter(move |(_, line)| says_something(line) && parse_line(line).is_none())
+            .map(|(number, _)| number)
+    }
+
+    /// The keys that were there in a line before, with the numbers of the lines that win.
+    #[cfg(feature = "program")]
+    pub(crate) fn repeated_keys(text: &[u8]) -> impl Iterator<Item = (usize, OsString)> {
+        let mut seen = std::collections::BTreeSet::new();
+        let keys = lines(text).filter_map(|(number, line)| Some((number, parse_line(line)?.0)));
+        keys.filter(move |(_, key)| !seen.insert(key.clone()))
     }
 
     /// Reads the text of a file, which need not be UTF-8. It never fails: see
@@ -134,9 +155,9 @@ impl Options {
         self.source.as_deref()
     }
 
-    /// The value of a key. It need not be UTF-8.
-    pub fn get(&self, key: &str) -> Option<&OsStr> {
-        self.find(key).map(|(_, value)| value.as_os_str())
+    /// The value of a key, which is a text or a [`ConfigKey`]. It need not be UTF-8.
+    pub fn get(&self, key: impl AsRef<str>) -> Option<&OsStr> {
+        self.find(key.as_ref()).map(|(_, value)| value.as_os_str())
     }
 
     /// The keys as they stand in the file, sorted. One that is not UTF-8 is none that
@@ -160,16 +181,37 @@ impl Options {
     /// # Errors
     ///
     /// [`OptionsError::Value`] if it is no `T`, or not UTF-8.
-    pub fn parse_value<T>(&self, key: &str) -> Result<Option<T>, OptionsError>
+    pub fn parse_value<T>(&self, key: impl AsRef<str>) -> Result<Option<T>, OptionsError>
     where
         T: FromStr<Err: Display>,
     {
-        let Some(value) = self.get(key) else { return Ok(None) };
+        let Some(value) = self.get(&key) else { return Ok(None) };
         let parsed = match value.to_str() {
             Some(text) => text.parse().map_err(|error: T::Err| error.to_string()),
             None => Err("it is not UTF-8".to_owned()),
         };
         parsed.map(Some).map_err(|reason| self.bad_value(key, reason))
+    }
+
+    /// The value of a key of a table as a `T`, or `None` if the key is not there. If the key has
+    /// [bounds](ConfigKey::bounds), the value has to be a whole number within them.
+    ///
+    /// # Errors
+    ///
+    /// [`OptionsError::Value`] if it is no `T`, out of its bounds, or not UTF-8.
+    pub fn value<T>(&self, key: &ConfigKey) -> Result<Option<T>, OptionsError>
+    where
+        T: FromStr<Err: Display>,
+    {
+        if let (Some((min, max)), Some(value)) = (key.number_bounds(), self.get(key)) {
+            let number = value.to_str().filter(|text| text.bytes().all(|b| b.is_ascii_digit()));
+            let number = number.and_then(|text| text.parse::<u64>().ok());
+            if !number.is_some_and(|number| (min..=max).contains(&number)) {
+                let reason = format!("write a number from {min} to {max}");
+                return Err(self.bad_value(key, reason));
+            }
+        }
+        self.parse_value(key)
     }
 
     /// The error that says what is wrong with the value of a key, for a plugin that checks more than
@@ -184,25 +226,30 @@ impl Options {
     /// ```
     pub fn bad_value(
         &self,
-        key: &str,
+        key: impl AsRef<str>,
         reason: impl Into<Box<dyn Error + Send + Sync>>,
     ) -> OptionsError {
         OptionsError::Value {
-            key: self.written(key),
-            value: self.get(key).unwrap_or_default().to_owned(),
+            key: self.written(&key),
+            value: self.get(&key).unwrap_or_default().to_owned(),
             file: self.source.clone(),
             source: reason.into(),
         }
     }
 
     /// The error that says that a key is missing, and what to write.
-    pub fn missing(&self, key: &str, hint: impl Into<String>) -> OptionsError {
-        OptionsError::Missing { key: key.to_owned(), file: self.source.clone(), hint: hint.into() }
+    pub fn missing(&self, key: impl AsRef<str>, hint: impl Into<String>) -> OptionsError {
+        OptionsError::Missing {
+            key: key.as_ref().to_owned(),
+            file: self.source.clone(),
+            hint: hint.into(),
+        }
     }
 
     /// The key as it stands in the file: it may be one with the plugin's name. A key that is not
     /// there is returned as it is.
-    pub fn written(&self, key: &str) -> String {
+    pub fn written(&self, key: impl AsRef<str>) -> String {
+        let key = key.as_ref();
         let found = self.find(key).and_then(|(found, _)| found.to_str());
         found.unwrap_or(key).to_owned()
     }
@@ -210,15 +257,25 @@ impl Options {
     fn find(&self, key: &str) -> Option<(&OsString, &OsString)> {
         let own = || {
             let name = self.plugin.as_ref()?;
-            let rest = key.strip_prefix(PLUGIN_KEYS)?;
+            let rest = key.strip_prefix(config_keys::PREFIX)?;
             self.values.get_key_value(OsStr::new(&format!("CVMFS_CACHE_{name}_{rest}")))
         };
         self.values.get_key_value(OsStr::new(key)).or_else(own)
     }
 }
 
+#[cfg(feature = "program")]
+fn lines(text: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
+    (1..).zip(text.split(|&byte| byte == b'\n'))
+}
+
+/// A line without its comment.
+fn content(line: &[u8]) -> &[u8] {
+    line.split(|&byte| byte == b'#').next().unwrap_or_default()
+}
+
 fn parse_line(line: &[u8]) -> Option<(OsString, OsString)> {
-    let content = line.split(|&byte| byte == b'#').next().unwrap_or_default();
+    let content = content(line);
     let equals = content.iter().position(|&byte| byte == b'=')?;
     let (mut key, value) = (content[..equals].trim_ascii(), content[equals + 1..].trim_ascii());
     for prefix in [&b"readonly "[..], b"export ", b"eval "] {
@@ -273,6 +330,14 @@ mod tests {
         assert_eq!(Options::parse(b"K=1\nK=2\n").get("K"), Some("2".as_ref()));
     }
 
+    #[cfg(feature = "program")]
+    #[test]
+    fn lines_that_are_skipped_and_keys_that_are_repeated_are_known_by_their_numbers() {
+        let text = b"K=1 # one\n\n# K\nK L=1\nwords # here\nL=1\nK=2\n";
+        assert_eq!(Vec::from_iter(Options::skipped_lines(text)), [4, 5]);
+        assert_eq!(Vec::from_iter(Options::repeated_keys(text)), [(7, "K".into())]);
+    }
+
     #[test]
     fn keys_are_listed_once_and_sorted() {
         let options = Options::parse(b"L=1\nK=1\nL=2\nno line\n\xff=1\n");
@@ -303,6 +368,19 @@ mod tests {
         assert_eq!(error, "K=\"many\" in /etc/ram.conf: invalid digit found in string");
         let error = options.missing("L", "write L=1").to_string();
         assert_eq!(error, "L is missing in /etc/ram.conf: write L=1");
+    }
+
+    #[test]
+    fn a_number_is_within_the_bounds_of_its_key() {
+        let key = ConfigKey::new("K", "N", "a number").bounds(3, 10);
+        let value = |text: &str| Options::parse(text.as_bytes()).value::<u8>(&key);
+        assert_eq!(value("").unwrap(), None);
+        assert_eq!(value("K=3").unwrap(), Some(3));
+        assert_eq!(value("K=10").unwrap(), Some(10));
+        for text in ["K=2", "K=11", "K=+5", "K=-5", "K=", "K=ten", "K=99999999999999999999"] {
+            let error = value(text).unwrap_err().to_string();
+            assert!(error.ends_with(": write a number from 3 to 10"), "{error}");
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@ pub use cvmcache_proto::{
     ObjectType, ParseObjectIdError, Status,
 };
 
+pub use crate::read_buffer::ReadBuffer;
 use crate::session::Session;
 
 /// What a callback returns. The error is the protocol's status, from which the client makes the
@@ -40,7 +41,7 @@ pub type Listing = Box<dyn Iterator<Item = PluginResult<ListEntry>> + Send>;
 /// - Only what the capabilities declare is called; everything else is answered
 ///   [`Status::NoSupport`].
 /// - Requests arrive checked: sizes are within the protocol's bounds, the parts of an upload come in
-///   order and complete, a listing is continued only by who started it.
+///   order and complete, a listing is continued only by the session that started it.
 /// - A session that ends, however it ends, closes what it left open: its uploads are dropped, and
 ///   its references are given back through [`change_refcount`](Self::change_refcount), unless it
 ///   announced a reload. Then they are for the session that comes after it.
@@ -58,7 +59,7 @@ pub trait CachePlugin: Send + Sync + 'static {
     /// session: it cannot change later.
     fn capabilities(&self) -> Capabilities;
 
-    /// Opens (`by` > 0) or closes (`by` < 0) an object, or with `by` = 0 looks whether it is there.
+    /// Opens (`by` > 0) or closes (`by` < 0) an object, or with `by` = 0 asks whether it exists.
     ///
     /// An object with references must not be evicted. Called only with
     /// [`Capabilities::REFCOUNT`]; without it, opening an object asks

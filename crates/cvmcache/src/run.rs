@@ -1,26 +1,29 @@
 //! Everything that the main function of a plugin does.
 
+mod appendable;
 mod arguments;
 mod background;
-mod context;
+mod check;
 mod default_locator;
 mod metrics;
 mod serve;
 mod signals;
 mod starter;
 mod terminal;
+mod unknown_keys;
 
 use std::error::Error;
+use std::fmt;
 use std::process::ExitCode;
 
-use crate::CachePlugin;
+use crate::{CachePlugin, ConfigKey, PluginContext};
 
-use arguments::{Arguments, Key};
+use arguments::Arguments;
 
-pub use context::PluginContext;
+pub use check::Findings;
 pub use metrics::{InvalidMetricsAddress, MetricsAddress};
 
-/// A failure on the way, to be told to whoever started the program.
+/// Why a program could not start or go on, for standard error and the log.
 type Failure = Box<dyn Error + Send + Sync>;
 
 /// Runs a plugin: the whole main function of a program that is nothing else.
@@ -50,21 +53,25 @@ type Failure = Box<dyn Error + Send + Sync>;
 /// same in `cvmcache-<uid>` in the directory for temporary files. If a service manager has handed over
 /// a socket, it serves that one. `--help` and `--version` are understood.
 ///
+/// `--check CONFIG` judges a configuration as a start would, but does not serve, disturbs no plugin that
+/// serves there, and leaves no files behind: lines, keys and values, the files and users that they name,
+/// the socket and the port for metrics, and what [`Program::check`] says of the plugin itself. It prints
+/// all that is wrong, a line each, as [`Findings`] do.
+///
 /// # Configuration
 ///
-/// | key | meaning |
-/// |---|---|
-/// | `CVMFS_CACHE_PLUGIN_LOCATOR` | where to listen, see [`Locator`](crate::Locator); must be there if there is a file |
-/// | `CVMFS_CACHE_PLUGIN_WORKERS` | threads for callbacks, see [`ServerBuilder::workers`](crate::ServerBuilder::workers); default: what the plugin asks for, see [`CachePlugin::workers`], mostly 0; at most 1024 |
-/// | `CVMFS_CACHE_PLUGIN_POLL` | microseconds to look for requests before sleeping, see [`ServerBuilder::poll_for`](crate::ServerBuilder::poll_for); 0 to 1000, default 50 |
-/// | `CVMFS_CACHE_PLUGIN_ALLOW` | networks whose clients may connect by TCP, as in `10.0.0.0/8, ::1`, see [`Networks`](crate::Networks); default all |
-/// | `CVMFS_CACHE_PLUGIN_ALLOW_USERS` | users besides the plugin's own and root whose clients may connect by a unix socket, or `*`, see [`Users`](crate::Users); default none |
-/// | `CVMFS_CACHE_PLUGIN_DEBUGLOG` | a file to which everything is logged, see [`Log`](crate::Log); default: only what matters is logged, to standard error or, if a client has started the plugin or it is in the background, to syslog |
-/// | `CVMFS_CACHE_PLUGIN_CRASH_DUMP` | a file to which crashes and panics are reported; default: only syslog and, unless it is in the background, standard error |
-/// | `CVMFS_CACHE_PLUGIN_METRICS` | where metrics are served to Prometheus, see [`MetricsAddress`]: `127.0.0.1:PORT`, or another address; needs the feature `prometheus` of this crate |
-/// | `CVMFS_CACHE_PLUGIN_TEST` | if set: once it listens, it prints its process id and goes to the background; whatever the value |
+#[doc = include_str!("config_keys.md")]
 ///
-/// Other keys are the plugin's own. `CVMFS_CACHE_<name>_X` is understood as `CVMFS_CACHE_PLUGIN_X`.
+/// A locator must be there if there is a file. The types are described at
+/// [`Locator`](crate::Locator), [`ServerBuilder::workers`](crate::ServerBuilder::workers),
+/// [`ServerBuilder::poll_for`](crate::ServerBuilder::poll_for), [`Networks`](crate::Networks),
+/// [`Users`](crate::Users), [`Log`](crate::Log), [`watchdog`](crate::watchdog) and
+/// [`MetricsAddress`], which needs the feature `prometheus` of this crate;
+/// [`config_keys`](crate::config_keys) has the table for programs.
+///
+/// Other keys are the plugin's own, see [`Program::keys`]. `CVMFS_CACHE_<name>_X` is understood as
+/// `CVMFS_CACHE_PLUGIN_X`. A key that is not known is a warning in the log, with the key that it may
+/// have been meant to be.
 ///
 /// # What it does
 ///
@@ -87,7 +94,8 @@ type Failure = Box<dyn Error + Send + Sync>;
 ///
 /// 0 after a clean end, and if a client has started the plugin and another process serves the
 /// locator already; 1 if the plugin cannot start or fails, and 2 for arguments it does not
-/// understand, each with a message on standard error.
+/// understand, each with a message on standard error. With `--check`, 0 if a start would succeed, and
+/// 1 otherwise.
 pub fn run<P, E>(name: &str, make: impl FnOnce(&PluginContext) -> Result<P, E>) -> ExitCode
 where
     P: CachePlugin,
@@ -100,30 +108,63 @@ where
 ///
 /// ```no_run
 /// # use cvmcache::{CachePlugin, PluginContext};
+/// use cvmcache::{ConfigKey, Program};
+///
+/// static KEYS: &[ConfigKey] = &[
+///     ConfigKey::new("CVMFS_CACHE_PLUGIN_SIZE", "MB", "how large the cache may grow")
+///         .default_value("1000"),
+/// ];
 /// # fn main_function<P: CachePlugin>(make: fn(&PluginContext) -> Result<P, String>) -> std::process::ExitCode {
-/// cvmcache::Program::new("mine")
-///     .key("CVMFS_CACHE_PLUGIN_SIZE", "MB", "how large the cache may grow; 1000 by default")
+/// Program::new("mine")
+///     .keys(KEYS)
 ///     .run(make)
 /// # }
 /// ```
-#[derive(Debug)]
 #[must_use = "it does nothing until it runs"]
 pub struct Program<'a> {
     name: &'a str,
-    keys: Vec<Key>,
+    keys: &'static [ConfigKey],
+    check: Option<CheckPlugin<'a>>,
 }
+
+/// What a plugin says of its configuration.
+type CheckPlugin<'a> = Box<dyn FnOnce(&PluginContext, &mut Findings) + 'a>;
 
 impl<'a> Program<'a> {
     /// A program for a plugin of this name, as `name` of [`run`].
     pub fn new(name: &'a str) -> Self {
-        Self { name, keys: Vec::new() }
+        Self { name, keys: &[], check: None }
     }
 
-    /// Tells users of a key of the plugin's own, in `--help`, which is also what its manual page is
-    /// made from: what its value looks like, and what it means and is by default, in a line. It is for
-    /// the eyes only: the plugin reads keys from its [`Options`], and unknown ones are no error.
-    pub fn key(mut self, name: &'static str, value: &'static str, meaning: &'static str) -> Self {
-        self.keys.push(Key { name, value, meaning });
+    /// The table of the plugin's own configuration keys. `--help`, which is also what a manual page is
+    /// made from, lists them after those of the SDK, and a key of the configuration that is in neither
+    /// table is a warning in the log. The plugin reads their values with [`Options::value`].
+    pub fn keys(mut self, keys: &'static [ConfigKey]) -> Self {
+        self.keys = keys;
+        self
+    }
+
+    /// What `--check` asks the plugin: whether it could be made of this configuration, as far as that
+    /// can be found out without disturbing a plugin that serves there, and without leaving anything
+    /// behind. What it logs as a warning meanwhile counts as a [warning](Findings::warning). It is
+    /// called even if there are errors in the keys of the SDK.
+    ///
+    /// Without it, the plugin's own keys are not judged, and `--check` says so: to make the plugin and
+    /// drop it would be harmless for some and not for others, such as one that tidies its directory.
+    ///
+    /// ```no_run
+    /// use cvmcache::{Findings, PluginContext, Program};
+    ///
+    /// fn check(context: &PluginContext, findings: &mut Findings) {
+    ///     if let Err(error) = context.options().parse_value::<u32>("CVMFS_CACHE_PLUGIN_SIZE") {
+    ///         findings.error(error);
+    ///     }
+    /// }
+    ///
+    /// let program = Program::new("mine").check(check);
+    /// ```
+    pub fn check(mut self, check: impl FnOnce(&PluginContext, &mut Findings) + 'a) -> Self {
+        self.check = Some(Box::new(check));
         self
     }
 
@@ -134,13 +175,21 @@ impl<'a> Program<'a> {
         E: Into<Box<dyn Error + Send + Sync>>,
     {
         match Arguments::from_env() {
-            Ok(Arguments::Serve(config)) => serve::serve(self.name, config, make),
-            Ok(Arguments::Help) => terminal::print(&arguments::help(self.name, &self.keys)),
+            Ok(Arguments::Serve(config)) => serve::serve(self.name, self.keys, config, make),
+            Ok(Arguments::Check(config)) => check::check(self.name, self.keys, self.check, &config),
+            Ok(Arguments::Help) => terminal::print(&arguments::help(self.name, self.keys)),
             Ok(Arguments::Version) => terminal::print(&arguments::version(self.name)),
             Err(error) => {
                 terminal::complain(self.name, &error);
                 ExitCode::from(2)
             }
         }
+    }
+}
+
+impl fmt::Debug for Program<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut program = f.debug_struct("Program");
+        program.field("name", &self.name).field("keys", &self.keys).finish_non_exhaustive()
     }
 }

@@ -1,28 +1,19 @@
-//! A handle by which a plugin, or the program around it, steers the server.
+//! The control channel: what a program, or a plugin, tells the server that it is part of.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 
-/// What a handle can ask the server for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub(crate) enum Command {
-    AskDetach = 1,
-    Report = 2,
-    Terminate = 4,
-}
-
-impl Command {
-    const ALL: [Self; 3] = [Self::AskDetach, Self::Report, Self::Terminate];
-}
+const ASK_DETACH: u8 = 1;
+const REPORT: u8 = 2;
+const TERMINATE: u8 = 4;
+const COMMANDS: u8 = ASK_DETACH | REPORT | TERMINATE;
+/// The server runs, and can be woken.
+const ATTACHED: u8 = 8;
 
 /// A handle by which a plugin, or the program around it, steers the server.
 ///
-/// It can be made before the server, so that the plugin can be given it, and is attached with
-/// [`ServerBuilder::handle`](crate::ServerBuilder::handle). Handles can be cloned and sent to other
-/// threads; they do not keep the server running. What is asked for before the server runs, it does
-/// when it starts; after it has ended, nothing happens.
+/// It can be made before the server, so that a plugin has it from the beginning:
 ///
 /// ```
 /// # use cvmcache::{CachePlugin, Server, ServerBuilder, ServerHandle};
@@ -31,21 +22,35 @@ impl Command {
 /// Server::builder(my_cache(handle.clone())).handle(handle)
 /// # }
 /// ```
+///
+/// Handles can be cloned and sent to other threads, and a callback may use one: nothing here waits.
+/// They do not keep the server running. What is asked for twice before the server gets to it is done
+/// once; what is asked for before the start is done at the start; and after the end of the server, or
+/// without one, nothing comes of it. So in the tests of a plugin, a new handle is enough.
 #[derive(Clone, Default)]
 pub struct ServerHandle(Arc<Shared>);
 
-/// Invariant: a command is set in `pending` before the waker is called, and the waker is attached
-/// before `pending` is read for the first time: no command is missed.
+/// What handles and the server share.
+///
+/// Invariant: `wake` is set before `ATTACHED`. All changes of `flags` are in one order, so a command
+/// either comes before `ATTACHED`, and then the server finds it at its start, or after, and then the
+/// handle finds `wake`.
 #[derive(Default)]
 struct Shared {
-    /// The commands that the server has not taken, a bit each: asking twice is asking once, so that
-    /// a handle without a server does not grow.
-    pending: AtomicU8,
+    flags: AtomicU8,
     wake: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
+/// What handles have asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Commands {
+    pub(crate) ask_detach: bool,
+    pub(crate) report: bool,
+    pub(crate) terminate: bool,
+}
+
 impl ServerHandle {
-    /// A handle on no server yet. Tests of a plugin need no other.
+    /// A handle for a server to be, see [`ServerBuilder::handle`](crate::ServerBuilder::handle).
     pub fn new() -> Self {
         Self::default()
     }
@@ -54,45 +59,63 @@ impl ServerHandle {
     /// the cache can be evicted. They do it in their own time, or not at all. Does not wait, so
     /// that a callback may do it.
     pub fn ask_detach(&self) {
-        self.send(Command::AskDetach);
+        self.command(ASK_DETACH);
     }
 
     /// Has the server write to the log what it holds: its sessions with their names, what each of
-    /// them has open, the oldest uploads, and the limits. A report has at most about a hundred lines;
-    /// requests within one second of a report are ignored.
+    /// them has open, the oldest uploads, and the limits. It is at most about a hundred lines, and at
+    /// most once a second: a report that is asked for within a second of the last one is left out.
     pub fn report(&self) {
-        self.send(Command::Report);
+        self.command(REPORT);
     }
 
-    /// Ends the server: it accepts no more connections, answers the requests in flight, closes all
-    /// connections and removes its socket. Does not wait for that; [`RunningServer::wait`] does.
+    /// Ends the server: it accepts no more connections, answers what it has begun, closes all
+    /// connections and removes its socket. Does not wait for that; [`RunningServer::wait`] does. A
+    /// server that has not started ends as soon as it does.
     ///
     /// [`RunningServer::wait`]: crate::RunningServer::wait
     pub fn terminate(&self) {
-        self.send(Command::Terminate);
+        self.command(TERMINATE);
     }
 
-    fn send(&self, command: Command) {
-        self.0.pending.fetch_or(command as u8, Ordering::AcqRel);
-        if let Some(wake) = self.0.wake.get() {
+    fn command(&self, command: u8) {
+        let before = self.0.flags.fetch_or(command, Ordering::AcqRel);
+        let is_new = before & command == 0;
+        if is_new
+            && before & ATTACHED != 0
+            && let Some(wake) = self.0.wake.get()
+        {
             wake();
         }
     }
 
-    /// Has `wake` called after each command, by the server that is to [take](Self::take) them. False
-    /// if another server has been attached before.
+    /// Attaches the handle to its server, which is woken by `wake`. False if it has one already.
     pub(crate) fn attach(&self, wake: impl Fn() + Send + Sync + 'static) -> bool {
-        let attached = self.0.wake.set(Box::new(wake)).is_ok();
-        if let (true, Some(wake)) = (attached, self.0.wake.get()) {
+        if self.0.wake.set(Box::new(wake)).is_err() {
+            return false;
+        }
+        let before = self.0.flags.fetch_or(ATTACHED, Ordering::AcqRel);
+        if before & COMMANDS != 0
+            && let Some(wake) = self.0.wake.get()
+        {
             wake();
         }
-        attached
+        true
     }
 
-    /// The commands since the last call.
-    pub(crate) fn take(&self) -> impl Iterator<Item = Command> + use<> {
-        let pending = self.0.pending.swap(0, Ordering::AcqRel);
-        Command::ALL.into_iter().filter(move |&command| pending & command as u8 != 0)
+    /// Takes what has been asked for since this was last called. `None`, if that is nothing, costs no
+    /// more than a load.
+    pub(crate) fn take_commands(&self) -> Option<Commands> {
+        if self.0.flags.load(Ordering::Acquire) & COMMANDS == 0 {
+            return None;
+        }
+        let taken = self.0.flags.fetch_and(!COMMANDS, Ordering::AcqRel);
+        let has = |command| taken & command != 0;
+        Some(Commands {
+            ask_detach: has(ASK_DETACH),
+            report: has(REPORT),
+            terminate: has(TERMINATE),
+        })
     }
 }
 
@@ -108,27 +131,45 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn commands_before_a_server_are_taken_once_by_it() {
-        let handle = ServerHandle::new();
-        handle.terminate();
-        handle.ask_detach();
-        handle.ask_detach();
-        let wakes = Arc::new(AtomicUsize::new(0));
-        let counter = Arc::clone(&wakes);
-        assert!(handle.attach(move || _ = counter.fetch_add(1, Ordering::Relaxed)));
-        assert_eq!(wakes.load(Ordering::Relaxed), 1, "a server that sleeps has to be woken");
-        assert_eq!(handle.take().collect::<Vec<_>>(), [Command::AskDetach, Command::Terminate]);
-        assert_eq!(handle.take().count(), 0);
-        handle.report();
-        assert_eq!(wakes.load(Ordering::Relaxed), 2);
-        assert_eq!(handle.take().collect::<Vec<_>>(), [Command::Report]);
+    /// Attaches a handle; returns what counts how often the server is woken.
+    fn attach(handle: &ServerHandle) -> Option<Arc<AtomicUsize>> {
+        let woken = Arc::new(AtomicUsize::new(0));
+        let counter = woken.clone();
+        let is_attached = handle.attach(move || {
+            counter.fetch_add(1, Ordering::Relaxed);
+        });
+        is_attached.then_some(woken)
     }
 
     #[test]
-    fn a_handle_is_attached_to_one_server_only() {
+    fn a_command_before_the_start_is_done_at_the_start() {
         let handle = ServerHandle::new();
-        assert!(handle.attach(|| ()));
-        assert!(!handle.attach(|| ()));
+        handle.clone().terminate();
+        let woken = attach(&handle).unwrap();
+        assert_eq!(woken.load(Ordering::Relaxed), 1);
+        let expected = Commands { ask_detach: false, report: false, terminate: true };
+        assert_eq!(handle.take_commands(), Some(expected));
+        assert_eq!(handle.take_commands(), None);
+    }
+
+    #[test]
+    fn a_command_that_is_repeated_is_done_once() {
+        let handle = ServerHandle::new();
+        let woken = attach(&handle).unwrap();
+        assert_eq!(woken.load(Ordering::Relaxed), 0);
+        (0..3).for_each(|_| handle.ask_detach());
+        handle.report();
+        assert_eq!(woken.load(Ordering::Relaxed), 2);
+        let expected = Commands { ask_detach: true, report: true, terminate: false };
+        assert_eq!(handle.take_commands(), Some(expected));
+        handle.ask_detach();
+        assert_eq!(woken.load(Ordering::Relaxed), 3);
+    }
+
+    #[test]
+    fn a_handle_is_attached_to_one_server() {
+        let handle = ServerHandle::new();
+        attach(&handle).unwrap();
+        assert!(attach(&handle.clone()).is_none());
     }
 }

@@ -6,6 +6,14 @@
 //! plain values; the crate's server brings it bytes. Calls for one session may come from several
 //! threads at once.
 //!
+//! # Locks
+//!
+//! Each session has locks for its holdings, its uploads and its listings, and the service has one for
+//! pending reloads, one for the table of sessions and one for what was logged once. No callback of the plugin runs under any of them,
+//! so none is held for longer than it takes to change a map. Two of them are held at once in one case: a
+//! session's holdings, and then the pending reloads, in this order, because references move between them
+//! and must at every moment be counted in exactly one.
+//!
 //! ```
 //! use cvmcache::plugin::*;
 //! use cvmcache::service::{Action, Peer, Service};
@@ -75,7 +83,7 @@ use crate::plugin::{
 };
 use crate::{Limits, Session};
 
-use guard::guard;
+pub(crate) use guard::guard;
 use holdings::Holdings;
 use listings::Listings;
 pub use peer::{Action, Peer};
@@ -95,12 +103,17 @@ pub struct Service {
     reloads: Mutex<Reloads>,
     /// All sessions by number; empty unless [`Trust::foreign_sessions`].
     sessions: Mutex<HashMap<u64, Weak<OpenSession>>>,
+    /// Methods that belong to a declared capability and answered NOSUPPORT.
+    unsupported: Mutex<Vec<&'static str>>,
     /// What the clock said last, in microseconds since the start. For reports only.
     clock: AtomicU64,
 }
 
-/// What a session is believed beyond its own. By default nothing: a client that is wrong, or
-/// hostile, harms nobody else then.
+/// What isolation between sessions is relaxed. By default nothing is: a client that is wrong, or
+/// hostile, harms no other session then.
+///
+/// libcvmfs_cache isolates no sessions. A client that relies on that, such as one that shares its
+/// references between connections, works with this.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Trust {
@@ -123,8 +136,8 @@ pub struct OpenSession {
 }
 
 impl Service {
-    /// Puts the rules around a plugin, which will be known to clients as `name`. The limits are taken
-    /// as they are: it is the server that checks them.
+    /// Puts the rules around a plugin, which clients know as `name`. The limits are not checked: that is
+    /// the server's.
     ///
     /// # Panics
     ///
@@ -141,6 +154,7 @@ impl Service {
             sessions: Mutex::default(),
             next_session: AtomicU64::new(1),
             reloads: Mutex::default(),
+            unsupported: Mutex::default(),
             clock: AtomicU64::new(0),
         }
     }
@@ -154,14 +168,14 @@ impl Service {
         self
     }
 
-    /// Believes sessions more than is good for others; by default not at all.
+    /// Relaxes isolation between sessions; by default not at all.
     #[must_use]
     pub fn trust(mut self, trust: Trust) -> Self {
         self.trust = trust;
         self
     }
 
-    /// The bounds that the service keeps to.
+    /// The limits that the service applies.
     pub fn limits(&self) -> &Limits {
         &self.limits
     }
@@ -210,10 +224,10 @@ impl Service {
         lock(&self.sessions).get(&id).and_then(Weak::upgrade)
     }
 
-    /// Does what a session asks, and returns the one reply. The plugin is called on this thread, and
+    /// Handles a request of a session, and returns the one reply. The plugin is called on this thread, and
     /// for as long as it takes; if it panics, that is logged and answered with [`Status::IoErr`].
     ///
-    /// `request` is believed to come from this session, whatever it says: see [`Peer::receive`].
+    /// `request` is taken for one of this session, whatever it names: see [`Peer::receive`].
     pub fn handle(&self, open: &OpenSession, request: Request) -> Reply {
         let body = match request.operation {
             Operation::Refcount { object, change_by } => {
@@ -251,21 +265,23 @@ impl Service {
                 let result = self.load_breadcrumb(open, &repository);
                 ReplyBody::Breadcrumb(result.map(|breadcrumb| Some((repository, breadcrumb))))
             }
+            // Of a later revision of the protocol.
+            unknown => unknown.refusal(Status::NoSupport),
         };
         Reply { id: request.id, body }
     }
 
-    /// How full the cache is, if the plugin tells: for metrics and status reports. The plugin's `info`
-    /// is called without a session.
+    /// How full the cache is, if the plugin reports it: for metrics and status reports. The plugin's
+    /// `info` is called without a session.
     pub fn usage(&self) -> Option<CacheInfo> {
         self.info(None).ok()
     }
 
-    /// Takes note that a session will ask for nothing more: what it leaves to who comes after a
-    /// reload is theirs from now on, whatever is still under way. It has to be [ended](Self::end)
-    /// all the same.
+    /// Takes note that a session will send no more requests: if it announced a reload, its references
+    /// are its successor's from now on, even while requests of it are in flight. It has to be
+    /// [ended](Self::end) all the same.
     pub fn retire(&self, open: &OpenSession) {
-        self.leave_to_heirs(open);
+        self.hand_over(open);
     }
 
     /// Ends a session: drops its uploads and listings, and gives its references back, unless it
@@ -298,6 +314,11 @@ impl Service {
         if data.len() > len as usize {
             // The client has a buffer of `len` bytes and aborts on more.
             warn!(%id, offset, len, got = data.len(), "the plugin read more than it was asked for");
+            // The memory may be the plugin's, and its code run when it is dropped.
+            let _logged = guard("drop of data", || {
+                drop(data);
+                Ok(())
+            });
             return Err(Status::IoErr);
         }
         Ok(data)
@@ -305,7 +326,7 @@ impl Service {
 
     fn info(&self, session: Option<&Session>) -> PluginResult<CacheInfo> {
         self.require(Capabilities::INFO)?;
-        let mut info = guard("info", || self.plugin.info(session))?;
+        let mut info = self.call(Capabilities::INFO, "info", || self.plugin.info(session))?;
         if !self.capabilities.contains(Capabilities::SHRINK_RATE) {
             info.shrink_count = None;
         }
@@ -314,7 +335,7 @@ impl Service {
 
     fn shrink(&self, open: &OpenSession, target: u64) -> PluginResult<u64> {
         self.require(Capabilities::SHRINK)?;
-        guard("shrink", || self.plugin.shrink(&open.session, target))
+        self.call(Capabilities::SHRINK, "shrink", || self.plugin.shrink(&open.session, target))
     }
 
     fn store_breadcrumb(
@@ -325,7 +346,7 @@ impl Service {
     ) -> PluginResult<()> {
         self.require(Capabilities::BREADCRUMB)?;
         self.check_text(repository)?;
-        guard("store_breadcrumb", || {
+        self.call(Capabilities::BREADCRUMB, "store_breadcrumb", || {
             self.plugin.store_breadcrumb(&open.session, repository, breadcrumb)
         })
     }
@@ -333,7 +354,34 @@ impl Service {
     fn load_breadcrumb(&self, open: &OpenSession, repository: &[u8]) -> PluginResult<Breadcrumb> {
         self.require(Capabilities::BREADCRUMB)?;
         self.check_text(repository)?;
-        guard("load_breadcrumb", || self.plugin.load_breadcrumb(&open.session, repository))
+        self.call(Capabilities::BREADCRUMB, "load_breadcrumb", || {
+            self.plugin.load_breadcrumb(&open.session, repository)
+        })
+    }
+
+    /// Calls a method that a capability needs. What a plugin declares and has no method for shows in the
+    /// trait's own answer, [`Status::NoSupport`], and nowhere else: so this is logged once per method, at
+    /// the first request for it. To find out at the start would take a call of each, and they change
+    /// what is in the cache.
+    fn call<T>(
+        &self,
+        capability: Capabilities,
+        method: &'static str,
+        call: impl FnOnce() -> PluginResult<T>,
+    ) -> PluginResult<T> {
+        let result = guard(method, call);
+        if let Err(Status::NoSupport) = result {
+            let mut unsupported = lock(&self.unsupported);
+            if !unsupported.contains(&method) {
+                unsupported.push(method);
+                warn!(
+                    %capability, method,
+                    "the plugin declares a capability, but its method answers NOSUPPORT: implement \
+                     it, or do not declare that"
+                );
+            }
+        }
+        result
     }
 
     fn require(&self, capability: Capabilities) -> PluginResult<()> {
@@ -350,7 +398,7 @@ impl Service {
 }
 
 impl OpenSession {
-    /// Whose session it is.
+    /// The session as callbacks see it.
     pub fn session(&self) -> &Session {
         &self.session
     }
@@ -371,7 +419,8 @@ fn checksum(data: &Data) -> u32 {
     crc.finalize()
 }
 
-/// Locks what no panic leaves half-changed: plugins are only called behind [`guard`].
+/// Locks what no panic leaves half-changed: plugins are only called behind [`guard`], and never under
+/// a lock.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

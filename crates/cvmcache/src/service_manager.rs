@@ -25,10 +25,10 @@ const WATCHDOG_USEC: &str = "WATCHDOG_USEC";
 const LISTEN_FDS: &str = "LISTEN_FDS";
 
 /// How long to wait for a service manager that is to know that clients can connect.
-const PATIENCE: Duration = Duration::from_secs(5);
+const READY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How often it is told within the time that it waits. Twice would do if none were lost; but nobody
-/// waits for room in its queue, and all mounts depend on being heard.
+/// How often it is told within the time that it waits. Twice would do if none were lost; but they
+/// are sent without waiting for room in its queue, and a restart would end all mounts.
 const BEATS: u32 = 4;
 
 /// The service manager that started this process, if one did.
@@ -83,8 +83,8 @@ impl ServiceManagerError {
 }
 
 impl ServiceManager {
-    /// The service manager that started this process; if nobody did, one that hands over nothing
-    /// and is told nothing.
+    /// The service manager that started this process; without one, a value that hands over nothing and
+    /// reports nothing.
     ///
     /// To be called once, before the program opens any file: descriptors that are handed over
     /// belong to what this returns, and programs started from now on do not inherit them. A program
@@ -123,8 +123,8 @@ impl ServiceManager {
     /// It comes from the I/O thread: if a callback is stuck there, nothing is told, and the service
     /// manager does what it is set up to do. A stuck worker does not keep it from telling.
     ///
-    /// It takes the place of another [`heartbeat`](ServerBuilder::heartbeat). If nobody waits for signs of
-    /// life, only the end is told; if there is no service manager, the builder stays as it is.
+    /// It takes the place of another [`heartbeat`](ServerBuilder::heartbeat). If the service
+    /// manager wants no heartbeats, only the end is reported; if there is no service manager, the builder stays as it is.
     pub fn report_on(&self, builder: ServerBuilder, locator: &Locator) -> ServerBuilder {
         let Some(line) = self.line.clone() else { return builder };
         let period = self.period();
@@ -154,8 +154,8 @@ impl ServiceManager {
     ///
     /// # Errors
     ///
-    /// Those of the system, if nobody listens, or takes it in time. Without a service manager there
-    /// is nobody to tell, which is no error.
+    /// Those of the system, if the socket does not exist, or its queue stays full. Without a service
+    /// manager there is nothing to report, which is no error.
     pub fn ready(&self, locator: &Locator) -> io::Result<()> {
         let status = format!("serving on {locator}");
         let line = self.line.as_ref();
@@ -164,7 +164,7 @@ impl ServiceManager {
 }
 
 /// Where the service manager listens. The socket is kept, because there may be no descriptor left
-/// when it is needed; and it is not connected, because who listens may be replaced.
+/// when it is needed; and it is not connected, because the process that listens may be replaced.
 #[derive(Debug, Clone)]
 struct Line {
     socket: Arc<UnixDatagram>,
@@ -191,7 +191,7 @@ impl Line {
     /// Waits until there is room.
     fn insist(&self, what: &[NotifyState<'_>]) -> io::Result<()> {
         let socket = UnixDatagram::unbound()?;
-        socket.set_write_timeout(Some(PATIENCE))?;
+        socket.set_write_timeout(Some(READY_TIMEOUT))?;
         socket.send_to_addr(&message(what), &self.address).map(|_| ())
     }
 }
@@ -221,7 +221,7 @@ fn handed_over() -> Result<Option<OwnedFd>, ServiceManagerError> {
 #[expect(unsafe_code, reason = "a descriptor inherited by its number has no owner yet")]
 fn inherit(number: RawFd) -> OwnedFd {
     // SAFETY: it is open, or could not have been set to be closed on exec; the service manager
-    // opened it for the process of this number, and nobody else was told of it.
+    // opened it for the process of this number, and passed its number to no other code.
     unsafe { OwnedFd::from_raw_fd(number) }
 }
 

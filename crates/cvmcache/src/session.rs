@@ -1,4 +1,4 @@
-//! Who asks: the session that a callback serves.
+//! The session that a callback serves.
 
 use std::fmt;
 
@@ -14,9 +14,9 @@ pub struct Session {
 }
 
 impl Session {
-    /// Makes a session up, for the tests of a plugin.
+    /// A session for the tests of a plugin.
     ///
-    /// `name` is what a client says in its handshake: the repository, a colon, and the instance.
+    /// `name` is what a client sends in its handshake: the repository, a colon, and the instance.
     ///
     /// ```
     /// use cvmcache::Session;

@@ -88,7 +88,7 @@ impl Supervisor {
         self.0.write_all(READY)
     }
 
-    /// Tells the client that nobody will be there.
+    /// Tells the client that there will be no plugin.
     ///
     /// # Errors
     ///
@@ -100,7 +100,7 @@ impl Supervisor {
 
 #[expect(unsafe_code, reason = "a descriptor inherited by its number has no owner yet")]
 fn inherit(number: RawFd) -> io::Result<File> {
-    // SAFETY: the parent opened this descriptor for this process and named it to nobody else; if
+    // SAFETY: the parent opened this descriptor for this process and passed its number to no other code; if
     // it is not open, the file is forgotten below and never closed.
     let pipe = unsafe { File::from_raw_fd(number) };
     match fcntl(&pipe, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)) {

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use cvmcache::config_keys::KEYS;
 use cvmcache::{Locator, Options};
 use pulldown_cmark::{Event, Options as Markdown, Parser, Tag, TagEnd};
 
@@ -50,7 +51,7 @@ fn links_and_anchors(text: &str) -> (Vec<String>, BTreeSet<String>) {
     (links, anchors)
 }
 
-/// What mdBook, and whoever shows Markdown, makes of a heading.
+/// What mdBook and other renderers of Markdown make of a heading.
 fn anchor(heading: &str) -> String {
     let kept = heading.chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c));
     kept.map(|c| if c == ' ' { '-' } else { c.to_ascii_lowercase() }).collect()
@@ -144,10 +145,35 @@ fn what_the_book_quotes_is_what_the_files_say() {
         }
         let is_fresh = read(&document) == fresh;
         assert!(is_fresh, "{}: run this test with BOOK=overwrite", document.display());
-        // Whoever reads the page without mdBook would see the name of a file.
+        // Without mdBook, a reader of the page would see the name of a file.
         assert!(!fresh.contains("{{#include "), "{}", document.display());
     }
     assert!(quotations > 10, "the tutorial is made of them");
+}
+
+/// A text with the table of configuration keys below its marker as the SDK has it.
+fn with_fresh_keys(text: &str, marker: &str) -> String {
+    let (before, after) = text.split_once(marker).expect("the marker");
+    let table = after.lines().take_while(|line| line.starts_with('|')).count();
+    let after: String = after.lines().skip(table).map(|line| format!("{line}\n")).collect();
+    let rows: String = KEYS.iter().map(|key| key.markdown_row() + "\n").collect();
+    format!("{before}{marker}| key | value | meaning | default |\n|---|---|---|---|\n{rows}{after}")
+}
+
+#[test]
+fn the_tables_of_configuration_keys_are_those_of_the_sdk() {
+    let overwrite = std::env::var("BOOK").is_ok_and(|value| value == "overwrite");
+    for (file, marker) in [
+        ("crates/cvmcache/src/config_keys.md", ""),
+        ("docs/running-a-plugin.md", "<!-- configuration keys -->\n"),
+    ] {
+        let path = root().join(file);
+        let fresh = with_fresh_keys(&read(&path), marker);
+        if overwrite {
+            fs::write(&path, &fresh).expect("it can be written");
+        }
+        assert!(read(&path) == fresh, "{file}: run this test with BOOK=overwrite");
+    }
 }
 
 #[test]
@@ -215,13 +241,13 @@ fn messages() -> Vec<(String, Vec<(String, String)>)> {
     let directory = root().join("crates/cvmcache-proto/src");
     let files = ["wire.rs", "wire/from_client.rs", "wire/from_plugin.rs"];
     let text: String = files.iter().map(|file| read(&directory.join(file))).collect();
-    let structs = text.split("pub struct ").skip(1).filter(|rest| rest.starts_with("Msg"));
+    let structs = text.split("pub(crate) struct ").skip(1).filter(|rest| rest.starts_with("Msg"));
     let message = |rest: &str| {
         let (name, rest) = rest.split_once(' ').expect("a name");
         let body = rest.split('}').next().unwrap_or_default();
         let fields = body.split("tag = \"").skip(1).map(|field| {
             let (tag, rest) = field.split_once('"').expect("a number");
-            let (_, rest) = rest.split_once("pub ").expect("a field");
+            let (_, rest) = rest.split_once("pub(crate) ").expect("a field");
             (rest.split(':').next().unwrap_or_default().to_owned(), tag.to_owned())
         });
         (name.to_owned(), fields.collect())

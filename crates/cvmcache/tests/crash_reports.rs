@@ -222,7 +222,7 @@ fn a_panic_in_a_callback_is_reported_and_the_plugin_goes_on() {
 fn panics_without_end_do_not_fill_the_disk() {
     let mut f = Crashing::start("");
     let mut client = f.plugin.client();
-    // Nobody reads standard error, which is soon full. Each panics only when the one before is
+    // Standard error is not read, and soon full. Each panics only when the one before is
     // written, so that none is lost.
     for count in 1..=101 {
         tell(&mut client, told_to::PANIC);

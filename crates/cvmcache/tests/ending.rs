@@ -36,7 +36,7 @@ fn the_end_answers_what_is_under_way_and_removes_the_socket() {
 #[test]
 fn the_end_does_not_wait_for_ever_for_a_callback() {
     let mut limits = Limits::default();
-    limits.shutdown_grace = Duration::from_millis(100);
+    limits.shutdown_timeout = Duration::from_millis(100);
     let mut f = serve_with(1, limits);
     f.cache.insert(id(1), "abc");
     f.cache.change(|state| state.hold_reads = true);
@@ -51,7 +51,7 @@ fn the_end_does_not_wait_for_ever_for_a_callback() {
 #[test]
 fn the_end_does_not_wait_for_ever_for_a_client() {
     let mut limits = Limits::default();
-    limits.shutdown_grace = Duration::from_millis(100);
+    limits.shutdown_timeout = Duration::from_millis(100);
     let mut f = serve_with(0, limits);
     f.cache.insert(id(1), vec![0; 128 * 1024]);
     let mut client = f.client("repo:1");

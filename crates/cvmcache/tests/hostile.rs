@@ -13,20 +13,18 @@ use cvmcache::client::{
 };
 use cvmcache::plugin::*;
 use cvmcache::{CachePlugin, Limits, Locator, Server, Session};
-use cvmcache_proto::frame;
-use cvmcache_proto::wire::{self, Msg, MsgHash};
+use cvmcache_proto::{RawMessage, Reply};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use support::served::{serve, serve_with};
 use support::{Fault, id};
 
-fn framed(msg: Msg) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    frame::encode(msg, 0, &mut bytes).expect("a frame");
-    bytes
+fn framed(message: ClientMessage) -> Vec<u8> {
+    raw(message).to_frame().expect("a frame")
 }
 
-fn hash(byte: u8) -> Option<MsgHash> {
-    Some(id(byte).into())
+/// A message to be spoilt.
+fn raw(message: ClientMessage) -> RawMessage {
+    message.into_wire().0.into()
 }
 
 #[test]
@@ -34,86 +32,67 @@ fn what_makes_no_sense_is_answered_and_the_connection_stays() {
     let f = serve(0);
     let mut client = f.client("repo:1");
     let session = client.session();
-    let (session_id, req_id) = (Some(session), Some(9));
-    let unknown_algorithm = MsgHash { algorithm: Some(4), digest: Some([0; 20][..].into()) };
-    let short_digest = MsgHash { algorithm: Some(1), digest: Some([0; 19][..].into()) };
+    let request = |operation| ClientMessage::Request(Request { session, id: 9, operation });
+    let object = id(1);
+    let part = |data: Bytes| {
+        Operation::Store(StorePart {
+            object,
+            number: 1,
+            last: true,
+            expected_size: None,
+            object_type: ObjectType::Regular,
+            description: Some(vec![b'x'; 9_000_000].into()),
+            data_crc32: None,
+            data,
+        })
+    };
+    let list = Operation::List { listing: 0, object_type: ObjectType::Regular };
+    let breadcrumb = Breadcrumb { catalog: object, timestamp: 0, revision: None };
+    let crumb = Operation::BreadcrumbStore { repository: Bytes::new(), breadcrumb };
+    let spoilt = |operation| raw(request(operation));
     let connection = client.connection_mut();
-    for msg in [
-        Msg::RefcountReq(wire::MsgRefcountReq { session_id, req_id, ..Default::default() }),
-        Msg::ReadReq(wire::MsgReadReq {
-            session_id,
-            req_id,
-            object_id: Some(unknown_algorithm),
-            offset: Some(0),
-            size: Some(1),
-        }),
-        Msg::ObjectInfoReq(wire::MsgObjectInfoReq {
-            session_id,
-            req_id,
-            object_id: Some(short_digest),
-        }),
-        Msg::ListReq(wire::MsgListReq {
-            session_id,
-            req_id,
-            listing_id: Some(0),
-            object_type: Some(3),
-        }),
-        Msg::StoreReq(wire::MsgStoreReq {
-            session_id,
-            req_id,
-            object_id: hash(1),
-            part_nr: Some(1),
-            last_part: Some(true),
-            description: Some(vec![b'x'; 9_000_000]),
-            ..Default::default()
-        }),
-        Msg::BreadcrumbStoreReq(wire::MsgBreadcrumbStoreReq {
-            session_id,
-            req_id,
-            breadcrumb: None,
-        }),
-        Msg::ShrinkReq(wire::MsgShrinkReq { session_id, req_id, shrink_to: None }),
+    for message in [
+        spoilt(Operation::Refcount { object, change_by: 0 }).without(3).without(4),
+        // An unknown algorithm, and a digest that is too short.
+        spoilt(Operation::Read { object, offset: 0, size: 1 }).within(3, |hash| hash.number(1, 4)),
+        spoilt(Operation::ObjectInfo { object }).within(3, |hash| hash.bytes(2, &[0; 19])),
+        spoilt(list).number(4, 3),
+        spoilt(part(Bytes::new())),
+        spoilt(crumb).without(3),
+        spoilt(Operation::Shrink { target: 0 }).without(3),
     ] {
-        connection.send_raw(&framed(msg.clone())).unwrap();
+        connection.send_raw(&message.to_frame().unwrap()).unwrap();
         let reply = connection.receive().unwrap().expect("an answer");
         let ServerMessage::Reply(reply) = reply else { panic!("{reply:?}") };
         assert_eq!(reply.id, 9);
-        let status = match reply.body {
-            ReplyBody::Refcount(result) => result,
-            ReplyBody::Read { result, .. } => result.map(|_| ()),
-            ReplyBody::ObjectInfo(result) => result.map(|_| ()),
-            ReplyBody::List { result, .. } | ReplyBody::Shrink { result, .. } => result,
-            ReplyBody::Store { result, part } => {
-                assert_eq!(part, 1);
-                result
-            }
-            ReplyBody::Breadcrumb(result) => result.map(|_| ()),
-            other => panic!("{other:?}"),
-        };
-        assert_eq!(status, Err(Status::Malformed));
+        if let ReplyBody::Store { part, .. } = &reply.body {
+            assert_eq!(*part, 1);
+        }
+        assert_eq!(reply.body.status(), Err(Status::Malformed));
     }
-    // Nobody waits for an answer to these.
+    // Nothing waits for an answer to these.
+    let info_reply = ReplyBody::Info(Err(Status::Unknown));
+    let info_reply = ServerMessage::Reply(Reply { id: 1, body: info_reply });
     for nonsense in [
         vec![0x01, 3, 0, 0, 0xfa, 0x01, 0],
         vec![0x81, 3, 0, 0, 0, 0, 7],
-        framed(Msg::Detach(wire::MsgDetach {})),
-        framed(Msg::InfoReply(wire::MsgInfoReply::default())),
-        framed(Msg::Ioctl(wire::MsgIoctl::default())),
-        framed(Msg::Quit(wire::MsgQuit { session_id: Some(session + 1) })),
+        RawMessage::from(ServerMessage::Detach.into_wire().0).to_frame().unwrap(),
+        RawMessage::from(info_reply.into_wire().0).without(1).without(2).to_frame().unwrap(),
+        raw(ClientMessage::Ioctl { session, connection_change: 1 }).without(1).to_frame().unwrap(),
+        framed(ClientMessage::Quit { session: session + 1 }),
     ] {
         connection.send_raw(&nonsense).unwrap();
     }
     // A message that is broken inside still says who asked.
-    let broken = wire::MsgRefcountReq { session_id, req_id, ..Default::default() };
-    let mut broken = framed(Msg::RefcountReq(broken));
+    let refcount = Operation::Refcount { object, change_by: 0 };
+    let mut broken = spoilt(refcount).without(3).without(4).to_frame().unwrap();
     broken.extend([0x1a, 3, 0xff, 0xff, 0xff]);
     (broken[1], broken[5]) = (broken[1] + 5, broken[5] + 5);
     connection.send_raw(&broken).unwrap();
     let Some(ServerMessage::Reply(reply)) = connection.receive().unwrap() else { panic!() };
     assert_eq!((reply.id, reply.body), (9, ReplyBody::Refcount(Err(Status::Malformed))));
     // So does one that is broken off.
-    let mut broken =
-        framed(Msg::InfoReq(wire::MsgInfoReq { session_id, req_id, ..Default::default() }));
+    let mut broken = framed(request(Operation::Info));
     broken.push(0xff);
     broken[1] += 1;
     connection.send_raw(&broken).unwrap();
@@ -193,11 +172,8 @@ fn half_a_frame_keeps_nobody_waiting() {
     let f = serve(0);
     let mut bystander = f.client("repo:1");
     let mut slow: Vec<_> = (0..500).map(|_| f.connection()).collect();
-    let handshake = framed(Msg::Handshake(wire::MsgHandshake {
-        protocol_version: Some(1),
-        name: Some(b"slow:1".to_vec()),
-        flags: None,
-    }));
+    let handshake =
+        framed(ClientMessage::Handshake { protocol_version: 1, name: Some("slow:1".into()) });
     for byte in &handshake {
         for connection in &mut slow {
             connection.send_raw(&[*byte]).unwrap();
@@ -229,8 +205,7 @@ fn a_client_that_does_not_read_is_not_read_from_and_harms_nobody() {
         let reads = || f.cache.state().calls.iter().filter(|call| **call == "read").count();
         let mut frames = Vec::new();
         for number in 0..READS {
-            let (msg, _) = read(number).into_wire();
-            frames.extend(framed(msg));
+            frames.extend(framed(read(number)));
         }
         connection.send_raw(&frames).unwrap();
         for _ in 0..100 {
@@ -359,7 +334,7 @@ fn without_workers_a_flood_does_not_go_before_everybody_else() {
 fn a_callback_that_never_returns_blocks_only_its_worker() {
     let mut limits = Limits::default();
     limits.request_deadline = Some(Duration::from_millis(50));
-    limits.shutdown_grace = Duration::from_millis(50);
+    limits.shutdown_timeout = Duration::from_millis(50);
     let f = serve_with(2, limits);
     f.cache.insert(id(1), "abc");
     f.cache.change(|state| state.hold_reads = true);
@@ -431,15 +406,16 @@ impl CachePlugin for Bomb {
 }
 
 #[test]
-fn an_answer_that_panics_ends_only_its_own_connection() {
+fn a_reply_that_panics_when_it_is_dropped_ends_no_connection() {
     let directory = tempfile::tempdir().unwrap();
     let locator = Locator::Unix(directory.path().join("socket"));
     // The server would drop the plugin, too.
     let running = Server::builder(Bomb).listen(&locator).unwrap().spawn().unwrap();
     let mut bystander = Client::connect(&locator, "repo:1").unwrap();
     let mut client = Client::connect(&locator, "evil:1").unwrap();
-    let _answered_or_not = client.read(&id(1), 0, 8192);
-    assert!(matches!(client.read(&id(1), 0, 8192), Err(ClientError::Closed)));
+    for _ in 0..2 {
+        assert_eq!(client.read(&id(1), 0, 8192).unwrap().len(), 8192);
+    }
     assert!(!bystander.exists(&id(1)).unwrap());
     drop(running);
 }

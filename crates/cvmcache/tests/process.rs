@@ -110,7 +110,7 @@ fn started_by_a_client_it_reports_and_ends_with_the_last_one() {
         let (first, mut second) = (plugin.client(), plugin.client());
         second.store(NewUpload::new(id(1)), "abc").unwrap();
         first.quit().unwrap();
-        // A client that reloads is away for a while, and nobody else is there.
+        // A client that reloads is away for a while, and there is no other client.
         let reload = second.announce_reload().unwrap();
         let mut second = Client::finish_reload(reload).unwrap();
         assert_eq!(second.read(&id(1), 0, 3).unwrap(), "abc");
@@ -154,7 +154,7 @@ fn a_plugin_that_cannot_start_tells_the_client() {
 }
 
 #[test]
-fn whoever_starts_it_wrongly_is_told_what_to_do() {
+fn a_plugin_that_is_started_wrongly_says_what_to_do() {
     let plugin = Plugin::new("ram");
     let complaint = |arguments: &[&str]| {
         let arguments: Vec<_> = arguments.iter().map(OsStr::new).collect();
@@ -186,11 +186,111 @@ fn whoever_starts_it_wrongly_is_told_what_to_do() {
     }
 }
 
+/// The exit status and the lines of `--check` for a configuration with these lines.
+fn checked(plugin: &Plugin, lines: &str) -> (i32, Vec<String>) {
+    let config = plugin.configure(lines);
+    let mut command = plugin.command(&["--check".as_ref(), config.as_ref()]);
+    let Output { status, stderr, stdout } = command.output().unwrap();
+    assert_eq!(String::from_utf8(stderr).unwrap(), "");
+    let lines = String::from_utf8(stdout).unwrap().lines().map(str::to_owned).collect();
+    (status.code().unwrap(), lines)
+}
+
+#[test]
+fn a_configuration_that_is_checked_leaves_no_files_and_is_ok() {
+    let plugin = Plugin::new("ram");
+    let lines = format!("CVMFS_CACHE_PLUGIN_DEBUGLOG={}\n", plugin.path("log").display());
+    assert_eq!(checked(&plugin, &lines), (0, vec!["ok".to_owned()]));
+    let left: Vec<_> = fs::read_dir(plugin.directory.path()).unwrap().collect();
+    assert_eq!(left.len(), 1, "the configuration, and {left:?}");
+}
+
+#[test]
+fn a_check_tells_all_that_is_wrong_at_once() {
+    let plugin = Plugin::new("ram");
+    fs::write(plugin.path("socket"), "").unwrap();
+    let (status, lines) = checked(
+        &plugin,
+        "CVMFS_CACHE_PLUGIN_SZIE=1\nnonsense\nCVMFS_CACHE_PLUGIN_WORKERS=many\n\
+         CVMFS_CACHE_PLUGIN_POLL=1001\nCVMFS_CACHE_PLUGIN_ALLOW=home\n\
+         CVMFS_CACHE_PLUGIN_ALLOW_USERS=no-such-user\nCVMFS_CACHE_PLUGIN_DEBUGLOG=/\n\
+         CVMFS_CACHE_PLUGIN_CRASH_DUMP=/nowhere/at/all/dump\n\
+         CVMFS_CACHE_PLUGIN_METRICS=somewhere\nCVMFS_CACHE_PLUGIN_SIZE=0%\n",
+    );
+    assert_eq!(status, 1);
+    for (line, expected) in lines.iter().zip([
+        "conf:3: the line is skipped",
+        "is CVMFS_CACHE_PLUGIN_SIZE meant?",
+        "is not a socket: remove it",
+        "WORKERS=\"many\"",
+        "POLL=\"1001\"",
+        "ALLOW=\"home\"",
+        "ALLOW_USERS=\"no-such-user\"",
+        "DEBUGLOG=\"/\"",
+        "CRASH_DUMP=\"/nowhere/at/all/dump\"",
+        "METRICS=\"somewhere\"",
+        "SIZE=\"0%\"",
+    ]) {
+        assert!(line.contains(expected), "{line} lacks {expected}");
+    }
+    assert_eq!(lines.len(), 11, "{lines:#?}");
+    let missing = plugin.command(&["--check".as_ref(), "/nowhere/conf".as_ref()]).output().unwrap();
+    assert_eq!(missing.status.code(), Some(1));
+    let nothing = plugin.command(&["--check".as_ref()]).output().unwrap();
+    assert_eq!(nothing.status.code(), Some(2));
+}
+
+#[test]
+fn what_the_plugin_would_warn_of_is_a_warning_of_the_check() {
+    let (status, lines) = checked(&Plugin::new("ram"), "CVMFS_CACHE_PLUGIN_SIZE=5\n");
+    assert_eq!(status, 0);
+    assert!(lines[0].starts_with("warning: CVMFS_CACHE_PLUGIN_SIZE: "), "{lines:?}");
+    assert_eq!(lines[1..], ["ok"]);
+}
+
+#[test]
+fn a_plugin_that_serves_is_not_disturbed_by_a_check() {
+    let mut plugin = Plugin::new("ram");
+    plugin.start("");
+    let mut client = plugin.client();
+    let (status, lines) = checked(&plugin, "");
+    assert_eq!(status, 0);
+    let pid = plugin.pid();
+    assert!(lines[0].starts_with(&format!("note: process {pid} serves unix=")), "{lines:?}");
+    client.info().unwrap();
+    // A supervised plugin ends with its last client, and a check is none.
+    drop(client);
+    plugin.client().info().unwrap();
+}
+
+#[test]
+fn a_key_that_is_not_known_is_a_warning_with_the_nearest_one() {
+    let mut plugin = Plugin::new("ram");
+    let log = plugin.path("log");
+    let lines = format!(
+        "CVMFS_CACHE_ram_SZIE=100\nCVMFS_CACHE_ram_TYPE=external\nCVMFS_CACHE_PLUGIN_FOO=1\n\
+         CVMFS_CACHE_PLUGIN_DEBUGLOG={}\n",
+        log.display()
+    );
+    plugin.start(&lines);
+    plugin.client().info().unwrap();
+    plugin.signal(Signal::SIGTERM);
+    assert_eq!(plugin.wait(), 0);
+    let log = fs::read_to_string(log).unwrap();
+    let warnings: Vec<_> = log.lines().filter(|line| line.contains("there is no key")).collect();
+    assert_eq!(warnings.len(), 2, "{log}");
+    assert!(warnings[0].contains("WARN") && warnings[0].contains("_PLUGIN_FOO: remove"), "{log}");
+    assert!(warnings[1].contains("ram_SZIE: is CVMFS_CACHE_PLUGIN_SIZE meant?"), "{log}");
+}
+
 #[test]
 fn help_lists_the_keys_of_the_plugin_itself() {
     let help = Plugin::new("ram").command(&["--help".as_ref()]).output().unwrap();
     let help = String::from_utf8(help.stdout).unwrap();
     assert!(help.contains("\n  CVMFS_CACHE_PLUGIN_SIZE=MB|N%  how much memory"), "{help}");
+    for key in cvmcache::config_keys::KEYS {
+        assert!(help.contains(&format!("\n  {key}\n")), "{help}");
+    }
 }
 
 #[test]

@@ -68,10 +68,10 @@ fn references_pass_to_the_session_that_comes_back() {
     let old = connect(&service, "repo:1");
     old.change(1, 2).unwrap();
     old.go_to_reload();
-    assert_eq!((cache.references(id(1)), service.clients_in_limbo()), (2, 1));
+    assert_eq!((cache.references(id(1)), service.pending_reloads()), (2, 1));
 
     let new = come_back(&service, "repo:1");
-    assert_eq!(service.clients_in_limbo(), 0);
+    assert_eq!(service.pending_reloads(), 0);
     new.change(1, 1).unwrap();
     new.change(1, -2).unwrap();
     assert_eq!(cache.references(id(1)), 1);
@@ -81,16 +81,16 @@ fn references_pass_to_the_session_that_comes_back() {
 }
 
 #[test]
-fn a_session_of_another_name_inherits_nothing() {
+fn a_session_of_another_name_is_no_successor() {
     let (cache, service) = service();
     let old = connect(&service, "repo:1");
     old.change(1, 1).unwrap();
     old.go_to_reload();
     let stranger = come_back(&service, "repo:2");
     assert_eq!(stranger.change(1, -1), Err(Status::BadCount));
-    assert_eq!(service.clients_in_limbo(), 1);
+    assert_eq!(service.pending_reloads(), 1);
     stranger.end();
-    // One of the same name that was never away inherits nothing either.
+    // Nor is one of the same name that reported no reload done.
     let newcomer = connect(&service, "repo:1");
     assert_eq!(newcomer.change(1, -1), Err(Status::BadCount));
     newcomer.end();
@@ -114,11 +114,11 @@ fn two_mounts_of_one_name_that_reload_at_once_lose_nothing() {
     let two = come_back(&service, "repo:1");
     two.change(2, -1).unwrap();
     two.end();
-    assert_eq!((cache.references(id(2)), service.clients_in_limbo()), (0, 0));
+    assert_eq!((cache.references(id(2)), service.pending_reloads()), (0, 0));
 }
 
 #[test]
-fn references_that_nobody_gives_back_end_with_the_last_heir() {
+fn references_that_no_successor_gives_back_end_with_the_last_successor() {
     let (cache, service) = service();
     for byte in [1, 2] {
         let old = connect(&service, "repo:1");
@@ -158,7 +158,7 @@ fn a_new_session_may_be_faster_than_the_end_of_the_old_one() {
     assert_eq!(cache.references(id(1)), 1);
     new.change(1, -1).unwrap();
     new.end();
-    assert_eq!(service.clients_in_limbo(), 0);
+    assert_eq!(service.pending_reloads(), 0);
 }
 
 #[test]
@@ -169,7 +169,7 @@ fn a_reload_that_is_called_off_leaves_nothing_behind() {
     client.ioctl(1);
     client.ioctl(-1);
     client.end();
-    assert_eq!((cache.references(id(1)), service.clients_in_limbo()), (0, 0));
+    assert_eq!((cache.references(id(1)), service.pending_reloads()), (0, 0));
 }
 
 #[test]
@@ -184,11 +184,11 @@ fn nobody_can_end_a_reload_that_was_not_announced() {
     hostile.ioctl(-i32::MAX);
     hostile.ioctl(0);
     hostile.end();
-    assert_eq!(service.clients_in_limbo(), 1);
+    assert_eq!(service.pending_reloads(), 1);
 }
 
 #[test]
-fn an_heir_need_not_wait_until_the_old_session_has_ended() {
+fn a_successor_need_not_wait_until_the_old_session_has_ended() {
     let (cache, service) = service();
     let old = connect(&service, "repo:1");
     old.change(1, 1).unwrap();
@@ -200,7 +200,7 @@ fn an_heir_need_not_wait_until_the_old_session_has_ended() {
     assert_eq!(cache.references(id(1)), 0);
     old.end();
     new.end();
-    assert_eq!(service.clients_in_limbo(), 0);
+    assert_eq!(service.pending_reloads(), 0);
 }
 
 #[test]
@@ -216,8 +216,8 @@ fn reloads_under_way_are_limited() {
         client.go_to_reload();
     }
     // What the last one held ended with it.
-    assert_eq!((service.clients_in_limbo(), cache.references(id(1))), (2, 2));
+    assert_eq!((service.pending_reloads(), cache.references(id(1))), (2, 2));
     come_back(&service, "a").end();
     connect(&service, "c").go_to_reload();
-    assert_eq!((service.clients_in_limbo(), cache.references(id(1))), (2, 1));
+    assert_eq!((service.pending_reloads(), cache.references(id(1))), (2, 1));
 }

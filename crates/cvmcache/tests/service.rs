@@ -2,16 +2,19 @@
 
 mod support;
 
+use std::io::{self, Write};
+use std::sync::{Arc, Mutex};
+
 use bytes::Bytes;
 use cvmcache::Limits;
 use cvmcache::plugin::*;
 use cvmcache::service::{Service, Trust};
-use cvmcache_proto::{Operation, ReplyBody, StorePart};
+use cvmcache_proto::{Operation, OperationKind, ReplyBody, StorePart};
 use support::sessions::{Client, PART, fixture, fixture_with, part};
 use support::{Fault, TestCache, id};
 
 #[test]
-fn answers_can_carry_a_checksum() {
+fn replies_can_carry_a_checksum() {
     let cache = TestCache::default();
     cache.insert(id(1), "123456789");
     for on in [false, true] {
@@ -27,7 +30,7 @@ fn answers_can_carry_a_checksum() {
 }
 
 #[test]
-fn a_session_may_be_trusted_to_give_back_what_others_hold() {
+fn a_session_gives_back_what_others_hold_if_isolation_is_relaxed() {
     let cache = TestCache::default();
     cache.insert(id(1), "abc");
     let mut trust = Trust::default();
@@ -98,7 +101,7 @@ fn references_cannot_overflow() {
 }
 
 #[test]
-fn the_end_of_a_session_ends_all_it_began() {
+fn the_end_of_a_session_ends_its_uploads_listings_and_references() {
     let f = fixture();
     for byte in 1..50 {
         f.cache.insert(id(byte), "abc");
@@ -116,7 +119,7 @@ fn the_end_of_a_session_ends_all_it_began() {
 }
 
 #[test]
-fn what_is_not_declared_is_not_called() {
+fn methods_of_undeclared_capabilities_are_not_called() {
     let f = fixture_with(TestCache::with(Capabilities::NONE));
     f.cache.insert(id(1), "abc");
     let client = f.client("a");
@@ -129,6 +132,50 @@ fn what_is_not_declared_is_not_called() {
     let load = Operation::BreadcrumbLoad { repository: "x".into() };
     assert_eq!(client.ask(load), ReplyBody::Breadcrumb(Err(Status::NoSupport)));
     assert_eq!(f.cache.state().calls, Vec::<&str>::new());
+}
+
+#[test]
+fn a_declared_capability_without_its_method_is_warned_of_once() {
+    let f = fixture();
+    f.cache.insert(id(1), "abc");
+    for callback in ["begin", "begin", "shrink"] {
+        f.cache.upset(callback, Fault::Fail(Status::NoSupport));
+    }
+    let client = f.client("a");
+    let log = logged(|| {
+        for _ in 0..2 {
+            assert_eq!(client.store(1, part(1, 3, true)), Err(Status::NoSupport));
+        }
+        let shrink = ReplyBody::Shrink { result: Err(Status::NoSupport), used_bytes: 0 };
+        assert_eq!(client.ask(Operation::Shrink { target: 0 }), shrink);
+    });
+    for (capability, method) in [("write", "begin"), ("shrink", "shrink")] {
+        let names = format!("capability={capability} method=\"{method}\"");
+        assert_eq!(log.matches(&names).count(), 1, "{log}");
+    }
+}
+
+/// The warnings that are logged meanwhile, on this thread.
+fn logged(body: impl FnOnce()) -> String {
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+    impl Write for Lines {
+        fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(line)
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_ansi(false)
+        .with_max_level(tracing::Level::WARN)
+        .with_writer(move || writer.clone())
+        .finish();
+    tracing::subscriber::with_default(subscriber, body);
+    String::from_utf8(lines.0.lock().unwrap().clone()).unwrap()
 }
 
 #[test]
@@ -194,7 +241,7 @@ fn a_listing_comes_in_parts_and_ends() {
 }
 
 #[test]
-fn a_listing_belongs_to_who_started_it() {
+fn a_listing_belongs_to_the_session_that_started_it() {
     let f = fixture();
     for byte in 1..=100 {
         f.cache.insert(id(byte), "x");
@@ -239,8 +286,8 @@ fn a_breadcrumb_comes_back_as_it_was_left() {
 }
 
 #[test]
-fn the_number_of_clean_ups_is_told_only_if_it_is_declared() {
-    let f = fixture_with(TestCache::with(Capabilities::ALL.without(Capabilities::SHRINK_RATE)));
+fn the_number_of_clean_ups_is_sent_only_if_it_is_declared() {
+    let f = fixture_with(TestCache::with(Capabilities::ALL.difference(Capabilities::SHRINK_RATE)));
     let ReplyBody::Info(Ok(info)) = f.client("a").ask(Operation::Info) else { panic!() };
     assert_eq!(info.shrink_count, None);
     let f = fixture();
@@ -259,4 +306,32 @@ fn a_shrink_that_falls_short_is_partial() {
     assert_eq!(client.ask(Operation::Shrink { target: 0 }), partial);
     let enough = ReplyBody::Shrink { result: Ok(()), used_bytes: 3 };
     assert_eq!(client.ask(Operation::Shrink { target: 3 }), enough);
+}
+
+#[test]
+fn every_operation_of_the_protocol_is_known_to_the_service() {
+    let f = fixture();
+    f.cache.insert(id(1), "abc");
+    let client = f.client("a");
+    let refcount = |change_by| Operation::Refcount { object: id(1), change_by };
+    let breadcrumb = Breadcrumb { catalog: id(1), timestamp: 1, revision: None };
+    let operations = [
+        refcount(1),
+        refcount(0),
+        refcount(-1),
+        Operation::ObjectInfo { object: id(1) },
+        Operation::Read { object: id(1), offset: 0, size: 3 },
+        Operation::Store(part(1, 3, true)),
+        Operation::StoreAbort { object: id(1) },
+        Operation::List { listing: 0, object_type: ObjectType::Regular },
+        Operation::Shrink { target: 0 },
+        Operation::Info,
+        Operation::BreadcrumbStore { repository: "a".into(), breadcrumb },
+        Operation::BreadcrumbLoad { repository: "a".into() },
+    ];
+    assert_eq!(operations.each_ref().map(Operation::kind), OperationKind::ALL);
+    for operation in operations {
+        let kind = operation.kind();
+        assert_ne!(client.ask(operation).status(), Err(Status::NoSupport), "{kind:?}");
+    }
 }

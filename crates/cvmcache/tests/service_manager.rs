@@ -91,7 +91,7 @@ fn it_tells_when_it_is_ready_how_it_is_and_when_it_ends() {
         plugin.spawn(&mut command);
         let ready = manager.hear_until("READY=1");
         assert!(ready.contains(&format!("\nSTATUS=serving on {}\n", plugin.locator())), "{ready}");
-        // Whoever is told that it is ready can connect.
+        // Once it reports that it is ready, clients can connect.
         let client = plugin.client();
         let status = format!("STATUS=serving 1 clients on {}", plugin.locator());
         let alive = manager.hear_until(&status);
@@ -208,7 +208,7 @@ fn it_serves_on_a_unix_socket_that_it_is_given_and_leaves_it_there() {
     let inode = || fs::metadata(&path).unwrap().ino();
     let before = inode();
     for _ in 0..2 {
-        // Somebody who comes before it has started waits, and is served.
+        // A client that connects before it has started waits, and is served.
         let locator = plugin.locator();
         let early = thread::spawn(move || {
             let mut client = Client::builder().name("repo:1").timeout(LIMIT).connect(&locator)?;

@@ -156,7 +156,7 @@ fn the_watchdog_holds_nothing_of_the_plugins() {
 #[test]
 fn socket_and_lock_are_free_while_the_watchdog_still_writes() {
     let mut f = Crashing::new();
-    // Whoever writes to it waits for somebody to read.
+    // A write to it blocks until it is read.
     mkfifo(&f.dump, nix::sys::stat::Mode::S_IRWXU).unwrap();
     let mut command = f.command("");
     f.spawn(&mut command);

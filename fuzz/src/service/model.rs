@@ -1,4 +1,4 @@
-//! What should be: who holds what, and what every request is answered with. It knows no locks and
+//! What should be: what each session holds, and what every request is answered with. It knows no locks and
 //! no half-done work, so it can be much simpler than the service.
 
 use std::collections::BTreeMap;
@@ -20,7 +20,7 @@ pub(super) struct Model {
     breadcrumbs: BTreeMap<Bytes, Breadcrumb>,
     /// By the number of the session.
     pub(super) sessions: BTreeMap<u64, Holder>,
-    pub(super) estates: BTreeMap<Bytes, Estate>,
+    pub(super) handovers: BTreeMap<Bytes, Handover>,
 }
 
 /// A session.
@@ -30,7 +30,7 @@ pub(super) struct Holder {
     pub(super) references: References,
     /// How many reloads it has announced.
     pub(super) announced: u32,
-    pub(super) is_heir: bool,
+    pub(super) is_successor: bool,
     /// That has ended and still has this to give back.
     pub(super) leaving: Option<References>,
     pub(super) uploads: Uploads,
@@ -39,12 +39,12 @@ pub(super) struct Holder {
     last_listing: u64,
 }
 
-/// What those leave who announce to come back.
+/// What sessions of a name that announced a reload hand over.
 #[derive(Default)]
-pub(super) struct Estate {
+pub(super) struct Handover {
     pub(super) references: References,
     pub(super) announced: u32,
-    pub(super) heirs: u32,
+    pub(super) successors: u32,
 }
 
 impl Model {
@@ -54,7 +54,7 @@ impl Model {
             objects,
             breadcrumbs: BTreeMap::new(),
             sessions: BTreeMap::new(),
-            estates: BTreeMap::new(),
+            handovers: BTreeMap::new(),
         }
     }
 
@@ -62,15 +62,15 @@ impl Model {
         self.sessions.insert(session, Holder { name, ..Holder::default() });
     }
 
-    /// What the plugin should count: what living sessions hold, and what was left to heirs.
+    /// What the plugin should count: what living sessions hold, and what was handed over.
     pub(super) fn references(&self) -> References {
         let mut sum = References::new();
         for holder in self.sessions.values() {
             merge(&mut sum, holder.references.clone());
             merge(&mut sum, holder.leaving.clone().unwrap_or_default());
         }
-        for estate in self.estates.values() {
-            merge(&mut sum, estate.references.clone());
+        for handover in self.handovers.values() {
+            merge(&mut sum, handover.references.clone());
         }
         sum
     }
@@ -166,6 +166,7 @@ impl Model {
                     .and_then(|()| self.breadcrumbs.get(&repository).ok_or(Status::NoEntry));
                 ReplyBody::Breadcrumb(result.map(|&breadcrumb| Some((repository, breadcrumb))))
             }
+            unknown => unknown.refusal(Status::NoSupport),
         }
     }
 
@@ -200,19 +201,19 @@ impl Model {
             set(&mut holder.references, id, own + count);
             return Ok(());
         }
-        let inherited = count.saturating_sub(own);
-        if inherited > 0 {
-            let estate = self.estates.get_mut(&holder.name).filter(|_| holder.is_heir);
-            let left = |estate: &Estate| estate.references.get(&id).copied().unwrap_or(0);
-            let Some(estate) = estate.filter(|estate| left(estate) >= inherited) else {
+        let handed_over = count.saturating_sub(own);
+        if handed_over > 0 {
+            let handover = self.handovers.get_mut(&holder.name).filter(|_| holder.is_successor);
+            let left = |handover: &Handover| handover.references.get(&id).copied().unwrap_or(0);
+            let Some(handover) = handover.filter(|handover| left(handover) >= handed_over) else {
                 look?;
                 return Err(Status::BadCount);
             };
-            let left = left(estate);
-            set(&mut estate.references, id, left - inherited);
+            let left = left(handover);
+            set(&mut handover.references, id, left - handed_over);
         }
         // Of what could not be given back, nothing is lost.
-        set(&mut holder.references, id, own + inherited - if look.is_ok() { count } else { 0 });
+        set(&mut holder.references, id, own + handed_over - if look.is_ok() { count } else { 0 });
         look
     }
 

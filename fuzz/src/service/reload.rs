@@ -1,4 +1,4 @@
-//! Reloads and the end of a session as they should be: who gives which references back, and when.
+//! Reloads and the end of a session as they should be: which references are given back, and when.
 
 use super::MAX_RELOADS;
 use super::model::{Model, merge};
@@ -8,30 +8,30 @@ impl Model {
         let holder = self.sessions.get_mut(&session).expect("it is open");
         let count = change.unsigned_abs();
         if change > 0 {
-            if self.estates.contains_key(&holder.name) || self.estates.len() < MAX_RELOADS {
-                let estate = self.estates.entry(holder.name.clone()).or_default();
-                estate.announced = estate.announced.saturating_add(count);
+            if self.handovers.contains_key(&holder.name) || self.handovers.len() < MAX_RELOADS {
+                let handover = self.handovers.entry(holder.name.clone()).or_default();
+                handover.announced = handover.announced.saturating_add(count);
                 holder.announced = holder.announced.saturating_add(count);
             }
-        } else if let Some(estate) = self.estates.get_mut(&holder.name)
+        } else if let Some(handover) = self.handovers.get_mut(&holder.name)
             && change < 0
-            && estate.announced >= count
+            && handover.announced >= count
         {
-            estate.announced -= count;
+            handover.announced -= count;
             if holder.announced >= count {
                 holder.announced -= count;
-            } else if !holder.is_heir {
-                holder.is_heir = true;
-                estate.heirs += 1;
+            } else if !holder.is_successor {
+                holder.is_successor = true;
+                handover.successors += 1;
             }
         }
     }
 
     pub(super) fn retire(&mut self, session: u64) {
         let holder = self.sessions.get_mut(&session).expect("it is open");
-        let estate = self.estates.get_mut(&holder.name).filter(|_| holder.announced > 0);
-        if let Some(estate) = estate {
-            merge(&mut estate.references, std::mem::take(&mut holder.references));
+        let handover = self.handovers.get_mut(&holder.name).filter(|_| holder.announced > 0);
+        if let Some(handover) = handover {
+            merge(&mut handover.references, std::mem::take(&mut holder.references));
         }
     }
 
@@ -43,14 +43,14 @@ impl Model {
         }
         (holder.uploads, holder.listings) = Default::default();
         let mut leaving = std::mem::take(&mut holder.references);
-        if let Some(estate) = self.estates.get_mut(&holder.name) {
-            estate.heirs -= u32::from(holder.is_heir);
+        if let Some(handover) = self.handovers.get_mut(&holder.name) {
+            handover.successors -= u32::from(holder.is_successor);
             if holder.announced > 0 {
-                merge(&mut estate.references, std::mem::take(&mut leaving));
+                merge(&mut handover.references, std::mem::take(&mut leaving));
             }
-            if estate.heirs == 0 && estate.announced == 0 {
-                merge(&mut leaving, std::mem::take(&mut estate.references));
-                self.estates.remove(&holder.name);
+            if handover.successors == 0 && handover.announced == 0 {
+                merge(&mut leaving, std::mem::take(&mut handover.references));
+                self.handovers.remove(&holder.name);
             }
         }
         holder.leaving = Some(leaving);

@@ -32,13 +32,13 @@ pub(super) enum Step {
     Upset { callback: Callback, fault: Fault },
 }
 
-/// Whose session a message names.
+/// The session that a message names.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Claim {
     Own,
     /// Of the client in this slot.
     Of(usize),
-    Nobodys,
+    Unknown,
 }
 
 /// What a client asks for.
@@ -83,13 +83,13 @@ pub(super) fn object(number: u8) -> ObjectId {
 
 impl Arbitrary<'_> for Step {
     fn arbitrary(u: &mut Unstructured<'_>) -> Result<Self> {
-        // Kind, who asks, about what, and two operands.
+        // Kind, slot and session, object, and two operands.
         let [kind, who, what, a, b] = <[u8; STEP_LEN]>::arbitrary(u)?;
         let slot = usize::from(who & 3);
         let claim = match who >> 2 & 15 {
             0..14 => Claim::Own,
             14 => Claim::Of(usize::from(who >> 6)),
-            _ => Claim::Nobodys,
+            _ => Claim::Unknown,
         };
         let name = Bytes::from_static(NAMES[usize::from(what & 3)]);
         let number = |choice: u8| NUMBERS[usize::from(choice & 15)];

@@ -84,7 +84,7 @@ impl Uploads {
             && let Err(status) = fails(Callback::Write)
         {
             upload.data = Err(status);
-            // Nobody aborts an upload that failed with its first part.
+            // A client does not abort an upload that failed with its first part.
             if first {
                 self.0.remove(&id);
             }

@@ -3,7 +3,7 @@
 use std::os::unix::process::ExitStatusExt;
 
 use cvmcache::client::{Client, ClientError, NewUpload};
-use cvmcache::plugin::{Breadcrumb, ObjectId, ObjectType, Status};
+use cvmcache::plugin::{Breadcrumb, HashAlgorithm, ObjectId, ObjectType, Status};
 use cvmcache_testkit::{PluginCommand, PluginProcess};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -39,7 +39,7 @@ fn fails<T: std::fmt::Debug>(result: Result<T, ClientError>, status: Status) {
     assert_eq!(error.status(), Some(status), "{error}");
 }
 
-/// All that a client can ask for, where each callback returns a number that nobody has defined.
+/// All that a client can ask for, where each callback returns an undefined number.
 fn ask_for_everything(client: &mut Client) {
     fails(client.open(&id()), Status::Unknown);
     fails(client.object_info(&id()), Status::Unknown);
@@ -53,7 +53,7 @@ fn ask_for_everything(client: &mut Client) {
 }
 
 #[test]
-fn a_status_that_nobody_has_defined_is_an_unknown_error() {
+fn an_undefined_status_is_an_unknown_error() {
     for odd in ["status", "negative-status"] {
         let plugin = start(odd);
         let mut client = connect(&plugin);
@@ -91,6 +91,20 @@ fn a_read_that_leaves_its_buffer_as_it_is_is_answered_all_the_same() {
     let mut client = connect(&plugin);
     client.open(&id()).expect("it is there");
     assert_eq!(client.read(&id(), 0, 4096).expect("bytes").len(), 4096);
+    client.quit().expect("it is connected");
+    ends_well(plugin);
+}
+
+#[test]
+fn a_read_that_leaves_its_buffer_as_it_is_shows_no_bytes_of_another_object() {
+    const LEN: u32 = 128 * 1024;
+    let plugin = start("untouched");
+    let mut client = connect(&plugin);
+    let other = ObjectId::new(HashAlgorithm::Sha1, [1; ObjectId::DIGEST_LEN]);
+    for _ in 0..3 {
+        assert_eq!(client.read(&other, 0, LEN).expect("bytes"), vec![b'x'; LEN as usize]);
+        assert_eq!(client.read(&id(), 0, LEN).expect("bytes"), vec![0; LEN as usize]);
+    }
     client.quit().expect("it is connected");
     ends_well(plugin);
 }

@@ -1,32 +1,32 @@
-//! Measuring several contenders at the same time, as it were: round by round, one after the other.
+//! Measures contenders in interleaved rounds.
 //!
-//! What a machine can do changes from minute to minute. Neighbouring rounds see the same machine,
-//! so their ratio says more than that of two sums.
+//! The speed of a machine drifts over minutes, which paired rounds cancel out: the ratio of
+//! neighbouring rounds says more than that of two sums.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Shape;
 use super::contender::{Contender, Material, Prepared};
 use super::driver::{Loops, Measurable};
 use super::limit::{self, Actor, Echoed};
 use super::measure::Round;
 use super::progress::Progress;
 use super::results::{Ratio, Result as Measured, Results, Spread};
+use super::shape::Shape;
 use super::workload::Workload;
 use crate::error::{Error, Result};
 use crate::usage;
 
-/// What the bare socket is called.
+/// The name of the baseline.
 pub(super) const LIMIT: &str = "raw socket";
 
-/// How often a workload is rehearsed whose requests differ in length.
+/// How often a workload whose requests differ in length is recorded.
 const REHEARSALS: usize = 256;
 
 /// The longest that connections are warmed up, before each round.
 const WARM_UP: Duration = Duration::from_millis(500);
 
-/// One of those that take turns.
+/// An arm of the comparison: a contender or the raw socket.
 struct Arm<'a> {
     contender: Option<&'a Contender>,
     prepared: Option<Prepared>,
@@ -37,7 +37,7 @@ struct Arm<'a> {
     used_before: Option<u64>,
 }
 
-/// Measures a workload with all contenders, and with a bare socket if there is to be a `limit`.
+/// Measures a workload with all contenders, and with a raw socket if `limit` is set.
 pub(super) fn measure(
     workload: Workload,
     contenders: &[Contender],
@@ -48,9 +48,9 @@ pub(super) fn measure(
     let mut arms = Vec::new();
     let mut script = None;
     for contender in contenders {
-        progress.say(&format!("{workload}: preparing {}", contender.facts.name));
+        progress.say(&format!("{workload}: preparing {}", contender.summary.name));
         let fill = |part| {
-            let (name, percent) = (&contender.facts.name, 100.0 * part);
+            let (name, percent) = (&contender.summary.name, 100.0 * part);
             progress.say(&format!("{workload}: filling {name}, {percent:.0} %"));
         };
         let failed = |error| contender.failed(workload, error);
@@ -94,11 +94,11 @@ impl<'a> Arm<'a> {
     }
 
     fn name(&self) -> &str {
-        self.contender.map_or(LIMIT, |contender| &contender.facts.name)
+        self.contender.map_or(LIMIT, |contender| &contender.summary.name)
     }
 
     fn round(&mut self, workload: Workload, shape: &Shape) -> Result<()> {
-        let pid = self.contender.and_then(|contender| contender.facts.pid);
+        let pid = self.contender.and_then(|contender| contender.summary.pid);
         let before = pid.and_then(usage::cpu);
         let warm_up = (shape.round / 10).min(WARM_UP);
         let loops = match (&mut self.prepared, &mut self.limit) {
@@ -107,7 +107,7 @@ impl<'a> Arm<'a> {
             (None, None) => return Ok(()),
         };
         let round = loops.round(warm_up, shape.round).map_err(|error| match self.contender {
-            Some(contender) => contender.failed(workload, error),
+            Some(contender) => contender.failed(workload, error).into(),
             None => Error::System(std::io::Error::other(error)),
         })?;
         self.rounds.push(round);
@@ -134,10 +134,10 @@ impl<'a> Arm<'a> {
         let requests: u64 = self.rounds.iter().map(|round| round.all_requests).sum();
         result.cpu_seconds_per_million_requests =
             self.cpu.map(|cpu| cpu.as_secs_f64() * 1e6 / requests.max(1) as f64);
-        result.memory = contender.facts.pid.and_then(usage::memory);
+        result.memory = contender.summary.pid.and_then(usage::memory);
         let ratio = |size: u64, peak: u64| peak as f64 / size.max(1) as f64;
         result.peak_per_size = contender
-            .facts
+            .summary
             .size_bytes
             .zip(result.memory)
             .map(|(size, memory)| ratio(size, memory.peak_bytes));
@@ -146,7 +146,7 @@ impl<'a> Arm<'a> {
 
     fn ratio(&self, other: &Self, workload: Workload) -> Ratio {
         let mut ratio = Ratio::of((self.name(), &self.rounds), (other.name(), &other.rounds));
-        // A bare socket misses nothing, so that only hits compare.
+        // A raw socket has no misses, so only latencies of hits compare.
         if workload == Workload::Churn && other.contender.is_none() {
             ratio.ops_per_second = Spread::of(Vec::new());
         }

@@ -1,4 +1,4 @@
-//! The plugins that are measured: started or found, and made ready for a workload.
+//! A plugin that is measured: started or found, and prepared for a workload.
 
 use std::sync::Arc;
 
@@ -6,16 +6,18 @@ use cvmcache::Locator;
 use cvmcache::client::{Client, ClientError};
 use cvmcache::plugin::{CacheInfo, Capabilities, Status};
 use cvmcache_testkit::PluginProcess;
-use serde::Serialize;
 
-use super::Shape;
 use super::driver::{Loops, Measurable};
+use super::error::Error;
 use super::filling;
 use super::objects::{Family, Object, Pool, Sizes};
+use super::results::PluginSummary;
 use super::session::{self, Session};
+use super::shape::Shape;
 use super::tasks::{self, PluginTask};
 use super::workload::Workload;
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::remote;
 use crate::target::Plugin;
 use crate::usage;
 
@@ -25,7 +27,7 @@ const HOT_OBJECTS: usize = 16;
 /// How many files `mixed` uses, if there is room.
 const FILES: usize = 1000;
 
-/// What a bare socket sends from, in bytes: as much as what is read of a plugin takes up.
+/// The memory that a raw socket sends from, in bytes: as much as the objects that are read take up.
 const LEAST_HOT: usize = 1024 * 1024;
 const MOST_HOT: usize = 64 * 1024 * 1024;
 
@@ -35,31 +37,20 @@ const OPEN_PART: u64 = 8;
 /// A plugin to be measured.
 #[derive(Debug)]
 pub(super) struct Contender {
-    pub(super) facts: Facts,
+    pub(super) summary: PluginSummary,
     pub(super) locator: Locator,
     capabilities: Capabilities,
     part_size: usize,
-    /// Sessions that do nothing.
+    /// How many idle sessions.
     idle: u64,
     /// Dropped last: the plugin ends then.
     process: Option<PluginProcess>,
 }
 
-/// What is told of a plugin.
-#[derive(Debug, Clone, Serialize)]
-pub(super) struct Facts {
-    pub(super) name: String,
-    pub(super) locator: String,
-    /// Known only if it is on this machine.
-    pub(super) pid: Option<u32>,
-    /// Unknown if the plugin does not tell.
-    pub(super) size_bytes: Option<u64>,
-}
-
-/// A plugin that has what a workload needs, and the sessions to measure it with.
+/// A plugin with the objects of a workload, and the sessions to measure it with.
 pub(super) struct Prepared {
     pub(super) loops: Box<dyn Measurable>,
-    /// Of the objects that it keeps open.
+    /// The session that holds objects open.
     keeper: Client,
     open: Arc<[Object]>,
     _idle: Vec<Client>,
@@ -84,14 +75,11 @@ impl Contender {
         let (locator, process) = match plugin {
             Plugin::Running(locator) => (locator, None),
             Plugin::ToStart(command) => {
-                let process = command.start()?;
+                let process = command.start().map_err(Error::Start)?;
                 (process.locator().clone(), Some(process))
             }
         };
-        let failed = |source| match source {
-            ClientError::Connect { .. } => Error::Connect(source),
-            source => Error::Client { locator: locator.clone(), source },
-        };
+        let failed = |source| remote::Error::at(locator.clone(), source);
         let mut client = session::connect(&locator).map_err(failed)?;
         let size_bytes = info(&mut client).map_err(failed)?.map(|info| info.size_bytes);
         let pid = client.plugin_pid().and_then(|pid| pid.try_into().ok());
@@ -100,38 +88,38 @@ impl Contender {
         if name.is_empty() {
             name = pid.and_then(usage::program).unwrap_or_else(|| locator.to_string());
         }
-        let facts = Facts { name, locator: locator.to_string(), pid, size_bytes };
+        let summary = PluginSummary { name, locator: locator.to_string(), pid, size_bytes };
         let (capabilities, part_size) = (client.capabilities(), client.max_object_size());
-        Ok(Self { facts, locator, capabilities, part_size, idle, process })
+        Ok(Self { summary, locator, capabilities, part_size, idle, process })
     }
 
-    /// Whether it was started for the purpose, so that nobody else has anything in it.
+    /// True if it was started here, so that no other client has objects in it.
     pub(super) fn is_ours(&self) -> bool {
         self.process.is_some()
     }
 
-    /// What it lacks for a workload.
+    /// The capabilities that it lacks for a workload.
     pub(super) fn lacks(&self, workload: Workload) -> Option<Capabilities> {
-        let lacking = workload.needs().without(self.capabilities);
+        let lacking = workload.needs().difference(self.capabilities);
         (lacking != Capabilities::NONE).then_some(lacking)
     }
 
-    /// Refuses what cannot work.
-    pub(super) fn check(&self, workload: Workload, shape: &Shape) -> Result<()> {
+    /// Refuses a workload that cannot work.
+    pub(super) fn check(&self, workload: Workload, shape: &Shape) -> Result<(), Error> {
         if let Some(lacking) = self.lacks(workload) {
-            let plugin = self.facts.name.clone();
+            let plugin = self.summary.name.clone();
             return Err(Error::Incapable { workload: workload.name(), plugin, lacking });
         }
         let object_size = match workload {
             Workload::Ping | Workload::Mixed => return Ok(()),
             _ => shape.object_size(workload).unwrap_or_default(),
         };
-        let plugin = self.facts.name.clone();
+        let plugin = self.summary.name.clone();
         let count = match workload {
             Workload::Stat | Workload::Read => shape.objects.unwrap_or(1),
             _ => 1,
         };
-        match self.facts.size_bytes {
+        match self.summary.size_bytes {
             Some(size) if object_size > size / 2 => {
                 Err(Error::ObjectSize { plugin, object_size, size })
             }
@@ -142,8 +130,8 @@ impl Contender {
         }
     }
 
-    /// Opens sessions, and stores what the workload needs. `note` is told how far that is, from
-    /// 0 to 1.
+    /// Opens sessions, and stores the objects of the workload. `note` is called with the progress,
+    /// from 0 to 1.
     pub(super) fn prepare(
         &self,
         workload: Workload,
@@ -168,12 +156,12 @@ impl Contender {
         Ok((Prepared { loops, keeper, open, _idle: idle }, material))
     }
 
-    /// How full it is; `None` if it does not tell.
+    /// The fill; `None` if the plugin does not report it.
     pub(super) fn info(&self, prepared: &mut Prepared) -> Result<Option<CacheInfo>, ClientError> {
         info(&mut prepared.keeper)
     }
 
-    /// Says how a measurement failed, and what the plugin printed if it is no more.
+    /// The error of a measurement, with the output of the plugin if it has ended.
     pub(super) fn failed(&self, workload: Workload, source: ClientError) -> Error {
         let log = match (&source, &self.process) {
             (
@@ -182,14 +170,14 @@ impl Contender {
             ) => process.log(),
             _ => String::new(),
         };
-        let plugin = self.facts.name.clone();
-        Error::Bench { workload: workload.name(), plugin, source, log }
+        let plugin = self.summary.name.clone();
+        Error::Workload { workload: workload.name(), plugin, source, log }
     }
 
     fn material(&self, workload: Workload, shape: &Shape) -> Material {
         let sizes = shape.object_size(workload).map_or(Sizes::Repository, Sizes::All);
         let family = Family::new(sizes);
-        let size = self.facts.size_bytes.unwrap_or(u64::MAX);
+        let size = self.summary.size_bytes.unwrap_or(u64::MAX);
         let may_be_open = size / OPEN_PART;
         let open = match workload {
             Workload::Stat | Workload::Read if shape.objects.is_some() => Vec::new(),
@@ -206,7 +194,7 @@ impl Contender {
             Workload::Stat | Workload::Read => shape.objects.unwrap_or(0),
             Workload::Churn => {
                 let sizes = (0..working_set).map(|number| family.object(number).size);
-                filling(self.facts.size_bytes.unwrap_or_default(), sizes)
+                filling(self.summary.size_bytes.unwrap_or_default(), sizes)
             }
             _ => 0,
         };
@@ -223,7 +211,7 @@ impl Contender {
 }
 
 impl Prepared {
-    /// Closes what is open, so that it can be evicted, and says goodbye.
+    /// Closes the open objects, so that they can be evicted, and quits.
     pub(super) fn finish(mut self) -> Result<(), ClientError> {
         for object in self.open.iter() {
             self.keeper.close(&object.id)?;
@@ -233,7 +221,7 @@ impl Prepared {
 }
 
 impl Material {
-    /// How many bytes are sent again and again.
+    /// The bytes that are sent again and again.
     pub(super) fn hot_bytes(&self) -> usize {
         let open: u64 = self.open.iter().map(|object| object.size).sum();
         (open as usize).clamp(LEAST_HOT, MOST_HOT)
@@ -275,7 +263,7 @@ fn info(client: &mut Client) -> Result<Option<CacheInfo>, ClientError> {
     }
 }
 
-/// As many of the objects as fit, from the smallest; at least one.
+/// The smallest objects whose sizes add up to at most `bytes`; at least one.
 fn within(bytes: u64, mut objects: Vec<Object>) -> Vec<Object> {
     let mut sum = 0;
     let fits = |object: &&Object| {
@@ -303,7 +291,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_more_is_kept_open_than_may_be_but_something_is() {
+    fn the_open_objects_stay_within_the_limit_but_are_at_least_one() {
         let objects = Family::new(Sizes::All(100)).sample(10);
         assert_eq!(within(350, objects.clone()).len(), 3);
         assert_eq!(within(99, objects).len(), 1);

@@ -1,34 +1,34 @@
-//! The closed loop: each task has one request under way, and the next when it is answered.
+//! The closed loop: each task has one request in flight, and sends the next after the reply.
 //!
-//! A connection carries as many tasks as there are to be requests in flight, as a mount carries
-//! many threads. What the tasks do is not known here, nor whom they talk to: plugins and bare
-//! sockets are measured by the same loop.
+//! A connection carries as many tasks as requests are to be in flight, as a mount carries many
+//! threads. The loop knows neither tasks nor peers: plugins and raw sockets are measured by the same
+//! code.
 
 use std::thread;
 use std::time::{Duration, Instant};
 
 use cvmcache::client::ClientError;
 
-use super::measure::{Round, Samples};
+use super::measure::{Done, Round, Samples};
 
-/// A connection, whose answers may come in any order.
+/// A connection; replies may arrive in any order.
 pub(super) trait Link: Send {
     type Request;
     type Answer;
 
-    /// Has a request of a task sent before the next wait.
+    /// Queues a request of a task, which is sent before the next wait at the latest.
     fn queue(&mut self, task: usize, request: Self::Request) -> Result<(), ClientError>;
 
-    /// Waits for an answer, and says to which task.
+    /// Waits for a reply; returns its task, too.
     fn receive(&mut self) -> Result<(usize, Self::Answer), ClientError>;
 }
 
-/// A thread of a client: it does one thing again and again, in one request or several.
+/// A thread of a client: repeats an operation of one or several requests.
 pub(super) trait Task<Q, A>: Send {
-    /// Begins anew.
+    /// The first request of an operation.
     fn begin(&mut self) -> Q;
 
-    /// Goes on with an answer.
+    /// The next request after a reply, or the end of the operation.
     fn proceed(&mut self, answer: A) -> Result<Next<Q>, ClientError>;
 }
 
@@ -47,18 +47,7 @@ pub(super) enum Next<Q> {
     Done(Done),
 }
 
-/// What has been done.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Done {
-    /// Bytes read or stored.
-    pub(super) bytes: u64,
-    /// Of which stored.
-    pub(super) stored: u64,
-    /// The object had to be stored first: not what is to be timed.
-    pub(super) missed: bool,
-}
-
-/// Something that can be measured, round by round.
+/// What is measured in rounds.
 pub(super) trait Measurable {
     fn round(&mut self, warm_up: Duration, duration: Duration) -> Result<Round, ClientError>;
 }
@@ -90,14 +79,14 @@ where
     }
 }
 
-/// When things are measured: what is begun within.
+/// The time window of a round: operations that begin in it are measured.
 #[derive(Debug, Clone, Copy)]
 struct Window {
     from: Instant,
     until: Instant,
 }
 
-/// Keeps all tasks busy until the time is over, and then waits for what is under way.
+/// Runs all tasks until the window ends, and then waits for the requests in flight.
 fn run<L, T>(link: &mut L, tasks: &mut [T], window: Window) -> Result<Samples, ClientError>
 where
     L: Link,
@@ -127,7 +116,7 @@ where
         if is_measured {
             samples.add(done, now - begun[number], now - window.from);
         }
-        // Something is measured in each round, however short it is.
+        // Each round measures at least one operation, however short the window is.
         let is_empty = samples.ops == 0 && now >= window.from;
         if now < window.until || is_empty {
             begun[number] = now;
@@ -143,7 +132,7 @@ where
 mod tests {
     use super::*;
 
-    /// Answers the newest request first, and takes note of how many wait.
+    /// Answers the newest request first, and records the most requests in flight.
     #[derive(Default)]
     struct Stack {
         waiting: Vec<(usize, u32)>,
@@ -181,7 +170,7 @@ mod tests {
         }
     }
 
-    /// Is not done before a certain time.
+    /// An operation that ends at a given time.
     struct Patient(Instant);
 
     impl Task<u32, u32> for Patient {
@@ -196,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn each_task_has_one_request_under_way_and_ends_what_it_began() {
+    fn each_task_has_one_request_in_flight_and_finishes_its_operation() {
         let now = Instant::now();
         let mut stack = Stack::default();
         let window = Window { from: now, until: now };
@@ -206,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn something_is_measured_however_short_the_round_is() {
+    fn the_shortest_round_measures_an_operation() {
         let soon = Instant::now() + Duration::from_millis(1);
         let window = Window { from: soon, until: soon };
         let samples = run(&mut Stack::default(), &mut [Patient(soon)], window).unwrap();
@@ -214,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_begun_while_warming_up_does_not_count() {
+    fn an_operation_that_begins_during_warm_up_is_not_measured() {
         let now = Instant::now();
         let window = Window { from: now + Duration::from_secs(3600), until: now };
         let samples = run(&mut Stack::default(), &mut [ToThree], window).unwrap();

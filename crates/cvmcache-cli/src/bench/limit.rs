@@ -17,7 +17,8 @@ use cvmcache::client::{
 use cvmcache::plugin::{Data, ObjectInfo, ObjectType};
 use cvmcache_proto::frame;
 
-use super::driver::{Done, Link, Next, Task};
+use super::driver::{Link, Next, Task};
+use super::measure::Done;
 use super::tasks::PluginTask;
 
 /// A number as most sessions and requests have, by its length.
@@ -29,7 +30,7 @@ const BUFFER: usize = 256 * 1024;
 /// What each request begins with: its own length, and that of the answer.
 const HEAD: usize = 8;
 
-/// Where the bytes come from, one part of it after the other; nobody looks at them. Bytes that are
+/// Where the bytes come from, one part of it after the other; no end reads them. Bytes that are
 /// in the processor's nearest cache already cost a plugin less than it can have them for.
 #[derive(Debug)]
 struct Content {

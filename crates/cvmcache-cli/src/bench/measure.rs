@@ -1,10 +1,8 @@
-//! What is counted and timed, by thread and by round.
+//! Counts and latencies, by thread and by round.
 
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
-
-use super::driver::Done;
 
 /// Why a histogram takes any value: [`Histogram::new`] makes one that is resized.
 const GROWS: &str = "a histogram that grows takes all values";
@@ -12,7 +10,18 @@ const GROWS: &str = "a histogram that grows takes all values";
 /// Latencies in nanoseconds, to three digits.
 pub(super) type Latencies = Histogram<u32>;
 
-/// What one thread has seen in one round.
+/// A finished operation of a task.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Done {
+    /// Bytes read or stored.
+    pub(super) bytes: u64,
+    /// Of which stored.
+    pub(super) stored: u64,
+    /// The object was missing and had to be stored: the latency is not recorded.
+    pub(super) missed: bool,
+}
+
+/// The samples of one thread in one round.
 #[derive(Debug)]
 pub(super) struct Samples {
     pub(super) latencies: Latencies,
@@ -41,7 +50,7 @@ impl Default for Samples {
 }
 
 impl Samples {
-    /// Notes what was done, how long it took, and how long the thread has been measured now.
+    /// Records an operation, its latency, and the time since the window began.
     pub(super) fn add(&mut self, done: Done, latency: Duration, elapsed: Duration) {
         self.ops += 1;
         self.bytes += done.bytes;
@@ -58,7 +67,7 @@ impl Samples {
     }
 }
 
-/// What all threads have seen in one round.
+/// The samples of all threads in one round.
 #[derive(Debug)]
 pub(super) struct Round {
     /// Without those that missed, see [`Done`].
@@ -135,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn threads_add_up_to_a_round() {
+    fn a_round_is_the_sum_of_its_threads() {
         let round = Round::of(vec![samples(1, 1), samples(3, 2), Samples::default()]);
         assert_eq!((round.ops, round.ops_per_second, round.bytes_per_second), (2, 1.5, 15.0));
         assert_eq!(round.latencies.len(), 2);
@@ -145,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn what_missed_is_counted_but_not_timed() {
+    fn a_miss_is_counted_but_not_timed() {
         let mut samples = Samples::default();
         let missed = Done { missed: true, ..Done::default() };
         samples.add(missed, Duration::from_secs(1), Duration::from_secs(1));

@@ -1,4 +1,4 @@
-//! Objects that are nobody's: their names and their content, made from chance.
+//! Objects that no client asks for: random ids, and random content.
 
 use std::ops::Range;
 use std::sync::Arc;

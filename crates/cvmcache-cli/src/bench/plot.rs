@@ -14,13 +14,12 @@ use super::compare::LIMIT;
 use super::measure::Latencies;
 use super::report::rate;
 use super::results::{Report, Result as Measured, Results};
-use crate::error::Result;
-use crate::output::ResultFile;
+use crate::output::{FileError, ResultFile};
 
-/// Told apart by whoever sees no red or no green, too.
+/// Distinguishable with red-green colour blindness, too.
 const COLORS: [RGBColor; 2] = [RGBColor(0, 114, 178), RGBColor(213, 94, 0)];
 
-/// The bare socket is no plugin.
+/// Grey, as the raw socket is no plugin.
 const LIMIT_COLOR: RGBColor = RGBColor(120, 120, 120);
 
 /// All in pixels.
@@ -38,7 +37,7 @@ type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 type Drawn = std::result::Result<(), Box<dyn StdError>>;
 
 /// Writes the picture of a report to a file.
-pub(super) fn draw(file: ResultFile<'_>, report: &Report) -> Result<()> {
+pub(super) fn draw(file: ResultFile<'_>, report: &Report) -> Result<(), FileError> {
     let mut picture = String::new();
     let drawn = picture_of(report, &mut picture);
     file.write(drawn.map(|()| picture).map_err(|error| io::Error::other(error.to_string())))

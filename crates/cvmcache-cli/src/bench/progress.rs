@@ -1,4 +1,4 @@
-//! How far a run is, for whoever waits at a terminal.
+//! The progress of a run, on a terminal.
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 

@@ -1,4 +1,4 @@
-//! The results as people read them.
+//! The results as tables, for people.
 
 use std::io::Write;
 
@@ -9,9 +9,9 @@ use serde::Serialize;
 use super::results::{Report, Result as Measured, Settings, Spread};
 use super::workload::Workload;
 use crate::error::Result;
-use crate::output::{self, FAINT, TITLE};
+use crate::output::{self, FAINT, TITLE, count};
 
-/// In the place of what is not known, or makes no sense.
+/// In the place of an unknown or undefined figure.
 const NOTHING: &str = "-";
 
 /// Prints the workloads there are.
@@ -199,19 +199,6 @@ fn duration(nanoseconds: u64) -> String {
 /// A rate, with a digit behind the point if it is small.
 pub(super) fn rate(value: f64) -> String {
     if value < 99.95 { format!("{value:.1}") } else { count(value.round() as u64) }
-}
-
-/// A number with a comma before each three digits.
-fn count(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (n, digit) in digits.chars().enumerate() {
-        if n > 0 && (digits.len() - n).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }
 
 #[cfg(test)]

@@ -2,7 +2,6 @@
 
 use serde::Serialize;
 
-use super::contender::Facts;
 use super::measure::{self, Latencies, Round};
 use super::workload::Workload;
 use crate::usage::Memory;
@@ -12,8 +11,19 @@ use crate::usage::Memory;
 pub(super) struct Report {
     pub(super) version: &'static str,
     pub(super) settings: Settings,
-    pub(super) plugins: Vec<Facts>,
+    pub(super) plugins: Vec<PluginSummary>,
     pub(super) workloads: Vec<Results>,
+}
+
+/// What is printed of a plugin.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct PluginSummary {
+    pub(super) name: String,
+    pub(super) locator: String,
+    /// Known only if it is on this machine.
+    pub(super) pid: Option<u32>,
+    /// Unknown if the plugin does not report it.
+    pub(super) size_bytes: Option<u64>,
 }
 
 /// How it was measured.
@@ -161,8 +171,7 @@ impl Spread {
 mod tests {
     use std::time::Duration;
 
-    use super::super::driver::Done;
-    use super::super::measure::Samples;
+    use super::super::measure::{Done, Samples};
     use super::*;
 
     /// A round in which something took so many milliseconds, and nothing else was done.

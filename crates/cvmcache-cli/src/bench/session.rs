@@ -1,4 +1,4 @@
-//! A session with a plugin as a link of the closed loop, and sessions that do nothing.
+//! A session as a link of the closed loop, and idle sessions.
 
 use std::time::Duration;
 
@@ -9,25 +9,26 @@ use cvmcache::client::{
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use super::driver::Link;
-use crate::error::{Error, Result};
+use super::error::Error;
+use crate::error::{self, Result};
 
-/// How long a plugin may take for an answer.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// The timeout of a reply.
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Descriptors that are needed for anything but connections.
 const OTHER_DESCRIPTORS: u64 = 64;
 
 /// Opens a session.
 pub(super) fn connect(locator: &Locator) -> Result<Client, ClientError> {
-    Client::builder().name("cvmcache:bench").timeout(PATIENCE).connect(locator)
+    Client::builder().name("cvmcache:bench").timeout(TIMEOUT).connect(locator)
 }
 
-/// A session whose requests are numbered such that an answer tells whose it is.
+/// A session whose request ids encode the task: id modulo the number of tasks.
 #[derive(Debug)]
 pub(super) struct Session {
     connection: Connection,
     session: u64,
-    /// How many requests each task has sent, but for further parts of an upload.
+    /// The requests that each task has sent; all parts of an upload are one.
     sent: Vec<u64>,
 }
 
@@ -64,7 +65,7 @@ impl Link for Session {
                         return Ok((task, reply.body));
                     }
                 }
-                // Nothing is open that could be closed for it.
+                // The session has no open object that it could close.
                 ServerMessage::Detach => {}
                 _ => return Err(ClientError::BadMessage),
             }
@@ -74,25 +75,25 @@ impl Link for Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        // If it cannot be said, the connection has ended anyway.
+        // If that fails, the connection has ended anyway.
         let _ = self.connection.send(ClientMessage::Quit { session: self.session });
     }
 }
 
-/// Opens sessions that are to do nothing.
+/// Opens idle sessions.
 pub(super) fn idle(locator: &Locator, count: u64) -> Result<Vec<Client>, ClientError> {
     (0..count).map(|_| connect(locator)).collect()
 }
 
-/// Makes sure that there may be that many connections.
+/// Raises the soft limit of descriptors (RLIMIT_NOFILE) for that many connections.
 pub(super) fn allow_descriptors(connections: u64) -> Result<()> {
     let wanted = connections.saturating_add(OTHER_DESCRIPTORS);
-    let failed = |error: nix::Error| Error::System(error.into());
+    let failed = |error: nix::Error| error::Error::System(error.into());
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).map_err(failed)?;
     if wanted > hard {
-        return Err(Error::Descriptors { wanted, allowed: hard });
+        return Err(Error::Descriptors { wanted, allowed: hard }.into());
     }
-    // What is started inherits it, and needs as many at its end.
+    // A plugin that is started inherits the limit, and needs as many for its ends.
     if soft < hard && wanted > soft {
         setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map_err(failed)?;
     }

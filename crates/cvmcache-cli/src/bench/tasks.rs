@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use cvmcache::client::{ClientError, Operation, ReplyBody, RequestKind};
 use cvmcache::plugin::{ObjectId, Status};
 
-use super::driver::{Done, Next, Task};
+use super::driver::{Next, Task};
+use super::measure::Done;
 use super::objects::{Family, Object, Pool};
 
 /// What a client reads at once, in bytes, unless the plugin allows less.
@@ -238,14 +239,11 @@ fn done(bytes: u64) -> Step {
 
 /// The status that the answer has, or that it is no answer to what was asked.
 fn refused(answer: ReplyBody, asked: RequestKind) -> Step {
-    let status = match answer {
-        ReplyBody::Refcount(result) | ReplyBody::Store { result, .. } => result.err(),
-        ReplyBody::Read { result, .. } => result.err(),
-        ReplyBody::ObjectInfo(result) => result.err(),
-        _ => None,
-    };
     let reason = "it is not what the request asked for";
-    Err(status.map_or(ClientError::Unexpected { asked, reason }, ClientError::Status))
+    Err(match answer.status() {
+        Ok(()) => ClientError::Unexpected { asked, reason },
+        Err(status) => ClientError::Status(status),
+    })
 }
 
 #[cfg(test)]

@@ -5,11 +5,10 @@ use std::io;
 use cvmcache_testkit::{Kind, Outcome, Report};
 use quick_junit::{NonSuccessKind, Report as Junit, TestCase, TestCaseStatus, TestSuite};
 
-use crate::error::Result;
-use crate::output::ResultFile;
+use crate::output::{FileError, ResultFile};
 
 /// Writes the results of a check to a file.
-pub(super) fn write(file: ResultFile<'_>, plugin: &str, report: &Report) -> Result<()> {
+pub(super) fn write(file: ResultFile<'_>, plugin: &str, report: &Report) -> Result<(), FileError> {
     file.write(document(plugin, report))
 }
 

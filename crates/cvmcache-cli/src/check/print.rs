@@ -20,10 +20,10 @@ pub(super) fn result(out: &mut dyn Write, result: &CaseResult) -> Result<()> {
         Outcome::Skipped(why) => {
             writeln!(out, "{WARN}skipped{WARN:#}  {name}{FAINT}: {why}{FAINT:#}")?;
         }
-        // The kit may come to know more outcomes than this program.
+        // `Outcome` is non-exhaustive.
         other => writeln!(out, "{other:?}  {name}")?,
     }
-    // Whoever watches wants to see where it is.
+    // Shows the progress at once.
     out.flush()?;
     Ok(())
 }
@@ -38,7 +38,7 @@ pub(super) fn summary(out: &mut dyn Write, report: &Report, took: Duration) -> R
         writeln!(out, "The same objects again: --seed {}", report.seed())?;
     }
     if passed + failed == 0 {
-        writeln!(out, "Nothing was tried: see why the cases were skipped.")?;
+        writeln!(out, "No case was run: see why they were skipped.")?;
     }
     Ok(())
 }

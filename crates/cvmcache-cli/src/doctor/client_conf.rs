@@ -43,7 +43,7 @@ impl ClientConf {
         Self { file, values }
     }
 
-    /// The name of the user whom the client becomes.
+    /// The name of the user that the client changes to.
     pub(crate) fn user(&self) -> Option<&str> {
         self.text(USER)?.to_str()
     }
@@ -189,7 +189,7 @@ impl ClientConf {
                 command_line::check(&starter_key, simple, user, section)
             }
             Some(Value::Lost | Value::Unclear) => Starter::Unknown,
-            _ => Starter::Nobody,
+            _ => Starter::External,
         };
         Instance { name: name.to_owned(), locator, starter }
     }

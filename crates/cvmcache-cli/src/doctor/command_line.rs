@@ -8,21 +8,21 @@ use super::kind::Kind;
 use super::report::Section;
 use super::user::{Obstacle, Reason, User, Want, quoted};
 
-/// Who starts the plugin.
+/// What starts the plugin.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Starter {
     /// The client, with this configuration file of the plugin's.
     Client { configuration: Option<Configuration> },
     /// Not the client.
-    Nobody,
-    /// There is no telling.
+    External,
+    /// The command line is not understood.
     Unknown,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Configuration {
     pub(crate) path: PathBuf,
-    /// Something is wrong with it, and has been said.
+    /// There is a finding about it already.
     pub(crate) is_reported: bool,
 }
 

@@ -1,5 +1,4 @@
-//! A configuration file, with what a plugin or client does not keep of it: which lines it skips,
-//! and which keys come twice.
+//! A configuration file, with what a plugin or client drops: skipped lines, and repeated keys.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -38,7 +37,7 @@ pub(crate) struct Line {
     pub(crate) key: String,
     /// As the simple rules have it, which are those of plugins.
     pub(crate) value: OsString,
-    /// All of it, for those who have other rules.
+    /// The whole line, for other rules.
     pub(crate) text: Vec<u8>,
 }
 

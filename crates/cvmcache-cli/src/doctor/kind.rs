@@ -1,5 +1,5 @@
-//! What can be wrong: the names by which scripts and docs/doctor.md know it, how bad it is, and why
-//! it matters.
+//! The kinds of findings: their names, which scripts and docs/doctor.md use, severities, and why they
+//! matter.
 
 use std::fmt;
 
@@ -126,7 +126,7 @@ impl Kind {
             Self::PathRelative => (Warning, "it depends on the directory that the process happens to be in"),
             Self::ProgramMissing => (Error, "the client cannot start its plugin"),
             Self::ProgramNotExecutable => (Error, "the client cannot start its plugin"),
-            Self::ConfigurationNotNamed => (Warning, "the plugin then listens where it likes, or does not start"),
+            Self::ConfigurationNotNamed => (Warning, "the plugin then listens at its default locator, or does not start"),
             Self::ConfigurationMissing => (Error, "the plugin does not start without it"),
             Self::ConfigurationUnreadable => (Error, "the plugin runs as that user, and does not start without it"),
             Self::OtherConfiguration => (Warning, "the client starts its plugin with another file than the one that was checked"),
@@ -140,20 +140,20 @@ impl Kind {
             Self::SizeBad => (Error, "the plugin does not start"),
             Self::SizeSmall => (Warning, "the catalogs of a few repositories fill and pin such a cache, so the plugin takes 100 MB or refuses"),
             Self::SizeNearMemory => (Warning, "a cache in memory that fills the machine gets processes killed"),
-            Self::AllowBad => (Error, "the plugin does not start, or lets nobody in"),
-            Self::AllowMissing => (Warning, "there is no authentication: whoever can connect can read and fill the cache"),
+            Self::AllowBad => (Error, "the plugin does not start, or refuses every client"),
+            Self::AllowMissing => (Warning, "there is no authentication: any host that can connect can read and fill the cache"),
             Self::AllowExcludesClient => (Error, "the plugin turns the client away"),
             Self::AllowUsersBad => (Error, "the plugin does not start"),
             Self::WorkersBad => (Error, "the plugin does not start"),
             Self::PollBad => (Error, "the plugin does not start"),
             Self::DebugLogNotWritable => (Error, "the plugin does not start without its log"),
             Self::CrashDumpNotWritable => (Warning, "crashes are reported to syslog only"),
-            Self::MetricsBad => (Error, "the plugin does not start, or nobody finds its metrics"),
-            Self::MetricsExposed => (Warning, "whoever can connect can read them, and keep others from it"),
+            Self::MetricsBad => (Error, "the plugin does not start, or its metrics are not found"),
+            Self::MetricsExposed => (Warning, "any host that can connect can read them, and block others"),
             Self::SocketNameLong => (Error, "with .lock after it, the name is longer than the 255 bytes of a file name"),
             Self::SocketDirectoryMissing => (Error, "the plugin cannot make its socket"),
             Self::SocketDirectoryNotWritable => (Error, "the plugin runs as that user, and cannot make its socket"),
-            Self::SocketDirectoryExposed => (Warning, "everybody can put a socket of their own in the place of the plugin's"),
+            Self::SocketDirectoryExposed => (Warning, "any user can replace the plugin's socket"),
             Self::SocketDirectoryNotKept => (Note, "the system removes what lies there, at boot or after a while"),
             Self::SocketOnNetwork => (Warning, "locks may not work there, and other machines that share the path fight for it"),
             Self::NotASocket => (Error, "the plugin leaves it alone and refuses to start"),

@@ -1,4 +1,4 @@
-//! The plugin's configuration: what would keep it from starting, or make it a poor cache.
+//! The plugin's configuration: what keeps it from starting, or makes it a poor cache.
 
 use std::fmt::Display;
 use std::net::IpAddr;
@@ -11,57 +11,20 @@ use nix::sys::sysinfo::sysinfo;
 use super::command_line::cannot;
 use super::file::ConfFile;
 use super::kind::Kind;
+use super::known_keys::{
+    ALLOW, ALLOW_USERS, CRASH_DUMP, DEBUG_LOG, KEYS, LOCATOR, MAX_POLL, MAX_WORKERS, MEGABYTE,
+    METRICS, MIN_SIZE, POLL, REDIS, REDIS_KEYS, SIZE, WORKERS,
+};
 use super::locators;
 use super::report::Section;
 use super::user::{Reason, User, Want};
 use crate::output;
 
-pub(crate) const LOCATOR: &str = "CVMFS_CACHE_PLUGIN_LOCATOR";
-const SIZE: &str = "CVMFS_CACHE_PLUGIN_SIZE";
-const WORKERS: &str = "CVMFS_CACHE_PLUGIN_WORKERS";
-const POLL: &str = "CVMFS_CACHE_PLUGIN_POLL";
-const ALLOW: &str = "CVMFS_CACHE_PLUGIN_ALLOW";
-const ALLOW_USERS: &str = "CVMFS_CACHE_PLUGIN_ALLOW_USERS";
-const DEBUG_LOG: &str = "CVMFS_CACHE_PLUGIN_DEBUGLOG";
-const TEST: &str = "CVMFS_CACHE_PLUGIN_TEST";
-const CRASH_DUMP: &str = "CVMFS_CACHE_PLUGIN_CRASH_DUMP";
-const METRICS: &str = "CVMFS_CACHE_PLUGIN_METRICS";
+/// The similarity, from 0 to 1, from which an unknown key counts as a misspelt one (normalized
+/// Damerau-Levenshtein distance).
+const SIMILAR: f64 = 0.8;
 
-const KEYS: [&str; 10] =
-    [LOCATOR, SIZE, WORKERS, POLL, ALLOW, ALLOW_USERS, DEBUG_LOG, TEST, CRASH_DUMP, METRICS];
-
-/// What the keys of the Redis cache begin with, and how they go on.
-const REDIS: &str = "CVMFS_CACHE_PLUGIN_REDIS_";
-const REDIS_KEYS: [&str; 12] = [
-    "CA",
-    "CERT",
-    "CERT_KEY",
-    "KEYFILE",
-    "LEASE",
-    "PASSWORD_FILE",
-    "PER_REPOSITORY",
-    "PREFIX",
-    "SERVER_ADDRESS",
-    "SERVER_PORT",
-    "TIMEOUT",
-    "URL",
-];
-
-const MEGABYTE: u64 = 1024 * 1024;
-
-/// Smaller caches are made larger, or refused.
-const MIN_SIZE: u64 = 100 * MEGABYTE;
-
-/// How alike a key has to be to one that is known, from 0 to 1, to be taken for it.
-const ALIKE: f64 = 0.8;
-
-/// More threads than this are not taken for a number of threads.
-const MAX_WORKERS: u64 = 1024;
-
-/// More microseconds than this are not spent on looking for requests.
-const MAX_POLL: u64 = 1000;
-
-/// What the rest needs to know of the configuration; `None` for what is missing or makes no sense.
+/// What the other checks need of the configuration; `None` for what is missing or invalid.
 #[derive(Debug)]
 pub(crate) struct PluginConf {
     pub(crate) path: PathBuf,
@@ -72,7 +35,7 @@ pub(crate) struct PluginConf {
 }
 
 impl PluginConf {
-    /// Reads what a file says, and says what is wrong with it.
+    /// Parses a file, and adds findings to the section.
     pub(crate) fn check(file: &ConfFile, user: &User, section: &mut Section) -> Self {
         let file = &match own_name(file) {
             Some(name) => file.clone().for_plugin(name),
@@ -151,9 +114,9 @@ fn check_lines(file: &ConfFile, section: &mut Section) {
         .chain(REDIS_KEYS.iter().map(|rest| format!("{REDIS}{rest}")))
         .collect();
     for (written, key) in file.keys().filter(|(_, key)| !known.contains(key)) {
-        let likeness = |known: &str| strsim::normalized_damerau_levenshtein(&key, known);
-        let nearest = known.iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
-        match nearest.filter(|known| likeness(known) >= ALIKE) {
+        let similarity = |known: &str| strsim::normalized_damerau_levenshtein(&key, known);
+        let nearest = known.iter().max_by(|a, b| similarity(a).total_cmp(&similarity(b)));
+        match nearest.filter(|known| similarity(known) >= SIMILAR) {
             Some(known) => {
                 let remedy = format!("write {known}, if that is what it should be");
                 section.found(Kind::KeyMisspelled, format!("there is no key {written}"), remedy);

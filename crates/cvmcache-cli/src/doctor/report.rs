@@ -1,4 +1,4 @@
-//! What doctor has to say: what is fine and what is not, by subject, for people and for scripts.
+//! The report of doctor: findings and what is right, by subject, for people and for scripts.
 
 use std::io::Write;
 
@@ -156,7 +156,7 @@ fn style(severity: Severity) -> Style {
     }
 }
 
-/// What comes out of files must not get to tell a terminal what to do.
+/// Escapes control characters: texts from files must not control the terminal.
 fn clean(text: &str) -> String {
     let clean = |character: char| match character {
         character if character.is_control() => character.escape_default().to_string(),
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_in_a_file_reaches_the_terminal_as_a_command() {
+    fn control_characters_from_a_file_are_escaped() {
         let text = printed(&report(&[Kind::SizeBad]));
         assert!(text.contains("size-bad: this\\u{1b}[31m\n"), "{text}");
     }

@@ -21,7 +21,7 @@ use super::user::{User, Want, quoted};
 use crate::output;
 
 /// How long a plugin may take to let a client in, and to answer.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Up to this share, from 0 to 1, a plugin's size may differ from the configured: some count what
 /// they need for themselves.
@@ -35,8 +35,8 @@ pub(crate) fn check(
     user: &User,
     section: &mut Section,
 ) {
-    let Some(result) = connect(locator, PATIENCE) else {
-        let found = format!("nobody has answered on {locator} for {} s", PATIENCE.as_secs());
+    let Some(result) = connect(locator, TIMEOUT) else {
+        let found = format!("no answer on {locator} for {} s", TIMEOUT.as_secs());
         section.found(Kind::PluginSilent, found, "look at its log, unmount, and start it anew");
         return;
     };
@@ -67,16 +67,16 @@ pub(crate) fn check(
     }
 }
 
-/// Connects, or gives up: connecting itself has no bound where nobody accepts.
-fn connect(locator: &Locator, patience: Duration) -> Option<Result<Client, ClientError>> {
+/// Connects with a timeout: connect(2) itself blocks while the backlog of the socket is full.
+fn connect(locator: &Locator, timeout: Duration) -> Option<Result<Client, ClientError>> {
     let (sender, receiver) = mpsc::channel();
     let locator = locator.clone();
     thread::spawn(move || {
-        let builder = Client::builder().name("cvmcache:doctor").timeout(patience / 2);
-        // Nobody listens any more if it took too long.
+        let builder = Client::builder().name("cvmcache:doctor").timeout(timeout / 2);
+        // The receiver is gone after the timeout.
         let _ = sender.send(builder.connect(&locator));
     });
-    receiver.recv_timeout(patience).ok()
+    receiver.recv_timeout(timeout).ok()
 }
 
 fn check_client(mut client: Client, conf: Option<&PluginConf>, section: &mut Section) {
@@ -139,7 +139,7 @@ fn check_absent(
     }
     let found = format!("cannot connect to {locator}: {error}");
     match starter {
-        Some(Starter::Nobody) => {
+        Some(Starter::External) => {
             let remedy = "start the plugin before the first mount, or set CVMFS_CACHE_NAME_CMDLINE \
                           in the client's configuration";
             section.found(Kind::PluginNotRunning, found, remedy);
@@ -165,7 +165,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nobody_is_waited_for_for_ever() {
+    fn a_listener_that_does_not_accept_ends_in_a_timeout() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("socket");
         let _listener = UnixListener::bind(&path).unwrap();

@@ -17,7 +17,7 @@ use super::user::{Reason, User, Want, quoted};
 /// The longest name of a file, in bytes.
 const MAX_NAME: usize = 255;
 
-/// Where files are removed after a while or when somebody logs out.
+/// Where the system removes files after a while, or at the end of a login session.
 const TEMPORARY: [&str; 4] = ["/tmp", "/var/tmp", "/dev/shm", "/run/user"];
 
 /// File systems that several machines can share, by the number that the kernel has for them.
@@ -83,7 +83,7 @@ fn check_kind_of_directory(directory: &Path, user: &User, section: &mut Section)
     if let Ok(metadata) = directory.metadata()
         && metadata.mode() & 0o1002 == 0o0002
     {
-        let found = format!("{name} can be written by everybody");
+        let found = format!("{name} is world-writable");
         let remedy = format!("chmod o-w {}", quoted(directory));
         section.found(Kind::SocketDirectoryExposed, found, remedy);
     }
@@ -120,7 +120,7 @@ pub(crate) enum Remains {
     Something,
 }
 
-/// Checks what is left at the path of a socket on which nobody listens.
+/// Checks what is left at the path of a socket without a listener.
 pub(crate) fn check_remains(path: &Path, user: &User, section: &mut Section) -> Remains {
     let name = path.display();
     let socket = match path.symlink_metadata() {
@@ -142,11 +142,11 @@ pub(crate) fn check_remains(path: &Path, user: &User, section: &mut Section) -> 
     }
     let Some(socket) = socket else { return Remains::Nothing };
     if is_kept(path, &socket, user) {
-        let found = format!("{name} belongs to somebody else than user {user}");
+        let found = format!("{name} belongs to another user than {user}");
         section.found(Kind::SocketNotRemovable, found, format!("rm {}", quoted(path)));
         return Remains::Something;
     }
-    let found = format!("nobody listens on {name}, and nobody holds its lock");
+    let found = format!("no process listens on {name}, and none holds its lock");
     section.found(Kind::StaleSocket, found, "nothing to do");
     Remains::Nothing
 }
@@ -214,7 +214,7 @@ fn lock_path(socket: &Path) -> PathBuf {
     path.into()
 }
 
-/// Who has locked a file, as far as the system tells.
+/// The processes that hold a lock on a file, as far as /proc/locks has them.
 fn holder(file: &File) -> Option<u32> {
     let file = file.metadata().ok()?;
     let locks = fs::read_to_string("/proc/locks").ok()?;

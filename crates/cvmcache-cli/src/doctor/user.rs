@@ -48,7 +48,7 @@ pub(crate) enum Reason {
     },
     /// The kernel does not permit it, whatever the mode says.
     System(io::Error),
-    /// Only somebody else could tell.
+    /// It takes another user to tell.
     Hidden(String),
 }
 
@@ -63,7 +63,7 @@ impl User {
         Some(Self { name, uid: uid.as_raw(), gid: gid.as_raw() })
     }
 
-    /// Whoever runs this program.
+    /// The user that runs this program.
     pub(crate) fn current() -> Self {
         let (uid, gid) = (geteuid(), getegid());
         let name = match unistd::User::from_uid(uid) {
@@ -110,13 +110,13 @@ impl User {
         let ancestors = path.ancestors().skip(1).filter(|path| !path.as_os_str().is_empty());
         for directory in Vec::from_iter(ancestors).into_iter().rev() {
             let obstacle = |reason| Obstacle { path: directory.to_owned(), reason };
-            let metadata = look(directory)?;
+            let metadata = metadata(directory)?;
             if !metadata.is_dir() {
                 return Err(obstacle(Reason::NotADirectory));
             }
             self.permits(directory, &metadata, Want::Execute).map_err(obstacle)?;
         }
-        let permitted = self.permits(path, &look(path)?, want);
+        let permitted = self.permits(path, &metadata(path)?, want);
         permitted.map_err(|reason| Obstacle { path: path.to_owned(), reason })
     }
 
@@ -197,7 +197,7 @@ impl Obstacle {
             }
             Reason::Mode { want: Want::Execute, .. } => format!("chmod a+x {path}"),
             Reason::Mode { want: Want::Read, .. } => format!("chmod a+r {path}"),
-            // It may be one that has to be somebody else's, such as /var/lib.
+            // It may be one that has to belong to another user, such as /var/lib.
             Reason::Mode { want: Want::Write, .. } if self.path.is_dir() => {
                 let own = quoted(&self.path.join("cvmcache"));
                 format!("install -d -o {user} {own}, and use a path in there")
@@ -220,7 +220,7 @@ pub(crate) fn quoted(path: &Path) -> String {
     }
 }
 
-fn look(path: &Path) -> Result<Metadata, Obstacle> {
+fn metadata(path: &Path) -> Result<Metadata, Obstacle> {
     path.metadata().map_err(|error| {
         let reason = match error.kind() {
             io::ErrorKind::NotFound => Reason::Missing,

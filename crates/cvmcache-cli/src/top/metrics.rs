@@ -1,4 +1,4 @@
-//! What the plugin's metrics say: two samples of them, and the rates between. No clock, no thread.
+//! Samples of the plugin's metrics, and the rates between two. No clock, no thread.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -25,7 +25,7 @@ struct Totals {
     durations: Vec<(f64, f64)>,
 }
 
-/// What happens in a second.
+/// Rates per second.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Rates {
     /// Those that there were, the most frequent first.
@@ -179,7 +179,7 @@ cvmcache_misses_total 10
     }
 
     #[test]
-    fn a_plugin_that_counts_anew_has_no_rates_yet() {
+    fn counters_that_were_reset_have_no_rates() {
         let second = Duration::from_secs(1);
         assert_eq!(sample(1, 0, 1, 1, 0).rates_since(&sample(2, 0, 2, 2, 0), second), None);
         let same = sample(2, 0, 2, 2, 0);
@@ -188,7 +188,7 @@ cvmcache_misses_total 10
     }
 
     #[test]
-    fn metrics_of_something_else_are_none() {
+    fn metrics_of_another_program_are_refused() {
         assert_eq!(Sample::parse("# TYPE up gauge\nup 1\n"), None);
         assert_eq!(Sample::parse("<html>"), None);
     }

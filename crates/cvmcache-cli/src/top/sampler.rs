@@ -1,9 +1,9 @@
-//! Asks the plugin, over and over, and tells what it hears.
+//! Polls the plugin, and sends updates of the state.
 //!
-//! One thread asks how full the cache is. Another lists the objects, on a connection of its own:
-//! a listing of millions takes long, and the first must not wait for it.
+//! One thread polls the fill of the cache. Another lists the objects, on a connection of its own: a
+//! listing of millions takes long, and must not block the first.
 
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -11,8 +11,9 @@ use cvmcache::Locator;
 use cvmcache::client::{Client, ClientError};
 use cvmcache::plugin::{Capabilities, ObjectType, Status};
 
+use super::interval::{Command, pause};
 use super::scraper;
-use super::state::{Count, News, Objects, State};
+use super::state::{Count, Objects, State, Update};
 use crate::remote::Remote;
 
 /// After a listing, there is none for this many times as long as it took.
@@ -20,24 +21,19 @@ const REST: u32 = 10;
 
 /// Handles on the threads. They end when it is dropped.
 pub(super) struct Sampler {
-    filling: Sender<Order>,
-    counting: Option<Sender<Order>>,
-    scraping: Option<Sender<Order>>,
+    filling: Sender<Command>,
+    counting: Option<Sender<Command>>,
+    scraping: Option<Sender<Command>>,
 }
 
-pub(super) enum Order {
-    Now,
-    Every(Duration),
-}
-
-/// What both threads need.
+/// What all threads need.
 #[derive(Clone)]
-struct Asker<T> {
+struct Poller<T> {
     remote: Remote,
     locator: Locator,
     interval: Duration,
-    /// Tells news; false if nobody listens any more.
-    tell: T,
+    /// Sends an update; false if the view has ended.
+    send: T,
 }
 
 impl Sampler {
@@ -46,109 +42,109 @@ impl Sampler {
         locator: Locator,
         client: Client,
         state: &State,
-        tell: impl Fn(News) -> bool + Clone + Send + 'static,
+        send: impl Fn(Update) -> bool + Clone + Send + 'static,
     ) -> Self {
-        let asker = Asker { remote, locator, interval: state.interval, tell };
+        let poller = Poller { remote, locator, interval: state.interval, send };
         let counting = (state.objects != Objects::Off).then(|| {
-            let (counting, orders) = mpsc::channel();
-            let asker = asker.clone();
-            thread::spawn(move || asker.keep_counting(&orders));
+            let (counting, commands) = mpsc::channel();
+            let poller = poller.clone();
+            thread::spawn(move || poller.count_objects(&commands));
             counting
         });
         let scraping = state.metrics_url.clone().map(|url| {
-            let (scraping, orders) = mpsc::channel();
-            let (interval, tell) = (asker.interval, asker.tell.clone());
-            thread::spawn(move || scraper::keep_scraping(&url, interval, tell, &orders));
+            let (scraping, commands) = mpsc::channel();
+            let (interval, send) = (poller.interval, poller.send.clone());
+            thread::spawn(move || scraper::scrape_repeatedly(&url, interval, send, &commands));
             scraping
         });
-        let (filling, orders) = mpsc::channel();
-        thread::spawn(move || asker.keep_asking(client, &orders));
+        let (filling, commands) = mpsc::channel();
+        thread::spawn(move || poller.poll_info(client, &commands));
         Self { filling, counting, scraping }
     }
 
     /// Asks how full the cache is without waiting for its time.
-    pub(super) fn ask_now(&self) {
-        order(&self.filling, Order::Now);
-        self.scraping.iter().for_each(|thread| order(thread, Order::Now));
+    pub(super) fn refresh(&self) {
+        command(&self.filling, Command::Now);
+        self.scraping.iter().for_each(|thread| command(thread, Command::Now));
     }
 
     /// Lists without waiting for its time.
-    pub(super) fn count_again(&self) {
+    pub(super) fn recount(&self) {
         if let Some(counting) = &self.counting {
-            order(counting, Order::Now);
+            command(counting, Command::Now);
         }
     }
 
     pub(super) fn set_interval(&self, interval: Duration) {
         let others = [self.counting.as_ref(), self.scraping.as_ref()];
         for thread in others.into_iter().flatten().chain([&self.filling]) {
-            order(thread, Order::Every(interval));
+            command(thread, Command::Every(interval));
         }
     }
 }
 
-fn order(thread: &Sender<Order>, order: Order) {
+fn command(thread: &Sender<Command>, command: Command) {
     // A thread ends before its handle only if it panics, and then the view is at its end, too.
-    let _ = thread.send(order);
+    let _ = thread.send(command);
 }
 
-impl<T: Fn(News) -> bool> Asker<T> {
-    fn keep_asking(mut self, client: Client, orders: &Receiver<Order>) {
-        let mut client = Some(client).filter(|client| self.introduce(client));
+impl<T: Fn(Update) -> bool> Poller<T> {
+    fn poll_info(mut self, client: Client, commands: &Receiver<Command>) {
+        let mut client = Some(client).filter(|client| self.send_connected(client));
         loop {
-            let news = match self.ask(&mut client) {
+            let update = match self.ask(&mut client) {
                 Ok(news) => news,
                 Err(error) => {
-                    // A plugin that answers, if only that it cannot, is still the same.
+                    // A status is a reply of a connection that still works.
                     client = client.filter(|_| error.status().is_some());
-                    News::Lost(error.to_string())
+                    Update::Lost(error.to_string())
                 }
             };
-            if !(self.tell)(news) || !self.pause(orders, Duration::ZERO) {
+            if !(self.send)(update) || !self.pause(commands, Duration::ZERO) {
                 return;
             }
         }
     }
 
-    fn ask(&self, client: &mut Option<Client>) -> Result<News, ClientError> {
+    fn ask(&self, client: &mut Option<Client>) -> Result<Update, ClientError> {
         let client = match client {
             Some(client) => client,
             None => {
                 let new = self.remote.try_connect("top", &self.locator)?;
-                self.introduce(&new);
+                self.send_connected(&new);
                 client.insert(new)
             }
         };
         match client.info() {
-            Err(error) if error.status() == Some(Status::NoSupport) => Ok(News::Info(None)),
-            info => info.map(|info| News::Info(Some(info))),
+            Err(error) if error.status() == Some(Status::NoSupport) => Ok(Update::Info(None)),
+            info => info.map(|info| Update::Info(Some(info))),
         }
     }
 
-    fn introduce(&self, client: &Client) -> bool {
+    fn send_connected(&self, client: &Client) -> bool {
         let (name, pid) = (client.plugin_name().to_vec(), client.plugin_pid());
-        (self.tell)(News::Connected { name, pid })
+        (self.send)(Update::Connected { name, pid })
     }
 
-    fn keep_counting(mut self, orders: &Receiver<Order>) {
+    fn count_objects(mut self, commands: &Receiver<Command>) {
         let mut client = None;
         loop {
             let began = Instant::now();
-            let news = match self.count(&mut client) {
-                Ok(Some(counts)) => News::Counted { counts, took: began.elapsed() },
+            let update = match self.count(&mut client) {
+                Ok(Some(counts)) => Update::Counted { counts, took: began.elapsed() },
                 Ok(None) => return,
                 Err(error) => {
                     client = client.filter(|_| error.status().is_some());
-                    News::NotCounted(error.to_string())
+                    Update::NotCounted(error.to_string())
                 }
             };
-            if !(self.tell)(news) || !self.pause(orders, began.elapsed() * REST) {
+            if !(self.send)(update) || !self.pause(commands, began.elapsed() * REST) {
                 return;
             }
         }
     }
 
-    /// None if nobody wants to know any more.
+    /// `None` if the view has ended.
     fn count(&self, client: &mut Option<Client>) -> Result<Option<[Count; 3]>, ClientError> {
         let client = match client {
             Some(client) => client,
@@ -166,7 +162,7 @@ impl<T: Fn(News) -> bool> Asker<T> {
                 count.objects += part.entries.len() as u64;
                 count.pinned += part.entries.iter().filter(|entry| entry.pinned).count() as u64;
                 total += part.entries.len() as u64;
-                if !(self.tell)(News::Counting(total)) {
+                if !(self.send)(Update::Counting(total)) {
                     return Ok(None);
                 }
                 if part.last {
@@ -178,21 +174,8 @@ impl<T: Fn(News) -> bool> Asker<T> {
         Ok(Some(counts))
     }
 
-    /// Waits for the interval, and at least for so long; false if nobody wants to know any more.
-    fn pause(&mut self, orders: &Receiver<Order>, at_least: Duration) -> bool {
-        pause(&mut self.interval, orders, at_least)
-    }
-}
-
-/// The same, for whoever has an interval.
-pub(super) fn pause(interval: &mut Duration, orders: &Receiver<Order>, at_least: Duration) -> bool {
-    let began = Instant::now();
-    loop {
-        let left = at_least.max(*interval).saturating_sub(began.elapsed());
-        match orders.recv_timeout(left) {
-            Ok(Order::Every(new)) => *interval = new,
-            Ok(Order::Now) | Err(RecvTimeoutError::Timeout) => return true,
-            Err(RecvTimeoutError::Disconnected) => return false,
-        }
+    /// Waits for the interval, and at least for so long; false if the view has ended.
+    fn pause(&mut self, commands: &Receiver<Command>, at_least: Duration) -> bool {
+        pause(&mut self.interval, commands, at_least)
     }
 }

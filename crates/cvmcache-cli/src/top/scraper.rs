@@ -1,15 +1,16 @@
-//! Gets the plugin's metrics, over and over, on a thread of its own.
+//! Scrapes the plugin's metrics, on a thread of its own.
 
 use std::path::PathBuf;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use cvmcache::Options;
+use procfs::process::Process;
 use ureq::Agent;
 
+use super::interval::{Command, pause};
 use super::metrics::Sample;
-use super::sampler::{Order, pause};
-use super::state::News;
+use super::state::Update;
 
 const METRICS: &str = "CVMFS_CACHE_PLUGIN_METRICS";
 
@@ -27,31 +28,30 @@ pub(super) fn url(text: &str) -> String {
     format!("http://{host}{text}/metrics")
 }
 
-/// Where the metrics of a process on this machine are, if its configuration file says so.
+/// The URL of the metrics of a process on this machine, from its configuration file.
 pub(super) fn of_process(pid: u64) -> Option<String> {
     let process = PathBuf::from(format!("/proc/{pid}"));
-    let command = std::fs::read(process.join("cmdline")).ok()?;
-    let config = command.split(|&byte| byte == 0).rfind(|word| !word.is_empty())?;
-    let config = String::from_utf8(config.to_vec()).ok()?;
+    let arguments = Process::new(pid.try_into().ok()?).ok()?.cmdline().ok()?;
+    let config = arguments.into_iter().rfind(|argument| !argument.is_empty())?;
     let options = Options::from_file(&process.join("cwd").join(config)).ok()?;
     Some(url(options.get(METRICS)?.to_str()?))
 }
 
-/// Tells what it gets until nobody listens.
-pub(super) fn keep_scraping(
+/// Sends samples until the view has ended.
+pub(super) fn scrape_repeatedly(
     url: &str,
     mut interval: Duration,
-    tell: impl Fn(News) -> bool,
-    orders: &Receiver<Order>,
+    send: impl Fn(Update) -> bool,
+    commands: &Receiver<Command>,
 ) {
     let config = Agent::config_builder().timeout_global(Some(TIMEOUT)).proxy(None).max_redirects(0);
     let agent = config.build().new_agent();
     loop {
-        let news = match scrape(&agent, url) {
-            Ok(sample) => News::Measured { sample, at: Instant::now() },
-            Err(error) => News::NotMeasured(format!("{url}: {error}")),
+        let update = match scrape(&agent, url) {
+            Ok(sample) => Update::Measured { sample, at: Instant::now() },
+            Err(error) => Update::NotMeasured(format!("{url}: {error}")),
         };
-        if !tell(news) || !pause(&mut interval, orders, Duration::ZERO) {
+        if !send(update) || !pause(&mut interval, commands, Duration::ZERO) {
             return;
         }
     }
@@ -61,7 +61,7 @@ fn scrape(agent: &Agent, url: &str) -> Result<Sample, String> {
     let mut answer = agent.get(url).call().map_err(|error| error.to_string())?;
     let body = answer.body_mut().with_config().limit(MAX_ANSWER).read_to_string();
     let text = body.map_err(|error| error.to_string())?;
-    Sample::parse(&text).ok_or_else(|| "these are no metrics of a plugin".to_owned())
+    Sample::parse(&text).ok_or_else(|| "these are not the metrics of a plugin".to_owned())
 }
 
 #[cfg(test)]

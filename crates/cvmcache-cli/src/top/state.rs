@@ -1,4 +1,4 @@
-//! What is known of the plugin, and was: changed by news, drawn by the view. No clock, no thread.
+//! The state of the view, and its history: changed by updates, drawn by `view`. No clock, no thread.
 
 use std::collections::VecDeque;
 use std::ops::RangeInclusive;
@@ -18,9 +18,9 @@ const HISTORY: usize = 512;
 /// The rate of clean-ups is taken over this time.
 const RATE_WINDOW: Duration = Duration::from_secs(60);
 
-/// What happened.
+/// A change of the state.
 #[derive(Debug)]
-pub(super) enum News {
+pub(super) enum Update {
     /// There is a new session. The name is as the plugin says it, which need not be UTF-8.
     Connected { name: Vec<u8>, pid: Option<u64> },
     /// How full the cache is, if the plugin tells.
@@ -108,10 +108,10 @@ impl State {
         }
     }
 
-    /// Takes news in. True if what was counted is not true any more.
-    pub(super) fn apply(&mut self, news: News, now: Instant) -> bool {
-        match news {
-            News::Connected { name, pid } => {
+    /// Applies an update. True if the objects have to be counted again.
+    pub(super) fn apply(&mut self, update: Update, now: Instant) -> bool {
+        match update {
+            Update::Connected { name, pid } => {
                 let again = self.plugin.is_some();
                 self.plugin = Some(Plugin { name, pid, since: now });
                 // It may be another one at the same place.
@@ -121,7 +121,7 @@ impl State {
                     return true;
                 }
             }
-            News::Info(info) => {
+            Update::Info(info) => {
                 self.lost = None;
                 self.info = Some((now, info));
                 self.remember(now, info.map(|info| info.used_bytes));
@@ -129,28 +129,28 @@ impl State {
                     self.note_clean_ups(now, clean_ups);
                 }
             }
-            News::Lost(error) => {
+            Update::Lost(error) => {
                 let since = self.lost.as_ref().map_or(now, |(since, _)| *since);
                 self.lost = Some((since, error));
                 self.remember(now, None);
             }
-            News::Counting(objects) => self.counting = Some(objects),
-            News::Counted { counts, took } => {
+            Update::Counting(objects) => self.counting = Some(objects),
+            Update::Counted { counts, took } => {
                 self.counting = None;
                 self.objects = Objects::Known { counts, took, at: now };
             }
-            News::Measured { sample, at } => {
+            Update::Measured { sample, at } => {
                 // Of two that follow each other at once, rates mean nothing.
                 let before = self.sample.as_ref().filter(|(before, _)| at > *before);
                 let rates = before.map(|(before, of)| sample.rates_since(of, at - *before));
                 self.rates = Ok(rates.flatten());
                 self.sample = Some((at, sample));
             }
-            News::NotMeasured(error) => {
+            Update::NotMeasured(error) => {
                 self.sample = None;
                 self.rates = Err(error);
             }
-            News::NotCounted(error) => {
+            Update::NotCounted(error) => {
                 self.counting = None;
                 self.objects = Objects::Failed(error);
             }
@@ -223,12 +223,12 @@ mod tests {
         State::new("unix=/socket", 2 * SECOND, true)
     }
 
-    fn connected() -> News {
-        News::Connected { name: b"ram".to_vec(), pid: Some(7) }
+    fn connected() -> Update {
+        Update::Connected { name: b"ram".to_vec(), pid: Some(7) }
     }
 
-    fn info(used_bytes: u64, shrink_count: u64) -> News {
-        News::Info(Some(CacheInfo::new(100, used_bytes, 0).with_shrink_count(shrink_count)))
+    fn info(used_bytes: u64, shrink_count: u64) -> Update {
+        Update::Info(Some(CacheInfo::new(100, used_bytes, 0).with_shrink_count(shrink_count)))
     }
 
     #[test]
@@ -250,8 +250,8 @@ mod tests {
         let (mut state, now) = (state(), Instant::now());
         state.apply(connected(), now);
         state.apply(info(40, 0), now);
-        state.apply(News::Lost("gone".into()), now + SECOND);
-        state.apply(News::Lost("still gone".into()), now + 2 * SECOND);
+        state.apply(Update::Lost("gone".into()), now + SECOND);
+        state.apply(Update::Lost("still gone".into()), now + 2 * SECOND);
         assert_eq!(state.lost, Some((now + SECOND, "still gone".into())));
         assert_eq!(state.fill().unwrap().used_bytes, 40);
         state.apply(info(1, 0), now + 3 * SECOND);
@@ -264,7 +264,7 @@ mod tests {
     fn a_plugin_that_is_back_is_counted_again() {
         let (mut state, now) = (state(), Instant::now());
         assert!(!state.apply(connected(), now));
-        state.apply(News::Counted { counts: [Count::default(); 3], took: SECOND }, now);
+        state.apply(Update::Counted { counts: [Count::default(); 3], took: SECOND }, now);
         assert!(state.apply(connected(), now));
         assert_eq!(state.objects, Objects::Unknown);
         let mut uncounted = State::new("x", SECOND, false);

@@ -1,4 +1,4 @@
-//! Draws what is known. What does not fit is left out; the most important stands on top.
+//! Draws the state. What does not fit is left out; the most important is on top.
 
 mod requests;
 
@@ -12,7 +12,7 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, LineGauge, Paragraph, Row, Sparkline, Table, Wrap};
 
 use super::state::{Count, Objects, State};
-use crate::output;
+use crate::{object_type, output};
 
 /// The line of keys, in full and for narrow terminals.
 const KEYS: [&str; 2] = [" q quit   + - slower, faster   r ask now", " q + - r "];
@@ -50,7 +50,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, state: &State, now: Instant, in_colour
     }
 }
 
-/// Gives each its lines, the most important first: what gets none is not drawn.
+/// Allots lines, to the most important first: what gets none is not drawn.
 fn places(area: Rect, trouble: bool, state: &State) -> [Rect; 7] {
     let mut left = area.height;
     let mut take = |wanted: u16, at_least: u16| {
@@ -63,7 +63,7 @@ fn places(area: Rect, trouble: bool, state: &State) -> [Rect; 7] {
     let banner = take(if trouble { 2 } else { 0 }, 1);
     let fill = take(if roomy { 4 } else { 2 }, 1);
     let foot = take(1, 1);
-    // Whoever has metrics wants to see them first.
+    // Metrics go before the objects: they are there only if the plugin is configured to serve them.
     let wanted = requests::height(state);
     let requests = take(wanted, wanted.min(4));
     let objects = take(8, 8);
@@ -82,7 +82,7 @@ fn places(area: Rect, trouble: bool, state: &State) -> [Rect; 7] {
     [head, banner, fill, foot, objects, requests, history]
 }
 
-/// What the user has to know before all else.
+/// The error in the banner.
 fn trouble(state: &State, now: Instant) -> Option<String> {
     if let Some((since, error)) = &state.lost {
         return Some(format!("Lost {} ago, trying again: {error}", age(now, *since)));
@@ -111,7 +111,7 @@ fn draw_fill(frame: &mut Frame<'_>, area: Rect, state: &State) {
     let inner = block.inner(area);
     frame.render_widget(block, area);
     let Some(info) = state.fill() else {
-        let text = if state.info.is_some() { "the plugin does not tell" } else { "asking" };
+        let text = if state.info.is_some() { "the plugin does not report it" } else { "asking" };
         frame.render_widget(Line::from(text), inner);
         return;
     };
@@ -175,7 +175,7 @@ fn draw_objects(frame: &mut Frame<'_>, area: Rect, state: &State, now: Instant) 
         objects: all.objects + count.objects,
         pinned: all.pinned + count.pinned,
     });
-    let names = ObjectType::ALL.map(output::object_type).into_iter().chain(["all"]);
+    let names = ObjectType::ALL.map(object_type::name).into_iter().chain(["all"]);
     let rows = names.zip(counts.iter().chain([&all])).map(|(name, count)| {
         let numbers = [count.objects, count.pinned].map(|n| right(output::count(n)));
         Row::new([Line::from(name)].into_iter().chain(numbers))
@@ -189,8 +189,8 @@ fn draw_clean_ups(frame: &mut Frame<'_>, area: Rect, state: &State) {
     let lines = match state.fill().and_then(|info| info.shrink_count) {
         Some(count) => {
             let rate = match state.clean_up_rate() {
-                Some(rate) => format!("{rate:.1} a minute"),
-                None => "how often: not known yet".to_owned(),
+                Some(rate) => format!("{rate:.1}/min"),
+                None => "no rate yet".to_owned(),
             };
             vec![Line::from(format!("{} in all", output::count(count))), Line::from(rate)]
         }

@@ -15,7 +15,7 @@ use std::sync::OnceLock;
 use cvmcache_testkit::{PluginCommand, PluginProcess};
 use snapbox::cmd::{Command, cargo_bin};
 
-/// The program with these arguments, away from the environment of whoever runs the tests.
+/// The program with these arguments, without the environment of the test runner.
 pub fn cvmcache(arguments: &[&str]) -> Command {
     let command = Command::new(cargo_bin!("cvmcache")).args(arguments);
     command.env_remove("CVMCACHE_LOCATOR").env_remove("CLICOLOR_FORCE").env("COLUMNS", "100")

@@ -46,7 +46,7 @@ impl Shelf {
 }
 
 impl Item {
-    /// A regular object that nobody holds open; set the fields to change that.
+    /// A regular object that is not pinned; set the fields to change that.
     pub fn new(number: u32, description: impl Into<Bytes>, content: &str) -> Self {
         Self {
             id: id(number),

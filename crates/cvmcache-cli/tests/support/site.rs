@@ -15,7 +15,7 @@ use super::cvmcache;
 /// plugin that runs.
 pub const USUAL: [&str; 2] = ["socket-directory-not-kept", "plugin-not-started"];
 
-/// A client and a plugin that would go together, in a directory that everybody can use.
+/// A client and a plugin that fit, in a directory that all users can write to.
 pub struct Site {
     pub directory: TempDir,
     pub client: String,

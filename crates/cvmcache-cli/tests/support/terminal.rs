@@ -100,7 +100,7 @@ impl Terminal {
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        // If it has ended, there is nobody to kill.
+        // If it has ended, this is an error.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

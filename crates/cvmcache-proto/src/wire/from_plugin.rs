@@ -6,160 +6,160 @@ use super::{MsgBreadcrumb, MsgListRecord};
 
 /// Answers [`MsgRefcountReq`](super::MsgRefcountReq).
 #[derive(Clone, PartialEq, Message)]
-pub struct MsgRefcountReply {
+pub(crate) struct MsgRefcountReply {
     /// The request that is answered.
     #[prost(uint64, optional, tag = "1")]
-    pub req_id: Option<u64>,
+    pub(crate) req_id: Option<u64>,
     /// How it went, see [`Status`](crate::Status).
     #[prost(int32, optional, tag = "2")]
-    pub status: Option<i32>,
+    pub(crate) status: Option<i32>,
 }
 
 /// Answers [`MsgReadReq`](super::MsgReadReq); the bytes are the attachment.
 #[derive(Clone, PartialEq, Message)]
-pub struct MsgReadReply {
+pub(crate) struct MsgReadReply {
     /// The request that is answered.
     #[prost(uint64, optional, tag = "1")]
-    pub req_id: Option<u64>,
+    pub(crate) req_id: Option<u64>,
     /// How it went, see [`Status`](crate::Status).
     #[prost(int32, optional, tag = "2")]
-    pub status: Option<i32>,
+    pub(crate) status: Option<i32>,
     /// CRC-32 of the attachment.
     #[prost(fixed32, optional, tag = "3")]
-    pub data_crc32: Option<u32>,
+    pub(crate) data_crc32: Option<u32>,
 }
 
 /// Answers [`MsgObjectInfoReq`](super::MsgObjectInfoReq). The client aborts on an OK without a size.
 #[derive(Clone, PartialEq, Message)]
-pub struct MsgObjectInfoReply {
+pub(crate) struct MsgObjectInfoReply {
     /// The request that is answered.
     #[prost(uint64, optional, tag = "1")]
-    pub req_id: Option<u64>,
+    pub(crate) req_id: Option<u64>,
     /// How it went, see [`Status`](crate::Status).
     #[prost(int32, optional, tag = "2")]
-    pub status: Option<i32>,
+    pub(crate) status: Option<i32>,
     /// 0 regular, 1 catalog, 2 volatile.
     #[prost(int32, optional, tag = "3")]
-    pub object_type: Option<i32>,
+    pub(crate) object_type: Option<i32>,
     /// Size in bytes.
     #[prost(uint64, optional, tag = "4")]
-    pub size: Option<u64>,
+    pub(crate) size: Option<u64>,
 }
 
 /// Answers [`MsgStoreReq`](super::MsgStoreReq) and [`MsgStoreAbortReq`](super::MsgStoreAbortReq).
 #[derive(Clone, PartialEq, Message)]
-pub struct MsgStoreReply {
+pub(crate) struct MsgStoreReply {
     /// The request that is answered.
     #[prost(uint64, optional, tag = "1")]
-    pub req_id: Option<u64>,
+    pub(crate) req_id: Option<u64>,
     /// How it went, see [`Status`](crate::Status).
     #[prost(int32, optional, tag = "2")]
-    pub status: Option<i32>,
+    pub(crate) status: Option<i32>,
     /// The part that is answered; 0 for an abort.
     #[prost(uint64, optional, tag = "3")]
-    pub part_nr: Option<u64>,
+    pub(crate) part_nr: Option<u64>,
 }
 
 /// Answers [`MsgHandshake`](super::MsgHandshake).
 #[derive(Clone, PartialEq, Message)]
-pub struct MsgHandshakeAck {
+pub(crate) struct MsgHandshakeAck {
     /// How it went, see [`Status`](crate::Status).
     #[prost(int32, optional, tag = "1")]
-    pub status: Option<i32>,
+    pub(crate) status: Option<i32>,
     /// The plugin's name.
     #[prost(bytes, optional, tag = "2")]
-    pub name: Option<Vec<u8>>,
+    pub(crate) name: Option<Vec<u8>>,
     /// 1.
     #[prost(uint32, optional, tag = "3")]
-    pub protocol_version: Option<u32>,
+    pub(crate) protocol_version: Option<u32>,
     /// To be sent with every request.
     #[prost(uint64, optional, tag = "4")]
-    pub session_id: Option<u64>,
+    pub(crate) session_id: Option<u64>,
     /// Largest attachment, in bytes: 4 KiB to 512 KiB.
     #[prost(uint32, optional, tag = "5")]
-    pub max_object_size: Option<u32>,
+    pub(crate) max_object_size: Option<u32>,
     /// A bit each, see [`Capabilities`](crate::Capabilities).
     #[prost(uint64, optional, tag = "6")]
-    pub capabilities: Option<u64>,
+    pub(crate) capabilities: Option<u64>,
     /// Not used.
     #[prost(uint32, optional, tag = "7")]
-    pub flags: Option<u32>,
+    pub(crate) flags: Option<u32>,
     /// The plugin's process, on unix sockets only.
     #[prost(uint64, optional, tag = "8")]
-    pub pid: Option<u64>,
+    pub(crate) pid: Option<u64>,
 }
 
 /// Answers [`MsgInfoReq`](super::MsgInfoReq).
 #[derive(Clone, PartialEq, Message)]
-pub struct MsgInfoReply {
+pub(crate) struct MsgInfoReply {
     /// The request that is answered.
     #[prost(uint64, optional, tag = "1")]
-    pub req_id: Option<u64>,
+    pub(crate) req_id: Option<u64>,
     /// How it went, see [`Status`](crate::Status).
     #[prost(int32, optional, tag = "2")]
-    pub status: Option<i32>,
+    pub(crate) status: Option<i32>,
     /// What the cache can hold, in bytes.
     #[prost(uint64, optional, tag = "3")]
-    pub size_bytes: Option<u64>,
+    pub(crate) size_bytes: Option<u64>,
     /// In use, in bytes.
     #[prost(uint64, optional, tag = "4")]
-    pub used_bytes: Option<u64>,
+    pub(crate) used_bytes: Option<u64>,
     /// In objects that are open, in bytes.
     #[prost(uint64, optional, tag = "5")]
-    pub pinned_bytes: Option<u64>,
+    pub(crate) pinned_bytes: Option<u64>,
     /// Number of clean-ups; -1 if not known.
     #[prost(int64, optional, tag = "6")]
-    pub no_shrink: Option<i64>,
+    pub(crate) no_shrink: Option<i64>,
 }
 
 /// Answers [`MsgShrinkReq`](super::MsgShrinkReq): OK, or PARTIAL if more is still in use.
 #[derive(Clone, PartialEq, Message)]
-pub struct MsgShrinkReply {
+pub(crate) struct MsgShrinkReply {
     /// The request that is answered.
     #[prost(uint64, optional, tag = "1")]
-    pub req_id: Option<u64>,
+    pub(crate) req_id: Option<u64>,
     /// How it went, see [`Status`](crate::Status).
     #[prost(int32, optional, tag = "2")]
-    pub status: Option<i32>,
+    pub(crate) status: Option<i32>,
     /// In use afterwards, in bytes.
     #[prost(uint64, optional, tag = "3")]
-    pub used_bytes: Option<u64>,
+    pub(crate) used_bytes: Option<u64>,
 }
 
 /// Answers [`MsgListReq`](super::MsgListReq).
 #[derive(Clone, PartialEq, Message)]
-pub struct MsgListReply {
+pub(crate) struct MsgListReply {
     /// The request that is answered.
     #[prost(uint64, optional, tag = "1")]
-    pub req_id: Option<u64>,
+    pub(crate) req_id: Option<u64>,
     /// How it went, see [`Status`](crate::Status).
     #[prost(int32, optional, tag = "2")]
-    pub status: Option<i32>,
+    pub(crate) status: Option<i32>,
     /// Names the listing; to be sent for the next part.
     #[prost(uint64, optional, tag = "3")]
-    pub listing_id: Option<u64>,
+    pub(crate) listing_id: Option<u64>,
     /// There is no more.
     #[prost(bool, optional, tag = "4")]
-    pub is_last_part: Option<bool>,
+    pub(crate) is_last_part: Option<bool>,
     /// The objects.
     #[prost(message, repeated, tag = "5")]
-    pub list_record: Vec<MsgListRecord>,
+    pub(crate) list_record: Vec<MsgListRecord>,
 }
 
 /// From the plugin, unasked: please close file catalogs that you can do without.
 #[derive(Clone, PartialEq, Message)]
-pub struct MsgDetach {}
+pub(crate) struct MsgDetach {}
 
 /// Answers [`MsgBreadcrumbStoreReq`](super::MsgBreadcrumbStoreReq) and [`MsgBreadcrumbLoadReq`](super::MsgBreadcrumbLoadReq).
 #[derive(Clone, PartialEq, Message)]
-pub struct MsgBreadcrumbReply {
+pub(crate) struct MsgBreadcrumbReply {
     /// The request that is answered.
     #[prost(uint64, optional, tag = "1")]
-    pub req_id: Option<u64>,
+    pub(crate) req_id: Option<u64>,
     /// How it went, see [`Status`](crate::Status).
     #[prost(int32, optional, tag = "2")]
-    pub status: Option<i32>,
+    pub(crate) status: Option<i32>,
     /// What was kept.
     #[prost(message, optional, tag = "3")]
-    pub breadcrumb: Option<MsgBreadcrumb>,
+    pub(crate) breadcrumb: Option<MsgBreadcrumb>,
 }

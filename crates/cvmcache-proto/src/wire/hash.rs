@@ -1,5 +1,5 @@
-//! The name of an object on the wire. Most requests have one, so it is decoded without taking
-//! memory for it, which derived code would.
+//! An object id on the wire. Most requests have one, so it is decoded without allocating, which
+//! derived code would.
 
 use std::fmt;
 use std::ops::Deref;
@@ -17,16 +17,16 @@ const DIGEST: u32 = 2;
 
 /// The name of an object.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct MsgHash {
+pub(crate) struct MsgHash {
     /// 1 SHA-1, 2 RIPEMD-160, 3 SHAKE-128.
-    pub algorithm: Option<i32>,
-    /// 20 bytes.
-    pub digest: Option<Digest>,
+    pub(crate) algorithm: Option<i32>,
+    /// [`ObjectId::DIGEST_LEN`] bytes.
+    pub(crate) digest: Option<Digest>,
 }
 
-/// Bytes that should be 20.
+/// Bytes that should be [`ObjectId::DIGEST_LEN`] many.
 #[derive(Clone, PartialEq, Eq, Default)]
-pub struct Digest(SmallVec<[u8; ObjectId::DIGEST_LEN]>);
+pub(crate) struct Digest(SmallVec<[u8; ObjectId::DIGEST_LEN]>);
 
 impl Message for MsgHash {
     fn encode_raw(&self, buf: &mut impl BufMut) {
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_encoded_as_if_it_were_derived() {
+    fn an_id_is_encoded_as_derived_code_does() {
         for algorithm in [None, Some(1), Some(-1), Some(i32::MAX)] {
             for len in [None, Some(0), Some(19), Some(20), Some(21), Some(300)] {
                 let derived = derived(algorithm, len);
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cut_or_strange_is_taken_as_if_it_were_derived() {
+    fn a_cut_or_repeated_id_is_decoded_as_derived_code_does() {
         let bytes = derived(Some(1), Some(20)).encode_to_vec();
         for end in 0..bytes.len() {
             let (own, other) = (MsgHash::decode(&bytes[..end]), Derived::decode(&bytes[..end]));

@@ -1,11 +1,10 @@
 //! What the tests of the codec share: messages of every kind, and their bytes.
 
 use bytes::Bytes;
-use cvmcache_proto::wire::Msg;
 use cvmcache_proto::{
     Breadcrumb, CacheInfo, Capabilities, ClientMessage, Data, Decoder, DecoderLimits, Frame,
     FrameError, HandshakeAck, HashAlgorithm, ListEntry, ObjectId, ObjectInfo, ObjectType,
-    Operation, Reply, ReplyBody, Request, ServerMessage, Status, StorePart, frame,
+    Operation, Reply, ReplyBody, Request, ServerMessage, Status, StorePart, WireMessage, frame,
 };
 use proptest::collection::vec;
 use proptest::option;
@@ -13,9 +12,9 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 /// The bytes of a frame.
-pub(crate) fn encode(msg: Msg, attachment: &[u8]) -> Vec<u8> {
+pub(crate) fn encode(message: WireMessage, attachment: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
-    frame::encode(msg, attachment.len(), &mut out).expect("it fits into a frame");
+    frame::encode(message, attachment.len(), &mut out).expect("it fits into a frame");
     out.extend_from_slice(attachment);
     out
 }
@@ -96,9 +95,9 @@ pub(crate) fn server_message() -> impl Strategy<Value = ServerMessage> {
 
 /// Any name of an object.
 pub(crate) fn object_id() -> impl Strategy<Value = ObjectId> {
-    let algorithm =
-        select(vec![HashAlgorithm::Sha1, HashAlgorithm::Ripemd160, HashAlgorithm::Shake128]);
-    (algorithm, any::<[u8; 20]>()).prop_map(|(algorithm, digest)| ObjectId::new(algorithm, digest))
+    let algorithm = select(&HashAlgorithm::ALL[..]);
+    (algorithm, any::<[u8; ObjectId::DIGEST_LEN]>())
+        .prop_map(|(algorithm, digest)| ObjectId::new(algorithm, digest))
 }
 
 /// Numbers whose varints have every length.
@@ -186,7 +185,7 @@ fn handshake_ack() -> impl Strategy<Value = HandshakeAck> {
                 protocol_version,
                 session,
                 max_object_size,
-                capabilities: Capabilities::from_bits(capabilities),
+                capabilities: Capabilities::from_bits_retain(capabilities),
                 pid,
             }
         },

@@ -1,4 +1,4 @@
-//! Secrets in files: the key that seals objects, and the password of the server.
+//! Secrets in files: the key that authenticators objects, and the password of the server.
 
 use std::fmt;
 use std::fs::{self, File};
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 use tracing::warn;
 
-/// A secret that shows itself to nobody: at least 32 bytes.
+/// A secret of at least 32 bytes, which `Debug` leaves out.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Vec<u8>);
 
@@ -35,7 +35,7 @@ pub enum SecretError {
         /// How many bytes there are.
         length: usize,
     },
-    /// It holds more than anybody would call a secret: 64 KiB.
+    /// It is longer than 64 KiB.
     #[error("{path:?} has more than {MAX} bytes; is it the right file?")]
     Long {
         /// The file.
@@ -49,7 +49,7 @@ pub enum SecretError {
     },
 }
 
-/// A bound on what is read, for somebody who names the wrong file.
+/// A bound on what is read, should the configuration name a wrong file.
 const MAX: usize = 64 * 1024;
 
 const MIN: usize = 32;
@@ -67,15 +67,15 @@ impl Secret {
         }
     }
 
-    /// Takes the whole content of a file, line feeds included. If everybody can read it, that is
-    /// logged.
+    /// Takes the whole content of a file, line feeds included. A file that is
+    /// world-readable is logged.
     ///
     /// # Errors
     ///
     /// [`SecretError::Read`], [`SecretError::Short`] for fewer than 32 bytes, and
     /// [`SecretError::Long`] for more than 64 KiB.
     pub fn from_file(path: &Path) -> Result<Self, SecretError> {
-        warn_of_readers(path);
+        warn_if_world_readable(path);
         Self::new(read(path)?)
     }
 }
@@ -105,11 +105,11 @@ pub(crate) fn read_password(path: &Path) -> Result<String, SecretError> {
     }
 }
 
-/// Says that everybody can read a file that somebody meant to be secret.
-pub(super) fn warn_of_readers(path: &Path) {
+/// Logs that a secret file is world-readable.
+pub(super) fn warn_if_world_readable(path: &Path) {
     const OTHERS: u32 = 0o004;
     if fs::metadata(path).is_ok_and(|metadata| metadata.mode() & OTHERS != 0) {
-        warn!(?path, "everybody can read this secret; chmod o-r keeps it one");
+        warn!(?path, "secret file is world-readable; run chmod o-r on it");
     }
 }
 

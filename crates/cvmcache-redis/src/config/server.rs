@@ -8,7 +8,7 @@ use std::str::FromStr;
 use redis::{ConnectionAddr, ConnectionInfo, RedisConnectionInfo};
 use thiserror::Error;
 
-/// A Redis server, or a Cluster of them, and who logs in.
+/// A Redis server, or a Cluster of them, and the login.
 ///
 /// | URL | server |
 /// |---|---|
@@ -50,7 +50,7 @@ pub struct ServerError {
     reason: &'static str,
 }
 
-/// How to get to one server.
+/// The address of one server.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Address {
     Tcp { host: String, port: u16 },
@@ -83,9 +83,9 @@ impl Server {
         self.password.as_deref()
     }
 
-    /// Who logs in, with this password.
+    /// The login, with this password.
     pub(crate) fn login(&self, password: Option<&str>) -> RedisConnectionInfo {
-        // Telling the server our version would need a permission.
+        // CLIENT SETINFO would need a permission.
         let mut login =
             RedisConnectionInfo::default().set_db(self.database).set_skip_set_lib_name();
         if let Some(user) = &self.user {
@@ -138,7 +138,7 @@ impl FromStr for Server {
         let (first, login) = (first.addr(), first.redis_settings());
         let tls = match first {
             ConnectionAddr::TcpTls { insecure: true, .. } => {
-                return Err(error("#insecure trusts anybody; name a CA for the server instead"));
+                return Err(error("#insecure trusts any server; name a CA for the server instead"));
             }
             ConnectionAddr::TcpTls { .. } => true,
             _ => false,

@@ -3,7 +3,7 @@ use std::fs;
 use std::os::unix::ffi::OsStringExt;
 
 use super::*;
-use crate::servers::Certificates;
+use redis_test_servers::Certificates;
 
 fn options(lines: &str) -> Options {
     Options::parse(lines.as_bytes()).for_plugin("redis")
@@ -28,7 +28,7 @@ fn with(lines: &str) -> String {
 }
 
 #[test]
-fn a_url_is_enough() {
+fn the_url_is_the_only_required_key() {
     let config = config(SOMEWHERE);
     assert_eq!(config.server.to_string(), "redis://somewhere:6379");
     assert_eq!(config.size, 1000 << 20);
@@ -97,7 +97,7 @@ fn servers_are_what_their_urls_say() {
 }
 
 #[test]
-fn what_is_no_server_is_refused() {
+fn an_invalid_url_is_refused_with_a_remedy() {
     for (url, remedy) in [
         ("", "redis://host:6379"),
         ("somewhere:6379", "redis://host:6379"),
@@ -125,7 +125,7 @@ fn what_is_no_server_is_refused() {
 }
 
 #[test]
-fn a_password_is_shown_nowhere() {
+fn no_text_contains_the_password() {
     for url in [
         "redis://user:s3cret@h",
         "redis://:s3cret@h:1/2",
@@ -160,7 +160,7 @@ fn a_password_is_shown_nowhere() {
 }
 
 #[test]
-fn values_that_make_no_sense_name_key_value_and_remedy() {
+fn an_error_names_key_value_and_remedy() {
     let directory = tempfile::tempdir().unwrap();
     let short = directory.path().join("short");
     fs::write(&short, [7; 31]).unwrap();
@@ -203,7 +203,7 @@ fn values_that_make_no_sense_name_key_value_and_remedy() {
 }
 
 #[test]
-fn certificates_that_are_no_good_name_their_key() {
+fn an_unusable_certificate_is_an_error_of_its_key() {
     let certificates = Certificates::new();
     let other = Certificates::new();
     let lines = |ca: &Path, certificate: &Path, key: &Path| {
@@ -229,8 +229,9 @@ fn certificates_that_are_no_good_name_their_key() {
         (lines(&ca, &own, &other.key_path("client")), CERT),
     ] {
         let error = error(&lines);
-        assert!(error.starts_with(&format!("{key}=")), "{key}: {error}");
+        assert!(error.starts_with(&format!("{}=", key.name())), "{error}");
     }
-    let alone = format!("CVMFS_CACHE_PLUGIN_REDIS_URL=rediss://h\n{CERT}={}", own.display());
+    let alone =
+        format!("CVMFS_CACHE_PLUGIN_REDIS_URL=rediss://h\n{}={}", CERT.name(), own.display());
     assert!(error(&alone).starts_with("CVMFS_CACHE_PLUGIN_REDIS_CERT_KEY is missing"));
 }

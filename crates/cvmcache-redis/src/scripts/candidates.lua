@@ -1,4 +1,4 @@
--- The objects that were used longest ago: up to ARGV[1] volatile ones and as many others. Returns
+-- The least recently used objects: up to ARGV[1] volatile ones and as many others. Returns
 -- for each whether it is volatile, its id, when it was used, and its cost.
 reap(100)
 local found = {}

@@ -1,10 +1,10 @@
--- Makes an object appear, and holds it. If it has appeared already, that one is kept.
--- ARGV: instance, lease, id, facts, cost, type, segments, token, segments that were sent before; then
--- the other segments. Returns whose object it is (1: this one, 0: another, -1: none, because segments
--- that were sent have expired), and its facts.
+-- Makes an object of an upload, and pins it. An object that exists already is kept.
+-- ARGV: instance, lease, id, metadata, cost, type, segments, token, segments that were sent before; then
+-- the other segments. Returns 1 if the object is new, 0 if it existed, -1 if segments that were sent have
+-- expired, in which case nothing has changed; and the metadata of the object.
 local instance, lease, id = ARGV[1], ARGV[2], ARGV[3]
 local token, segments, sent = ARGV[8], tonumber(ARGV[7]), tonumber(ARGV[9])
-local known = facts(id)
+local known = metadata(id)
 local is_new = not known
 if is_new then
   local function upload(k) return base .. 'u:' .. token .. ':' .. k end
@@ -21,7 +21,7 @@ if is_new then
   add(used, ARGV[5])
 end
 if #known > 0 then
-  prolong(instance, lease)
-  hold(instance, id)
+  renew(instance, lease)
+  pin(instance, id)
 end
 return { is_new and 1 or 0, known }

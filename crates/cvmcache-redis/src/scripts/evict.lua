@@ -1,6 +1,5 @@
--- Evicts objects, unless somebody has used them meanwhile. ARGV: for each whether it is volatile, its
--- id, and when it was used. Returns how many went, and what they cost in
--- all.
+-- Evicts objects, except those that were used since they were chosen. ARGV: for each whether it is volatile,
+-- its id, and when it was used. Returns how many were evicted, and the sum of their costs.
 local gone, freed = 0, 0
 for i = 1, #ARGV, 3 do
   local index = base .. (ARGV[i] == '1' and 'vol' or 'lru')

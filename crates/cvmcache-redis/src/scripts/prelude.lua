@@ -1,23 +1,25 @@
 -- What all scripts of a shard share. KEYS[1] is `used` of the shard; all its other keys have the
 -- same beginning, and so the same slot:
 --
---   used, pinned      bytes of all its objects, and of those that somebody holds
+--   used, pinned      bytes of all its objects, and of those that are pinned
 --   lru, vol          its objects, and the volatile ones: when they were used last; +inf while pinned
---   o:ID              f facts, c cost, t type, n holders, s segments
+--   o:ID              f metadata, c cost, t type, n instances that pin it, s segments
 --   d:ID:K            segment K of the data
---   u:TOKEN:K         segment K of an upload under way
---   alive             plugin instances: when their lease ends
---   held:INSTANCE     the objects that an instance holds
+--   u:TOKEN:K         segment K of an upload
+--   alive             plugin instances: when their lease expires
+--   held:INSTANCE     the objects that an instance has pinned
 --
--- Whoever can write to the server can put anything anywhere. So what scripts return is bounded in
--- length, numbers are taken for 0 if they are none, and an object of another kind has bad facts.
+-- The server runs one script at a time, so that each leaves objects, indexes, pins and counters consistent.
+--
+-- An attacker with write access to the server can put any value into any key. So what scripts return is bounded in
+-- length, what is not a number counts as 0, and a key of another type has metadata that does not verify.
 
 local used = KEYS[1]
 local base = string.sub(used, 1, -5)
 local pinned = base .. 'pinned'
 local alive = base .. 'alive'
 
-local MAX_FACTS = 65536
+local MAX_METADATA = 65536
 local MAX_ID = 64
 local MAX_SEGMENTS = 1048576
 
@@ -43,20 +45,20 @@ local function add(key, by)
   if type(redis.pcall('INCRBY', key, by)) == 'table' then redis.call('SET', key, by) end
 end
 
--- The facts of an object; false if there is none, and '' if they cannot be right.
-local function facts(id)
+-- The metadata of an object; false if there is none, and '' if it cannot be valid.
+local function metadata(id)
   local len = redis.pcall('HSTRLEN', object(id), 'f')
   if len == 0 then return false end
-  if type(len) == 'table' or len > MAX_FACTS then return '' end
+  if type(len) == 'table' or len > MAX_METADATA then return '' end
   return redis.call('HGET', object(id), 'f')
 end
 
-local function prolong(instance, lease)
+local function renew(instance, lease)
   redis.call('ZADD', alive, string.format('%.0f', now() + lease), instance)
 end
 
--- Notes that an instance holds an object, which is there. Doing it again changes nothing.
-local function hold(instance, id)
+-- Pins an object, which exists, for an instance. Idempotent.
+local function pin(instance, id)
   if redis.call('SADD', base .. 'held:' .. instance, id) == 0 then return end
   local o = redis.call('HMGET', object(id), 'c', 't', 'n')
   local n = (tonumber(o[3]) or 0) + 1
@@ -66,7 +68,7 @@ local function hold(instance, id)
   redis.call('ZADD', index(o[2]), '+inf', id)
 end
 
--- The opposite. The last to let go leaves the object to eviction, as one that was used at `score`.
+-- The opposite. After the last pin, the object may be evicted, as one that was used at `score`.
 local function unpin(id, score)
   local o = redis.pcall('HMGET', object(id), 'c', 't', 'n')
   if not o[1] then return end
@@ -81,7 +83,7 @@ local function release(instance, id, score)
   if redis.call('SREM', base .. 'held:' .. instance, id) == 1 then unpin(id, score) end
 end
 
--- Removes an object with all that belongs to it. Returns its cost.
+-- Removes an object with all its keys and entries. Returns its cost.
 local function remove(id)
   local o = redis.pcall('HMGET', object(id), 'c', 's', 'n')
   local cost = tonumber(o[1]) or 0
@@ -93,15 +95,15 @@ local function remove(id)
   redis.call('ZREM', base .. 'vol', id)
   add(used, -cost)
   if (tonumber(o[3]) or 0) > 0 then add(pinned, -cost) end
-  -- Whatever has gone wrong with the accounts does not outlive the last object.
+  -- An error of the counters does not outlive the last object.
   if redis.call('EXISTS', base .. 'lru', base .. 'vol') == 0 then
     redis.call('UNLINK', used, pinned)
   end
   return cost
 end
 
--- Lets go of what instances held whose lease has ended: up to `count` objects. True if there may be
--- more of them.
+-- Releases what instances with expired leases had pinned: up to `count` objects. True if there may be more
+-- of them.
 local function reap(count)
   local dead = redis.call('ZRANGEBYSCORE', alive, '-inf', string.format('%.0f', now()), 'LIMIT', 0, 1)[1]
   if not dead then return false end

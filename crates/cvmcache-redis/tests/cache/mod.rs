@@ -9,7 +9,7 @@ use cvmcache::plugin::*;
 use cvmcache::{CachePlugin, ServerHandle, Session};
 use cvmcache_redis::{Config, RedisCache};
 
-use crate::support::RedisServer;
+use redis_test_servers::RedisServer;
 
 /// An instance with a session of a repository.
 pub(crate) struct Instance {
@@ -100,7 +100,7 @@ impl Instance {
         self.cache.change_refcount(&self.session, &id, -1)
     }
 
-    pub(crate) fn look(&self, id: ObjectId) -> PluginResult<()> {
+    pub(crate) fn exists(&self, id: ObjectId) -> PluginResult<()> {
         self.cache.change_refcount(&self.session, &id, 0)
     }
 

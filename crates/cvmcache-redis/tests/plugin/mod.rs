@@ -12,7 +12,7 @@ use cvmcache::client::{Client, ClientError, NewUpload};
 use cvmcache::plugin::{HashAlgorithm, ObjectId, ObjectType, Status};
 use cvmcache_testkit::{PluginCommand, PluginProcess};
 
-use crate::support::eventually;
+use redis_test_servers::eventually;
 
 /// How long a client waits for an answer: several deadlines of the plugins here. One that waits for
 /// longer was forgotten.
@@ -132,7 +132,7 @@ pub(crate) fn with_jobs(plugin: &PluginProcess, trouble: impl FnOnce(&Jobs<'_>))
         let jobs = Jobs { ending: &counts.ending, good: &counts.good, bad: &counts.bad };
         // A test that fails ends the jobs, too.
         let _end = End(&counts.ending);
-        jobs.are_good_again();
+        jobs.recover();
         trouble(&jobs);
     });
 }
@@ -152,7 +152,7 @@ impl Jobs<'_> {
     }
 
     /// Waits until they get what they want again.
-    pub(crate) fn are_good_again(&self) {
+    pub(crate) fn recover(&self) {
         self.more("the jobs get what they want", self.good);
     }
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 use cvmcache::Locator;
 use thiserror::Error;
 
-use super::{PATIENCE, PluginProcess, StartError};
+use super::{PluginProcess, StartError, TIMEOUT};
 
 /// What stands for the path of the configuration file in a command.
 const CONFIGURATION: &str = "{conf}";
@@ -60,7 +60,7 @@ impl PluginCommand {
             arguments: vec![CONFIGURATION.into()],
             options: BTreeMap::new(),
             tcp: false,
-            patience: PATIENCE,
+            patience: TIMEOUT,
         }
     }
 
@@ -70,8 +70,8 @@ impl PluginCommand {
     }
 
     /// Adds a line to the configuration file, or replaces the one with this key. Both are written as
-    /// they are. `CVMFS_CACHE_PLUGIN_LOCATOR` is there already: who sets another has a plugin that is
-    /// not found.
+    /// they are. `CVMFS_CACHE_PLUGIN_LOCATOR` is there already: a plugin with another one is not
+    /// found.
     #[must_use]
     pub fn option(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.options.insert(key.into(), value.into());
@@ -121,7 +121,7 @@ impl PluginCommand {
         let program = &self.program;
         let mut process = PluginProcess::spawn(locator, directory, &mut command)
             .map_err(|source| StartError::Program { program: program.clone(), source })?;
-        process.wait_until_it_serves(program, self.patience)?;
+        process.wait_until_ready(program, self.patience)?;
         Ok(process)
     }
 

@@ -78,7 +78,7 @@ impl Case {
             bits |= needs[at].bits();
             at += 1;
         }
-        Self { needs: Capabilities::from_bits(bits), ..self }
+        Self { needs: Capabilities::from_bits_retain(bits), ..self }
     }
 
     pub(super) const fn alone(self) -> Self {

@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use cvmcache::client::{
-    Client, ListPart, NewUpload, Operation, Reload, ReplyBody, Request, Shrunk, StorePart, Upload,
+    Client, ListPart, NewUpload, Operation, Reload, Request, Shrunk, StorePart, Upload,
 };
 use cvmcache::plugin::{
     Breadcrumb, CacheInfo, ListEntry, ObjectId, ObjectInfo, ObjectType, Status,
 };
 
-use super::probe::TestObject;
+use super::object::TestObject;
 use super::step::{Checked, Step, Trace};
 
 /// A client, and what the case has done before.
@@ -21,7 +21,7 @@ pub(super) struct TestClient {
     trace: Trace,
 }
 
-/// A listing under way.
+/// A listing that has not ended.
 #[derive(Debug, Default)]
 pub(super) struct Listing {
     /// What was listed so far.
@@ -46,9 +46,9 @@ pub(super) struct TestUpload {
     id: ObjectId,
 }
 
-/// A client that reloads.
+/// A client whose reload is pending.
 #[derive(Debug)]
-pub(super) struct Away {
+pub(super) struct PendingReload {
     reload: Reload,
     trace: Trace,
 }
@@ -70,8 +70,8 @@ impl TestClient {
         self.change_refcount(id, -1)
     }
 
-    /// Whether an object is there, as clients ask.
-    pub(super) fn look(&mut self, id: &ObjectId) -> Step<()> {
+    /// Whether an object is in the cache, as clients ask: a change of the reference count by 0.
+    pub(super) fn exists(&mut self, id: &ObjectId) -> Step<()> {
         self.change_refcount(id, 0)
     }
 
@@ -84,7 +84,7 @@ impl TestClient {
         self.trace.step(sent, self.raw.read(id, offset, size))
     }
 
-    /// Reads the whole, with several requests under way.
+    /// Reads the whole, with several requests in flight.
     pub(super) fn read_all(&mut self, id: &ObjectId) -> Step<Bytes> {
         self.trace.step(format!("read all of {id}"), self.raw.read_all(id))
     }
@@ -161,12 +161,12 @@ impl TestClient {
         self.trace.step(sent, self.raw.load_breadcrumb(name.to_vec()))
     }
 
-    /// Asks for something in whatever session, under whatever number.
+    /// Sends a request in any session, with any id.
     pub(super) fn ask_as(&mut self, session: u64, id: u64, operation: Operation) -> Step<()> {
         let sent = format!("{}, number {id} of session {session}", name(&operation));
         let submitted = self.raw.submit_request(Request { session, id, operation });
         let body = submitted.and_then(|ticket| self.raw.wait(ticket));
-        self.trace.step(sent, body.and_then(|body| Ok(status(body)?)))
+        self.trace.step(sent, body.and_then(|body| Ok(body.status()?)))
     }
 
     /// Aborts an upload that may not be one.
@@ -175,28 +175,28 @@ impl TestClient {
         self.ask_as(session, id, Operation::StoreAbort { object })
     }
 
-    /// Leaves and comes back.
+    /// Reloads.
     pub(super) fn reload(self) -> Checked<Self> {
         let Self { raw, trace } = self;
         let raw = trace.step("Ioctl +1, Quit, handshake, Ioctl -1", raw.reload()).ok()?;
         Ok(Self { raw, trace })
     }
 
-    /// Leaves, to come back.
-    pub(super) fn announce_reload(self) -> Checked<Away> {
+    /// Begins a reload.
+    pub(super) fn announce_reload(self) -> Checked<PendingReload> {
         let Self { raw, trace } = self;
         let reload = trace.step("Ioctl +1, Quit", raw.announce_reload()).ok()?;
-        Ok(Away { reload, trace })
+        Ok(PendingReload { reload, trace })
     }
 
-    /// Leaves, after having made sure that each request got one answer.
+    /// Quits, and checks that each request got one reply.
     pub(super) fn quit(self) -> Checked<()> {
         self.one_answer_each()?;
         let Self { raw, trace } = self;
         trace.step("Quit, and wait until the connection is closed", raw.quit()).ok()
     }
 
-    /// That no answer came that nobody waits for.
+    /// Checks that there was no reply without a request.
     pub(super) fn one_answer_each(&self) -> Checked<()> {
         match self.raw.unclaimed_replies() {
             0 => Ok(()),
@@ -220,12 +220,12 @@ impl TestClient {
 
     /// That an object is not there.
     pub(super) fn lacks(&mut self, id: &ObjectId) -> Checked<()> {
-        self.look(id).fails(Status::NoEntry)
+        self.exists(id).fails(Status::NoEntry)
     }
 }
 
-impl Away {
-    /// Comes back.
+impl PendingReload {
+    /// Ends the reload.
     pub(super) fn finish(self) -> Checked<TestClient> {
         let Self { reload, trace } = self;
         let raw = trace.step("handshake, Ioctl -1", Client::finish_reload(reload)).ok()?;
@@ -259,7 +259,7 @@ impl TestUpload {
     }
 }
 
-/// A part of somebody's upload, of unknown size.
+/// A part of an upload of unknown size.
 pub(super) fn part(object: ObjectId, number: u64, last: bool, data: Bytes) -> Operation {
     Operation::Store(StorePart {
         object,
@@ -271,21 +271,6 @@ pub(super) fn part(object: ObjectId, number: u64, last: bool, data: Bytes) -> Op
         data_crc32: None,
         data,
     })
-}
-
-/// How a request went, whatever it asked for.
-pub(super) fn status(body: ReplyBody) -> Result<(), Status> {
-    match body {
-        ReplyBody::Refcount(result)
-        | ReplyBody::Store { result, .. }
-        | ReplyBody::Shrink { result, .. }
-        | ReplyBody::List { result, .. } => result,
-        ReplyBody::Read { result, .. } => result.map(drop),
-        ReplyBody::ObjectInfo(result) => result.map(drop),
-        ReplyBody::Info(result) => result.map(drop),
-        ReplyBody::Breadcrumb(result) => result.map(drop),
-        _ => Err(Status::Unknown),
-    }
 }
 
 /// A request in words.

@@ -3,7 +3,7 @@
 //!
 //! The cases expect what clients need, and leave the rest to the plugin. What can be answered is
 //! answered, and the connection stays, because a client whose connection closes aborts. Bytes that
-//! are no frame may cost the connection they came on. What somebody left who is gone does not stay.
+//! are no frame may cost the connection they came on. What a client leaves behind is freed.
 
 mod foreign;
 mod frames;

@@ -1,4 +1,4 @@
-//! What a case has to reach the plugin with: clients, connections, and objects nobody else has.
+//! What a case reaches the plugin with: clients, connections, and objects that no other client has.
 
 use std::cell::RefCell;
 use std::time::Duration;
@@ -9,9 +9,10 @@ use cvmcache::plugin::{CacheInfo, Capabilities, HashAlgorithm, ObjectId};
 use cvmcache::{Locator, ServerHandle};
 
 use super::client::TestClient;
+use super::object::TestObject;
 use super::step::{Checked, Stop, Trace};
 
-/// The way of a case to the plugin.
+/// The access of a case to the plugin.
 #[derive(Debug)]
 pub(super) struct Probe<'a> {
     /// Where the plugin listens.
@@ -20,7 +21,7 @@ pub(super) struct Probe<'a> {
     pub(super) capabilities: Capabilities,
     /// How large a part of an upload is.
     pub(super) part: usize,
-    /// How long the plugin may be silent.
+    /// The timeout of a reply.
     pub(super) timeout: Duration,
     /// How much may be stored to fill the cache, in bytes.
     pub(super) max_fill: u64,
@@ -29,15 +30,8 @@ pub(super) struct Probe<'a> {
     /// A handle on the server, if it is in this process.
     pub(super) handle: Option<&'a ServerHandle>,
     pub(super) rng: RefCell<fastrand::Rng>,
-    /// Chance for names, which may have to be others in each run.
+    /// Random numbers for names, which may have to differ between runs.
     pub(super) names: RefCell<fastrand::Rng>,
-}
-
-/// An object and its name.
-#[derive(Debug, Clone)]
-pub(super) struct TestObject {
-    pub(super) id: ObjectId,
-    pub(super) content: Bytes,
 }
 
 impl Probe<'_> {
@@ -89,12 +83,12 @@ impl Probe<'_> {
         content.freeze()
     }
 
-    /// An object that nobody else has.
+    /// An object that no other client has.
     pub(super) fn object(&self, len: usize) -> TestObject {
         TestObject { id: self.id(), content: self.content(len) }
     }
 
-    /// Objects that nobody else has.
+    /// Objects that no other client has.
     pub(super) fn objects(&self, count: usize, len: usize) -> Vec<TestObject> {
         (0..count).map(|_| self.object(len)).collect()
     }

@@ -1,16 +1,17 @@
-//! A request of a case and what came of it, which the case compares with what should have.
+//! A step: a request of a case and its reply, which the case compares with what it expects.
 
 use std::collections::VecDeque;
 use std::fmt::{Debug, Display};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use cvmcache::client::ClientError;
 use cvmcache::plugin::Status;
+use parking_lot::Mutex;
 
 use super::report::Failure;
 
-/// What a check says: the value to go on with, or why the case ends here.
+/// The result of a check: the value to go on with, or why the case ends here.
 pub(super) type Checked<T> = Result<T, Stop>;
 
 /// Why a case ends before its end.
@@ -23,7 +24,7 @@ pub(super) enum Stop {
 /// How much of a value is shown, in characters.
 const SHOWN: usize = 200;
 
-/// How many steps are shown that went before.
+/// How many earlier steps are shown.
 const REMEMBERED: usize = 6;
 
 /// What a case has done so far.
@@ -32,7 +33,7 @@ pub(super) struct Trace(Arc<Mutex<VecDeque<String>>>);
 
 impl Trace {
     fn push(&self, line: String) {
-        let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lines = self.0.lock();
         if lines.len() == REMEMBERED {
             lines.pop_front();
         }
@@ -46,7 +47,7 @@ impl Trace {
         expected: impl Display,
         received: impl Display,
     ) -> Stop {
-        let lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let lines = self.0.lock();
         Stop::Failed(Failure {
             before: lines.iter().cloned().collect(),
             sent: sent.into(),

@@ -119,7 +119,7 @@ impl Started {
         &self.locator
     }
 
-    /// True if nobody else has anything in the cache.
+    /// True if no other client has objects in the cache.
     pub(super) fn is_ours(&self) -> bool {
         !matches!(self.served, Served::Elsewhere)
     }

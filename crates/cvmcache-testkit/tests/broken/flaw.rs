@@ -13,7 +13,7 @@ pub(crate) enum Flaw {
     KnowsWhatIsAbsent,
     /// An object is there only for the session that stored it.
     PrivateObjects,
-    /// An object goes when nobody has it open.
+    /// An object is evicted at its last close.
     GoesWhenClosed,
     /// An empty object is refused.
     RefusesEmpty,
@@ -63,7 +63,7 @@ pub(crate) enum Flaw {
     CommitHoldsTwice,
     /// An object that is open is not opened again.
     OneOpener,
-    /// A close closes for everybody.
+    /// A close gives back all references.
     CloseClosesForAll,
 
     /// An object appears with its first part.

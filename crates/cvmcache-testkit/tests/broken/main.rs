@@ -182,7 +182,7 @@ fn trusting(plugin: Memory, workers: usize) -> ServerBuilder {
 }
 
 fn run(flaw: Flaw, case: &str) -> Report {
-    // With one thread, nobody gets in the way of who takes long.
+    // Without workers, a slow callback blocks all others.
     let is_slow = matches!(flaw, Flaw::OneSlowUploadAtATime | Flaw::OneSlowUploadOfAnObject);
     let workers = if is_slow { 2 } else { 0 };
     let target = Target::server(trusting(Memory::with(flaw), workers));

@@ -6,12 +6,13 @@ use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use cvmcache::{Locator, RunningServer, ServerBuilder};
 use cvmcache_proto::{ClientMessage, Decoder, DecoderLimits, Frame, ServerMessage, frame};
+use parking_lot::Mutex;
 use tempfile::TempDir;
 
 use super::tamper::{Out, Tamper, WireFlaw};
@@ -74,7 +75,7 @@ impl Drop for Meddler {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::SeqCst);
         if let Locator::Unix(path) = &self.locator {
-            // Whoever listens looks up.
+            // Wakes the thread that accepts.
             let _ = UnixStream::connect(path);
         }
         let listened = self.listening.take().map(JoinHandle::join);
@@ -124,7 +125,7 @@ fn serve(client: UnixStream, plugin: &Path, tamper: Tamper) -> io::Result<()> {
             tamper.answered(message, out);
             Ok(())
         });
-        let tamper = ends.tamper.lock().unwrap_or_else(PoisonError::into_inner);
+        let tamper = ends.tamper.lock();
         tamper.common().open.fetch_sub(1, Ordering::SeqCst);
         if !tamper.stays_open() {
             let _ = ends.client.shutdown(Shutdown::Both);
@@ -147,7 +148,7 @@ impl Ends {
         loop {
             while let Some(frame) = decoder.next_frame().map_err(io::Error::other)? {
                 let mut out = Out::default();
-                look(&mut self.tamper.lock().unwrap(), frame, &mut out)?;
+                look(&mut self.tamper.lock(), frame, &mut out)?;
                 self.send(out)?;
             }
             match from.read(&mut chunk)? {
@@ -164,7 +165,7 @@ impl Ends {
             let mut bytes = Vec::new();
             frame::encode(message, attachment.len(), &mut bytes).map_err(io::Error::other)?;
             attachment.pieces().for_each(|piece| bytes.extend_from_slice(piece));
-            let _turn = self.to_client.lock().unwrap();
+            let _turn = self.to_client.lock();
             (&self.client).write_all(&bytes)?;
         }
         for message in out.to_plugin {
@@ -172,7 +173,7 @@ impl Ends {
             let mut bytes = Vec::new();
             frame::encode(message, attachment.len(), &mut bytes).map_err(io::Error::other)?;
             bytes.extend_from_slice(&attachment);
-            let _turn = self.to_plugin.lock().unwrap();
+            let _turn = self.to_plugin.lock();
             (&self.plugin).write_all(&bytes)?;
         }
         if out.close {

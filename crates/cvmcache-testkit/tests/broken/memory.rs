@@ -1,17 +1,18 @@
 //! A small cache in memory, with at most one flaw.
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use cvmcache::plugin::*;
 use cvmcache::{CachePlugin, ServerHandle, Session, Transaction};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::SIZE;
 use super::flaw::Flaw;
 use super::state::{State, Upload};
 
-/// How long a part that takes long waits for somebody whom it is in the way of.
+/// How long a slow part waits for another upload that it blocks.
 const LONG: Duration = Duration::from_secs(10);
 
 /// The cache.
@@ -57,7 +58,7 @@ impl Memory {
 
     /// The same, which declares less.
     pub(crate) fn without(self, missing: Capabilities) -> Self {
-        let capabilities = self.capabilities.without(missing);
+        let capabilities = self.capabilities.difference(missing);
         self.shared.lock().is_uncounted = !capabilities.contains(Capabilities::REFCOUNT);
         Self { capabilities, ..self }
     }
@@ -65,7 +66,7 @@ impl Memory {
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// Asks clients to detach as soon as more than 70 % are pinned.
@@ -231,9 +232,8 @@ impl Transaction for Writing {
     fn write(&mut self, data: Bytes) -> PluginResult<()> {
         let mut state = self.shared.lock();
         if let Some(Flaw::OneSlowUploadAtATime | Flaw::OneSlowUploadOfAnObject) = state.flaw {
-            let nobody = |state: &mut State| state.refusals == 0;
-            let waited = self.shared.refused.wait_timeout_while(state, LONG, nobody);
-            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            let none_refused = |state: &mut State| state.refusals == 0;
+            self.shared.refused.wait_while_for(&mut state, none_refused, LONG);
         }
         let upload = state.uploads.get_mut(&self.number).ok_or(Status::IoErr)?;
         upload.len += data.len() as u64;
@@ -269,7 +269,7 @@ impl Transaction for Writing {
         let references = match state.flaw {
             Some(Flaw::CommitHoldsNothing) => 0,
             Some(Flaw::CommitHoldsTwice) => 2,
-            // Nobody would give it back.
+            // No session would give it back.
             _ if state.is_uncounted => 0,
             _ => 1,
         };
@@ -289,7 +289,7 @@ impl Drop for Writing {
         match state.flaw {
             Some(Flaw::AbortCommits) => {
                 let content = joined(std::mem::take(&mut self.parts));
-                // An upload that is aborted has nobody to tell.
+                // An abort has no reply of the plugin.
                 let _ = state.store(&self.session, &self.new, content, 0);
             }
             Some(Flaw::AbortTakesOthers) => {

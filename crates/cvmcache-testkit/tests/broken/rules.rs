@@ -155,7 +155,7 @@ fn the_process_of_a_plugin_that_dies() {
 }
 
 /// A plugin without any objects. What it does to itself when a client with a long name asks for
-/// one is up to who makes it.
+/// one is up to its author.
 struct Nothing {
     knows_everything: bool,
     at_long_name: fn(&ServerHandle),

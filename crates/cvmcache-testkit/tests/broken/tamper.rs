@@ -63,9 +63,9 @@ pub(crate) enum WireFlaw {
     ListingWithoutNumber,
     /// A listing goes on with its first part for ever.
     ListingWithoutEnd,
-    /// Nobody hears of reloads.
+    /// The plugin does not hear of reloads.
     DropsIoctls,
-    /// From the eleventh on, nobody hears of reloads.
+    /// From the eleventh on, the plugin does not hear of reloads.
     DropsLaterIoctls,
     /// An Ioctl is answered.
     AnswersIoctls,
@@ -125,7 +125,7 @@ pub(crate) struct Out {
     pub(crate) close: bool,
 }
 
-/// Who looks at the messages of one connection.
+/// The inspection of the messages of one connection.
 #[derive(Debug)]
 pub(crate) struct Tamper {
     flaw: Option<WireFlaw>,
@@ -160,7 +160,7 @@ impl Tamper {
         &self.common
     }
 
-    /// Whether a client is kept whom the plugin has let go.
+    /// Whether a client stays connected that the plugin has disconnected.
     pub(crate) fn stays_open(&self) -> bool {
         self.flaw == Some(StaysAfterQuit)
     }

@@ -23,13 +23,17 @@ use crate::Locator;
 /// println!("{:?}", client.info()?);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct ClientBuilder {
     name: Option<Bytes>,
     pub(super) timeout: Option<Duration>,
 }
 
 impl ClientBuilder {
+    pub(super) fn new() -> Self {
+        Self { name: None, timeout: None }
+    }
+
     /// Sets the client's name: `repository:instance` for a mount. It need not be UTF-8. A server of
     /// this crate takes up to [`Limits::max_text`](crate::Limits::max_text) bytes.
     #[must_use]
@@ -51,8 +55,8 @@ impl ClientBuilder {
     ///
     /// # Errors
     ///
-    /// [`ClientError::Connect`] if nobody listens there; [`ClientError::Timeout`] if nobody answers in
-    /// time; [`ClientError::Refused`] and [`ClientError::MaxObjectSize`] if a CernVM-FS client would
+    /// [`ClientError::Connect`] if no plugin listens there; [`ClientError::Timeout`] if it does not answer
+    /// in time; [`ClientError::Refused`] and [`ClientError::MaxObjectSize`] if a CernVM-FS client would
     /// get no session; [`ClientError::TooLarge`] if the name is longer than 16 MiB; any other if what
     /// listens there is no plugin.
     pub fn connect(self, locator: &Locator) -> Result<Client, ClientError> {

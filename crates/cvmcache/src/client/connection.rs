@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::mem;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use cvmcache_proto::{ClientMessage, Decoder, DecoderLimits, Frame, ServerMessage, frame};
@@ -59,8 +60,8 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// [`ClientError::Connect`]; [`ClientError::Timeout`] if there is a plugin, but it lets nobody
-    /// in for so long.
+    /// [`ClientError::Connect`]; [`ClientError::Timeout`] if there is a plugin, but it accepts no
+    /// connection for so long.
     pub fn connect_within(
         locator: &Locator,
         timeout: Option<Duration>,
@@ -73,16 +74,43 @@ impl Connection {
                 _ => ClientError::Connect { locator: locator.clone(), source },
             })?;
         socket.set_timeout(timeout)?;
+        Ok(Self::new(socket))
+    }
+
+    /// A connection in memory, and the plugin's end of it: for tests that need no plugin, and nothing in
+    /// the file system.
+    ///
+    /// ```
+    /// use std::io::Write;
+    /// use cvmcache::client::Connection;
+    ///
+    /// let (mut connection, mut plugin) = Connection::pair()?;
+    /// plugin.write_all(&[0x01, 0x03, 0x00, 0x00, 0xca, 0x01, 0x00])?;
+    /// drop(plugin);
+    /// println!("{:?}", connection.receive()?.expect("a request to detach"));
+    /// assert!(connection.receive()?.is_none(), "the plugin has closed it");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::Io`] if the system has no descriptors left.
+    pub fn pair() -> Result<(Self, UnixStream), ClientError> {
+        let (ours, plugin) = UnixStream::pair()?;
+        Ok((Self::new(Socket::from(ours)), plugin))
+    }
+
+    fn new(socket: Socket) -> Self {
         let mut limits = DecoderLimits::default();
         // Plugins may list as much at once as fits into a frame.
         limits.max_message = frame::MAX_LEN;
-        Ok(Self {
+        Self {
             socket,
             decoder: Decoder::new(limits),
             outgoing: Vec::new(),
             arrived: VecDeque::new(),
             ended: false,
-        })
+        }
     }
 
     /// Bounds how long the plugin may keep this side waiting, with an answer or with taking what

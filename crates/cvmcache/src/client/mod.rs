@@ -116,7 +116,7 @@ impl Client {
 
     /// A client to be: anonymous, and with all the time in the world, until told otherwise.
     pub fn builder() -> ClientBuilder {
-        ClientBuilder::default()
+        ClientBuilder::new()
     }
 
     /// The number of the session, which every request carries.
@@ -162,7 +162,7 @@ impl Client {
         Ok(())
     }
 
-    /// The connection, to send what the client would not. The replies to it are nobody's, see
+    /// The connection, to send what the client would not. The replies to it are unclaimed, see
     /// [`unclaimed_replies`](Self::unclaimed_replies); what is received from the connection itself
     /// is lost to the client.
     pub fn connection_mut(&mut self) -> &mut Connection {

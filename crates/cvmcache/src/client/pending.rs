@@ -1,4 +1,4 @@
-//! Requests that are under way, and their replies until somebody asks for them.
+//! Requests in flight, and their replies until they are asked for.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -36,7 +36,7 @@ pub(super) type Read<T> = fn(ReplyBody) -> Option<Result<T, Status>>;
 /// have the same number and part, and then have their replies in order.
 type Key = (u64, u64, u64);
 
-/// Requests that are under way, and their replies until somebody asks for them.
+/// Requests in flight, and their replies until they are asked for.
 #[derive(Debug)]
 pub(super) struct Pending {
     /// Tells its tickets from those of other clients, which count their requests the same way.
@@ -62,7 +62,7 @@ impl Pending {
         Ticket { client: self.client, key, kind: request.kind, read }
     }
 
-    /// Keeps a reply for whoever waits for it; false if nobody does.
+    /// Keeps a reply until it is asked for; false if no request in flight has its number.
     pub(super) fn answer(&mut self, reply: Reply) -> bool {
         let part = match reply.body {
             ReplyBody::Store { part, .. } => part,

@@ -96,19 +96,19 @@ impl Client {
         Ok(true)
     }
 
-    /// Waits no longer for a reply, which is nobody's if it comes. The request is not taken back. A
+    /// Waits no longer for a reply, which is unclaimed if it comes. The request is not taken back. A
     /// ticket of another client makes no difference.
     pub fn forget<T>(&mut self, ticket: Ticket<T>) {
         self.pending.forget(&ticket);
     }
 
-    /// How many replies have come that nobody waited for. A plugin that answers each request once
+    /// How many replies have come that belong to no request in flight. A plugin that answers each request once
     /// makes none, but for those that were forgotten.
     pub fn unclaimed_replies(&self) -> u64 {
         self.unclaimed_replies
     }
 
-    /// Sends what is queued; whoever does not get the ticket cannot wait for the reply.
+    /// Sends what is queued; without its ticket, a reply cannot be waited for.
     pub(super) fn flush_for<T>(&mut self, ticket: Ticket<T>) -> Result<Ticket<T>, ClientError> {
         match self.flush() {
             Ok(()) => Ok(ticket),

@@ -5,6 +5,7 @@ use std::io::{self, IoSlice};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
@@ -31,7 +32,7 @@ pub(super) struct Socket {
 }
 
 impl Socket {
-    /// Connects. A peer that is there, but lets nobody in for longer than the timeout, is an error
+    /// Connects. A peer that listens, but accepts no connection within the timeout, is an error
     /// of the kind `WouldBlock` or `TimedOut`.
     pub(super) fn connect(locator: &Locator, timeout: Option<Duration>) -> io::Result<Self> {
         let timeout = timeout.map(at_least_some);
@@ -107,6 +108,12 @@ impl Socket {
 
     pub(super) fn shutdown_write(&self) -> io::Result<()> {
         Ok(shutdown(&self.fd, Shutdown::Write)?)
+    }
+}
+
+impl From<UnixStream> for Socket {
+    fn from(stream: UnixStream) -> Self {
+        Self { fd: stream.into(), timeout: None }
     }
 }
 

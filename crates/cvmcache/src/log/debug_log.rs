@@ -34,7 +34,7 @@ impl DebugLog {
     }
 
     fn begin_anew(&mut self) -> io::Result<()> {
-        // Otherwise somebody else has moved it away already, and a new one may have begun.
+        // Otherwise another process has moved it away already, and a new one may have begun.
         if self.is_at_its_path()? {
             let mut old: OsString = self.path.clone().into();
             old.push(".1");

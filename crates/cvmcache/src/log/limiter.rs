@@ -1,7 +1,7 @@
 //! How much is logged: so many lines a minute from each place in the program.
 //!
 //! Nothing a client does is worth more, or a hostile one could fill the disk. Counted by place, and
-//! not by content, because the content can be the client's. What was left out is said once a minute.
+//! not by content, because the content can be the client's. Suppressed lines are reported once a minute.
 
 use std::collections::HashMap;
 use std::mem;
@@ -19,6 +19,10 @@ pub(super) const LINES_A_MINUTE: u32 = 20;
 pub(super) const ABOUT_THE_LOG: &str = "cvmcache::log";
 
 /// Lets lines through until there are too many of their kind. Clones share what they count.
+///
+/// Invariant: the lock is not held while a line is formatted, logged or written, so that a thread that
+/// logs waits for no more than one access to the table; and the reporter, whose own lines are admitted
+/// without the lock, cannot deadlock.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Limiter(Arc<Mutex<HashMap<Identifier, Place>>>);
 
@@ -30,25 +34,25 @@ struct Place {
     lines: u32,
 }
 
-/// How many lines of a place were left out.
+/// How many lines of a place were suppressed.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct LeftOut {
+pub(super) struct Suppressed {
     pub(super) file: String,
     pub(super) line: u32,
     pub(super) count: u32,
 }
 
 impl Limiter {
-    /// Begins another minute. Returns what was left out in the last one.
-    pub(super) fn begin_minute(&self) -> Vec<LeftOut> {
+    /// Begins another minute. Returns what was suppressed in the last one.
+    pub(super) fn begin_minute(&self) -> Vec<Suppressed> {
         let places = mem::take(&mut *self.places());
         let over = places.into_values().filter(|place| place.lines > LINES_A_MINUTE);
-        let left_out = over.map(|place| LeftOut {
+        let suppressed = over.map(|place| Suppressed {
             file: place.file,
             line: place.line,
             count: place.lines - LINES_A_MINUTE,
         });
-        left_out.collect()
+        suppressed.collect()
     }
 
     /// True if this place may log one more line now.
@@ -116,10 +120,10 @@ mod tests {
             (0..100).for_each(|_| info!(target: REPORT, "a report is wanted in full"));
             assert_eq!(lines(), 101);
 
-            let left_out = limiter.begin_minute();
+            let suppressed = limiter.begin_minute();
             let count = 1000 - LINES_A_MINUTE;
-            assert!(matches!(&left_out[..], [one] if one.count == count), "{left_out:?}");
-            assert_eq!(left_out[0].file, file!());
+            assert!(matches!(&suppressed[..], [one] if one.count == count), "{suppressed:?}");
+            assert_eq!(suppressed[0].file, file!());
             noise(0);
             assert_eq!(lines(), 1);
             assert_eq!(limiter.begin_minute(), []);

@@ -1,6 +1,6 @@
 //! What a line looks like: one that cannot be taken for another, and not too long.
 //!
-//! Whatever a line says of clients is escaped where it is said. This is for what nobody has thought
+//! Whatever a line says of clients is escaped where it is said. This is for what was not thought
 //! of, such as the message of a panic.
 
 use std::io::{self, Write};
@@ -27,7 +27,7 @@ pub(super) struct Lines<W> {
 /// Takes one line.
 #[derive(Debug)]
 pub(super) struct Line<W> {
-    /// `None` if it is left out.
+    /// `None` if it is suppressed.
     writer: Option<W>,
     prefix: Prefix,
     level: Level,
@@ -54,7 +54,7 @@ impl<W: Write> Write for Line<W> {
         if let Some(writer) = &mut self.writer {
             let longest = if self.level == Level::ERROR { LONGEST_ERROR } else { LONGEST };
             let (first, next) = (self.prefix.first(self.level), self.prefix.next(self.level));
-            writer.write_all(&tidy(line, first, next, longest))?;
+            writer.write_all(&sanitize(line, first, next, longest))?;
         }
         Ok(line.len())
     }
@@ -65,41 +65,41 @@ impl<W: Write> Write for Line<W> {
 }
 
 /// Escapes what controls terminals, indents all but the first line, and cuts the end off.
-fn tidy(line: &[u8], first: &str, next: &str, longest: usize) -> Vec<u8> {
-    let mut tidy = first.as_bytes().to_vec();
+fn sanitize(line: &[u8], first: &str, next: &str, longest: usize) -> Vec<u8> {
+    let mut clean = first.as_bytes().to_vec();
     let text = String::from_utf8_lossy(line.trim_ascii());
     for character in text.chars() {
-        if tidy.len() > longest {
-            tidy.extend_from_slice(b" ...");
+        if clean.len() > longest {
+            clean.extend_from_slice(b" ...");
             break;
         }
         match character {
-            '\n' => tidy.extend([b"\n", next.as_bytes(), b"    "].concat()),
-            '\t' => tidy.push(b'\t'),
+            '\n' => clean.extend([b"\n", next.as_bytes(), b"    "].concat()),
+            '\t' => clean.push(b'\t'),
             control if control.is_control() => {
-                tidy.extend(control.escape_default().map(|ascii| ascii as u8));
+                clean.extend(control.escape_default().map(|ascii| ascii as u8));
             }
-            other => tidy.extend_from_slice(other.encode_utf8(&mut [0; 4]).as_bytes()),
+            other => clean.extend_from_slice(other.encode_utf8(&mut [0; 4]).as_bytes()),
         }
     }
-    tidy.push(b'\n');
-    tidy
+    clean.push(b'\n');
+    clean
 }
 
 #[cfg(test)]
 mod tests {
-    fn tidy(line: &str) -> String {
-        String::from_utf8(super::tidy(line.as_bytes(), "<6>", "<6>", 30)).unwrap()
+    fn sanitize(line: &str) -> String {
+        String::from_utf8(super::sanitize(line.as_bytes(), "<6>", "<6>", 30)).unwrap()
     }
 
     #[test]
     fn a_line_cannot_be_taken_for_another() {
-        assert_eq!(tidy("panic\nINFO fine\n"), "<6>panic\n<6>    INFO fine\n");
-        assert_eq!(tidy("\x1b[2J\r\u{9b}é"), "<6>\\u{1b}[2J\\r\\u{9b}é\n");
+        assert_eq!(sanitize("panic\nINFO fine\n"), "<6>panic\n<6>    INFO fine\n");
+        assert_eq!(sanitize("\x1b[2J\r\u{9b}é"), "<6>\\u{1b}[2J\\r\\u{9b}é\n");
     }
 
     #[test]
     fn a_line_has_an_end() {
-        assert_eq!(tidy(&"x".repeat(1000)), format!("<6>{} ...\n", "x".repeat(28)));
+        assert_eq!(sanitize(&"x".repeat(1000)), format!("<6>{} ...\n", "x".repeat(28)));
     }
 }

@@ -1,4 +1,4 @@
-//! How whoever takes lines is told how bad they are: in front of each.
+//! How the reader of the lines is told their severity: in front of each.
 
 use std::env;
 use std::io;
@@ -6,10 +6,10 @@ use std::io;
 use nix::sys::stat::fstat;
 use tracing::Level;
 
-/// Who takes lines.
+/// What takes the lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Prefix {
-    /// A reader, who finds the level in the line.
+    /// A terminal or a file: the level is in the line.
     None,
     /// A [`Syslog`](super::syslog::Syslog), which replaces one character by the severity.
     Syslog,
@@ -19,7 +19,7 @@ pub(super) enum Prefix {
 
 impl Prefix {
     /// What standard error wants: the journal's, if that is behind it, as `JOURNAL_STREAM` tells.
-    /// Somebody may have redirected it since.
+    /// It may have been redirected since.
     pub(super) fn of_stderr() -> Self {
         let stream = fstat(io::stderr()).map(|file| format!("{}:{}", file.st_dev, file.st_ino));
         match (env::var("JOURNAL_STREAM"), stream) {

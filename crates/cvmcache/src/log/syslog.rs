@@ -1,7 +1,7 @@
 //! The system's log: syslog, or the journal where there is one, which listens at the same place.
 //!
 //! The C library keeps up the connection. It may wait for the other end, so this is for a thread
-//! that writes, and for nobody else.
+//! that writes, and for no other thread.
 
 use std::ffi::CString;
 use std::io::{self, Write};

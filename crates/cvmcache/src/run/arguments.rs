@@ -2,29 +2,18 @@
 
 use std::env;
 use std::ffi::OsString;
-use std::fmt;
 use std::path::PathBuf;
 
 use thiserror::Error;
 
-/// A key of a plugin's own, as `--help` shows it.
-#[derive(Debug)]
-pub(super) struct Key {
-    pub(super) name: &'static str,
-    pub(super) value: &'static str,
-    pub(super) meaning: &'static str,
-}
-
-impl fmt::Display for Key {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "  {}={}  {}", self.name, self.value, self.meaning)
-    }
-}
+use crate::config_keys::{ConfigKey, KEYS};
 
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Arguments {
     /// Serve, with this configuration file.
     Serve(Option<PathBuf>),
+    /// Judge this configuration file.
+    Check(PathBuf),
     Help,
     Version,
 }
@@ -35,6 +24,8 @@ pub(super) enum BadArguments {
     Option(OsString),
     #[error("unexpected argument {0:?}: a plugin takes one configuration file; see --help")]
     TooMany(OsString),
+    #[error("--check needs the configuration file to judge; see --help")]
+    NothingToCheck,
 }
 
 impl Arguments {
@@ -44,10 +35,12 @@ impl Arguments {
 
     fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Self, BadArguments> {
         let mut config = None;
+        let mut check = false;
         for argument in arguments {
             match argument.to_str() {
                 Some("-h" | "--help") => return Ok(Arguments::Help),
                 Some("-V" | "--version") => return Ok(Arguments::Version),
+                Some("--check") => check = true,
                 Some(option) if option.starts_with('-') => {
                     return Err(BadArguments::Option(argument));
                 }
@@ -55,7 +48,11 @@ impl Arguments {
                 _ => config = Some(argument.into()),
             }
         }
-        Ok(Arguments::Serve(config))
+        match config {
+            Some(config) if check => Ok(Arguments::Check(config)),
+            None if check => Err(BadArguments::NothingToCheck),
+            config => Ok(Arguments::Serve(config)),
+        }
     }
 }
 
@@ -63,29 +60,23 @@ pub(super) fn version(name: &str) -> String {
     format!("cvmcache {name} {}\n", env!("CARGO_PKG_VERSION"))
 }
 
-pub(super) fn help(name: &str, keys: &[Key]) -> String {
-    let own: String = keys.iter().map(Key::to_string).collect();
+/// The text of `--help`; `keys` are the plugin's own. help2man makes the manual page from it.
+pub(super) fn help(name: &str, keys: &[ConfigKey]) -> String {
+    let keys: String = KEYS.iter().chain(keys).map(|key| format!("  {key}\n")).collect();
     format!(
         "\
 A cache plugin for CernVM-FS: {name}
 
 Usage: {program} [CONFIG]
+       {program} --check CONFIG
 
 CONFIG is a file of KEY=VALUE lines. Without it, the plugin serves a unix socket of its own and
 says which one.
 
 Keys:
-  CVMFS_CACHE_PLUGIN_LOCATOR=unix=/path/to/socket | tcp=host:port   where clients connect
-  CVMFS_CACHE_PLUGIN_WORKERS=N      threads that serve requests; 0 for none besides I/O
-  CVMFS_CACHE_PLUGIN_POLL=N         microseconds to look for requests before sleeping; 50 by default
-  CVMFS_CACHE_PLUGIN_ALLOW=NETWORK,...     who may connect by TCP; all by default
-  CVMFS_CACHE_PLUGIN_ALLOW_USERS=USER,...  who else may connect by a unix socket; * for all
-  CVMFS_CACHE_PLUGIN_DEBUGLOG=FILE  log everything to FILE
-  CVMFS_CACHE_PLUGIN_CRASH_DUMP=FILE  append what is known of crashes and panics to FILE
-  CVMFS_CACHE_PLUGIN_METRICS=127.0.0.1:PORT  serve metrics to Prometheus
-  CVMFS_CACHE_PLUGIN_TEST=yes       print the process id and go to the background
-{own}
+{keys}
 Options:
+      --check    say what is wrong with CONFIG, without serving
   -h, --help     print this
   -V, --version  print the version
 ",
@@ -109,6 +100,8 @@ mod tests {
     fn one_configuration_file_or_none_is_taken() {
         assert_eq!(parse(&[]), Ok(Arguments::Serve(None)));
         assert_eq!(parse(&["a.conf"]), Ok(Arguments::Serve(Some("a.conf".into()))));
+        assert_eq!(parse(&["--check", "a"]), Ok(Arguments::Check("a".into())));
+        assert_eq!(parse(&["--check"]), Err(BadArguments::NothingToCheck));
         assert_eq!(parse(&["a", "b"]), Err(BadArguments::TooMany("b".into())));
     }
 

@@ -8,7 +8,7 @@ use nix::sys::wait::waitpid;
 use nix::unistd::{self, ForkResult, Pid};
 
 use super::terminal;
-use crate::fork;
+use crate::watchdog::fork;
 
 /// The two processes after the fork.
 pub(super) enum Fork {

@@ -1,7 +1,6 @@
-//! Where a plugin listens when nobody has said so.
+//! Where a plugin listens without a configuration file.
 
 use std::env;
-use std::ffi::OsString;
 use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
@@ -10,14 +9,14 @@ use std::path::{Path, PathBuf};
 use nix::unistd::geteuid;
 use thiserror::Error;
 
-use super::serve::LOCATOR;
+use crate::config_keys::LOCATOR;
 use crate::{Locator, Options};
 
 /// There is no place for a socket.
 #[derive(Debug, Error)]
 #[error(
-    "cannot use {directory:?} for the socket: {reason}; pass a configuration file with {LOCATOR}",
-    directory = .directory.display()
+    "cannot use {directory:?} for the socket: {reason}; pass a configuration file with {key}",
+    key = LOCATOR.name(), directory = .directory.display()
 )]
 pub(super) struct NoDirectory {
     directory: PathBuf,
@@ -33,26 +32,18 @@ pub(super) fn options(name: &str) -> Result<Options, NoDirectory> {
     };
     make_private(&directory)
         .map_err(|reason| NoDirectory { directory: directory.clone(), reason })?;
-    Ok(of(Locator::Unix(directory.join(format!("{name}.socket")))))
+    Ok(of(&Locator::Unix(directory.join(format!("{name}.socket")))))
 }
 
 /// Options with nothing but this locator.
-pub(super) fn of(locator: Locator) -> Options {
-    let mut text = OsString::new();
-    match locator {
-        Locator::Unix(path) => {
-            text.push("unix=");
-            text.push(path);
-        }
-        tcp @ Locator::Tcp { .. } => text.push(tcp.to_string()),
-    }
+pub(super) fn of(locator: &Locator) -> Options {
     let mut options = Options::new();
-    options.set(LOCATOR, text);
+    options.set(LOCATOR, locator);
     options
 }
 
-/// Makes a directory that nobody else can write to, or makes sure that it is one: others may have
-/// been faster where everybody can write.
+/// Makes a directory that no other user can write to, or makes sure that it is one: in a directory that
+/// all can write to, another user may have made it before.
 fn make_private(directory: &Path) -> io::Result<()> {
     match DirBuilder::new().mode(0o700).create(directory) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
@@ -63,7 +54,7 @@ fn make_private(directory: &Path) -> io::Result<()> {
         return Err(io::ErrorKind::NotADirectory.into());
     }
     if metadata.uid() != geteuid().as_raw() || metadata.mode() & 0o022 != 0 {
-        return Err(io::Error::other("it belongs to, or can be written by, somebody else"));
+        return Err(io::Error::other("it belongs to another user, or others can write to it"));
     }
     Ok(())
 }

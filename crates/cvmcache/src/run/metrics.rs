@@ -11,10 +11,9 @@ use thiserror::Error;
 
 use super::Failure;
 use crate::Options;
+use crate::config_keys::METRICS;
 
 pub(super) use exporter::Exporter;
-
-pub(super) const METRICS: &str = "CVMFS_CACHE_PLUGIN_METRICS";
 
 /// Where metrics are served, as `CVMFS_CACHE_PLUGIN_METRICS` says it: `ADDRESS:PORT`, or a port of the
 /// loopback address. An IPv6 address stands in brackets; names of hosts are not understood.
@@ -52,15 +51,15 @@ impl FromStr for MetricsAddress {
 /// Why metrics are not served. Each of them is found before a client is.
 #[derive(Debug, Error)]
 pub(super) enum MetricsError {
-    #[error("cannot serve metrics at {address}: {source}; set {METRICS} to another port")]
+    #[error("cannot serve metrics at {address}: {source}; set {key} to another port", key = METRICS.name())]
     #[cfg_attr(not(feature = "prometheus"), expect(dead_code, reason = "there is no exporter"))]
     Bind { address: SocketAddr, source: io::Error },
-    #[error("{METRICS} is set, but the program has installed a recorder of its own: unset it")]
+    #[error("{key} is set, but the program has installed a recorder of its own: unset it", key = METRICS.name())]
     #[cfg_attr(not(feature = "prometheus"), expect(dead_code, reason = "there is no exporter"))]
     Recorder,
     #[error(
-        "{METRICS} is set, but this plugin was built without metrics: unset it, or have it built \
-         with the feature `prometheus` of the crate cvmcache"
+        "{key} is set, but this plugin was built without metrics: unset it, or have it built \
+         with the feature `prometheus` of the crate cvmcache", key = METRICS.name()
     )]
     #[cfg_attr(feature = "prometheus", expect(dead_code, reason = "there is an exporter"))]
     NoFeature,
@@ -68,7 +67,7 @@ pub(super) enum MetricsError {
 
 /// What is to serve metrics, if the configuration wants it. From now on, they are recorded.
 pub(super) fn prepare(options: &Options) -> Result<Option<Exporter>, Failure> {
-    match options.parse_value::<MetricsAddress>(METRICS)? {
+    match options.value::<MetricsAddress>(&METRICS)? {
         None => Ok(None),
         Some(MetricsAddress(address)) => Ok(Some(Exporter::install(address)?)),
     }

@@ -9,20 +9,21 @@ use tracing::{error, warn};
 
 use super::background::{self, Fork};
 use super::starter::Starter;
-use super::{Failure, PluginContext, default_locator, metrics, signals, terminal};
+use super::{
+    Failure, PluginContext, appendable, default_locator, metrics, signals, terminal, unknown_keys,
+};
+use crate::config_keys::{CRASH_DUMP, ConfigKey, LOCATOR, TEST};
 use crate::server::{self, Settings};
-use crate::watchdog::{self, Watchdog, WatchdogError};
+use crate::watchdog::{Watchdog, WatchdogError};
 use crate::{
     CachePlugin, Locator, Log, LogTarget, Options, OptionsError, Server, ServerError, ServerHandle,
 };
 
-pub(super) const LOCATOR: &str = "CVMFS_CACHE_PLUGIN_LOCATOR";
-const CRASH_DUMP: &str = "CVMFS_CACHE_PLUGIN_CRASH_DUMP";
-const TEST: &str = "CVMFS_CACHE_PLUGIN_TEST";
-
-/// Serves clients until the plugin is told to end, and tells who started it if it cannot.
+/// Serves clients until the plugin is told to end, and reports to the process that started it if it
+/// cannot.
 pub(super) fn serve<P, E>(
     name: &str,
+    keys: &[ConfigKey],
     config: Option<PathBuf>,
     make: impl FnOnce(&PluginContext) -> Result<P, E>,
 ) -> ExitCode
@@ -36,7 +37,7 @@ where
     };
     // It lasts longer than the server, so that nothing said at the end is lost.
     let mut log = None;
-    match try_serve(name, config, make, &mut starter, &mut log) {
+    match try_serve(name, keys, config, make, &mut starter, &mut log) {
         Ok(code) => code,
         Err(error) if starter.is_client() && is_in_use(&error) => {
             starter.leave_to_other_process(&*error);
@@ -57,6 +58,7 @@ where
 
 fn try_serve<P, E>(
     name: &str,
+    keys: &[ConfigKey],
     config: Option<PathBuf>,
     make: impl FnOnce(&PluginContext) -> Result<P, E>,
     starter: &mut Starter,
@@ -69,7 +71,7 @@ where
     let options = match &config {
         Some(path) => Options::from_file(path)?,
         None => match starter.socket() {
-            Some(socket) => default_locator::of(server::locator_of(socket)?),
+            Some(socket) => default_locator::of(&server::locator_of(socket)?),
             None => default_locator::options(name)?,
         },
     };
@@ -87,6 +89,9 @@ where
     let watchdog = start_watchdog(name, &options, background.is_none());
     let target = if by_hand { LogTarget::Stderr } else { LogTarget::Syslog };
     *log = Some(Log::start(name, target, &options)?);
+    for warning in unknown_keys::warnings(&options, name, keys) {
+        warn!("{warning}");
+    }
     warn_of_no_dump(&watchdog, &options);
     raise_descriptor_limit();
     let (locator, settings) = (locator(&options)?, Settings::from_options(&options)?);
@@ -105,7 +110,7 @@ where
         None => builder.listen(&locator)?,
     };
     let locator = listening.locator()?;
-    // After the socket: who finds that in use leaves the client to the other process.
+    // After the socket: a plugin that finds it in use leaves the client to the other process.
     exporter.map_or(Ok(()), metrics::Exporter::serve)?;
     let running = listening.spawn()?;
     signals::watch(running.handle().clone(), on_terminal)?;
@@ -145,19 +150,21 @@ fn warn_of_no_dump(watchdog: &Result<Watchdog, WatchdogError>, options: &Options
         warn!(%error, "a crash will not be reported");
     }
     if let Some(path) = options.get(CRASH_DUMP).map(Path::new)
-        && let Err(error) = watchdog::check_crash_dump(path)
+        && let Err(error) = appendable::check(path)
     {
         let path = path.display();
-        let hint = "name a file in a directory that the plugin can write to";
-        warn!("{CRASH_DUMP}={path}: {error}; {hint}; crashes are reported to syslog only");
+        let hint = appendable::REMEDY;
+        let key = CRASH_DUMP.name();
+        warn!("{key}={path}: {error}; {hint}; crashes are reported to syslog only");
     }
 }
 
-fn locator(options: &Options) -> Result<Locator, OptionsError> {
-    let text = options.get(LOCATOR).ok_or_else(|| {
-        options.missing(LOCATOR, format!("add a line like {LOCATOR}=unix=/path/to/socket"))
+pub(super) fn locator(options: &Options) -> Result<Locator, OptionsError> {
+    let key = LOCATOR.name();
+    let text = options.get(key).ok_or_else(|| {
+        options.missing(key, format!("add a line like {key}=unix=/path/to/socket"))
     })?;
-    Locator::from_os_str(text).map_err(|error| options.bad_value(LOCATOR, error))
+    Locator::from_os_str(text).map_err(|error| options.bad_value(key, error))
 }
 
 fn is_in_use(error: &Failure) -> bool {

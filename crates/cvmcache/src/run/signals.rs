@@ -1,4 +1,9 @@
 //! What signals ask of a plugin.
+//!
+//! They are read by a thread from a pipe that signal-hook's handlers write to, so nothing here has to be
+//! async-signal-safe. The thread shares nothing with the I/O thread but the handle, which sends a command
+//! and wakes the event loop: it never waits for a callback, and so the second SIGTERM is always seen.
+//! Signals of a crash are the watchdog's.
 
 use std::io;
 use std::process;
@@ -17,7 +22,8 @@ pub(super) fn watch(control: ServerHandle, on_terminal: bool) -> io::Result<()> 
         let mut ending = false;
         for signal in signals.forever() {
             match signal {
-                // The first did not help: a callback may be stuck on the I/O thread.
+                // The first did not help: a callback may be stuck on the I/O thread. Destructors do not
+                // run; functions registered by atexit do, and tell the watchdog of a normal end.
                 SIGTERM | SIGINT if ending => process::exit(1),
                 SIGTERM | SIGINT => {
                     ending = true;

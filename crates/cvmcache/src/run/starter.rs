@@ -1,4 +1,4 @@
-//! Who started the plugin, and waits to be told how that went.
+//! The process that started the plugin, and waits to be told how that went.
 
 use std::error::Error;
 use std::io;
@@ -9,7 +9,7 @@ use tracing::{info, warn};
 use super::Failure;
 use crate::{Locator, ServerBuilder, ServiceManager, Supervisor};
 
-/// A client, a service manager, or somebody who waits for nothing.
+/// A client, a service manager, or a shell that waits for nothing.
 pub(super) struct Starter {
     client: Option<Supervisor>,
     manager: ServiceManager,
@@ -40,7 +40,7 @@ impl Starter {
         self.manager.take_socket()
     }
 
-    /// Has the server tell that it is alive, if somebody wants to know.
+    /// Has the server report heartbeats, if the service manager wants them.
     pub(super) fn report_on(&self, builder: ServerBuilder, locator: &Locator) -> ServerBuilder {
         self.manager.report_on(builder, locator)
     }

@@ -1,6 +1,6 @@
-//! Talking with whoever started the plugin by hand.
+//! The terminal that a plugin was started on by hand.
 //!
-//! Nothing here fails: a plugin does not end because nobody reads what it prints.
+//! Nothing here fails: a plugin does not end because its standard output is closed.
 
 use std::error::Error;
 use std::io::{self, BufRead, Write};
@@ -24,7 +24,7 @@ pub(super) fn complain(name: &str, error: &dyn Error) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Says where the plugin is and, if nobody chose that, how clients get there.
+/// Prints where the plugin listens and, if that is the default, how clients are configured for it.
 pub(super) fn greet(name: &str, locator: &Locator, is_default: bool) {
     let mut text = format!("cvmcache {name} serves CernVM-FS clients on {locator}\n");
     if is_default {

@@ -1,91 +1,121 @@
-//! One client: bytes in, requests to the service, answers out.
+//! One client: bytes in, requests to the service, replies out.
 //!
-//! A connection does a bounded amount of work per turn, so that none keeps the others waiting. It
-//! takes no more requests while too many of its answers are unread or too many of its requests
-//! are under way: then the bytes wait in the socket, and the client with them.
+//! A connection does a bounded amount of work in a turn, so that none keeps the others waiting. It
+//! takes no more requests while too many of its replies are unread or too many of its requests are
+//! in flight: then the bytes wait in the socket, and the client with them (backpressure).
+//!
+//! It knows neither workers nor other connections. Jobs leave as values through
+//! [`WorkerAccess::dispatch`], at once and not in a list after the turn: a worker begins with the
+//! first while the second is decoded. What comes of them comes back through
+//! [`Connection::on_completed`].
 
-mod ending;
+mod outbox;
+mod shutdown;
 
 use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use cvmcache_proto::{Decoder, DecoderLimits, Frame, Operation, Request, ServerMessage, Status};
+use cvmcache_proto::{Decoder, DecoderLimits, Frame, Operation, Request, ServerMessage};
 use mio::Token;
 use tracing::{debug, trace_span};
 
-use super::calls::Calls;
-use super::meters::{Meters, Outcome as Answered, Subject};
-use super::order::Lane;
-use super::outbox::Outbox;
 use super::socket::{Received, Socket};
-use super::workers::{Call, Done, Job, Outcome, Work, Workers};
+use super::telemetry::{Metrics, ReplyOutcome, RequestMetrics};
+use super::workers::{Completed, Job, Outcome, Ticket, TimedOut};
 use crate::Session;
 use crate::service::{Action, OpenSession, Peer, Service};
-use ending::{End, Stage};
+use outbox::Outbox;
+use shutdown::{CloseReason, Phase};
 
 /// How many reads and frames a turn handles, at most.
 const TURN_STEPS: usize = 256;
 
-/// So many bytes of answers are sent before the next request is taken: what they were read into is
-/// used again while the processor still has it at hand, and the client need not wait for the rest.
+/// So many bytes of replies are sent before the next request is taken: what they were read into is
+/// used again while it is in the processor's cache, and the client need not wait for the rest.
 const SENT_AT_ONCE: usize = 64 * 1024;
 
-/// What a connection works with.
-#[derive(Debug)]
-pub(super) struct Context<'a> {
-    pub(super) service: &'a Service,
-    /// `None`: callbacks run here and now.
-    pub(super) workers: Option<&'a Workers>,
-    /// `None`: nothing is measured.
-    pub(super) meters: Option<&'a Meters>,
-    /// How long a turn may take.
-    pub(super) time: Duration,
-    /// How many jobs it may submit.
-    pub(super) jobs: usize,
+/// What a connection has in a turn.
+pub(crate) struct Context<'a> {
+    pub(crate) service: &'a Service,
+    /// `None`: callbacks run in the turn.
+    pub(crate) workers: Option<WorkerAccess<'a>>,
+    /// `None`: requests are not measured.
+    pub(crate) metrics: Option<&'a Metrics>,
+    /// The time, which passes in a turn: callbacks run in it.
+    pub(crate) clock: fn() -> Instant,
+    /// How long the turn may take.
+    pub(crate) time: Duration,
+}
+
+/// How a connection hands jobs over.
+pub(crate) struct WorkerAccess<'a> {
+    /// How many requests it may hand over in this turn.
+    pub(crate) jobs: usize,
+    pub(crate) dispatch: &'a mut dyn FnMut(Job, Ticket),
 }
 
 /// What comes of a turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Turn {
+pub(crate) enum Turn {
     /// There is more to do at once.
     Again,
-    /// Something has to happen first: the socket, or the end of a job.
+    /// An event has to come first: readiness of the socket, or the completion of a job.
     Wait,
-    /// The workers have enough to do.
+    /// There are requests, and the workers have enough to do.
     WaitForWorker,
     /// The connection is over, and so is its session.
     Over,
 }
 
+/// What is known of the bytes that the client sends. `epoll` is edge-triggered: it reports once that
+/// there are some, so the socket is read until it is empty.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ReadHalf {
+    /// The last read emptied the socket: `epoll` reports what comes next.
+    Drained,
+    /// There may be bytes in the socket.
+    Readable,
+    /// The same, and they end with an end of file. `epoll` has reported that and will not do so again.
+    HungUp,
+}
+
+/// Whether the client takes replies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum WriteHalf {
+    Open {
+        /// It has taken bytes since [`Connection::take_progress`].
+        has_progressed: bool,
+    },
+    /// It takes no more. It may still have said something of importance.
+    Closed,
+}
+
+/// The requests that workers have, or will have.
+#[derive(Debug, Default)]
+struct Load {
+    requests: usize,
+    /// The memory that they and their replies take.
+    bytes: usize,
+}
+
 #[derive(Debug)]
-pub(super) struct Connection {
+pub(crate) struct Connection {
     token: Token,
-    /// `None` once there is nobody to talk to.
+    /// `None` once it is aborted.
     socket: Option<Socket>,
     decoder: Decoder,
     outbox: Outbox,
     peer: Peer,
-    calls: Calls,
+    in_flight: Load,
     listing_part: usize,
-    /// There may be bytes in the socket.
-    readable: bool,
-    /// The peer has closed its side: what is readable ends with an end of file.
-    hung_up: bool,
-    /// The peer takes no more answers. It may still have said something of importance.
-    is_deaf: bool,
-    has_progressed: bool,
-    stage: Stage,
-    /// It stands in the event loop's queue.
-    pub(super) is_queued: bool,
-    /// It stands in line for the workers.
-    pub(super) is_waiting: bool,
-    /// It has come to the front of that line.
-    pub(super) is_granted: bool,
+    read_half: ReadHalf,
+    write_half: WriteHalf,
+    phase: Phase,
 }
 
 impl Connection {
-    pub(super) fn new(token: Token, socket: Socket, peer: Peer, service: &Service) -> Self {
+    pub(crate) fn new(token: Token, socket: Socket, peer: Peer, service: &Service) -> Self {
         let mut limits = DecoderLimits::default();
         limits.max_attachment = service.limits().max_object_size as usize;
         limits.max_message = service.limits().max_message;
@@ -95,44 +125,46 @@ impl Connection {
             decoder: Decoder::new(limits),
             outbox: Outbox::new(limits.max_attachment),
             peer,
-            calls: Calls::default(),
+            in_flight: Load::default(),
             listing_part: service.limits().listing_part,
-            readable: false,
-            hung_up: false,
-            is_deaf: false,
-            has_progressed: false,
-            stage: Stage::Open,
-            is_queued: false,
-            is_waiting: false,
-            is_granted: false,
+            read_half: ReadHalf::Drained,
+            write_half: WriteHalf::Open { has_progressed: false },
+            phase: Phase::Open,
         }
     }
 
     /// True as long as requests are taken.
-    pub(super) fn is_open(&self) -> bool {
-        self.stage == Stage::Open
+    pub(crate) fn is_open(&self) -> bool {
+        self.phase == Phase::Open
     }
 
-    /// The client's session, how many of its requests are under way, and how many bytes of
-    /// answers it has not taken.
-    pub(super) fn session_and_load(&self) -> Option<(&Arc<OpenSession>, usize, usize)> {
-        self.peer.session().map(|open| (open, self.calls.len(), self.unsent()))
+    /// The client's session, from its handshake on.
+    pub(crate) fn open_session(&self) -> Option<&Arc<OpenSession>> {
+        self.peer.session()
     }
 
-    pub(super) fn unsent(&self) -> usize {
+    /// How many of its requests are in flight.
+    pub(crate) fn requests_in_flight(&self) -> usize {
+        self.in_flight.requests
+    }
+
+    /// How many bytes of replies the client has not taken.
+    pub(crate) fn unsent_bytes(&self) -> usize {
         self.outbox.held()
     }
 
-    /// Notes what the poll has seen.
-    pub(super) fn notice(&mut self, readable: bool, hung_up: bool) {
-        self.readable |= readable;
-        self.hung_up |= hung_up;
+    /// Notes what `epoll` has reported.
+    pub(crate) fn set_ready(&mut self, is_readable: bool, has_hung_up: bool) {
+        if has_hung_up {
+            self.read_half = ReadHalf::HungUp;
+        } else if is_readable && self.read_half == ReadHalf::Drained {
+            self.read_half = ReadHalf::Readable;
+        }
     }
 
-    /// Looks for bytes that the poll has not told of. True if there is something for a turn.
-    pub(super) fn look(&mut self, service: &Service) -> bool {
-        // Who waits for workers has requests in the decoder, and needs no more.
-        if !self.is_open() || self.is_waiting || self.is_backed_up(service) {
+    /// Reads from the socket without an event from `epoll`. True if there is something for a turn.
+    pub(crate) fn poll_socket(&mut self, service: &Service) -> bool {
+        if !self.is_open() || self.has_backpressure(service) {
             return false;
         }
         let Some(socket) = &self.socket else { return false };
@@ -140,106 +172,122 @@ impl Connection {
             Ok(Received::Drained(len)) => len > 0,
             // The turn finds the rest, or the end.
             _ => {
-                self.readable = true;
+                self.set_ready(true, false);
                 true
             }
         }
     }
 
-    /// Asks the client to detach, if it is one and reads what it is sent.
-    pub(super) fn ask_detach(&mut self, service: &Service) {
+    /// Asks the client to detach, if it has a session and reads what it is sent.
+    pub(crate) fn ask_detach(&mut self, service: &Service) {
         let unread = self.outbox.held() >= service.limits().max_buffered;
         if self.is_open() && self.peer.session().is_some() && !unread {
             self.outbox.push(ServerMessage::Detach);
         }
     }
 
-    /// True if the client has taken something since this was last asked.
-    pub(super) fn has_progressed(&mut self) -> bool {
-        mem::take(&mut self.has_progressed)
-    }
-
-    /// A worker has finished a job. The next turn goes on from here.
-    pub(super) fn done(&mut self, workers: &Workers, meters: Option<&Meters>, done: Done) {
-        match done.outcome {
-            Outcome::SessionEnded => self.stage = Stage::Ended,
-            Outcome::Replied { serial, reply } => match self.calls.done(serial) {
-                Some(subject) => self.answer_measured(meters, subject, reply),
-                None => workers.recovered(),
-            },
-            Outcome::Usage(_) => {}
-        }
-        if let Some((call, lane)) = done.lane.and_then(|lane| self.calls.next_in(lane)) {
-            self.submit(workers, call, lane);
+    /// True if the client has taken something since this was last called.
+    pub(crate) fn take_progress(&mut self) -> bool {
+        match &mut self.write_half {
+            WriteHalf::Open { has_progressed } => mem::take(has_progressed),
+            WriteHalf::Closed => false,
         }
     }
 
-    /// Gives up uploads that no part has come for.
-    pub(super) fn sweep(&self, service: &Service) {
+    /// Gives up uploads that are idle.
+    pub(crate) fn sweep_uploads(&self, service: &Service) {
         self.peer.session().into_iter().for_each(|open| service.sweep(open));
     }
 
-    /// Answers requests that have been under way for longer than `deadline`.
-    pub(super) fn expire_calls(
+    /// A worker has done a job. The next turn goes on from here.
+    pub(crate) fn on_completed(
         &mut self,
-        workers: &Workers,
-        meters: Option<&Meters>,
-        deadline: Duration,
+        completed: Completed,
+        metrics: Option<&Metrics>,
+        now: Instant,
     ) {
-        for overdue in self.calls.expire(deadline) {
-            if overdue.is_submitted {
-                workers.replace();
+        match completed.outcome {
+            Outcome::SessionEnded => self.phase = Phase::Ended,
+            Outcome::Reply(reply) => {
+                self.release(&completed.ticket);
+                if completed.is_late {
+                    Outbox::discard(reply);
+                } else {
+                    self.answer_measured(metrics, completed.ticket.metrics, reply, now);
+                }
             }
-            let answer = overdue.envelope.fail(Status::Timeout);
-            self.answer_measured(meters, overdue.subject, answer);
+            Outcome::Usage(_) => {}
         }
     }
 
-    /// Does some work: takes requests, sends answers.
-    pub(super) fn turn(&mut self, context: &Context<'_>) -> Turn {
+    /// A request took too long.
+    pub(crate) fn on_timed_out(
+        &mut self,
+        timed_out: TimedOut,
+        metrics: Option<&Metrics>,
+        now: Instant,
+    ) {
+        if timed_out.is_over {
+            self.release(&timed_out.ticket);
+        }
+        self.answer_measured(metrics, timed_out.ticket.metrics, timed_out.reply, now);
+    }
+
+    fn release(&mut self, ticket: &Ticket) {
+        self.in_flight.requests -= 1;
+        self.in_flight.bytes -= ticket.weight;
+    }
+
+    /// Does some work: takes requests, sends replies.
+    pub(crate) fn turn(&mut self, context: &mut Context<'_>) -> Turn {
         let _connection = trace_span!("connection", number = self.token.0).entered();
         let _session = self.session().map(|session| trace_span!("session", %session).entered());
         let mut turn = Turn::Wait;
         if self.is_open() {
             match self.take_requests(context) {
                 Ok(next) => turn = next,
-                Err(end) => self.end_of_input(context.service, end),
+                Err(reason) => self.close(context.service, reason),
             }
         }
         self.send();
         if !self.is_open() {
-            return self.wind_up(context);
+            let now = (context.clock)();
+            return self.poll_shutdown(context, now);
         }
-        // Answers that could not be sent hold requests back; the socket tells when it can.
-        if self.is_backed_up(context.service) { Turn::Wait } else { turn }
+        // Replies that could not be sent hold requests back; `epoll` reports when they can.
+        if self.has_backpressure(context.service) { Turn::Wait } else { turn }
     }
 
     /// Takes requests until there are none, or enough for this turn.
-    fn take_requests(&mut self, context: &Context<'_>) -> Result<Turn, End> {
-        let begun = Instant::now();
-        let calls_before = self.calls.len();
+    fn take_requests(&mut self, context: &mut Context<'_>) -> Result<Turn, CloseReason> {
+        let begun = (context.clock)();
+        let mut now = begun;
+        let in_flight_before = self.in_flight.requests;
         let mut send_at = SENT_AT_ONCE;
-        for _ in 0..TURN_STEPS {
-            if self.is_backed_up(context.service) || begun.elapsed() > context.time {
+        for step in 0..TURN_STEPS {
+            if step > 0 {
+                now = (context.clock)();
+            }
+            let is_late = now.saturating_duration_since(begun) > context.time;
+            if is_late || self.has_backpressure(context.service) {
                 return Ok(Turn::Again);
             }
-            // Without a session there is nothing for workers to do, but to let a client in.
-            let has_session = self.peer.session().is_some();
-            if context.workers.is_some()
-                && has_session
-                && self.calls.len() - calls_before >= context.jobs
+            // Without a session there is nothing for workers to do.
+            if let Some(workers) = &context.workers
+                && self.peer.session().is_some()
+                && self.in_flight.requests - in_flight_before >= workers.jobs
             {
                 return Ok(Turn::WaitForWorker);
             }
             match self.decoder.next_frame()? {
                 Some(frame) => {
-                    self.take(context, frame)?;
+                    self.take(context, frame, now)?;
                     if self.outbox.len() >= send_at {
                         self.send();
                         send_at = self.outbox.len() + SENT_AT_ONCE;
                     }
                 }
-                None if !self.readable => return Ok(Turn::Wait),
+                None if self.read_half == ReadHalf::Drained => return Ok(Turn::Wait),
                 None => self.read()?,
             }
         }
@@ -247,92 +295,87 @@ impl Connection {
     }
 
     /// True if the client has to wait before more of its requests are taken.
-    fn is_backed_up(&self, service: &Service) -> bool {
+    fn has_backpressure(&self, service: &Service) -> bool {
         let limits = service.limits();
-        self.calls.len() >= limits.max_in_flight
-            || self.outbox.held() + self.calls.bytes() >= limits.max_buffered
+        self.in_flight.requests >= limits.max_in_flight
+            || self.outbox.held() + self.in_flight.bytes >= limits.max_buffered
     }
 
-    fn read(&mut self) -> Result<(), End> {
-        let socket = self.socket.as_ref().ok_or(End::Eof)?;
+    fn read(&mut self) -> Result<(), CloseReason> {
+        let socket = self.socket.as_ref().ok_or(CloseReason::Eof)?;
         match socket.receive(self.decoder.buffer())? {
-            Received::Eof => return Err(End::Eof),
+            Received::Eof => return Err(CloseReason::Eof),
             Received::Full(_) => {}
-            // Less than asked for means that there is no more, and that the poll tells of what
-            // comes; but not again of an end of file that it has told of.
-            Received::Drained(len) => self.readable = self.hung_up && len > 0,
+            // Less than asked for means that there is no more. `epoll` reports what comes next, but
+            // an end of file only once.
+            Received::Drained(len) if len > 0 && self.read_half == ReadHalf::HungUp => {}
+            Received::Drained(_) => self.read_half = ReadHalf::Drained,
         }
         Ok(())
     }
 
-    fn take(&mut self, context: &Context<'_>, frame: Frame) -> Result<(), End> {
-        let measured = context.meters.map(|meters| (meters, Instant::now()));
+    fn take(
+        &mut self,
+        context: &mut Context<'_>,
+        frame: Frame,
+        now: Instant,
+    ) -> Result<(), CloseReason> {
+        let metrics = context.metrics;
         match self.peer.receive(context.service, frame) {
             Action::Answer(message) => {
-                let subject = measured.map(|(_, since)| Subject::of_answer(&message, since));
-                self.answer_measured(context.meters, subject, message);
+                let request = metrics.map(|_| RequestMetrics::of_answer(&message, now));
+                let answered_at = if metrics.is_some() { (context.clock)() } else { now };
+                self.answer_measured(metrics, request, message, answered_at);
             }
             Action::Handle(open, request) => {
                 let _request = trace_span!("request", number = request.id).entered();
-                match (context.workers, measured) {
-                    // Where nobody looks at them, request and reply are moved less often.
+                match (&mut context.workers, metrics) {
+                    // Without metrics, request and reply are moved less often.
                     (None, None) => {
                         let reply = context.service.handle(&open, request);
                         self.answer(ServerMessage::Reply(reply));
                     }
-                    (None, Some((meters, since))) => {
-                        let subject = Subject::of(&request, since);
-                        let answer = ServerMessage::Reply(context.service.handle(&open, request));
-                        self.answer_measured(Some(meters), Some(subject), answer);
+                    (None, Some(_)) => {
+                        let measured = RequestMetrics::of(&request, now);
+                        let reply = ServerMessage::Reply(context.service.handle(&open, request));
+                        self.answer_measured(metrics, Some(measured), reply, (context.clock)());
                     }
                     (Some(workers), _) => {
-                        let subject = measured.map(|(_, since)| Subject::of(&request, since));
-                        self.call(workers, open, request, subject);
+                        let measured = metrics.map(|_| RequestMetrics::of(&request, now));
+                        let weight = self.weight(&request);
+                        let ticket = Ticket { received: now, weight, metrics: measured };
+                        self.in_flight.requests += 1;
+                        self.in_flight.bytes += weight;
+                        (workers.dispatch)(Job::Handle(open, request), ticket);
                     }
                 }
             }
-            Action::Quit => return Err(End::Quit),
+            Action::Quit => return Err(CloseReason::Quit),
             Action::Nothing => {}
         }
         Ok(())
     }
 
-    /// Hands a request to the workers, in its turn.
-    fn call(
-        &mut self,
-        workers: &Workers,
-        open: Arc<OpenSession>,
-        request: Request,
-        subject: Option<Subject>,
-    ) {
-        let bytes = self.weight(&request);
-        if let Some((call, lane)) = self.calls.begin(open, request, bytes, subject) {
-            self.submit(workers, call, lane);
-        }
-    }
-
-    fn submit(&self, workers: &Workers, call: Call, lane: Option<Lane>) {
-        workers.submit(Job { token: self.token, work: Work::Call(call), lane });
-    }
-
     #[inline(never)]
     fn answer_measured(
         &mut self,
-        meters: Option<&Meters>,
-        subject: Option<Subject>,
+        metrics: Option<&Metrics>,
+        request: Option<RequestMetrics>,
         message: ServerMessage,
+        now: Instant,
     ) {
-        // The answer is large: it is looked at before it goes, and moved once.
-        let measured = meters.zip(subject).map(|it| (it, Answered::of(&message)));
+        // The reply is large: it is looked at before it goes, and moved once.
+        let measured = metrics.zip(request).map(|it| (it, ReplyOutcome::of(&message)));
         self.answer(message);
-        if let Some(((meters, subject), outcome)) = measured {
-            meters.answered(subject, outcome);
+        if let Some(((metrics, request), outcome)) = measured {
+            metrics.record(request, outcome, now);
         }
     }
 
     fn answer(&mut self, message: ServerMessage) {
-        if !self.is_deaf {
-            self.outbox.push(message);
+        match self.write_half {
+            WriteHalf::Open { .. } => self.outbox.push(message),
+            WriteHalf::Closed => Outbox::discard(message),
         }
     }
 
@@ -340,15 +383,16 @@ impl Connection {
     fn send(&mut self) {
         let Some(socket) = self.socket.as_ref().filter(|_| !self.outbox.is_empty()) else { return };
         match self.outbox.flush(socket) {
-            Ok(has_progressed) => self.has_progressed |= has_progressed,
+            Ok(true) => self.write_half = WriteHalf::Open { has_progressed: true },
+            Ok(false) => {}
             Err(error) => {
                 debug!(%error, session = ?self.session(), "cannot send");
-                self.turn_deaf();
+                self.close_write_half();
             }
         }
     }
 
-    /// The memory that a request and the largest answer to it take.
+    /// The memory that a request and the largest reply to it take.
     fn weight(&self, request: &Request) -> usize {
         match &request.operation {
             Operation::Store(part) => part.data.len(),
@@ -362,3 +406,6 @@ impl Connection {
         self.peer.session().map(|open| open.session())
     }
 }
+
+#[cfg(test)]
+mod tests;

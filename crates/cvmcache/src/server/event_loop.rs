@@ -1,15 +1,28 @@
-//! The I/O thread: waits for sockets and workers, and gives every connection its turn.
+//! The I/O thread: waits for events, and gives every connection its turn.
+//!
+//! The loop alone knows all parts of the server, and carries values between them:
+//!
+//! - `accept` makes sockets, which become connections;
+//! - a connection does as much as its turn allows and says what it needs next; its jobs go to
+//!   `workers`, and what comes of them goes back to it;
+//! - [`Scheduler`] decides which connection has the next turn and which may hand over a job;
+//! - [`Timers`] has all deadlines;
+//! - `telemetry` gets values to record.
 //!
 //! A connection goes by a token that is never used again, so that nothing that comes late, be it
-//! an event or a worker's answer, can reach another one. The poll is edge-triggered: a connection
-//! that has more to do than one turn allows stands in the queue, and everybody in the queue gets
-//! one turn between two looks at the poll.
+//! an event or the completion of a job, can reach another one.
+//!
+//! The clock is read when `epoll_wait` returns, and once more before it is called if there is a
+//! timeout to compute; all parts are told that time. Only a turn reads it by itself, because callbacks
+//! may run in it.
+//!
+//! Invariant: no panic in a connection ends the loop: whatever may encode or drop a reply is called in
+//! [`guarded`].
 
-mod overview;
+mod status;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::io;
-use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,368 +30,436 @@ use std::time::{Duration, Instant};
 use mio::{Events, Poll, Token};
 use tracing::{debug, error, info, warn};
 
-use super::connection::{Connection, Context, Turn};
-use super::door::{Door, LISTENER};
-use super::heartbeat::Pulse;
-use super::mailbox::{Inbox, Note};
-use super::meters::Meters;
-use super::polling::Polling;
-use super::workers::{Outcome, Workers};
-use crate::server_handle::{Command, ServerHandle};
+use super::accept::{Acceptor, LISTENER};
+use super::busy_poll::BusyPoll;
+use super::connection::{Connection, Context, Turn, WorkerAccess};
+use super::scheduler::{self, Scheduler};
+use super::telemetry::{Heartbeat, HeartbeatTimer, Metrics, Reporter};
+use super::timers::{Timer, Timers};
+use super::waker::Waker;
+use super::workers::Workers;
+use crate::ServerHandle;
 use crate::service::{Peer, Service};
-use overview::Overview;
 
-pub(super) const WAKER: Token = Token(0);
+pub(crate) const WAKER: Token = Token(0);
 
-/// How long a round of turns takes, at most: everybody gets an equal part of it. One more callback
-/// may be under way when a turn is over.
-const ROUND: Duration = Duration::from_millis(20);
-const LONGEST_TURN: Duration = Duration::from_millis(2);
-const SHORTEST_TURN: Duration = Duration::from_micros(100);
+/// How often gauges are set.
+const GAUGES_PERIOD: Duration = Duration::from_secs(2);
 
-pub(super) struct EventLoop {
-    pub(super) poll: Poll,
-    pub(super) inbox: Inbox,
-    pub(super) handle: ServerHandle,
-    /// Shut once the server is about to end.
-    pub(super) door: Door,
+/// No timer of the server is set for less: a limit of zero must not keep the thread busy.
+const SHORTEST_PERIOD: Duration = Duration::from_millis(1);
+
+pub(crate) struct EventLoop {
+    pub(crate) poll: Poll,
+    pub(crate) waker: Arc<Waker>,
+    pub(crate) control: ServerHandle,
+    pub(crate) service: Arc<Service>,
+    /// Closed once the server shuts down.
+    pub(crate) acceptor: Acceptor,
+    /// `None`: callbacks run on this thread.
+    pub(crate) workers: Option<Workers>,
     /// This process, for clients on the same machine.
-    pub(super) pid: Option<u64>,
-    pub(super) service: Arc<Service>,
-    pub(super) workers: Option<Workers>,
-    /// Ends with the last client.
-    pub(super) supervised: bool,
-    pub(super) polling: Polling,
-    pub(super) pulse: Pulse,
+    pub(crate) pid: Option<u64>,
+    /// It shuts down with its last client.
+    pub(crate) is_supervised: bool,
+    pub(crate) busy_poll: BusyPoll,
+    pub(crate) telemetry: Telemetry,
+    pub(crate) state: State,
+}
+
+/// What the server tells of itself.
+pub(crate) struct Telemetry {
+    /// The server's name, escaped.
+    name: String,
+    started: Instant,
+    heartbeat: HeartbeatTimer,
     /// `None`: nothing is measured.
-    pub(super) meters: Option<Meters>,
-    /// What clients are told, escaped.
-    pub(super) name: String,
-    pub(super) begun: Instant,
-    pub(super) state: State,
+    metrics: Option<Metrics>,
+    reporter: Reporter,
+    /// A worker asks the plugin how full the cache is.
+    asks_usage: bool,
 }
 
-/// What changes as the loop goes on.
+/// What changes as the loop turns.
 #[derive(Debug, Default)]
-pub(super) struct State {
+pub(crate) struct State {
     connections: HashMap<Token, Connection>,
-    /// Who wants a turn. A token may outlive its connection here.
-    queue: VecDeque<Token>,
-    /// Who had the last turn.
-    latest: Option<Token>,
-    /// Who has requests when the workers have enough to do; first come, first served.
-    waiting: VecDeque<Token>,
-    /// Who gets no more than a grace, and until when; the earliest first.
-    closing: VecDeque<(Instant, Token)>,
-    /// When to look for uploads without parts, and for requests that take too long.
-    next_sweep: Option<Instant>,
-    next_check: Option<Instant>,
-    overview: Overview,
-    /// When to end, whoever is still there.
-    deadline: Option<Instant>,
+    scheduler: Scheduler,
+    timers: Timers,
+    /// The shutdown timeout has passed: the loop ends, whatever is still in flight.
+    is_timed_out: bool,
 }
 
-impl State {
-    /// Lets a connection know of something, and puts it in the queue. It may have gone meanwhile.
-    fn call(&mut self, token: Token, tell: impl FnOnce(&mut Connection)) {
-        if let Some(connection) = self.connections.get_mut(&token) {
-            tell(connection);
-            if !mem::replace(&mut connection.is_queued, true) {
-                self.queue.push_back(token);
-            }
-        }
-    }
-
-    fn call_all(&mut self, mut tell: impl FnMut(&mut Connection)) {
-        let everybody: Vec<_> = self.connections.keys().copied().collect();
-        everybody.into_iter().for_each(|token| self.call(token, &mut tell));
+impl Telemetry {
+    /// The server has started now.
+    pub(crate) fn new(name: String, heartbeat: HeartbeatTimer, metrics: Option<Metrics>) -> Self {
+        let (started, reporter) = (Instant::now(), Reporter::default());
+        Self { name, started, heartbeat, metrics, reporter, asks_usage: false }
     }
 }
 
 impl EventLoop {
-    pub(super) fn run(mut self) -> io::Result<()> {
+    pub(crate) fn run(mut self) -> io::Result<()> {
         let result = self.serve();
-        // On the way out after a failure, clients must not find a socket with nobody behind it.
-        self.door.shut();
-        let all_idle = self.state.connections.is_empty();
-        if !all_idle {
-            warn!(left = self.state.connections.len(), "ended before all callbacks had");
+        // On the way out after a failure, clients must not find a socket that is not served.
+        self.acceptor.close();
+        let running = self.workers.as_ref().map_or(0, Workers::running);
+        let left = self.state.connections.len();
+        match (left, running) {
+            (0, _) => {}
+            (_, 0) => warn!(left, "shut down before all clients had taken their replies"),
+            _ => warn!(left, running, "shut down with callbacks still running"),
         }
-        self.state.connections.clear();
-        if let Some(workers) = self.workers.take() {
-            workers.stop(all_idle && !self.state.overview.is_asking());
+        for (token, mut connection) in self.state.connections {
+            // Drops replies behind a guard, where dropping the connection would not.
+            guarded(token, &mut connection, &self.service, |c| c.abort(&self.service));
+        }
+        if let Some(workers) = self.workers {
+            workers.stop();
         }
         result
     }
 
+    /// Turns until the server has shut down.
+    ///
+    /// Why in this order: what the last wait has brought is taken note of first (events, commands,
+    /// completions), so that everything after it knows. Completions come before timers, so that a
+    /// request that was done in time is not answered with TIMEOUT; timers before turns, because an
+    /// aborted connection ends in its turn. Commands come before `accept`, because a termination closes
+    /// the acceptor; `accept` before turns, or a round of long turns would keep new clients waiting.
+    /// Completions make room for jobs, so grants come after them; and a grant is used in a turn, so it
+    /// comes before the turns. What depends on the connections that are left, such as the timers that
+    /// are needed, comes last.
     fn serve(&mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(1024);
+        self.start_timers();
         while !self.is_over() {
-            self.wait(&mut events)?;
-            for event in &events {
-                match event.token() {
-                    WAKER => {}
-                    LISTENER => self.door.call(),
-                    token => {
-                        let hung_up = event.is_read_closed() || event.is_error();
-                        let readable = event.is_readable() || hung_up;
-                        self.state.call(token, |connection| connection.notice(readable, hung_up));
-                    }
-                }
-            }
-            self.read_notes();
-            self.expire();
-            self.accept();
-            self.grant();
-            self.take_turns();
-            self.sweep_uploads();
-            self.check_calls();
-            self.pulse.beat(self.state.connections.len());
-            self.measure();
+            let now = self.wait(&mut events)?;
+            // Before anything is looked at that other threads wake the loop for.
+            self.waker.acknowledge();
+            self.on_events(&events);
+            self.run_commands(now);
+            self.take_completions(now);
+            self.expire_timers(now);
+            self.accept(now);
+            self.state.scheduler.grant(self.room());
+            self.take_turns(now);
+            self.keep_timers(now);
         }
         Ok(())
     }
 
-    /// Waits for events, or until there is something else to do.
-    fn wait(&mut self, events: &mut Events) -> io::Result<()> {
-        let timeout = self.timeout();
-        if timeout != Some(Duration::ZERO)
-            && let Some(until) = self.polling.begin()
-        {
-            while Instant::now() < until {
-                if self.look() {
-                    self.polling.paid();
-                    events.clear();
-                    return Ok(());
-                }
-                poll(&mut self.poll, events, Some(Duration::ZERO))?;
-                if !events.is_empty() {
-                    self.polling.paid();
-                    return Ok(());
-                }
-            }
-            self.polling.in_vain();
-        }
-        poll(&mut self.poll, events, timeout)
+    fn is_over(&self) -> bool {
+        self.acceptor.is_closed() && (self.state.connections.is_empty() || self.state.is_timed_out)
     }
 
-    /// Looks whether the connection that had the last turn has something for another: a client that
-    /// waits for its answers is the next to ask, and the poll need not be asked about it.
-    fn look(&mut self) -> bool {
-        let State { latest: Some(token), connections, .. } = &mut self.state else { return false };
-        let token = *token;
-        let found = connections.get_mut(&token).is_some_and(|c| c.look(&self.service));
+    /// Waits for events, until there is something else to do; returns the time.
+    fn wait(&mut self, events: &mut Events) -> io::Result<Instant> {
+        let has_work = self.state.scheduler.has_work(self.room()) || self.acceptor.is_ready();
+        if has_work {
+            poll(&mut self.poll, events, Some(Duration::ZERO))?;
+            return Ok(Instant::now());
+        }
+        let now = Instant::now();
+        let deadline = self.state.timers.next_deadline();
+        let timeout = deadline.map(|deadline| deadline.saturating_duration_since(now));
+        if timeout != Some(Duration::ZERO)
+            && let Some(now) = self.busy_poll(events, now)?
+        {
+            return Ok(now);
+        }
+        poll(&mut self.poll, events, timeout)?;
+        Ok(Instant::now())
+    }
+
+    /// Looks for events without sleeping, if that is likely to find some soon; returns the time if it
+    /// did.
+    fn busy_poll(&mut self, events: &mut Events, now: Instant) -> io::Result<Option<Instant>> {
+        let Some(until) = self.busy_poll.begin(now) else { return Ok(None) };
+        let mut now = now;
+        while now < until {
+            if self.poll_last_socket() {
+                self.busy_poll.succeeded(now);
+                events.clear();
+                return Ok(Some(now));
+            }
+            poll(&mut self.poll, events, Some(Duration::ZERO))?;
+            if !events.is_empty() {
+                self.busy_poll.succeeded(now);
+                return Ok(Some(now));
+            }
+            now = Instant::now();
+        }
+        self.busy_poll.failed(now);
+        Ok(None)
+    }
+
+    /// Reads from the connection that had the last turn: a client that waits for its answers is the
+    /// next to ask, and `epoll` need not be asked about it. True if there is something for a turn.
+    fn poll_last_socket(&mut self) -> bool {
+        let State { connections, scheduler, .. } = &mut self.state;
+        let Some(token) = scheduler.last_idle() else { return false };
+        let connection = connections.get_mut(&token);
+        let found = connection.is_some_and(|connection| connection.poll_socket(&self.service));
         if found {
-            self.state.call(token, |_| {});
+            scheduler.ready(token);
         }
         found
     }
 
-    fn is_over(&self) -> bool {
-        let state = &self.state;
-        self.door.is_shut()
-            && (state.connections.is_empty()
-                || state.deadline.is_some_and(|deadline| deadline <= Instant::now()))
-    }
-
-    /// How long to wait for events: not at all if there is work, else to the next deadline.
-    fn timeout(&self) -> Option<Duration> {
-        let state = &self.state;
-        let can_grant = !state.waiting.is_empty() && self.room() > 0;
-        if !state.queue.is_empty() || can_grant || self.door.is_waited_at() {
-            return Some(Duration::ZERO);
-        }
-        let closing = state.closing.front().map(|(deadline, _)| *deadline);
-        let timers = [self.door.again_at(), state.next_sweep, state.next_check, state.deadline];
-        let beats = [closing, self.pulse.next(), state.overview.next()];
-        let next = timers.into_iter().chain(beats).flatten().min()?;
-        Some(next.saturating_duration_since(Instant::now()))
-    }
-
-    fn read_notes(&mut self) {
-        let (mut usage, mut report) = (None, false);
-        // Drained first: a command that comes from now on wakes this thread again.
-        for note in self.inbox.drain() {
-            match note {
-                Note::Done(done) => {
-                    if let Some(workers) = &self.workers {
-                        workers.done();
-                        let meters = self.meters.as_ref();
-                        match done.outcome {
-                            Outcome::Usage(learned) => usage = Some(learned),
-                            _ => self.state.call(done.token, |c| c.done(workers, meters, done)),
-                        }
-                    }
+    fn on_events(&mut self, events: &Events) {
+        let State { connections, scheduler, .. } = &mut self.state;
+        for event in events {
+            match event.token() {
+                WAKER => {}
+                LISTENER => self.acceptor.set_ready(),
+                token => {
+                    // An event may come late: its connection may have closed.
+                    let Some(connection) = connections.get_mut(&token) else { continue };
+                    let has_hung_up = event.is_read_closed() || event.is_error();
+                    connection.set_ready(event.is_readable() || has_hung_up, has_hung_up);
+                    scheduler.ready(token);
                 }
             }
         }
-        for command in self.handle.take() {
-            match command {
-                Command::AskDetach => {
-                    info!(clients = self.state.connections.len(), "asking clients to detach");
-                    self.state.call_all(|connection| connection.ask_detach(&self.service));
-                }
-                Command::Report => report = true,
-                Command::Terminate if self.state.deadline.is_none() => {
-                    info!(clients = self.state.connections.len(), "ending");
-                    self.pulse.end();
-                    self.door.shut();
-                    self.state.deadline = Some(self.service.limits().shutdown_deadline());
-                    self.state.call_all(|connection| connection.finish(&self.service));
-                }
-                Command::Terminate => {}
-            }
+    }
+
+    /// Does what handles ask for.
+    fn run_commands(&mut self, now: Instant) {
+        let Some(commands) = self.control.take_commands() else { return };
+        if commands.ask_detach {
+            info!(clients = self.state.connections.len(), "asking clients to detach");
+            self.call_all(|connection, service| connection.ask_detach(service));
         }
-        if let Some(usage) = usage {
-            self.learn_usage(usage);
+        // A server whose acceptor is closed shuts down already.
+        if commands.terminate && !self.acceptor.is_closed() {
+            info!(clients = self.state.connections.len(), "ending");
+            self.telemetry.heartbeat.emit(Heartbeat::Ending);
+            self.acceptor.close();
+            let deadline = now + self.service.limits().shutdown_timeout;
+            self.state.timers.set(Timer::Shutdown, deadline);
+            self.call_all(Connection::drain);
         }
-        if report {
-            self.report();
+        if commands.report {
+            self.report(now);
         }
     }
 
-    /// Gives up on clients that have not taken their last answers in time.
-    fn expire(&mut self) {
-        let state = &mut self.state;
-        while let Some(&(deadline, token)) = state.closing.front() {
-            if deadline > Instant::now() {
-                break;
-            }
-            state.closing.pop_front();
-            let Some(connection) = state.connections.get_mut(&token) else { continue };
-            if connection.has_progressed() {
-                state.closing.push_back((self.service.limits().shutdown_deadline(), token));
-            } else {
-                state.call(token, |connection| connection.abandon(&self.service));
+    /// Calls all connections, and queues them for a turn.
+    fn call_all(&mut self, mut call: impl FnMut(&mut Connection, &Service)) {
+        let State { connections, scheduler, .. } = &mut self.state;
+        for (&token, connection) in connections {
+            guarded(token, connection, &self.service, |c| call(c, &self.service));
+            scheduler.ready(token);
+        }
+    }
+
+    /// Passes what workers have done to the connections.
+    fn take_completions(&mut self, now: Instant) {
+        let mut usage = None;
+        let metrics = self.telemetry.metrics.as_ref();
+        let State { connections, scheduler, .. } = &mut self.state;
+        while let Some(completed) = self.workers.as_mut().and_then(Workers::next_completed) {
+            let Some(token) = completed.token else {
+                usage = Some(completed);
+                continue;
+            };
+            // A connection stays until its last job is done.
+            let Some(connection) = connections.get_mut(&token) else { continue };
+            guarded(token, connection, &self.service, |connection| {
+                connection.on_completed(completed, metrics, now);
+            });
+            scheduler.ready(token);
+        }
+        if let Some(completed) = usage {
+            self.telemetry.asks_usage = false;
+            self.on_usage(completed.outcome);
+        }
+    }
+
+    fn start_timers(&mut self) {
+        let now = Instant::now();
+        if self.telemetry.heartbeat.period().is_some() {
+            self.state.timers.set(Timer::Heartbeat, now);
+        }
+        if self.telemetry.metrics.is_some() {
+            self.state.timers.set(Timer::Gauges, now);
+        }
+    }
+
+    /// Sets the timers that the present connections and jobs need.
+    fn keep_timers(&mut self, now: Instant) {
+        let State { connections, timers, .. } = &mut self.state;
+        let limits = self.service.limits();
+        // An upload is given up at the third sweep without a part: after 1 to 1.5 times the limit.
+        let after = |period: Duration| now + period.max(SHORTEST_PERIOD);
+        timers.keep(Timer::UploadSweep, !connections.is_empty(), || after(limits.upload_idle / 2));
+        let timeout = limits
+            .request_deadline
+            .filter(|_| self.workers.as_ref().is_some_and(|workers| workers.running() > 0));
+        let check = || after(timeout.unwrap_or_default() / 4);
+        timers.keep(Timer::RequestCheck, timeout.is_some(), check);
+    }
+
+    /// Does what is due. A timer that is set again here is due later than `now`, so this ends.
+    fn expire_timers(&mut self, now: Instant) {
+        while let Some(timer) = self.state.timers.pop_expired(now) {
+            match timer {
+                Timer::AcceptRetry => self.acceptor.retry_now(),
+                Timer::UploadSweep => self.sweep_uploads(),
+                Timer::RequestCheck => self.time_out_requests(now),
+                Timer::Heartbeat => self.beat(now),
+                Timer::Gauges => {
+                    self.set_gauges(now);
+                    self.state.timers.set(Timer::Gauges, now + GAUGES_PERIOD);
+                }
+                Timer::Shutdown => self.state.is_timed_out = true,
+                Timer::Close(token) => self.abort_unless_it_progresses(token, now),
             }
         }
     }
 
-    /// Looks for uploads without parts, twice in the time that they are given.
     fn sweep_uploads(&mut self) {
-        let state = &mut self.state;
-        if is_due(&mut state.next_sweep, self.service.limits().upload_idle / 2) {
-            for connection in state.connections.values() {
-                connection.sweep(&self.service);
-            }
-        }
-        if state.connections.is_empty() {
-            state.next_sweep = None;
+        for connection in self.state.connections.values() {
+            connection.sweep_uploads(&self.service);
         }
     }
 
-    /// Looks for requests that take too long, four times in the time that they are given.
-    fn check_calls(&mut self) {
-        let (Some(workers), Some(deadline)) =
-            (&self.workers, self.service.limits().request_deadline)
+    fn beat(&mut self, now: Instant) {
+        let clients = self.state.connections.len();
+        self.telemetry.heartbeat.emit(Heartbeat::Alive { clients });
+        let period = self.telemetry.heartbeat.period();
+        let period = period.map(|period| period.max(Duration::from_nanos(1)));
+        if let Some(next) = period.and_then(|period| now.checked_add(period)) {
+            self.state.timers.set(Timer::Heartbeat, next);
+        }
+    }
+
+    /// Answers requests that took too long.
+    fn time_out_requests(&mut self, now: Instant) {
+        let (Some(workers), Some(timeout)) =
+            (&mut self.workers, self.service.limits().request_deadline)
         else {
             return;
         };
-        if is_due(&mut self.state.next_check, deadline / 4) {
-            let meters = self.meters.as_ref();
-            self.state.call_all(|c| c.expire_calls(workers, meters, deadline));
-            self.expire_question(deadline);
-        }
-        if !self.workers.as_ref().is_some_and(Workers::are_busy) {
-            self.state.next_check = None;
+        let metrics = self.telemetry.metrics.as_ref();
+        let State { connections, scheduler, .. } = &mut self.state;
+        for timed_out in workers.time_out(now, timeout) {
+            let token = timed_out.token;
+            let Some(connection) = connections.get_mut(&token) else { continue };
+            guarded(token, connection, &self.service, |connection| {
+                connection.on_timed_out(timed_out, metrics, now);
+            });
+            scheduler.ready(token);
         }
     }
 
-    fn accept(&mut self) {
-        let Self { door, poll, state, service, pid, meters, .. } = self;
-        door.accept(poll.registry(), |token, socket| {
+    /// Gives up on a client that has not taken its last replies in time.
+    fn abort_unless_it_progresses(&mut self, token: Token, now: Instant) {
+        let State { connections, scheduler, timers, .. } = &mut self.state;
+        let Some(connection) = connections.get_mut(&token) else { return };
+        if connection.take_progress() {
+            timers.set(Timer::Close(token), now + self.service.limits().shutdown_timeout);
+        } else {
+            guarded(token, connection, &self.service, |c| c.abort(&self.service));
+            scheduler.ready(token);
+        }
+    }
+
+    fn accept(&mut self, now: Instant) {
+        let Self { acceptor, poll, state, service, pid, telemetry, .. } = self;
+        let back_off = acceptor.accept(poll.registry(), |token, socket| {
             debug!(connection = token.0, "connection accepted");
-            meters.iter().for_each(Meters::connected);
+            telemetry.metrics.iter().for_each(Metrics::connected);
             let connection = Connection::new(token, socket, Peer::new(*pid), service);
             state.connections.insert(token, connection);
+            state.scheduler.add(token);
         });
-    }
-
-    /// Lets as many who wait for workers submit a job as there is room for.
-    fn grant(&mut self) {
-        for _ in 0..self.room() {
-            let Some(token) = self.state.waiting.pop_front() else { break };
-            self.state.call(token, |connection| {
-                connection.is_waiting = false;
-                connection.is_granted = true;
-            });
+        if let Some(back_off) = back_off {
+            state.timers.set(Timer::AcceptRetry, now + back_off);
         }
     }
 
+    /// How many more jobs the workers should have.
     fn room(&self) -> usize {
         self.workers.as_ref().map_or(0, Workers::room)
     }
 
-    /// One turn for everybody in the queue.
-    fn take_turns(&mut self) {
-        let turns = self.state.queue.len();
-        let time = (ROUND / turns.max(1) as u32).clamp(SHORTEST_TURN, LONGEST_TURN);
-        let mut closed = false;
-        if turns > 0 {
-            self.service.set_clock(self.begun.elapsed());
+    /// Gives a turn to every connection that is queued.
+    fn take_turns(&mut self, now: Instant) {
+        let round = self.state.scheduler.round();
+        if round.turns == 0 {
+            return;
         }
-        for _ in 0..turns {
-            let Some(token) = self.state.queue.pop_front() else { break };
+        self.service.set_clock(now.saturating_duration_since(self.telemetry.started));
+        let mut closed = false;
+        for _ in 0..round.turns {
+            let Some(next) = self.state.scheduler.next_turn(self.room()) else { break };
+            let token = next.token;
             let Some(connection) = self.state.connections.get_mut(&token) else { continue };
-            connection.is_queued = false;
-            self.state.latest = Some(token);
             let was_open = connection.is_open();
-            let jobs = match (mem::take(&mut connection.is_granted), self.state.waiting.is_empty())
-            {
-                (true, _) => 1,
-                (false, true) => self.workers.as_ref().map_or(0, Workers::room),
-                (false, false) => 0,
+            let context = Context {
+                service: &self.service,
+                workers: None,
+                metrics: self.telemetry.metrics.as_ref(),
+                clock: Instant::now,
+                time: round.time,
             };
-            let workers = self.workers.as_ref();
-            let meters = self.meters.as_ref();
-            let context = Context { service: &self.service, workers, meters, time, jobs };
-            let turn = turn_or_abandon(connection, &context).unwrap_or_else(|| {
-                error!(connection = token.0, "connection given up after a panic");
-                Turn::Over
+            let turn = guarded(token, connection, &self.service, |connection| {
+                take_turn(connection, context, self.workers.as_mut(), next)
             });
+            // After a panic the connection is aborted, and ends as it should in another turn.
+            let turn = turn.unwrap_or(Turn::Again);
             if was_open && !connection.is_open() {
-                let deadline = self.service.limits().shutdown_deadline();
-                self.state.closing.push_back((deadline, token));
+                // Callbacks may have taken longer than the timeout since this round began.
+                let deadline = Instant::now() + self.service.limits().shutdown_timeout;
+                self.state.timers.set(Timer::Close(token), deadline);
             }
             match turn {
-                Turn::Again => self.state.call(token, |_| {}),
-                Turn::WaitForWorker => {
-                    if !mem::replace(&mut connection.is_waiting, true) {
-                        self.state.waiting.push_back(token);
-                    }
-                }
+                Turn::Again => self.state.scheduler.ready(token),
+                Turn::WaitForWorker => self.state.scheduler.wait_for_worker(token),
                 Turn::Wait => {}
                 Turn::Over => {
-                    debug!(connection = token.0, "connection closed");
-                    self.state.connections.remove(&token);
+                    self.remove(token);
                     closed = true;
                 }
             }
         }
         if closed {
-            self.door.has_room();
-            self.end_with_last_client();
+            // There are descriptors again.
+            self.state.timers.cancel(Timer::AcceptRetry);
+            self.acceptor.retry_now();
+            self.end_with_last_client(now);
         }
     }
 
-    fn end_with_last_client(&mut self) {
-        if !self.supervised || self.door.is_shut() || self.service.clients_in_limbo() > 0 {
+    fn end_with_last_client(&mut self, now: Instant) {
+        if !self.is_supervised || self.acceptor.is_closed() || self.service.pending_reloads() > 0 {
             return;
         }
-        // Somebody may be at the door, but nobody comes in behind them.
-        self.door.close();
-        self.accept();
+        // A client that connected before is served; one that connects from now on is refused, and
+        // starts a new plugin. None is accepted and dropped.
+        self.acceptor.stop_listening();
+        self.accept(now);
         if self.state.connections.is_empty() {
             info!("the last client has gone");
-            self.pulse.end();
-            self.door.shut();
+            self.telemetry.heartbeat.emit(Heartbeat::Ending);
+            self.acceptor.close();
             return;
         }
-        self.door.reopen(self.poll.registry());
+        self.acceptor.resume_listening(self.poll.registry());
+    }
+
+    /// Forgets a connection that is over.
+    fn remove(&mut self, token: Token) {
+        debug!(connection = token.0, "connection closed");
+        self.state.connections.remove(&token);
+        self.state.scheduler.remove(token);
+        self.state.timers.cancel(Timer::Close(token));
     }
 }
 
-/// A signal is as good as an event that nobody knows.
+/// Calls `epoll_wait`. Treats EINTR as a spurious wake-up.
 fn poll(poll: &mut Poll, events: &mut Events, timeout: Option<Duration>) -> io::Result<()> {
     match poll.poll(events, timeout) {
         Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
@@ -386,28 +467,32 @@ fn poll(poll: &mut Poll, events: &mut Events, timeout: Option<Duration>) -> io::
     }
 }
 
-/// Gives a connection its turn. What a plugin has answered with is dropped there, and may be of its
-/// own making: should that panic, only this connection ends, and its session as it should. `None`
-/// if even that panics.
-fn turn_or_abandon(connection: &mut Connection, context: &Context<'_>) -> Option<Turn> {
-    catch_unwind(AssertUnwindSafe(|| connection.turn(context)))
-        .or_else(|_| {
-            catch_unwind(AssertUnwindSafe(|| {
-                connection.abandon(context.service);
-                Turn::Again
-            }))
-        })
-        .ok()
+/// Gives a connection its turn, with the access to workers that it is granted.
+fn take_turn(
+    connection: &mut Connection,
+    mut context: Context<'_>,
+    workers: Option<&mut Workers>,
+    scheduled: scheduler::Turn,
+) -> Turn {
+    let Some(workers) = workers else { return connection.turn(&mut context) };
+    let mut dispatch = |job, ticket| workers.dispatch(Some(scheduled.token), job, ticket);
+    let access = WorkerAccess { jobs: scheduled.jobs, dispatch: &mut dispatch };
+    connection.turn(&mut Context { workers: Some(access), ..context })
 }
 
-/// True if it is time, which it is once in every `period`; the first time after one has passed.
-fn is_due(next: &mut Option<Instant>, period: Duration) -> bool {
-    let now = Instant::now();
-    let due = next.is_some_and(|next| next <= now);
-    if due || next.is_none() {
-        *next = Some(now + period.max(SHORTEST_PERIOD));
+/// Calls a connection. Should that panic, only this connection is aborted, and its session ends as it
+/// should; `None` then.
+fn guarded<T>(
+    token: Token,
+    connection: &mut Connection,
+    service: &Service,
+    call: impl FnOnce(&mut Connection) -> T,
+) -> Option<T> {
+    let result = catch_unwind(AssertUnwindSafe(|| call(connection)));
+    if result.is_err() {
+        error!(connection = token.0, "connection aborted after a panic");
+        // What is left of it is dropped piece by piece, each behind a guard.
+        let _ = catch_unwind(AssertUnwindSafe(|| connection.abort(service)));
     }
-    due
+    result.ok()
 }
-
-const SHORTEST_PERIOD: Duration = Duration::from_millis(1);

@@ -10,14 +10,14 @@ use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendFlags};
 
 #[derive(Debug)]
-pub(super) enum Socket {
+pub(crate) enum Socket {
     Unix(UnixStream),
     Tcp(TcpStream),
 }
 
 /// What became of an attempt to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Received {
+pub(crate) enum Received {
     /// So many bytes: the buffer was filled up, and there may be more.
     Full(usize),
     /// So many bytes, and no more for now; perhaps none.
@@ -28,7 +28,7 @@ pub(super) enum Received {
 
 impl Socket {
     /// Reads once, into the spare capacity of `buffer`.
-    pub(super) fn receive(&self, buffer: &mut Vec<u8>) -> io::Result<Received> {
+    pub(crate) fn receive(&self, buffer: &mut Vec<u8>) -> io::Result<Received> {
         let free = buffer.capacity() - buffer.len();
         match rustix::io::retry_on_intr(|| {
             rustix::io::read(self, rustix::buffer::spare_capacity(buffer))
@@ -42,7 +42,7 @@ impl Socket {
     }
 
     /// Writes once; 0 if the socket takes nothing for now.
-    pub(super) fn send(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+    pub(crate) fn send(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
         // A peer that has gone must not end the process by a signal.
         let flags = SendFlags::NOSIGNAL;
         let mut ancillary = SendAncillaryBuffer::default();
@@ -54,7 +54,7 @@ impl Socket {
         }
     }
 
-    pub(super) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+    pub(crate) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         self.source().register(registry, token, Interest::READABLE | Interest::WRITABLE)
     }
 

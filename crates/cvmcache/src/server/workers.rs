@@ -1,203 +1,101 @@
-//! The threads that run callbacks when the I/O thread does not.
+//! The threads that run callbacks, and the accounting of what they run. Knows no socket.
 //!
-//! Jobs that nobody works on yet are few: who has more of them waits for a turn, so that the
-//! threads are shared between connections and not taken by who comes first with most.
+//! [`Workers`] is the I/O thread's end, and the one owner of the accounting: how many jobs run, which
+//! of them are overdue, and how many threads make up for those. A job has a serial, by which a worker
+//! reports it done.
+//!
+//! Threads meet in two channels without a bound, jobs there and outcomes back, and in the service.
+//! There is no lock here, so there is no order of locks: workers take those of the service, one
+//! callback at a time, and hold none while they send an outcome. What bounds the channels is
+//! [`Workers::room`].
 
-use std::cell::{Cell, RefCell};
+mod in_flight;
+mod jobs;
+mod ordering;
+mod pool;
+
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender};
-use cvmcache_proto::{CacheInfo, Request, ServerMessage, Status};
 use mio::Token;
-use tracing::{trace_span, warn};
 
-use super::mailbox::{Mailbox, Note};
-use super::order::Lane;
-use crate::service::{OpenSession, Service};
-use crate::watchdog;
+use super::waker::Waker;
+use crate::service::Service;
+use in_flight::InFlight;
+pub(crate) use in_flight::{Completed, TimedOut};
+pub(crate) use jobs::{Job, Outcome, Ticket};
+use pool::Pool;
 
-/// A request on its way to the service.
+/// The workers, as the I/O thread sees them.
 #[derive(Debug)]
-pub(super) struct Call {
-    /// Names the call among those of its connection.
-    pub(super) serial: u64,
-    pub(super) open: Arc<OpenSession>,
-    pub(super) request: Request,
+pub(crate) struct Workers {
+    pool: Pool,
+    in_flight: InFlight,
 }
-
-/// Something to do for a connection.
-#[derive(Debug)]
-pub(super) struct Job {
-    pub(super) token: Token,
-    pub(super) work: Work,
-    /// The lane that the request keeps busy.
-    pub(super) lane: Option<Lane>,
-}
-
-#[derive(Debug)]
-pub(super) enum Work {
-    Call(Call),
-    EndSession(Arc<OpenSession>),
-    /// Find out how full the cache is.
-    Usage,
-}
-
-/// What came of a job.
-#[derive(Debug)]
-pub(super) struct Done {
-    pub(super) token: Token,
-    pub(super) outcome: Outcome,
-    pub(super) lane: Option<Lane>,
-}
-
-#[derive(Debug)]
-pub(super) enum Outcome {
-    Replied { serial: u64, reply: ServerMessage },
-    SessionEnded,
-    Usage(Option<CacheInfo>),
-}
-
-/// A pool of threads, as the I/O thread sees it.
-#[derive(Debug)]
-pub(super) struct Workers {
-    jobs: Sender<Job>,
-    queue: Receiver<Job>,
-    service: Arc<Service>,
-    mailbox: Mailbox,
-    /// How many of them there should be that are not stuck.
-    count: usize,
-    threads: RefCell<Vec<JoinHandle<()>>>,
-    /// Jobs that are not done, and those of them that take too long.
-    outstanding: Cell<usize>,
-    stuck: Cell<usize>,
-}
-
-/// For each thread that should be there, how many may be started instead of stuck ones.
-const MAX_REPLACEMENTS: usize = 3;
 
 impl Workers {
     /// Starts `count` threads; `None` for none.
-    pub(super) fn start(
+    pub(crate) fn start(
         count: usize,
         service: &Arc<Service>,
-        mailbox: &Mailbox,
+        waker: &Arc<Waker>,
     ) -> io::Result<Option<Self>> {
-        let (jobs, queue) = crossbeam_channel::unbounded();
-        let workers = Self {
-            jobs,
-            queue,
-            service: service.clone(),
-            mailbox: mailbox.clone(),
-            count,
-            threads: RefCell::default(),
-            outstanding: Cell::new(0),
-            stuck: Cell::new(0),
-        };
-        for _ in 0..count {
-            workers.start_thread()?;
+        if count == 0 {
+            return Ok(None);
         }
-        Ok((count > 0).then_some(workers))
+        let pool = Pool::start(count, service, waker)?;
+        Ok(Some(Self { pool, in_flight: InFlight::default() }))
     }
 
-    fn start_thread(&self) -> io::Result<()> {
-        let mut threads = self.threads.borrow_mut();
-        let (queue, service) = (self.queue.clone(), self.service.clone());
-        let mailbox = self.mailbox.clone();
-        let name = format!("worker-{}", threads.len());
-        let work = move || {
-            watchdog::prepare_thread();
-            work(&queue, &service, &mailbox);
-        };
-        threads.push(thread::Builder::new().name(name).spawn(work)?);
-        Ok(())
-    }
-
-    /// Takes note that a job takes too long, and has somebody else do what its thread does not.
-    pub(super) fn replace(&self) {
-        self.stuck.set(self.stuck.get() + 1);
-        let threads = self.threads.borrow().len();
-        let spare = threads - self.count;
-        if self.stuck.get() <= spare || spare >= MAX_REPLACEMENTS * self.count {
-            return;
-        }
-        match self.start_thread() {
-            Ok(()) => warn!(threads = threads + 1, "a callback takes too long: one more worker"),
-            Err(error) => warn!(%error, "a callback takes too long, and no other worker can start"),
+    /// Takes a job of a connection, or of the server itself, and submits it when those are done that
+    /// it has to wait for.
+    pub(crate) fn dispatch(&mut self, token: Option<Token>, job: Job, ticket: Ticket) {
+        if let Some((serial, job)) = self.in_flight.begin(token, job, ticket) {
+            self.pool.submit(serial, job);
         }
     }
 
-    /// Takes note that such a job is done after all.
-    pub(super) fn recovered(&self) {
-        self.stuck.set(self.stuck.get() - 1);
-    }
-
-    /// How many jobs are not done.
-    pub(super) fn outstanding(&self) -> usize {
-        self.outstanding.get()
-    }
-
-    /// How many of them take too long.
-    pub(super) fn stuck(&self) -> usize {
-        self.stuck.get()
-    }
-
-    /// True if there are jobs that are not done.
-    pub(super) fn are_busy(&self) -> bool {
-        self.outstanding.get() > 0
-    }
-
-    /// How many more jobs there should be: one for each thread, and one that it finds next.
-    pub(super) fn room(&self) -> usize {
-        (2 * self.count + self.stuck.get()).saturating_sub(self.outstanding.get())
-    }
-
-    /// Hands a job to whoever is free next.
-    pub(super) fn submit(&self, job: Job) {
-        self.outstanding.set(self.outstanding.get() + 1);
-        // The threads live as long as the sender does.
-        let _ = self.jobs.send(job);
-    }
-
-    /// Takes note that a job is done.
-    pub(super) fn done(&self) {
-        self.outstanding.set(self.outstanding.get() - 1);
-    }
-
-    /// Ends the threads that are idle, and waits for them. A thread that is stuck in a callback
-    /// is left behind if `all_idle` is false.
-    pub(super) fn stop(self, all_idle: bool) {
-        drop((self.jobs, self.queue));
-        for thread in self.threads.into_inner() {
-            if all_idle || thread.is_finished() {
-                // Panics do not leave the guard around callbacks.
-                let _ = thread.join();
+    /// The next job that a worker has done.
+    pub(crate) fn next_completed(&mut self) -> Option<Completed> {
+        loop {
+            let (serial, outcome) = self.pool.next_outcome()?;
+            let (completed, next) = self.in_flight.complete(serial, outcome);
+            if let Some((serial, job)) = next {
+                self.pool.submit(serial, job);
+            }
+            if completed.is_some() {
+                return completed;
             }
         }
     }
-}
 
-fn work(queue: &Receiver<Job>, service: &Service, mailbox: &Mailbox) {
-    for Job { token, work, lane } in queue {
-        let outcome = match work {
-            Work::Call(Call { serial, open, request }) => {
-                let session = open.session();
-                let _request = trace_span!("request", number = request.id, %session).entered();
-                let envelope = request.envelope();
-                // Plugins have a guard of their own; this is for what nobody has thought of.
-                let handled = catch_unwind(AssertUnwindSafe(|| service.handle(&open, request)));
-                let reply = handled.map(ServerMessage::Reply);
-                let reply = reply.unwrap_or_else(|_| envelope.fail(Status::IoErr));
-                Outcome::Replied { serial, reply }
-            }
-            Work::EndSession(open) => {
-                let _ = catch_unwind(AssertUnwindSafe(|| service.end(&open, usize::MAX)));
-                Outcome::SessionEnded
-            }
-            Work::Usage => Outcome::Usage(service.usage()),
-        };
-        mailbox.send(Note::Done(Done { token, outcome, lane }));
+    /// Finds the requests that have been in flight for longer than `timeout` and have not been
+    /// answered: they are to be answered now. Starts other workers for those that they keep busy.
+    pub(crate) fn time_out(&mut self, now: Instant, timeout: Duration) -> Vec<TimedOut> {
+        let timed_out = self.in_flight.time_out(now, timeout);
+        self.pool.make_up_for(self.in_flight.overdue());
+        timed_out
+    }
+
+    /// How many jobs workers have.
+    pub(crate) fn running(&self) -> usize {
+        self.in_flight.running()
+    }
+
+    /// How many of them are overdue.
+    pub(crate) fn overdue(&self) -> usize {
+        self.in_flight.overdue()
+    }
+
+    /// How many more jobs the workers should have: one for each thread that is not kept busy by an
+    /// overdue job, and one that it finds next.
+    pub(crate) fn room(&self) -> usize {
+        (2 * self.pool.count() + self.overdue()).saturating_sub(self.running())
+    }
+
+    /// Ends the threads, and waits for them, except for those with a job that still runs.
+    pub(crate) fn stop(self) {
+        self.pool.stop(self.in_flight.running() == 0);
     }
 }

@@ -9,7 +9,7 @@ use tracing::error;
 use crate::plugin::{PluginResult, Status};
 
 /// Calls into a plugin. A panic becomes [`Status::IoErr`], a line in the log, and is counted.
-pub(super) fn guard<T>(
+pub(crate) fn guard<T>(
     callback: &'static str,
     call: impl FnOnce() -> PluginResult<T>,
 ) -> PluginResult<T> {

@@ -1,14 +1,14 @@
 //! References: what each session holds, and may give back.
 //!
-//! The plugin counts the references of an object over all sessions. The service knows whose they
-//! are, so that a session gives back only what it holds, and all of it when it ends.
+//! The plugin counts the references of an object over all sessions. The service counts them by
+//! session, so that a session gives back only what it holds, and all of it when it ends.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
 use tracing::warn;
 
-use super::{OpenSession, Service, guard, lock};
+use super::{OpenSession, Service, lock};
 use crate::plugin::{Capabilities, ObjectId, PluginResult, Status};
 
 /// References by object. None of the counts is zero.
@@ -21,11 +21,12 @@ pub(super) struct Holdings {
     pub(super) references: References,
     /// How many reloads the session has announced: then its references outlive it.
     pub(super) announced: u32,
-    /// True if the session took over from one that announced a reload: then it may give back
-    /// what that one held.
-    pub(super) is_heir: bool,
-    /// Once the session has ended: what is still to be given back.
-    abandoned: Option<Vec<(ObjectId, u64)>>,
+    /// True if the session is the successor of one that announced a reload: then it may give back
+    /// what was handed over under its name.
+    pub(super) is_successor: bool,
+    /// Once the session has ended: what is still to be given back. Invariant: `references` is empty
+    /// then, so nothing is given back twice.
+    orphaned: Option<Vec<(ObjectId, u64)>>,
 }
 
 impl Service {
@@ -65,17 +66,18 @@ impl Service {
         result
     }
 
-    /// Takes references from what the session holds and, if it is an heir, from what it inherited.
-    /// Returns how many of `count` those were: all of them, unless the session may give back what
-    /// others hold.
+    /// Takes references from what the session holds and, if it is a successor, from what was handed
+    /// over to it. Returns how many of `count` those were: all of them, unless the session may give
+    /// back what others hold.
     fn take(&self, open: &OpenSession, id: &ObjectId, count: u64) -> Option<u64> {
         let mut holdings = lock(&open.holdings);
         let own = holdings.references.count(id).min(count);
         let mut taken = own;
         if own < count {
             let name = open.session.name();
-            let inherited = holdings.is_heir && lock(&self.reloads).take(name, id, count - own);
-            if inherited {
+            let handed_over =
+                holdings.is_successor && lock(&self.reloads).take(name, id, count - own);
+            if handed_over {
                 taken = count;
             } else if !self.trust.foreign_references {
                 return None;
@@ -87,26 +89,26 @@ impl Service {
 
     /// Notes references that the plugin has given to the session.
     pub(super) fn hold(&self, open: &OpenSession, id: ObjectId, count: u64) {
-        // Without counts, nobody gives them back.
+        // Without counts, there is nothing to give back.
         if self.capabilities.contains(Capabilities::REFCOUNT) {
             lock(&open.holdings).references.add(id, count);
         }
     }
 
-    /// Ends what a session holds: it goes to who comes after a reload, or back to the plugin, as
-    /// many as `at_most`. False if there are more.
+    /// Ends what a session holds: hands its references over, if it announced a reload, or else gives
+    /// those to `at_most` objects back to the plugin. False if there are more.
     pub(super) fn end_holdings(&self, open: &OpenSession, at_most: usize) -> bool {
         let mut holdings = lock(&open.holdings);
-        let mut abandoned = match holdings.abandoned.take() {
-            Some(abandoned) => abandoned,
+        let mut orphaned = match holdings.orphaned.take() {
+            Some(orphaned) => orphaned,
             None => {
                 let held = std::mem::take(&mut *holdings);
                 lock(&self.reloads).end(open.session.name(), held).0.into_iter().collect()
             }
         };
-        let now = abandoned.split_off(abandoned.len().saturating_sub(at_most));
-        let all = abandoned.is_empty();
-        holdings.abandoned = Some(abandoned);
+        let now = orphaned.split_off(orphaned.len().saturating_sub(at_most));
+        let all = orphaned.is_empty();
+        holdings.orphaned = Some(orphaned);
         drop(holdings);
         for (id, count) in now {
             if let Err(status) = self.give_back(open, &id, count) {
@@ -127,7 +129,9 @@ impl Service {
     }
 
     fn change(&self, open: &OpenSession, id: &ObjectId, by: i32) -> PluginResult<()> {
-        guard("change_refcount", || self.plugin.change_refcount(&open.session, id, by))
+        self.call(Capabilities::REFCOUNT, "change_refcount", || {
+            self.plugin.change_refcount(&open.session, id, by)
+        })
     }
 }
 

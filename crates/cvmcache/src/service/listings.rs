@@ -7,11 +7,11 @@ use cvmcache_proto::ReplyBody;
 use tracing::debug;
 
 use super::{OpenSession, Service, guard, lock};
-use crate::plugin::{Capabilities, ListEntry, Listing, ObjectType, PluginResult, Status};
+use crate::plugin::{Capabilities, ListEntry, Listing, ObjectId, ObjectType, PluginResult, Status};
 
 /// What an entry takes on the wire, at most, besides its description: tags and lengths, the hash
 /// and the flag.
-const ENTRY_OVERHEAD: usize = 48;
+const ENTRY_OVERHEAD: usize = ObjectId::DIGEST_LEN + 28;
 
 /// The listings of a session that have more to tell.
 #[derive(Default)]
@@ -73,7 +73,8 @@ impl Service {
         let id = listings.last_id;
         listings.open.insert(id, None);
         drop(listings);
-        let listing = guard("list", || self.plugin.list(&open.session, object_type));
+        let list = || self.plugin.list(&open.session, object_type);
+        let listing = self.call(Capabilities::LIST, "list", list);
         let listing = listing.inspect_err(|_| {
             lock(&open.listings).open.remove(&id);
         })?;

@@ -1,4 +1,4 @@
-//! One end of one connection: what a frame means, given what came before it.
+//! The peer of a connection: what a frame means, given what came before it.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use tracing::debug;
 use super::{OpenSession, Service};
 use crate::plugin::Status;
 
-/// A client as the service sees it: silent, or with a session.
+/// The peer of a connection: before its handshake, or with a session.
 #[derive(Debug, Default)]
 pub struct Peer {
     session: Option<Arc<OpenSession>>,
@@ -29,12 +29,12 @@ pub enum Action {
     Handle(Arc<OpenSession>, Request),
     /// End the connection, and with it the session.
     Quit,
-    /// Nothing: nobody waits for an answer.
+    /// Nothing: the message expects no reply.
     Nothing,
 }
 
 impl Peer {
-    /// A client that has not said anything yet. `pid` is this process, if the client shares the
+    /// A peer that has sent nothing yet. `pid` is this process, if the client shares the
     /// machine with it.
     pub fn new(pid: Option<u64>) -> Self {
         Self { session: None, pid }
@@ -45,8 +45,7 @@ impl Peer {
         self.session.as_ref()
     }
 
-    /// Decides what to do about a frame. Whoever waits for an answer gets one, whatever the frame
-    /// holds: [`Status::Malformed`] for what makes no sense and for a second handshake,
+    /// Decides what to do about a frame. A message that expects a reply gets one, however malformed: [`Status::Malformed`] for what makes no sense and for a second handshake,
     /// [`Status::Forbidden`] for a session that is not this peer's. Calls no plugin.
     pub fn receive(&mut self, service: &Service, frame: Frame) -> Action {
         let message = match ClientMessage::from_frame(frame) {

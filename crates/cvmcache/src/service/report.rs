@@ -1,7 +1,6 @@
-//! What the service can tell of itself: what each session holds, and for how long.
+//! Reports of what each session holds, and for how long.
 //!
-//! There is no clock here. Whoever has one tells the time now and then, and what is stamped with it
-//! is as exact as that.
+//! There is no clock here: the server passes the time now and then, and ages are as exact as that.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -27,7 +26,7 @@ pub struct SessionReport {
     pub listings: usize,
 }
 
-/// An upload under way.
+/// An open upload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct UploadReport {
@@ -42,8 +41,8 @@ pub struct UploadReport {
 }
 
 impl Service {
-    /// Tells the time, as it has passed since whenever the caller likes. Only reports use it: until
-    /// somebody tells it, everything is of age 0.
+    /// Passes the time since an instant of the caller's choice. Only reports use it: until the first
+    /// call, all ages are 0.
     pub fn set_clock(&self, now: Duration) {
         // It lasts for half a million years.
         self.clock.store(now.as_micros() as u64, Ordering::Relaxed);

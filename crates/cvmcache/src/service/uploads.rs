@@ -67,7 +67,7 @@ impl Service {
         result
     }
 
-    /// Gives an upload up.
+    /// Aborts an upload.
     pub(super) fn abort(&self, open: &OpenSession, id: u64, object: &ObjectId) -> PluginResult<()> {
         self.require(Capabilities::WRITE)?;
         let mut uploads = lock(&open.uploads);
@@ -75,7 +75,7 @@ impl Service {
             Some(Some(upload)) if upload.object == *object => {
                 uploads.bytes -= upload.received;
                 drop(uploads);
-                upload.give_up()
+                upload.abort()
             }
             Some(other) => {
                 uploads.open.insert(id, other);
@@ -85,9 +85,9 @@ impl Service {
         }
     }
 
-    /// Gives the uploads of a session up that have had no part for two sweeps before this one. Whoever
-    /// calls this has a clock: the server sweeps twice in [`Limits::upload_idle`]. What comes of such
-    /// an upload later is answered [`Status::Timeout`].
+    /// Aborts the uploads of a session that have had no part for two sweeps before this one. The server,
+    /// which has a clock, sweeps twice in [`Limits::upload_idle`]. A later part of such an upload is
+    /// answered [`Status::Timeout`].
     ///
     /// [`Limits::upload_idle`]: crate::Limits::upload_idle
     pub fn sweep(&self, open: &OpenSession) {
@@ -97,7 +97,7 @@ impl Service {
         for upload in uploads.open.values_mut().flatten().filter(|u| u.transaction.is_ok()) {
             upload.age += 1;
             if upload.age > MAX_AGE {
-                debug!(session = %open.session, object = %upload.object, "upload given up: idle");
+                debug!(session = %open.session, object = %upload.object, "upload aborted: idle");
                 received += mem::take(&mut upload.received);
                 idle.push(mem::replace(&mut upload.transaction, Err(Status::Timeout)));
             }
@@ -130,7 +130,8 @@ impl Service {
             expected_size: part.expected_size,
             description: part.description.clone(),
         };
-        let transaction = guard("begin", || self.plugin.begin(&open.session, object));
+        let begin = || self.plugin.begin(&open.session, object);
+        let transaction = self.call(Capabilities::WRITE, "begin", begin);
         let transaction = transaction.inspect_err(|_| {
             lock(&open.uploads).open.remove(&id);
         })?;
@@ -231,7 +232,7 @@ impl Upload {
         let _logged = failed.map_or(Ok(()), drop_transaction);
     }
 
-    fn give_up(self) -> PluginResult<()> {
+    fn abort(self) -> PluginResult<()> {
         self.transaction.map_or(Ok(()), drop_transaction)
     }
 }
@@ -245,11 +246,11 @@ fn drop_transaction(transaction: Box<dyn Transaction>) -> PluginResult<()> {
 }
 
 impl Uploads {
-    /// Gives all uploads of a session up that has ended.
+    /// Aborts all uploads of a session that has ended.
     pub(super) fn drop_all(self, session: &Session) {
         for upload in self.open.into_values().flatten() {
-            debug!(%session, object = %upload.object, "upload given up with its session");
-            let _logged = upload.give_up();
+            debug!(%session, object = %upload.object, "upload aborted with its session");
+            let _logged = upload.abort();
         }
     }
 }

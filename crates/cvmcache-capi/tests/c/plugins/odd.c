@@ -58,13 +58,16 @@ static int obj_info(struct cvmcache_hash *id, struct cvmcache_object_info *info)
 
 static int pread_object(struct cvmcache_hash *id, uint64_t offset, uint32_t *size,
                         unsigned char *buffer) {
-  (void)id;
   if (lost) abort(); /* nobody was to ask for it */
   if (is("values")) {
     *size += 1;
     return CVMCACHE_STATUS_OK;
   }
-  if (is("untouched")) return CVMCACHE_STATUS_OK;
+  if (is("untouched")) {
+    /* But for one object, whose bytes no other may show. */
+    if (id->digest[0] == 1) memset(buffer, 'x', *size);
+    return CVMCACHE_STATUS_OK;
+  }
   if (offset > strlen(OBJECT)) return CVMCACHE_STATUS_OUTOFBOUNDS;
   if (*size > strlen(OBJECT) - offset) *size = (uint32_t)(strlen(OBJECT) - offset);
   memcpy(buffer, OBJECT + offset, *size);

@@ -1,4 +1,4 @@
-//! Draws what the metrics say: rates, latencies and hits.
+//! Draws the metrics: rates, latencies and hits.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::top::state::State;
 /// How many operations are shown: those of a mount in use.
 const OPERATIONS: usize = 6;
 
-/// How many lines it takes.
+/// The height in lines.
 pub(super) fn height(state: &State) -> u16 {
     match (&state.metrics_url, &state.rates) {
         (None, _) => 0,
@@ -35,7 +35,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, state: &State) {
         Ok(None) => frame.render_widget(Paragraph::new("asking").block(block), area),
         Ok(Some(rates)) => {
             let block = block.title_bottom(summary(rates));
-            let header = ["operation", "a second", "p50", "p99", "failed a second"];
+            let header = ["operation", "req/s", "p50", "p99", "errors/s"];
             let [first, others @ ..] = header;
             let header = [Line::from(first)].into_iter().chain(others.map(right));
             let rows = rates.operations.iter().take(OPERATIONS).map(row);

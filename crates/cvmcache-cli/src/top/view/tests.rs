@@ -4,7 +4,7 @@ use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 use snapbox::{assert_data_eq, str};
 
-use super::super::state::News;
+use super::super::state::Update;
 use super::*;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -20,22 +20,22 @@ fn screen(state: &State, now: Instant, size: (u16, u16)) -> String {
     lines.lines().map(|line| format!("{}\n", line.trim_matches('"').trim_end())).collect()
 }
 
-fn info(used_mib: u64) -> News {
-    News::Info(Some(
+fn info(used_mib: u64) -> Update {
+    Update::Info(Some(
         CacheInfo::new(1 << 30, used_mib << 20, 128 << 20).with_shrink_count(used_mib / 100),
     ))
 }
 
-/// A plugin that has been looked at for half a minute.
+/// A plugin that has been watched for half a minute.
 fn state(start: Instant) -> State {
     let mut state = State::new("unix=/socket", 2 * SECOND, true);
-    state.apply(News::Connected { name: b"ram".to_vec(), pid: Some(42) }, start);
+    state.apply(Update::Connected { name: b"ram".to_vec(), pid: Some(42) }, start);
     for second in 0..=30 {
         state.apply(info(30 * u64::from(second)), start + second * SECOND);
     }
     let count = |objects, pinned| Count { objects, pinned };
     let counts = [count(1_234_567, 0), count(42, 41), count(0, 0)];
-    state.apply(News::Counted { counts, took: SECOND / 2 }, start + 25 * SECOND);
+    state.apply(Update::Counted { counts, took: SECOND / 2 }, start + 25 * SECOND);
     state
 }
 
@@ -54,7 +54,7 @@ unix=/socket, asked every 2s
 └──────────────────────────────────────────────────────────────────────────────┘
 ┌ objects ─────────────────────────────────────┐┌ clean-ups ───────────────────┐
 │type                 objects            pinned││9 in all                      │
-│regular            1,234,567                 0││18.0 a minute                 │
+│regular            1,234,567                 0││18.0/min                      │
 │catalog                   42                41││                              │
 │volatile                   0                 0││                              │
 │all                1,234,609                41││                              │
@@ -117,11 +117,11 @@ pinned ███░░░░░░░░░░░░░░░░░░░░░�
 }
 
 #[test]
-fn a_plugin_that_is_gone_is_what_stands_on_top() {
+fn a_lost_connection_is_shown_in_a_banner() {
     let start = Instant::now();
     let mut state = state(start);
-    state.apply(News::Lost("the plugin closed the connection".into()), start + 31 * SECOND);
-    state.apply(News::NotCounted("the plugin closed the connection".into()), start);
+    state.apply(Update::Lost("the plugin closed the connection".into()), start + 31 * SECOND);
+    state.apply(Update::NotCounted("the plugin closed the connection".into()), start);
     assert_data_eq!(
         screen(&state, start + 40 * SECOND, (80, 18)),
         str![[r#"
@@ -135,7 +135,7 @@ Lost 9s ago, trying again: the plugin closed the connection
 └──────────────────────────────────────────────────────────────────────────────┘
 ┌ objects ─────────────────────────────────────┐┌ clean-ups ───────────────────┐
 │not known                                     ││9 in all                      │
-│                                              ││18.0 a minute                 │
+│                                              ││18.0/min                      │
 │                                              ││                              │
 │                                              ││                              │
 │                                              ││                              │
@@ -149,18 +149,18 @@ Lost 9s ago, trying again: the plugin closed the connection
 }
 
 #[test]
-fn what_a_plugin_does_not_tell_is_said() {
+fn what_a_plugin_does_not_report_is_named() {
     let start = Instant::now();
     let mut state = State::new("tcp=a:1", SECOND, false);
-    state.apply(News::Connected { name: b"none".to_vec(), pid: None }, start);
-    state.apply(News::Info(None), start);
+    state.apply(Update::Connected { name: b"none".to_vec(), pid: None }, start);
+    state.apply(Update::Info(None), start);
     assert_data_eq!(
         screen(&state, start, (60, 16)),
         str![[r#"
 cvmcache top  none, connected for 0s
 tcp=a:1, asked every 1s
 ┌ fill ────────────────────────────────────────────────────┐
-│the plugin does not tell                                  │
+│the plugin does not report it                             │
 │                                                          │
 └──────────────────────────────────────────────────────────┘
 ┌ objects ─────────────────────────┐┌ clean-ups ───────────┐
@@ -179,10 +179,10 @@ tcp=a:1, asked every 1s
 }
 
 #[test]
-fn a_name_can_do_nothing_to_the_terminal() {
+fn a_name_has_no_terminal_control_sequence() {
     let start = Instant::now();
     let mut state = state(start);
-    state.apply(News::Connected { name: b"\x1b[2J\xff\n".to_vec(), pid: None }, start);
+    state.apply(Update::Connected { name: b"\x1b[2J\xff\n".to_vec(), pid: None }, start);
     assert!(screen(&state, start, (80, 24)).contains(r"cvmcache top  \u{1b}[2J\xff\n,"));
 }
 
@@ -190,7 +190,7 @@ fn a_name_can_do_nothing_to_the_terminal() {
 fn no_size_is_too_small_or_too_large() {
     let start = Instant::now();
     let mut lost = state(start);
-    lost.apply(News::Lost("gone".into()), start);
+    lost.apply(Update::Lost("gone".into()), start);
     let new = State::new("unix=/socket", SECOND, true);
     for state in [&state(start), &lost, &new] {
         for width in [0, 1, 2, 3, 5, 8, 13, 21, 34, 55] {

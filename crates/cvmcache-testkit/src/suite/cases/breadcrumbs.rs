@@ -31,7 +31,7 @@ pub(super) const CASES: &[Case] = &[
     .needs_all(KEEPS),
 ];
 
-/// A repository that nobody else has.
+/// A repository that no other client has.
 fn repository(probe: &Probe<'_>) -> Vec<u8> {
     format!("{}.cern.ch", probe.id()).into_bytes()
 }

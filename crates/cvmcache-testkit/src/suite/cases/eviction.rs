@@ -5,7 +5,8 @@ use cvmcache::plugin::{Capabilities, Status};
 
 use crate::suite::Case;
 use crate::suite::client::TestClient;
-use crate::suite::probe::{Probe, TestObject, skip};
+use crate::suite::object::TestObject;
+use crate::suite::probe::{Probe, skip};
 use crate::suite::step::Checked;
 
 const SHRINKS: &[Capabilities] = &[Capabilities::WRITE, Capabilities::SHRINK, Capabilities::INFO];
@@ -71,7 +72,7 @@ pub(super) const CASES: &[Case] = &[
     .alone(),
 ];
 
-/// Empties the cache. What somebody else has open cannot be helped.
+/// Empties the cache, but for what other clients hold open.
 fn emptied(probe: &Probe<'_>) -> Checked<TestClient> {
     let mut client = probe.client()?;
     let left = client.shrink(0).ok()?;
@@ -183,7 +184,7 @@ fn under_pressure(probe: &Probe<'_>) -> Checked<()> {
         if number % 16 == 0 {
             let expected = format!("OK, with used <= {size}");
             client.info().ok_and(expected, |info| info.used_bytes <= size)?;
-            // The others are open all the same, though nobody uses them.
+            // The others are open all the same.
             client.read(&open[0].id, 0, 1000).has_content(&open[0].content[..1000])?;
         }
         last = Some(object);

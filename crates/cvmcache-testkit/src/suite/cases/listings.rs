@@ -7,7 +7,8 @@ use cvmcache::plugin::{Capabilities, ListEntry, ObjectId, ObjectType};
 
 use crate::suite::Case;
 use crate::suite::client::{Listing, TestClient};
-use crate::suite::probe::{Probe, TestObject};
+use crate::suite::object::TestObject;
+use crate::suite::probe::Probe;
 use crate::suite::step::Checked;
 
 const LISTS: &[Capabilities] = &[Capabilities::WRITE, Capabilities::LIST];

@@ -4,7 +4,8 @@ use cvmcache::client::NewUpload;
 use cvmcache::plugin::{Capabilities, HashAlgorithm, ObjectId, ObjectInfo, ObjectType, Status};
 
 use crate::suite::Case;
-use crate::suite::probe::{Probe, TestObject, skip};
+use crate::suite::object::TestObject;
+use crate::suite::probe::{Probe, skip};
 use crate::suite::step::Checked;
 
 const STORES: &[Capabilities] = &[Capabilities::WRITE];
@@ -53,13 +54,13 @@ pub(super) const CASES: &[Case] = &[
 fn absent(probe: &Probe<'_>) -> Checked<()> {
     let mut client = probe.client()?;
     let id = probe.id();
-    client.look(&id).fails(Status::NoEntry)?;
+    client.exists(&id).fails(Status::NoEntry)?;
     client.open(&id).fails(Status::NoEntry)?;
     let close = client.close(&id);
     if probe.capabilities.contains(Capabilities::REFCOUNT) {
         close.fails_with(&[Status::NoEntry, Status::BadCount])?;
     } else {
-        // Nobody counts, so there is nothing to be wrong about.
+        // Without REFCOUNT, there is no count to be wrong.
         close.answered()?;
     }
     client.object_info(&id).fails(Status::NoEntry)?;
@@ -126,7 +127,7 @@ fn algorithms(probe: &Probe<'_>) -> Checked<()> {
 fn zero_digest(probe: &Probe<'_>) -> Checked<()> {
     let mut client = probe.client()?;
     let id = ObjectId::new(HashAlgorithm::Sha1, [0; ObjectId::DIGEST_LEN]);
-    if client.look(&id).unless(Status::NoEntry)?.is_some() {
+    if client.exists(&id).unless(Status::NoEntry)?.is_some() {
         return Err(skip("somebody has stored an object of this name"));
     }
     let object = TestObject { id, content: "content of nobody".into() };

@@ -9,7 +9,8 @@ use cvmcache_proto::{Operation, ReplyBody};
 
 use crate::suite::Case;
 use crate::suite::client::TestClient;
-use crate::suite::probe::{Probe, TestObject};
+use crate::suite::object::TestObject;
+use crate::suite::probe::Probe;
 use crate::suite::step::Checked;
 
 const STORES: &[Capabilities] = &[Capabilities::WRITE];

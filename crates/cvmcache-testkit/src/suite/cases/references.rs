@@ -19,7 +19,7 @@ pub(super) const CASES: &[Case] = &[
     Case::new(
         "reference-look",
         "Looking whether an object is there (refcount 0) does not open it.",
-        look,
+        exists,
     )
     .needs_all(COUNTS),
     Case::new(
@@ -59,11 +59,11 @@ fn balance(probe: &Probe<'_>) -> Checked<()> {
     client.quit()
 }
 
-fn look(probe: &Probe<'_>) -> Checked<()> {
+fn exists(probe: &Probe<'_>) -> Checked<()> {
     let mut client = probe.client()?;
     let object = probe.object(100);
     client.store_and_close(&object)?;
-    client.look(&object.id).ok()?;
+    client.exists(&object.id).ok()?;
     client.close(&object.id).fails(Status::BadCount)?;
     client.quit()
 }

@@ -5,7 +5,8 @@ use cvmcache::plugin::{Capabilities, ObjectId, Status};
 
 use crate::suite::Case;
 use crate::suite::client::{TestClient, part};
-use crate::suite::probe::{Probe, TestObject};
+use crate::suite::object::TestObject;
+use crate::suite::probe::Probe;
 use crate::suite::step::{Checked, Step};
 
 const STORES: &[Capabilities] = &[Capabilities::WRITE];
@@ -195,7 +196,7 @@ fn reload(probe: &Probe<'_>) -> Checked<()> {
 
 fn ioctl(probe: &Probe<'_>) -> Checked<()> {
     let (victim, object) = opened(probe)?;
-    // Of the victim's name, and of one that nobody else has.
+    // With the victim's name, and with one that no other client has.
     let own = probe.id().to_string();
     for name in [VICTIM, own.as_bytes()] {
         let mut client = probe.client_named(name.to_vec())?;

@@ -1,7 +1,8 @@
 //! Frames: broken, late, or with nothing in them that a plugin knows.
 
-use cvmcache::client::{ClientError, Connection, Operation, RequestKind};
-use cvmcache_proto::wire::{self, Msg};
+use cvmcache::client::{
+    ClientError, Connection, Operation, Reply, ReplyBody, RequestKind, ServerMessage,
+};
 
 use super::raw::{self, framed};
 use crate::suite::Case;
@@ -87,7 +88,7 @@ fn is_ignored(probe: &Probe<'_>, what: &str, bytes: &[u8]) -> Checked<()> {
     probe.others_are_served()
 }
 
-/// That this opens no session, and nobody else suffers.
+/// Checks that this opens no session, and other clients are served.
 fn is_refused(probe: &Probe<'_>, what: &str, bytes: &[u8]) -> Checked<()> {
     let mut bystander = probe.client()?;
     let mut connection = probe.connection()?;
@@ -111,10 +112,10 @@ fn unknown_message(probe: &Probe<'_>) -> Checked<()> {
 }
 
 fn message_of_a_plugin(probe: &Probe<'_>) -> Checked<()> {
-    let reply = wire::MsgRefcountReply { req_id: Some(1), status: Some(1) };
-    let reply = framed(probe, Msg::RefcountReply(reply))?;
+    let reply = ServerMessage::Reply(Reply { id: 1, body: ReplyBody::Refcount(Ok(())) });
+    let reply = framed(probe, &reply.into_wire().0.into())?;
     is_ignored(probe, "the answer to a refcount", &reply)?;
-    let detach = framed(probe, Msg::Detach(wire::MsgDetach {}))?;
+    let detach = framed(probe, &ServerMessage::Detach.into_wire().0.into())?;
     is_ignored(probe, "a detach message", &detach)
 }
 

@@ -56,7 +56,7 @@ const PAUSE: Duration = Duration::from_millis(5);
 /// The size of the objects that fill a cache, in bytes.
 const LARGE: usize = 1024 * 1024;
 
-/// Lets somebody open objects and go, and waits until nothing of that is left.
+/// Lets a client open objects and disconnect, and waits until its references are gone.
 fn leaves_nothing_open(
     probe: &Probe<'_>,
     how: &str,

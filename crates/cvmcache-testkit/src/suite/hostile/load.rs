@@ -11,7 +11,8 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use super::raw;
 use crate::suite::Case;
 use crate::suite::client::TestClient;
-use crate::suite::probe::{Probe, TestObject, skip};
+use crate::suite::object::TestObject;
+use crate::suite::probe::{Probe, skip};
 use crate::suite::step::Checked;
 
 const STORES: &[Capabilities] = &[Capabilities::WRITE];

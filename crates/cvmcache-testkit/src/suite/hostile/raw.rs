@@ -3,23 +3,19 @@
 use cvmcache::client::{
     ClientError, ClientMessage, Connection, HandshakeAck, Operation, Request, ServerMessage,
 };
-use cvmcache::plugin::ObjectId;
-use cvmcache_proto::wire::{Msg, MsgHandshake, MsgHash};
-use cvmcache_proto::{Envelope, RequestKind, frame};
+use cvmcache_proto::{RawMessage, RequestKind};
 
-use crate::suite::client::{TestClient, status};
+use crate::suite::client::TestClient;
 use crate::suite::probe::Probe;
 use crate::suite::step::{Checked, Step};
 
 /// The number of a request that is sent as it is. Clients count from 1.
-pub(super) const NUMBER: Option<u64> = Some(1 << 40);
+pub(super) const NUMBER: u64 = 1 << 40;
 
 /// The bytes of a message without attachment.
-pub(super) fn framed(probe: &Probe<'_>, msg: Msg) -> Checked<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let encoded = frame::encode(msg, 0, &mut bytes);
+pub(super) fn framed(probe: &Probe<'_>, message: &RawMessage) -> Checked<Vec<u8>> {
     let bug = |error| probe.trace.failure("a message", "one that fits into a frame", error);
-    encoded.map(|()| bytes).map_err(bug)
+    message.to_frame().map_err(bug)
 }
 
 /// The bytes of a request.
@@ -30,28 +26,30 @@ pub(super) fn request(
     operation: Operation,
 ) -> Checked<Vec<u8>> {
     let request = ClientMessage::Request(Request { session, id, operation });
-    framed(probe, request.into_wire().0)
+    framed(probe, &request.into_wire().0.into())
 }
 
 /// The bytes of a handshake.
 pub(super) fn handshake(probe: &Probe<'_>) -> Checked<Vec<u8>> {
-    let name = Some(b"slow.cern.ch:1".to_vec());
-    let handshake = MsgHandshake { protocol_version: Some(1), name, flags: None };
-    framed(probe, Msg::Handshake(handshake))
+    let name = Some("slow.cern.ch:1".into());
+    let handshake = ClientMessage::Handshake { protocol_version: 1, name };
+    framed(probe, &handshake.into_wire().0.into())
 }
 
-/// The name of an object, as it is sent.
-pub(super) fn hash(id: ObjectId) -> Option<MsgHash> {
-    Some(id.into())
-}
-
-/// Sends a request whose number is [`NUMBER`], and waits for the answer.
-pub(super) fn ask(probe: &Probe<'_>, client: &mut TestClient, sent: &str, msg: Msg) -> Step<()> {
-    let kind = Envelope::of(&msg).map_or(RequestKind::Handshake, |envelope| envelope.kind);
+/// Sends a request under [`NUMBER`] after `spoil` has changed its fields, and waits for the answer.
+pub(super) fn ask(
+    probe: &Probe<'_>,
+    client: &mut TestClient,
+    sent: &str,
+    operation: Operation,
+    spoil: impl FnOnce(RawMessage) -> RawMessage,
+) -> Step<()> {
+    let kind = operation.kind().request();
+    let request = Request { session: client.raw.session(), id: NUMBER, operation };
+    let (message, _) = ClientMessage::Request(request).into_wire();
     let connection = client.raw.connection_mut();
-    let mut bytes = Vec::new();
-    let encoded = frame::encode(msg, 0, &mut bytes).map_err(ClientError::from);
-    let sending = encoded.and_then(|()| connection.send_raw(&bytes));
+    let frame = spoil(message.into()).to_frame().map_err(ClientError::from);
+    let sending = frame.and_then(|bytes| connection.send_raw(&bytes));
     probe.trace.step(sent, sending.and_then(|()| answer(connection, kind)))
 }
 
@@ -98,7 +96,7 @@ pub(super) fn next(connection: &mut Connection) -> Result<ServerMessage, ClientE
 /// Waits for the answer to the request [`NUMBER`].
 pub(super) fn answer(connection: &mut Connection, asked: RequestKind) -> Result<(), ClientError> {
     match next(connection)? {
-        ServerMessage::Reply(reply) if Some(reply.id) == NUMBER => Ok(status(reply.body)?),
+        ServerMessage::Reply(reply) if reply.id == NUMBER => Ok(reply.body.status()?),
         _ => Err(no_answer(asked)),
     }
 }

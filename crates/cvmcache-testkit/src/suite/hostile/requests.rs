@@ -1,12 +1,13 @@
 //! Requests that make no sense: at the wrong time, without what they need, or out of all bounds.
 
+use bytes::Bytes;
 use cvmcache::client::{ClientMessage, Operation, Request, RequestKind};
-use cvmcache::plugin::{Capabilities, Status};
-use cvmcache_proto::wire::{self, Msg, MsgHash};
+use cvmcache::plugin::{Breadcrumb, Capabilities, ObjectId, ObjectType, Status};
+use cvmcache_proto::RawMessage;
 
-use super::raw::{self, NUMBER, hash};
+use super::raw;
 use crate::suite::Case;
-use crate::suite::client::TestClient;
+use crate::suite::client::{TestClient, part};
 use crate::suite::probe::Probe;
 use crate::suite::step::{Checked, Step};
 
@@ -86,7 +87,7 @@ pub(super) const CASES: &[Case] = &[
     .needs_all(&[Capabilities::WRITE, Capabilities::REFCOUNT]),
 ];
 
-/// That the client was none the worse, nor was anybody else.
+/// Checks that this client and others are still served.
 fn goes_on(probe: &Probe<'_>, mut client: TestClient) -> Checked<()> {
     client.lacks(&probe.id())?;
     client.quit()?;
@@ -157,108 +158,79 @@ fn same_number(probe: &Probe<'_>) -> Checked<()> {
 
 fn missing_field(probe: &Probe<'_>) -> Checked<()> {
     let mut client = probe.client()?;
-    let (session_id, req_id) = (Some(client.raw.session()), NUMBER);
-    let object_id = || hash(probe.id());
+    let object = probe.id();
+    // With the number of the field that is left out.
     let mut requests = vec![
-        (
-            "refcount without object",
-            Msg::RefcountReq(wire::MsgRefcountReq {
-                session_id,
-                req_id,
-                object_id: None,
-                change_by: Some(0),
-            }),
-        ),
-        (
-            "refcount without change",
-            Msg::RefcountReq(wire::MsgRefcountReq {
-                session_id,
-                req_id,
-                object_id: object_id(),
-                change_by: None,
-            }),
-        ),
-        (
-            "read without size",
-            Msg::ReadReq(wire::MsgReadReq {
-                session_id,
-                req_id,
-                object_id: object_id(),
-                offset: Some(0),
-                size: None,
-            }),
-        ),
-        (
-            "object info without object",
-            Msg::ObjectInfoReq(wire::MsgObjectInfoReq { session_id, req_id, object_id: None }),
-        ),
+        ("refcount without object", Operation::Refcount { object, change_by: 0 }, 3),
+        ("refcount without change", Operation::Refcount { object, change_by: 0 }, 4),
+        ("read without size", Operation::Read { object, offset: 0, size: 0 }, 5),
+        ("object info without object", Operation::ObjectInfo { object }, 3),
     ];
     if probe.capabilities.contains(Capabilities::WRITE) {
-        let last = wire::MsgStoreReq {
-            session_id,
-            req_id,
-            object_id: object_id(),
-            last_part: Some(true),
-            ..Default::default()
-        };
-        requests.push(("store without part number", Msg::StoreReq(last)));
+        requests.push(("store without part number", part(object, 1, true, Bytes::new()), 4));
     }
     if probe.capabilities.contains(Capabilities::SHRINK) {
-        let nowhere = wire::MsgShrinkReq { session_id, req_id, shrink_to: None };
-        requests.push(("shrink without size", Msg::ShrinkReq(nowhere)));
+        requests.push(("shrink without size", Operation::Shrink { target: 0 }, 3));
     }
     if probe.capabilities.contains(Capabilities::LIST) {
-        let list = wire::MsgListReq { session_id, req_id, listing_id: Some(0), object_type: None };
-        requests.push(("list without type", Msg::ListReq(list)));
+        requests.push(("list without type", list(), 4));
     }
     if probe.capabilities.contains(Capabilities::BREADCRUMB) {
-        let nothing = wire::MsgBreadcrumbStoreReq { session_id, req_id, breadcrumb: None };
-        requests.push(("store without breadcrumb", Msg::BreadcrumbStoreReq(nothing)));
+        let breadcrumb = Breadcrumb { catalog: object, timestamp: 0, revision: None };
+        let store = Operation::BreadcrumbStore { repository: Bytes::new(), breadcrumb };
+        requests.push(("store without breadcrumb", store, 3));
     }
-    for (sent, msg) in requests {
-        raw::ask(probe, &mut client, sent, msg).fails(Status::Malformed)?;
+    for (sent, operation, missing) in requests {
+        let answer =
+            raw::ask(probe, &mut client, sent, operation, |message| message.without(missing));
+        answer.fails(Status::Malformed)?;
     }
     goes_on(probe, client)
 }
 
-/// Asks for the size of an object under whatever name.
-fn info_of(probe: &Probe<'_>, client: &mut TestClient, sent: &str, object: MsgHash) -> Step<()> {
-    let session_id = Some(client.raw.session());
-    let info = wire::MsgObjectInfoReq { session_id, req_id: NUMBER, object_id: Some(object) };
-    raw::ask(probe, client, sent, Msg::ObjectInfoReq(info))
+fn list() -> Operation {
+    Operation::List { listing: 0, object_type: ObjectType::Regular }
+}
+
+/// Asks for the size of an object whose name `spoil` has changed.
+fn info_of(
+    probe: &Probe<'_>,
+    client: &mut TestClient,
+    sent: &str,
+    spoil: impl FnOnce(RawMessage) -> RawMessage,
+) -> Step<()> {
+    let operation = Operation::ObjectInfo { object: probe.id() };
+    raw::ask(probe, client, sent, operation, |message| message.within(3, spoil))
 }
 
 fn unknown_algorithm(probe: &Probe<'_>) -> Checked<()> {
     let mut client = probe.client()?;
-    for algorithm in [0, 4, 99, -1] {
-        let object = MsgHash { algorithm: Some(algorithm), digest: Some([7; 20][..].into()) };
+    for algorithm in [0, 4, 99, -1_i64] {
         let sent = format!("object info under hash algorithm {algorithm}");
-        info_of(probe, &mut client, &sent, object).fails(Status::Malformed)?;
+        let answer = info_of(probe, &mut client, &sent, |hash| hash.number(1, algorithm as u64));
+        answer.fails(Status::Malformed)?;
     }
     goes_on(probe, client)
 }
 
 fn digest_length(probe: &Probe<'_>) -> Checked<()> {
     let mut client = probe.client()?;
-    for len in [0, 19, 21, 1000] {
-        let object = MsgHash { algorithm: Some(1), digest: Some(vec![7; len][..].into()) };
+    for len in [0, ObjectId::DIGEST_LEN - 1, ObjectId::DIGEST_LEN + 1, 1000] {
         let sent = format!("object info under a digest of {len} bytes");
-        info_of(probe, &mut client, &sent, object).fails(Status::Malformed)?;
+        let answer = info_of(probe, &mut client, &sent, |hash| hash.bytes(2, &vec![7; len]));
+        answer.fails(Status::Malformed)?;
     }
     goes_on(probe, client)
 }
 
 fn unknown_type(probe: &Probe<'_>) -> Checked<()> {
     let mut client = probe.client()?;
-    for object_type in [3, 77, -1] {
-        let list = wire::MsgListReq {
-            session_id: Some(client.raw.session()),
-            req_id: NUMBER,
-            listing_id: Some(0),
-            object_type: Some(object_type),
-        };
+    for object_type in [3, 77, -1_i64] {
         let sent = format!("list objects of type {object_type}");
-        raw::ask(probe, &mut client, &sent, Msg::ListReq(list)).fails(Status::Malformed)?;
+        let answer = raw::ask(probe, &mut client, &sent, list(), |message| {
+            message.number(4, object_type as u64)
+        });
+        answer.fails(Status::Malformed)?;
     }
     goes_on(probe, client)
 }

@@ -1,13 +1,14 @@
 //! Uploads whose parts do not fit together: they make no object, and the next upload does.
 
+use bytes::Bytes;
 use cvmcache::client::NewUpload;
 use cvmcache::plugin::{Capabilities, Status};
-use cvmcache_proto::wire::{Msg, MsgStoreReq};
 
 use super::raw;
 use crate::suite::Case;
 use crate::suite::client::{TestClient, TestUpload, part};
-use crate::suite::probe::{Probe, TestObject};
+use crate::suite::object::TestObject;
+use crate::suite::probe::Probe;
 use crate::suite::step::{Checked, Step};
 
 const STORES: &[Capabilities] = &[Capabilities::WRITE];
@@ -237,19 +238,14 @@ fn wrong_size(probe: &Probe<'_>) -> Checked<()> {
 
 fn unknown_type(probe: &Probe<'_>) -> Checked<()> {
     let mut client = probe.client()?;
-    for object_type in [3, 77, -1] {
+    for object_type in [3, 77, -1_i64] {
         let object = probe.object(0);
-        let store = MsgStoreReq {
-            session_id: Some(client.raw.session()),
-            req_id: raw::NUMBER,
-            object_id: raw::hash(object.id),
-            part_nr: Some(1),
-            last_part: Some(true),
-            object_type: Some(object_type),
-            ..Default::default()
-        };
+        let store = part(object.id, 1, true, Bytes::new());
         let sent = format!("store an empty object of type {object_type}");
-        match raw::ask(probe, &mut client, &sent, Msg::StoreReq(store)).answered()? {
+        let answer = raw::ask(probe, &mut client, &sent, store, |message| {
+            message.number(7, object_type as u64)
+        });
+        match answer.answered()? {
             Some(()) => {
                 client.has(&object)?;
                 client.close(&object.id).ok()?;

@@ -1,8 +1,8 @@
 //! Metrics in the text format of Prometheus, by HTTP.
 //!
-//! Whoever can connect may ask, so nothing that is asked costs much: a few threads serve one
-//! connection each, for a short time, and rest after it; whoever comes meanwhile waits in the
-//! system's queue, and the plugin notices nothing of it.
+//! All peers that can connect may ask, so no request costs much: a few threads serve one connection
+//! each, for a short time, and rest after it. Other connections wait in the backlog of the socket, and
+//! the plugin notices nothing of them.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -44,6 +44,11 @@ pub(crate) struct Exporter {
 }
 
 impl Exporter {
+    /// Metrics can be served.
+    pub(crate) fn available() -> Result<(), MetricsError> {
+        Ok(())
+    }
+
     /// Records the metrics of this process from now on.
     pub(crate) fn install(address: SocketAddr) -> Result<Self, MetricsError> {
         let registry = Registry::new();
@@ -69,7 +74,7 @@ impl Exporter {
         let address = listener.local_addr().map_err(error)?;
         info!("metrics are served at http://{address}/metrics");
         if !address.ip().is_loopback() {
-            warn!("whoever can reach {address} can read the metrics");
+            warn!("all that reach {address} can read the metrics");
         }
         for number in 0..THREADS {
             let (listener, registry) = (Arc::clone(&listener), self.registry.clone());

@@ -8,6 +8,10 @@ use super::MetricsError;
 pub(crate) enum Exporter {}
 
 impl Exporter {
+    pub(crate) fn available() -> Result<(), MetricsError> {
+        Err(MetricsError::NoFeature)
+    }
+
     pub(crate) fn install(_: SocketAddr) -> Result<Self, MetricsError> {
         Err(MetricsError::NoFeature)
     }

@@ -1,0 +1,97 @@
+//! Breadcrumbs: the last known root catalog of each repository.
+
+use cvmcache::plugin::{Breadcrumb, HashAlgorithm, ObjectId, Status};
+
+use super::Backend;
+use crate::client::Failure;
+use crate::integrity::{Authenticator, TAG_LEN, matches};
+
+impl Backend {
+    pub(crate) async fn store_breadcrumb(
+        &self,
+        repository: &[u8],
+        kept: Breadcrumb,
+    ) -> Result<(), Failure> {
+        let mut command = redis::cmd("SET");
+        command.arg(self.keys.breadcrumb(repository)).arg(encode(
+            repository,
+            &self.authenticator,
+            &kept,
+        ));
+        self.client.command(&command).await
+    }
+
+    pub(crate) async fn load_breadcrumb(&self, repository: &[u8]) -> Result<Breadcrumb, Status> {
+        let mut command = redis::cmd("GETRANGE");
+        command.arg(self.keys.breadcrumb(repository)).arg(0).arg(LEN);
+        let bytes: Vec<u8> = self.client.command(&command).await?;
+        if bytes.is_empty() {
+            return Err(Status::NoEntry);
+        }
+        decode(repository, &self.authenticator, &bytes).ok_or_else(|| {
+            let repository = repository.escape_ascii();
+            tracing::warn!(%repository, "the breadcrumb does not verify");
+            Status::NoEntry
+        })
+    }
+}
+
+/// Algorithm, digest, timestamp, whether there is a revision, the revision, and the tag.
+const LEN: usize = 1 + ObjectId::DIGEST_LEN + 8 + 1 + 8 + TAG_LEN;
+
+fn encode(repository: &[u8], authenticator: &Authenticator, breadcrumb: &Breadcrumb) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(LEN);
+    // The numbers of the wire are 1 to 3.
+    bytes.push(breadcrumb.catalog.algorithm().to_wire() as u8);
+    bytes.extend(breadcrumb.catalog.digest());
+    bytes.extend(breadcrumb.timestamp.to_le_bytes());
+    bytes.push(breadcrumb.revision.is_some().into());
+    bytes.extend(breadcrumb.revision.unwrap_or(0).to_le_bytes());
+    bytes.extend(authenticator.breadcrumb(repository, &bytes));
+    bytes
+}
+
+fn decode(repository: &[u8], authenticator: &Authenticator, bytes: &[u8]) -> Option<Breadcrumb> {
+    let (body, tag) = bytes.split_at_checked(LEN - TAG_LEN)?;
+    if !matches(&authenticator.breadcrumb(repository, body), tag) {
+        return None;
+    }
+    let (algorithm, rest) = body.split_first()?;
+    let (digest, rest) = rest.split_first_chunk()?;
+    let (timestamp, rest) = rest.split_first_chunk()?;
+    let (has_revision, revision) = rest.split_first()?;
+    let revision = u64::from_le_bytes(revision.try_into().ok()?);
+    Some(Breadcrumb {
+        catalog: ObjectId::new(HashAlgorithm::from_wire((*algorithm).into())?, *digest),
+        timestamp: u64::from_le_bytes(*timestamp),
+        revision: (*has_revision == 1).then_some(revision),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_breadcrumb_is_decoded_only_if_its_tag_verifies() {
+        let authenticator = Authenticator::new(Some(&[1; 32]));
+        let catalog = ObjectId::new(HashAlgorithm::Shake128, [3; 20]);
+        for revision in [None, Some(0), Some(u64::MAX)] {
+            let breadcrumb = Breadcrumb { catalog, timestamp: 7, revision };
+            let bytes = encode(b"a.cern.ch", &authenticator, &breadcrumb);
+            assert_eq!(bytes.len(), LEN);
+            assert_eq!(decode(b"a.cern.ch", &authenticator, &bytes), Some(breadcrumb));
+            assert_eq!(decode(b"b.cern.ch", &authenticator, &bytes), None);
+            assert_eq!(decode(b"a.cern.ch", &Authenticator::new(None), &bytes), None);
+            for bit in 0..8 * LEN {
+                let mut flipped = bytes.clone();
+                flipped[bit / 8] ^= 1 << (bit % 8);
+                assert_eq!(decode(b"a.cern.ch", &authenticator, &flipped), None);
+            }
+            for len in 0..LEN {
+                assert_eq!(decode(b"a.cern.ch", &authenticator, &bytes[..len]), None);
+            }
+            assert_eq!(decode(b"a.cern.ch", &authenticator, &[&bytes[..], b"x"].concat()), None);
+        }
+    }
+}

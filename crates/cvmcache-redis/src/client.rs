@@ -1,0 +1,220 @@
+//! The client of the server: one type for a single server and a Cluster, by TCP, TLS or a unix socket.
+//!
+//! Requests of all workers share a connection to each server, on which many are in flight at once.
+//! None takes longer than its deadline; while a server is away, requests fail at once. A reply
+//! that comes after its deadline is dropped: the redis crate matches replies by the order of requests.
+
+mod abort;
+mod bounded;
+mod cluster;
+mod connector;
+mod failure;
+mod node;
+mod slots;
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::mem;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use redis::aio::ConnectionLike;
+use redis::{
+    Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, RedisFuture, ServerErrorKind, Value,
+};
+use tokio::runtime::Handle;
+use tokio::time::timeout;
+use tracing::warn;
+
+use crate::config::{Config, ConfigError};
+
+pub(crate) use failure::Failure;
+
+use cluster::Cluster;
+use connector::Connector;
+use node::Node;
+
+/// How often a script is loaded into a server whose cache of scripts is flushed again and again.
+const SCRIPT_ATTEMPTS: usize = 5;
+const NO_SCRIPT: ErrorKind = ErrorKind::Server(ServerErrorKind::NoScript);
+
+/// A client of the server. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct RedisClient {
+    servers: Servers,
+    runtime: Handle,
+    deadline: Duration,
+    error_log: Arc<ErrorLogThrottle>,
+}
+
+#[derive(Clone)]
+enum Servers {
+    One(Node),
+    Cluster(Cluster),
+}
+
+impl RedisClient {
+    /// Starts to connect. A server that is down is no error, it may start later than its plugins; one
+    /// that denies access is.
+    pub(crate) fn new(config: &Config, runtime: Handle) -> Result<Self, ConfigError> {
+        let connector = Connector::new(config)?;
+        let deadline = config.timeout;
+        let servers = match config.server.addresses() {
+            [address] if !config.server.is_cluster() => {
+                Servers::One(Node::new(connector, address.clone(), deadline, &runtime))
+            }
+            seeds => Servers::Cluster(Cluster::new(connector, seeds, deadline, &runtime)),
+        };
+        let client = Self { servers, runtime, deadline, error_log: Arc::default() };
+        let first = client.wait(async {
+            match &client.servers {
+                Servers::One(node) => node.first_attempt().await,
+                Servers::Cluster(cluster) => cluster.first_attempt().await,
+            }
+        });
+        match first {
+            Err(Failure::AccessDenied(code)) => {
+                Err(ConfigError::AccessDenied { server: config.server.to_string(), code })
+            }
+            _ => Ok(client),
+        }
+    }
+
+    /// Blocks on `work` until the deadline of a request.
+    pub(crate) fn wait<T>(
+        &self,
+        work: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        self.runtime
+            .block_on(async { timeout(self.deadline, work).await.unwrap_or(Err(Failure::Timeout)) })
+    }
+
+    /// Runs a task on the runtime that does the I/O.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.runtime.spawn(task);
+    }
+
+    /// Sends a command. It has one key, or several in one slot.
+    pub(crate) async fn command<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, Failure> {
+        self.run(async |connection| command.query_async(connection).await).await
+    }
+
+    /// Sends a pipeline. Its keys may be in several slots, unless it is atomic.
+    pub(crate) async fn pipeline<T: FromRedisValue>(
+        &self,
+        pipeline: &Pipeline,
+    ) -> Result<T, Failure> {
+        self.run(async |connection| pipeline.query_async(connection).await).await
+    }
+
+    /// Runs a script, and loads it into a server that does not have it.
+    pub(crate) async fn script<T: FromRedisValue>(
+        &self,
+        call: &redis::ScriptInvocation<'_>,
+    ) -> Result<T, Failure> {
+        self.run(async |connection| {
+            // Another client may flush the scripts between the two requests of an attempt.
+            for _ in 1..SCRIPT_ATTEMPTS {
+                match call.invoke_async(connection).await {
+                    Err(error) if error.kind() == NO_SCRIPT => {}
+                    reply => return reply,
+                }
+            }
+            call.invoke_async(connection).await
+        })
+        .await
+    }
+
+    /// Runs one request within the deadline, and logs its failure.
+    async fn run<T>(
+        &self,
+        request: impl AsyncFnOnce(&mut RequestConnection<'_>) -> Result<T, RedisError>,
+    ) -> Result<T, Failure> {
+        let mut connection =
+            RequestConnection { servers: &self.servers, last: None, failure: None };
+        let reply = timeout(self.deadline, request(&mut connection)).await;
+        let failure = match reply {
+            Ok(Ok(reply)) => return Ok(reply),
+            Ok(Err(error)) => connection.failure.unwrap_or_else(|| error.into()),
+            Err(_) => Failure::Timeout,
+        };
+        self.error_log.log(&failure);
+        Err(failure)
+    }
+}
+
+/// What the redis crate takes for a connection, for one command, pipeline or script.
+struct RequestConnection<'a> {
+    servers: &'a Servers,
+    /// The server of the previous command: a script that it did not have is loaded there.
+    last: Option<Node>,
+    /// The failure, unless it is an error reply.
+    failure: Option<Failure>,
+}
+
+impl RequestConnection<'_> {
+    fn record<T>(&mut self, reply: Result<T, Failure>) -> Result<T, RedisError> {
+        reply.map_err(|failure| {
+            self.failure = Some(failure);
+            RedisError::from((ErrorKind::Client, "no reply"))
+        })
+    }
+}
+
+impl ConnectionLike for RequestConnection<'_> {
+    fn req_packed_command<'a>(&'a mut self, command: &'a Cmd) -> RedisFuture<'a, Value> {
+        Box::pin(async move {
+            let reply = match self.servers {
+                Servers::One(node) => node.command(command).await,
+                Servers::Cluster(cluster) => cluster.command(command, &mut self.last).await,
+            };
+            self.record(reply)
+        })
+    }
+
+    fn req_packed_commands<'a>(
+        &'a mut self,
+        pipeline: &'a Pipeline,
+        offset: usize,
+        count: usize,
+    ) -> RedisFuture<'a, Vec<Value>> {
+        Box::pin(async move {
+            let reply = match self.servers {
+                Servers::One(node) => node.commands(pipeline, offset, count).await,
+                Servers::Cluster(cluster) => cluster.commands(pipeline, offset, count).await,
+            };
+            self.record(reply)
+        })
+    }
+
+    fn get_db(&self) -> i64 {
+        0
+    }
+}
+
+/// Logs failures of commands, each kind once in [`LOG_INTERVAL`] and not once a request. That a
+/// server is away is logged by its `Node`.
+#[derive(Default)]
+struct ErrorLogThrottle(Mutex<HashMap<mem::Discriminant<Failure>, Instant>>);
+
+const LOG_INTERVAL: Duration = Duration::from_secs(60);
+
+impl ErrorLogThrottle {
+    fn log(&self, failure: &Failure) {
+        if matches!(failure, Failure::Unreachable | Failure::Timeout) {
+            return;
+        }
+        let mut logged = self.0.lock();
+        let last = logged.insert(mem::discriminant(failure), Instant::now());
+        match last.filter(|last| last.elapsed() < LOG_INTERVAL) {
+            Some(last) => {
+                logged.insert(mem::discriminant(failure), last);
+            }
+            None => warn!(reason = %failure, "Redis command failed"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,2 @@
+-- The metadata of an object. ARGV: id.
+return metadata(ARGV[1])

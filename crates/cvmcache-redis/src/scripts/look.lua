@@ -1,2 +1,0 @@
--- The facts of an object. ARGV: id.
-return facts(ARGV[1])

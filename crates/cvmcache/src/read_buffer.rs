@@ -1,0 +1,311 @@
+//! Buffers that bytes of an object are read into, and that are reused once the reply has been sent.
+//!
+//! Fresh memory is zeroed, and large pieces of it are mapped page by page and unmapped again: for a
+//! read, that takes longer than to copy the bytes.
+
+use std::fmt;
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::{Mutex, PoisonError};
+
+use bytes::Bytes;
+use cvmcache_proto::{Data, MAX_MAX_OBJECT_SIZE, ObjectId};
+
+/// The allocator is faster with smaller buffers.
+const SMALLEST: usize = 16 * 1024;
+
+/// No client reads more at once.
+const LARGEST: usize = MAX_MAX_OBJECT_SIZE as usize;
+
+/// How many unused buffers are kept at most: as many as requests of a busy client.
+const KEPT: usize = 32;
+
+static BUFFERS: Pool = Pool::new();
+
+/// A buffer that bytes of an object are read into, to become [`Data`].
+///
+/// It counts what has been read and shows nothing else, so it may have been used for another object:
+/// up to 32 buffers of 16 to 512 KiB are reused once their replies have been sent.
+///
+/// ```
+/// use cvmcache::plugin::{Data, ReadBuffer};
+///
+/// # fn main() -> std::io::Result<()> {
+/// # let path = std::env::current_exe()?;
+/// let file = std::fs::File::open(path)?;
+/// let mut buffer = ReadBuffer::new(4);
+/// buffer.read_at(&file, 0)?;
+/// assert_eq!(Data::from(buffer).into_bytes(), "\x7fELF");
+/// # Ok(())
+/// # }
+/// ```
+pub struct ReadBuffer {
+    memory: Memory,
+    /// How many bytes it takes. Invariant: `filled <= len <= memory.bytes.len()`.
+    len: usize,
+    filled: usize,
+    pool: &'static Pool,
+}
+
+/// Invariant: if `object` is set, all of `bytes` is zero or of that object.
+#[derive(Default)]
+struct Memory {
+    bytes: Vec<u8>,
+    object: Option<ObjectId>,
+}
+
+/// Unused buffers.
+struct Pool(Mutex<Vec<Memory>>);
+
+impl ReadBuffer {
+    /// A buffer for up to `len` bytes.
+    pub fn new(len: usize) -> Self {
+        BUFFERS.buffer(len)
+    }
+
+    /// Reads from a file, from `offset` on, as much as there is and still fits, by one `pread`.
+    /// Returns how many bytes that were; 0 at the end of the file.
+    ///
+    /// # Errors
+    ///
+    /// Those of `pread`.
+    pub fn read_at(&mut self, file: impl AsFd, offset: u64) -> io::Result<usize> {
+        let free = &mut self.memory.bytes[self.filled..self.len];
+        let read = rustix::io::pread(file, free, offset)?;
+        self.filled += read;
+        Ok(read)
+    }
+
+    /// Appends bytes.
+    ///
+    /// # Panics
+    ///
+    /// If they do not fit.
+    pub fn extend_from_slice(&mut self, bytes: &[u8]) {
+        self.memory.bytes[self.filled..self.len][..bytes.len()].copy_from_slice(bytes);
+        self.filled += bytes.len();
+    }
+
+    /// Reads up to `len` bytes of an object with a function that fills a slice and returns how many
+    /// bytes it has read: for libraries that cannot do otherwise.
+    ///
+    /// Whatever it returns, and however little of the slice it has filled, bytes of other objects are
+    /// not shown: the slice has been zeroed, unless it was used for the same object before.
+    /// [`read_at`](Self::read_at) spares that.
+    ///
+    /// # Errors
+    ///
+    /// Those of `read`.
+    ///
+    /// # Panics
+    ///
+    /// If `read` claims to have read more than `len` bytes.
+    pub fn fill<E>(
+        object: &ObjectId,
+        len: usize,
+        read: impl FnOnce(&mut [u8]) -> Result<usize, E>,
+    ) -> Result<Data, E> {
+        BUFFERS.fill(object, len, read).map(Data::from)
+    }
+}
+
+impl Pool {
+    const fn new() -> Self {
+        Self(Mutex::new(Vec::new()))
+    }
+
+    fn buffer(&'static self, len: usize) -> ReadBuffer {
+        let mut memory = self.take(len, None);
+        if memory.bytes.len() < len {
+            memory.bytes.resize(len, 0);
+        }
+        memory.object = None;
+        ReadBuffer { memory, len, filled: 0, pool: self }
+    }
+
+    fn fill<E>(
+        &'static self,
+        object: &ObjectId,
+        len: usize,
+        read: impl FnOnce(&mut [u8]) -> Result<usize, E>,
+    ) -> Result<ReadBuffer, E> {
+        let mut memory = self.take(len, Some(object));
+        if memory.object != Some(*object) {
+            // All of it, because the next read of the object may be longer than this one.
+            memory.bytes.clear();
+            memory.object = Some(*object);
+        }
+        if memory.bytes.len() < len {
+            memory.bytes.resize(len, 0);
+        }
+        let mut buffer = ReadBuffer { memory, len, filled: 0, pool: self };
+        let filled = read(&mut buffer.memory.bytes[..len])?;
+        assert!(filled <= len, "read {filled} bytes into a buffer of {len}");
+        buffer.filled = filled;
+        Ok(buffer)
+    }
+
+    /// Memory to use for `len` bytes, if there is some: best that of the same object.
+    fn take(&self, len: usize, object: Option<&ObjectId>) -> Memory {
+        if !is_kept(len) {
+            return Memory { bytes: vec![0; len], object: object.copied() };
+        }
+        let mut unused = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let same = object.and_then(|id| unused.iter().rposition(|m| m.object == Some(*id)));
+        match same {
+            Some(same) => unused.swap_remove(same),
+            None => unused.pop().unwrap_or_default(),
+        }
+    }
+
+    fn put(&self, memory: Memory) {
+        let mut unused = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if unused.len() < KEPT {
+            unused.push(memory);
+        }
+    }
+}
+
+fn is_kept(len: usize) -> bool {
+    (SMALLEST..=LARGEST).contains(&len)
+}
+
+impl From<ReadBuffer> for Data {
+    fn from(buffer: ReadBuffer) -> Self {
+        Bytes::from_owner(buffer).into()
+    }
+}
+
+/// What has been read.
+impl AsRef<[u8]> for ReadBuffer {
+    fn as_ref(&self) -> &[u8] {
+        &self.memory.bytes[..self.filled]
+    }
+}
+
+impl fmt::Debug for ReadBuffer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReadBuffer")
+            .field("len", &self.len)
+            .field("filled", &self.filled)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for ReadBuffer {
+    fn drop(&mut self) {
+        if is_kept(self.memory.bytes.len()) {
+            self.pool.put(std::mem::take(&mut self.memory));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::io::{Seek, Write};
+
+    use cvmcache_proto::HashAlgorithm;
+
+    use super::*;
+
+    fn pool() -> &'static Pool {
+        Box::leak(Box::new(Pool::new()))
+    }
+
+    fn id(byte: u8) -> ObjectId {
+        ObjectId::new(HashAlgorithm::Sha1, [byte; ObjectId::DIGEST_LEN])
+    }
+
+    fn unused(pool: &Pool) -> usize {
+        pool.0.lock().unwrap().len()
+    }
+
+    /// Fills a buffer for object `byte` with that byte.
+    fn filled(pool: &'static Pool, byte: u8, len: usize) -> ReadBuffer {
+        let read = |slice: &mut [u8]| {
+            slice.fill(byte);
+            Ok::<_, Infallible>(slice.len())
+        };
+        pool.fill(&id(byte), len, read).unwrap()
+    }
+
+    /// What a read shows that claims to have filled its buffer and has not touched it.
+    fn untouched(pool: &'static Pool, byte: u8, len: usize) -> Vec<u8> {
+        let buffer = pool.fill(&id(byte), len, |_| Ok::<_, Infallible>(len)).unwrap();
+        buffer.as_ref().to_vec()
+    }
+
+    #[test]
+    fn a_buffer_is_reused_once_no_part_of_its_data_is_in_use() {
+        let pool = pool();
+        let mut buffer = pool.buffer(3 * SMALLEST);
+        buffer.extend_from_slice(&[1; 3 * SMALLEST]);
+        let first = Data::from(buffer).into_bytes();
+        let memory = first.as_ptr();
+        let slice = first.slice(5..10);
+        drop(first);
+        assert_eq!(unused(pool), 0, "a part of it is in use");
+        drop(slice);
+        assert_eq!(unused(pool), 1);
+        let mut buffer = pool.buffer(2 * SMALLEST);
+        assert_eq!(buffer.as_ref(), []);
+        buffer.extend_from_slice(b"ab");
+        assert_eq!((buffer.as_ref().as_ptr(), unused(pool)), (memory, 0));
+        assert_eq!(Data::from(buffer).into_bytes(), "ab");
+    }
+
+    #[test]
+    fn a_read_that_claims_too_much_shows_no_bytes_of_another_object() {
+        let pool = pool();
+        let (long, short) = (4 * SMALLEST, 2 * SMALLEST);
+        drop(filled(pool, 1, long));
+        assert_eq!(untouched(pool, 2, short), vec![0; short]);
+        // The second read of an object may show more of the buffer than the first one did.
+        assert_eq!(untouched(pool, 2, long), vec![0; long]);
+        assert_eq!(unused(pool), 1, "it was one buffer all the time");
+        let mut buffer = pool.buffer(long);
+        buffer.extend_from_slice(&[3; SMALLEST]);
+        drop(buffer);
+        assert_eq!(untouched(pool, 2, long), vec![0; long]);
+    }
+
+    #[test]
+    fn a_buffer_of_the_same_object_is_preferred_and_not_zeroed() {
+        let pool = pool();
+        let both = [filled(pool, 1, SMALLEST), filled(pool, 2, SMALLEST)];
+        drop(both);
+        assert_eq!(untouched(pool, 1, SMALLEST), vec![1; SMALLEST]);
+        assert_eq!(untouched(pool, 2, SMALLEST), vec![2; SMALLEST]);
+    }
+
+    #[test]
+    fn a_read_that_fails_gives_its_buffer_back() {
+        let pool = pool();
+        assert!(pool.fill(&id(1), SMALLEST, |_| Err("gone")).is_err_and(|error| error == "gone"));
+        assert_eq!(unused(pool), 1);
+    }
+
+    #[test]
+    fn small_and_huge_buffers_and_too_many_are_not_kept() {
+        let pool = pool();
+        drop(filled(pool, 1, SMALLEST - 1));
+        drop(pool.buffer(LARGEST + 1));
+        assert_eq!(unused(pool), 0);
+        let many: Vec<_> = (0..2 * KEPT).map(|_| pool.buffer(SMALLEST)).collect();
+        drop(many);
+        assert_eq!(unused(pool), KEPT);
+    }
+
+    #[test]
+    fn a_file_is_read_up_to_its_end_or_the_length() {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(b"0123456789").unwrap();
+        file.rewind().unwrap();
+        let mut buffer = ReadBuffer::new(6);
+        assert_eq!(buffer.read_at(&file, 8).unwrap(), 2);
+        assert_eq!(buffer.read_at(&file, 10).unwrap(), 0);
+        assert_eq!(buffer.read_at(&file, 0).unwrap(), 4);
+        assert_eq!(buffer.as_ref(), b"890123");
+    }
+}

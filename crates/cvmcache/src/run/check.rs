@@ -1,0 +1,128 @@
+//! `--check`: judges a configuration as a start would, without serving and without a trace.
+
+mod findings;
+mod socket;
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::ExitCode;
+
+use super::metrics::Exporter;
+use super::{CheckPlugin, appendable, serve, terminal, unknown_keys};
+use crate::config_keys::{CRASH_DUMP, ConfigKey, DEBUG_LOG, METRICS};
+use crate::server::Settings;
+use crate::{MetricsAddress, Options, OptionsError, PluginContext, ServerHandle};
+
+pub use findings::Findings;
+
+/// Prints all that is wrong with a configuration file, each with a remedy in a line, and `ok` if a
+/// start would succeed.
+pub(super) fn check(
+    name: &str,
+    keys: &[ConfigKey],
+    plugin: Option<CheckPlugin<'_>>,
+    config: &Path,
+) -> ExitCode {
+    let findings = judge(name, keys, plugin, config);
+    terminal::print(&findings.to_string());
+    if findings.has_errors() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+fn judge(
+    name: &str,
+    keys: &[ConfigKey],
+    plugin: Option<CheckPlugin<'_>>,
+    config: &Path,
+) -> Findings {
+    let mut findings = Findings::default();
+    let text = match fs::read(config) {
+        Ok(text) => text,
+        Err(source) => {
+            findings.error(OptionsError::Read { path: config.to_owned(), source });
+            return findings;
+        }
+    };
+    check_lines(config, &text, &mut findings);
+    let options = Options::parse_file(config, &text).for_plugin(name);
+    for warning in unknown_keys::warnings(&options, name, keys) {
+        findings.warning(warning);
+    }
+    let is_live = match serve::locator(&options) {
+        Err(error) => {
+            findings.error(error);
+            false
+        }
+        Ok(locator) => socket::check(&locator, &options, &mut findings),
+    };
+    for error in Settings::errors(&options) {
+        findings.error(error);
+    }
+    check_files(&options, &mut findings);
+    check_metrics(&options, is_live, &mut findings);
+    match plugin {
+        Some(check) => {
+            let context = PluginContext::new(options, ServerHandle::new());
+            findings.collect_warnings(|findings| check(&context, findings));
+        }
+        None if keys.is_empty() => {}
+        None => findings.note("the plugin has no check of its own keys"),
+    }
+    findings
+}
+
+/// What a start skips or overrides without a word.
+fn check_lines(config: &Path, text: &[u8], findings: &mut Findings) {
+    let file = config.display();
+    for line in Options::skipped_lines(text) {
+        let remedy = "write KEY=VALUE, or # in front";
+        findings.warning(format!("{file}:{line}: the line is skipped; {remedy}"));
+    }
+    for (line, key) in Options::repeated_keys(text) {
+        let key = key.display();
+        findings
+            .warning(format!("{file}:{line}: {key} is there before; this line wins, remove one"));
+    }
+}
+
+fn check_files(options: &Options, findings: &mut Findings) {
+    let check = |key: ConfigKey| -> Option<OptionsError> {
+        let error = appendable::check(Path::new(options.get(key)?)).err()?;
+        Some(options.bad_value(key, format!("{error}; {}", appendable::REMEDY)))
+    };
+    if let Some(error) = check(DEBUG_LOG) {
+        findings.error(error);
+    }
+    // The plugin starts all the same.
+    if let Some(error) = check(CRASH_DUMP) {
+        findings.warning(error);
+    }
+}
+
+fn check_metrics(options: &Options, is_live: bool, findings: &mut Findings) {
+    let address = match options.value::<MetricsAddress>(&METRICS) {
+        Ok(None) => return,
+        Ok(Some(address)) => address.get(),
+        Err(error) => return findings.error(error),
+    };
+    if let Err(error) = Exporter::available() {
+        return findings.error(error);
+    }
+    match socket::bind(address) {
+        Ok(()) => warn_of_readers(address, findings),
+        // It is most likely that plugin's.
+        Err(_) if is_live => findings.note(format!("{address} is in use, as for its metrics")),
+        Err(error) => {
+            let remedy = format!("{error}; set another port");
+            findings.error(options.bad_value(METRICS, remedy));
+        }
+    }
+}
+
+fn warn_of_readers(address: SocketAddr, findings: &mut Findings) {
+    if !address.ip().is_loopback() {
+        let what = format!("all that reach {address} can read the metrics");
+        findings
+            .warning(format!("{what}; write 127.0.0.1, or admit Prometheus alone in a firewall"));
+    }
+}

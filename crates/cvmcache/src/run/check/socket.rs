@@ -1,0 +1,220 @@
+//! Whether a plugin could listen. Nothing is made, connected to or locked, so that no plugin that
+//! serves, starts or ends meanwhile notices.
+
+use std::fs::{self, File};
+use std::io::{self, ErrorKind};
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use nix::sys::socket::{
+    self, AddressFamily, SockFlag, SockType, SockaddrStorage, setsockopt, sockopt,
+};
+
+use super::Findings;
+use crate::config_keys::ALLOW;
+use crate::run::appendable;
+use crate::{ListenError, Locator, Options};
+
+/// Checks a locator. True if another process serves it.
+pub(super) fn check(locator: &Locator, options: &Options, findings: &mut Findings) -> bool {
+    match locator {
+        Locator::Unix(path) => check_unix(locator, path, findings),
+        Locator::Tcp { host, port } => check_tcp(locator, host, *port, options, findings),
+    }
+}
+
+fn check_unix(locator: &Locator, path: &Path, findings: &mut Findings) -> bool {
+    let mut lock = path.as_os_str().to_owned();
+    lock.push(".lock");
+    let lock = PathBuf::from(lock);
+    // The file is opened, which no other process notices, and not locked.
+    match File::options().write(true).open(&lock) {
+        Ok(file) => {
+            if let Some(holder) = holder(&file) {
+                findings.note(format!(
+                    "process {holder} serves {locator} already: a client that starts the plugin \
+                     connects to that one; a start by hand is refused"
+                ));
+                return true;
+            }
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Err(source) => {
+            findings.error(ListenError::LockFile { path: lock, source });
+            return false;
+        }
+    }
+    if let Err(source) = appendable::check_directory(path) {
+        findings.error(ListenError::LockFile { path: lock, source });
+        return false;
+    }
+    match fs::symlink_metadata(path) {
+        Ok(metadata) if !metadata.file_type().is_socket() => {
+            findings.error(ListenError::NotASocket { path: path.to_owned() });
+        }
+        Ok(_) => {}
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Err(source) => findings.error(ListenError::System { locator: locator.clone(), source }),
+    }
+    false
+}
+
+/// The process that has locked a file. It would be a risk to try to lock it: a plugin that starts at
+/// this moment would find it locked, and end.
+fn holder(file: &File) -> Option<u32> {
+    let file = file.metadata().ok()?;
+    let pid = holder_in(&fs::read_to_string("/proc/locks").ok()?, file.ino())?;
+    // Files of two file systems may have the same number. A process of another user does not show
+    // its files.
+    has_open(pid, &file).unwrap_or(true).then_some(pid)
+}
+
+fn has_open(pid: u32, file: &fs::Metadata) -> io::Result<bool> {
+    for descriptor in fs::read_dir(format!("/proc/{pid}/fd"))? {
+        // It may have been closed meanwhile.
+        let Ok(open) = fs::metadata(descriptor?.path()) else { continue };
+        if (open.dev(), open.ino()) == (file.dev(), file.ino()) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// The one that a text like that of `/proc/locks` names; see proc_locks(5).
+fn holder_in(locks: &str, inode: u64) -> Option<u32> {
+    locks.lines().find_map(|line| {
+        let mut words = line.split_ascii_whitespace().skip(1);
+        let (kind, _advisory, _write) = (words.next()?, words.next()?, words.next()?);
+        let (pid, file) = (words.next()?, words.next()?);
+        let is_it = kind == "FLOCK" && file.rsplit(':').next()?.parse() == Ok(inode);
+        pid.parse().ok().filter(|_| is_it)
+    })
+}
+
+fn check_tcp(
+    locator: &Locator,
+    host: &str,
+    port: u16,
+    options: &Options,
+    findings: &mut Findings,
+) -> bool {
+    // As with `Listener::bind`, no host is any address.
+    let resolve = |host: &str| (host, port).to_socket_addrs().map(Vec::from_iter);
+    let addresses = match host {
+        "" => resolve("::").and_then(|v6| Ok([v6, resolve("0.0.0.0")?].concat())),
+        _ => resolve(host),
+    };
+    let addresses = match addresses {
+        Ok(addresses) => addresses,
+        Err(source) => {
+            findings.error(ListenError::Resolve { locator: locator.clone(), source });
+            return false;
+        }
+    };
+    let is_exposed = addresses.iter().any(|address| !address.ip().to_canonical().is_loopback());
+    if is_exposed && options.get(ALLOW).is_none() {
+        let allow = ALLOW.name();
+        findings.warning(format!(
+            "all that reach {locator} can connect; name the clients' networks, as in \
+             {allow}=10.0.0.0/8"
+        ));
+    }
+    let mut failure = io::Error::from(ErrorKind::AddrNotAvailable);
+    for address in addresses {
+        match bind(address) {
+            Ok(()) => return false,
+            Err(error) => failure = error,
+        }
+    }
+    if failure.kind() == ErrorKind::AddrInUse {
+        findings.note(format!(
+            "some process listens on {locator} already: a client that starts the plugin connects to \
+             that one; a start by hand is refused"
+        ));
+        return true;
+    }
+    findings.error(ListenError::System { locator: locator.clone(), source: failure });
+    false
+}
+
+/// Binds an address, but does not listen: with SO_REUSEADDR, that keeps no other process from
+/// binding it or listening, see socket(7).
+pub(super) fn bind(address: SocketAddr) -> io::Result<()> {
+    let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let socket = socket::socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    setsockopt(&socket, sockopt::ReuseAddr, &true)?;
+    Ok(socket::bind(socket.as_raw_fd(), &SockaddrStorage::from(address))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::os::unix::net::UnixListener;
+
+    use nix::fcntl::{Flock, FlockArg};
+
+    use super::*;
+
+    fn found(locator: &Locator) -> (String, bool) {
+        let mut findings = Findings::default();
+        let is_live = check(locator, &Options::new(), &mut findings);
+        (findings.to_string(), is_live)
+    }
+
+    #[test]
+    fn what_keeps_a_plugin_from_a_unix_socket_is_found() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("socket");
+        let unix = |path: &Path| found(&Locator::Unix(path.to_owned()));
+        assert_eq!(unix(&path), ("ok\n".to_owned(), false));
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0, "nothing is left behind");
+        drop(UnixListener::bind(&path).unwrap());
+        assert_eq!(unix(&path), ("ok\n".to_owned(), false), "it is stale");
+        let lock = File::create(directory.path().join("socket.lock")).unwrap();
+        assert_eq!(unix(&path), ("ok\n".to_owned(), false), "nothing holds the lock");
+        let lock = Flock::lock(lock, FlockArg::LockExclusiveNonblock).unwrap();
+        let (text, is_live) = unix(&path);
+        assert!(is_live && text.starts_with("note: process "), "{text}");
+        drop(lock);
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, "").unwrap();
+        assert!(unix(&path).0.contains("is not a socket: remove it"));
+        assert!(unix(&directory.path().join("no/socket")).0.starts_with("error: cannot lock"));
+        assert!(unix(&directory.path().join("s".repeat(252))).0.contains("at most 255 bytes"));
+    }
+
+    #[test]
+    fn what_keeps_a_plugin_from_a_tcp_socket_is_found() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let tcp = |host: &str| found(&Locator::Tcp { host: host.to_owned(), port });
+        let (text, is_live) = tcp("127.0.0.1");
+        assert!(is_live && text.contains("listens on tcp="), "{text}");
+        drop(listener);
+        assert_eq!(tcp("127.0.0.1"), ("ok\n".to_owned(), false));
+        let (text, _) = tcp("192.0.2.1");
+        assert!(text.contains("error: cannot listen on tcp=192.0.2.1"), "{text}");
+        assert!(text.contains("warning: all that reach tcp=192.0.2.1"), "{text}");
+    }
+
+    #[test]
+    fn an_address_that_is_checked_can_be_bound_by_another() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        drop(listener);
+        bind(address).unwrap();
+        let _listener = TcpListener::bind(address).unwrap();
+        assert_eq!(bind(address).unwrap_err().kind(), ErrorKind::AddrInUse);
+    }
+
+    #[test]
+    fn the_holder_of_a_lock_is_found() {
+        let locks = "1: POSIX  ADVISORY  WRITE 7 00:1c:42 0 EOF\n\
+                     2: FLOCK  ADVISORY  WRITE 8 00:1c:43 0 EOF\n\
+                     3: FLOCK  ADVISORY  WRITE 9 00:1c:42 0 EOF\n";
+        assert_eq!(holder_in(locks, 42), Some(9));
+        assert_eq!(holder_in(locks, 44), None);
+    }
+}

@@ -1,0 +1,78 @@
+//! Keys of a configuration that are not known: most of them are misspelled.
+
+use crate::Options;
+use crate::config_keys::{self, ConfigKey, KEYS, PREFIX};
+
+/// The client's own keys of a cache instance, which may stand in the same file.
+const CLIENT_KEYS: [&str; 2] = ["TYPE", "CMDLINE"];
+
+/// What to say of the keys that are neither the SDK's nor in the table of the plugin of this name. A
+/// plugin without a table may have any key, so only those near to one of the SDK's are reported.
+pub(super) fn warnings(options: &Options, name: &str, own: &[ConfigKey]) -> Vec<String> {
+    let known = || KEYS.iter().chain(own).map(ConfigKey::name);
+    let with_name = format!("CVMFS_CACHE_{name}_");
+    let warning = |written: &str| {
+        let rest = match (written.strip_prefix(PREFIX), written.strip_prefix(&with_name)) {
+            (Some(rest), _) => rest,
+            (None, Some(rest)) if !CLIENT_KEYS.contains(&rest) => rest,
+            _ => return None,
+        };
+        let key = format!("{PREFIX}{rest}");
+        if known().any(|known| known == key) {
+            return None;
+        }
+        match config_keys::nearest(&key, known()) {
+            Some(nearest) => Some(format!("there is no key {written}: is {nearest} meant?")),
+            None if own.is_empty() => None,
+            None => Some(format!("there is no key {written}: remove it, or see --help")),
+        }
+    };
+    let in_file = |warning: String| match options.source() {
+        Some(file) => format!("{}: {warning}", file.display()),
+        None => warning,
+    };
+    options.keys().filter_map(warning).map(in_file).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SIZE: ConfigKey = ConfigKey::new("CVMFS_CACHE_PLUGIN_SIZE", "MB", "how large");
+
+    fn warn(line: &str, own: &[ConfigKey]) -> String {
+        let options = Options::parse(line.as_bytes()).for_plugin("ram");
+        warnings(&options, "ram", own).join(" ")
+    }
+
+    #[test]
+    fn a_misspelled_key_is_reported_with_the_nearest_known_one() {
+        for line in ["CVMFS_CACHE_PLUGIN_SZIE=1", "CVMFS_CACHE_ram_SZIE=1"] {
+            assert!(warn(line, &[SIZE]).ends_with("is CVMFS_CACHE_PLUGIN_SIZE meant?"), "{line}");
+        }
+        let worker = warn("CVMFS_CACHE_PLUGIN_WORKER=1", &[]);
+        assert!(worker.ends_with("is CVMFS_CACHE_PLUGIN_WORKERS meant?"), "{worker}");
+    }
+
+    #[test]
+    fn a_key_that_is_near_to_none_is_reported_without_a_suggestion() {
+        let warning = warn("CVMFS_CACHE_PLUGIN_TYPE=1", &[SIZE]);
+        assert_eq!(warning, "there is no key CVMFS_CACHE_PLUGIN_TYPE: remove it, or see --help");
+        assert_eq!(warn("CVMFS_CACHE_PLUGIN_DIRECTORY=/", &[]), "", "it may be the plugin's own");
+    }
+
+    #[test]
+    fn known_keys_and_those_of_clients_and_others_are_not_reported() {
+        for line in [
+            "CVMFS_CACHE_PLUGIN_POLL=1",
+            "CVMFS_CACHE_ram_SIZE=1",
+            "CVMFS_CACHE_ram_TYPE=external",
+            "CVMFS_CACHE_ram_CMDLINE=/usr/libexec/ram",
+            "CVMFS_CACHE_other_SZIE=1",
+            "CVMFS_CACHE_PRIMARY=ram",
+            "SZIE=1",
+        ] {
+            assert_eq!(warn(line, &[SIZE]), "", "{line}");
+        }
+    }
+}

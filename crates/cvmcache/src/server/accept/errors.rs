@@ -1,0 +1,77 @@
+//! Why a server cannot listen.
+
+use std::io;
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+use crate::Locator;
+
+/// Why a plugin cannot listen.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ListenError {
+    /// Another process serves this locator: it has the lock, or the TCP address.
+    #[error(
+        "another process already serves {locator}: stop it, or choose another locator \
+         (a client can just connect)"
+    )]
+    InUse {
+        /// The locator in question.
+        locator: Locator,
+    },
+    /// Something else is where the socket should be; it is left alone.
+    #[error("{path:?} exists and is not a socket: remove it, or choose another path", path = .path.display())]
+    NotASocket {
+        /// The path in question.
+        path: PathBuf,
+    },
+    /// The lock file beside the socket cannot be opened or locked.
+    #[error(
+        "cannot lock {path:?}: {source}; the plugin's user has to be able to make it, in a \
+         directory that exists, with a name of at most 255 bytes", path = .path.display()
+    )]
+    LockFile {
+        /// The lock file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The host has no address.
+    #[error(
+        "cannot listen on {locator}: the host name does not resolve ({source}); use an address of this machine"
+    )]
+    Resolve {
+        /// The locator in question.
+        locator: Locator,
+        /// What the resolver says.
+        source: io::Error,
+    },
+    /// Clients cannot be served on the inherited socket.
+    #[error("the inherited socket cannot be used: {problem}")]
+    InvalidSocket {
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The inherited socket is not the one that is configured.
+    #[error(
+        "the inherited socket listens on {actual}, and not on {locator}: let \
+         ListenStream= of the socket unit and CVMFS_CACHE_PLUGIN_LOCATOR name the same place"
+    )]
+    AddressMismatch {
+        /// The locator in question.
+        locator: Locator,
+        /// Where it listens.
+        actual: Locator,
+    },
+    /// The system refuses the address or the path.
+    #[error(
+        "cannot listen on {locator}: {source}; use a path or an address of this machine that the plugin's user may use"
+    )]
+    System {
+        /// The locator in question.
+        locator: Locator,
+        /// What the system says.
+        source: io::Error,
+    },
+}

@@ -1,0 +1,12 @@
+//! Dropping what a plugin has made.
+
+use crate::service::guard;
+
+/// Drops something that the plugin may have made, such as the data of a reply. Its code may run then,
+/// and panic.
+pub(crate) fn discard<T>(value: T) {
+    let _logged = guard("drop of a reply", || {
+        drop(value);
+        Ok(())
+    });
+}

@@ -1,0 +1,15 @@
+//! What the server tells of itself: metrics, the status report and the heartbeat. Knows values only:
+//! the event loop collects them.
+
+mod gauges;
+mod heartbeat;
+mod request_metrics;
+mod status_report;
+
+pub(crate) use gauges::Gauges;
+pub use heartbeat::Heartbeat;
+pub(crate) use heartbeat::HeartbeatTimer;
+#[cfg(feature = "prometheus")]
+pub(crate) use request_metrics::DURATION;
+pub(crate) use request_metrics::{Metrics, ReplyOutcome, RequestMetrics};
+pub(crate) use status_report::{Reporter, SessionStatus, StatusReport};

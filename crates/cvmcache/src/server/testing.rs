@@ -1,0 +1,34 @@
+//! What the unit tests of the server share.
+
+use std::sync::Arc;
+
+use cvmcache_proto::{Data, ObjectId, ObjectInfo, Status};
+
+use crate::plugin::{CachePlugin, Capabilities, PluginResult};
+use crate::service::Service;
+use crate::{Limits, Session};
+
+/// A plugin that has the same 3 bytes for every object, and takes none.
+pub(crate) struct Constant;
+
+impl CachePlugin for Constant {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::NONE
+    }
+
+    fn object_info(&self, _: &Session, _: &ObjectId) -> PluginResult<ObjectInfo> {
+        Err(Status::NoEntry)
+    }
+
+    fn read(&self, _: &Session, _: &ObjectId, _: u64, _: u32) -> PluginResult<Data> {
+        Ok(Data::from(vec![b'a', b'b', b'c']))
+    }
+}
+
+pub(crate) fn service() -> Arc<Service> {
+    service_with(Limits::default())
+}
+
+pub(crate) fn service_with(limits: Limits) -> Arc<Service> {
+    Arc::new(Service::new(Box::new(Constant), "test", limits))
+}

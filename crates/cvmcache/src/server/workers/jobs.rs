@@ -1,0 +1,77 @@
+//! What is to be done on a worker, and what came of it.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Instant;
+
+use cvmcache_proto::{CacheInfo, Request, ServerMessage, Status};
+use tracing::trace_span;
+
+use crate::server::telemetry::RequestMetrics;
+use crate::service::{OpenSession, Service};
+
+/// The number of a job, which no other job of the server has had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Serial(pub(super) u64);
+
+/// Something for a worker to do.
+#[derive(Debug)]
+pub(crate) enum Job {
+    /// Handle a request of a session.
+    Handle(Arc<OpenSession>, Request),
+    /// End a session.
+    EndSession(Arc<OpenSession>),
+    /// Ask the plugin how full the cache is.
+    Usage,
+}
+
+/// What stays with the I/O thread while a job is in flight.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ticket {
+    /// When the request was received; its deadline counts from then.
+    pub(crate) received: Instant,
+    /// The memory that the request and its largest reply take, in bytes.
+    pub(crate) weight: usize,
+    /// `None` if requests are not measured.
+    pub(crate) metrics: Option<RequestMetrics>,
+}
+
+/// What came of a job.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    Reply(ServerMessage),
+    SessionEnded,
+    Usage(Option<CacheInfo>),
+}
+
+impl Ticket {
+    /// For a job that is no request.
+    pub(crate) fn new(now: Instant) -> Self {
+        Self { received: now, weight: 0, metrics: None }
+    }
+}
+
+impl Job {
+    /// Does it, on this thread. Callbacks have a guard of their own; what is caught here is a panic in
+    /// between, and ends neither the thread nor what waits for the job.
+    pub(super) fn run(self, service: &Service) -> Outcome {
+        match self {
+            Job::Handle(open, request) => {
+                let session = open.session();
+                let _request = trace_span!("request", number = request.id, %session).entered();
+                let envelope = request.envelope();
+                let handled = catch_unwind(AssertUnwindSafe(|| service.handle(&open, request)));
+                let reply = handled.map(ServerMessage::Reply);
+                Outcome::Reply(reply.unwrap_or_else(|_| envelope.fail(Status::IoErr)))
+            }
+            Job::EndSession(open) => {
+                let _ = catch_unwind(AssertUnwindSafe(|| service.end(&open, usize::MAX)));
+                Outcome::SessionEnded
+            }
+            Job::Usage => {
+                let usage = catch_unwind(AssertUnwindSafe(|| service.usage()));
+                Outcome::Usage(usage.unwrap_or(None))
+            }
+        }
+    }
+}

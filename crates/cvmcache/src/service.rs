@@ -408,6 +408,34 @@ impl OpenSession {
     }
 }
 
+impl Drop for Service {
+    /// Drops the plugin behind the guard: a panic there must not keep the server from its clean-up.
+    fn drop(&mut self) {
+        let plugin = std::mem::replace(&mut self.plugin, Box::new(Dropped));
+        let _logged = guard("drop of the plugin", || {
+            drop(plugin);
+            Ok(())
+        });
+    }
+}
+
+/// Stands where the plugin was, once that has been dropped. Never called.
+struct Dropped;
+
+impl CachePlugin for Dropped {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::empty()
+    }
+
+    fn object_info(&self, _: &Session, _: &ObjectId) -> PluginResult<ObjectInfo> {
+        Err(Status::IoErr)
+    }
+
+    fn read(&self, _: &Session, _: &ObjectId, _: u64, _: u32) -> PluginResult<Data> {
+        Err(Status::IoErr)
+    }
+}
+
 impl fmt::Debug for Service {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Service")

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 
+use bytes::Bytes;
 use cvmcache_proto::ReplyBody;
 use tracing::debug;
 
@@ -89,8 +90,11 @@ impl Service {
             let Some(entry) = listing.next() else { return Ok((entries, true)) };
             let mut entry = entry?;
             if let Some(description) = &mut entry.description {
-                description.truncate(self.limits.max_text);
-                size += description.len();
+                // The memory may be the plugin's, and its code run when it is dropped: that must be here,
+                // behind the guard. The message takes the copy over.
+                let len = description.len().min(self.limits.max_text);
+                *description = Bytes::copy_from_slice(&description[..len]);
+                size += len;
             }
             size += ENTRY_OVERHEAD;
             entries.push(entry);

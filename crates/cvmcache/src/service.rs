@@ -450,3 +450,35 @@ fn checksum(data: &Data) -> u32 {
     data.pieces().for_each(|piece| crc.update(piece));
     crc.finalize()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct PanicsInDrop;
+
+    impl CachePlugin for PanicsInDrop {
+        fn capabilities(&self) -> Capabilities {
+            Capabilities::empty()
+        }
+
+        fn object_info(&self, _: &Session, _: &ObjectId) -> PluginResult<ObjectInfo> {
+            Err(Status::NoEntry)
+        }
+
+        fn read(&self, _: &Session, _: &ObjectId, _: u64, _: u32) -> PluginResult<Data> {
+            Err(Status::NoEntry)
+        }
+    }
+
+    impl Drop for PanicsInDrop {
+        fn drop(&mut self) {
+            panic!("in the drop of the plugin");
+        }
+    }
+
+    #[test]
+    fn a_panic_in_the_drop_of_the_plugin_goes_no_further() {
+        drop(Service::new(Box::new(PanicsInDrop), "test", Limits::default()));
+    }
+}

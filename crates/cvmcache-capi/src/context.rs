@@ -8,8 +8,10 @@ use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::mem;
 use std::ptr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use cvmcache::{BoundServer, Limits, Locator, RunningServer, Server, ServerError};
 
@@ -99,7 +101,7 @@ pub(crate) fn wait_for(pointer: *mut layout::Context) {
 }
 
 fn contexts() -> MutexGuard<'static, Contexts> {
-    CONTEXTS.lock().unwrap_or_else(PoisonError::into_inner)
+    CONTEXTS.lock()
 }
 
 impl Context {
@@ -185,7 +187,7 @@ impl Context {
                     return self.finish(running);
                 }
                 Stage::Taken => {
-                    stage = self.changed.wait(stage).unwrap_or_else(PoisonError::into_inner);
+                    self.changed.wait(&mut stage);
                 }
                 // A context that does not run is over now.
                 Stage::Made | Stage::Listening(_) | Stage::Ended => {
@@ -216,7 +218,7 @@ impl Context {
     }
 
     fn stage(&self) -> MutexGuard<'_, Stage> {
-        self.stage.lock().unwrap_or_else(PoisonError::into_inner)
+        self.stage.lock()
     }
 }
 

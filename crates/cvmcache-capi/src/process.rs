@@ -5,7 +5,9 @@ use std::env;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, IntoRawFd};
-use std::sync::{Mutex, MutexGuard, Once, PoisonError};
+use std::sync::Once;
+
+use parking_lot::{Mutex, MutexGuard};
 
 use cvmcache::config_keys::{ALLOW, ALLOW_USERS, ConfigKey, DEBUG_LOG, POLL};
 use cvmcache::{Log, LogTarget, Options, OptionsError, Supervisor};
@@ -96,7 +98,7 @@ fn tell(what: fn(&mut Supervisor) -> io::Result<()>) {
 }
 
 fn client() -> MutexGuard<'static, Client> {
-    CLIENT.lock().unwrap_or_else(PoisonError::into_inner)
+    CLIENT.lock()
 }
 
 /// What the environment says to the server.
@@ -121,7 +123,7 @@ pub(crate) fn is_concurrent() -> bool {
 /// All contexts share it. It ends with the process: what came last is written then.
 pub(crate) fn start_log() -> Result<(), OptionsError> {
     ignore_broken_pipes();
-    let mut log = LOG.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut log = LOG.lock();
     if log.is_none() {
         let target = if is_supervised() { LogTarget::Syslog } else { LogTarget::Stderr };
         *log = Some(Log::start(&program(), target, &settings())?);
@@ -134,7 +136,7 @@ static LOG: Mutex<Option<Log>> = Mutex::new(None);
 
 extern "C" fn end_log() {
     // The lock may be held by a thread that this has interrupted.
-    let log = LOG.try_lock().ok().and_then(|mut log| log.take());
+    let log = LOG.try_lock().and_then(|mut log| log.take());
     guard("exit", (), || drop(log));
 }
 

@@ -1,8 +1,8 @@
 //! Which objects the plugin has promised to keep, so that a read need not ask whether they are
 //! there.
 
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use cvmcache::plugin::ObjectId;
 
@@ -36,7 +36,7 @@ impl References {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<ObjectId, u64>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

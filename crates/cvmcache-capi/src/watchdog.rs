@@ -1,8 +1,8 @@
 //! The watchdog of the SDK, for C: one for the process, from when it is spawned until it is
 //! terminated.
 
+use parking_lot::{Mutex, MutexGuard};
 use std::ffi::OsStr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use cvmcache::watchdog::Watchdog;
 
@@ -36,5 +36,5 @@ pub(crate) fn terminate() {
 }
 
 fn watchdog() -> MutexGuard<'static, Option<Watchdog>> {
-    WATCHDOG.lock().unwrap_or_else(PoisonError::into_inner)
+    WATCHDOG.lock()
 }

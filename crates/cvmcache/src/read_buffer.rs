@@ -6,10 +6,10 @@
 use std::fmt;
 use std::io;
 use std::os::fd::AsFd;
-use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
 use cvmcache_proto::{Data, MAX_MAX_OBJECT_SIZE, ObjectId};
+use parking_lot::Mutex;
 
 /// The allocator is faster with smaller buffers.
 const SMALLEST: usize = 16 * 1024;
@@ -150,7 +150,7 @@ impl Pool {
         if !is_kept(len) {
             return Memory { bytes: vec![0; len], object: object.copied() };
         }
-        let mut unused = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut unused = self.0.lock();
         let same = object.and_then(|id| unused.iter().rposition(|m| m.object == Some(*id)));
         match same {
             Some(same) => unused.swap_remove(same),
@@ -159,7 +159,7 @@ impl Pool {
     }
 
     fn put(&self, memory: Memory) {
-        let mut unused = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut unused = self.0.lock();
         if unused.len() < KEPT {
             unused.push(memory);
         }
@@ -218,7 +218,7 @@ mod tests {
     }
 
     fn unused(pool: &Pool) -> usize {
-        pool.0.lock().unwrap().len()
+        pool.0.lock().len()
     }
 
     /// Fills a buffer for object `byte` with that byte.

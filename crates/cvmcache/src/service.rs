@@ -70,11 +70,12 @@ mod uploads;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
 use cvmcache_proto::{HandshakeAck, Operation, PROTOCOL_VERSION, Reply, ReplyBody, Request};
+use parking_lot::Mutex;
 use tracing::{debug, warn};
 
 use crate::plugin::{
@@ -90,6 +91,9 @@ pub use peer::{Action, Peer};
 use reload::Reloads;
 pub use report::{SessionReport, UploadReport};
 use uploads::Uploads;
+
+// Invariant: no lock of a service or a session is held while a plugin is called, and plugins are only
+// called behind `guard`: so no panic leaves half a change under a lock.
 
 /// The rules of the protocol, around a plugin.
 pub struct Service {
@@ -214,14 +218,14 @@ impl Service {
         };
         let open = Arc::new(open);
         if self.trust.foreign_sessions {
-            lock(&self.sessions).insert(id, Arc::downgrade(&open));
+            self.sessions.lock().insert(id, Arc::downgrade(&open));
         }
         Ok((ack, open))
     }
 
     /// A session that is not the connection's own, if that is allowed.
     fn foreign_session(&self, id: u64) -> Option<Arc<OpenSession>> {
-        lock(&self.sessions).get(&id).and_then(Weak::upgrade)
+        self.sessions.lock().get(&id).and_then(Weak::upgrade)
     }
 
     /// Handles a request of a session, and returns the one reply. The plugin is called on this thread, and
@@ -290,13 +294,13 @@ impl Service {
     /// Gives back the references to `at_most` objects; false if there are more, and this has to be
     /// called again. References that the plugin does not take back are logged, and given up.
     pub fn end(&self, open: &OpenSession, at_most: usize) -> bool {
-        let uploads = std::mem::take(&mut *lock(&open.uploads));
-        let listings = std::mem::take(&mut *lock(&open.listings));
+        let uploads = std::mem::take(&mut *open.uploads.lock());
+        let listings = std::mem::take(&mut *open.listings.lock());
         uploads.drop_all(&open.session);
         listings.drop_all();
         let ended = self.end_holdings(open, at_most);
         if ended {
-            lock(&self.sessions).remove(&open.session.id());
+            self.sessions.lock().remove(&open.session.id());
             debug!(session = %open.session, "session ended");
         }
         ended
@@ -371,7 +375,7 @@ impl Service {
     ) -> PluginResult<T> {
         let result = guard(method, call);
         if let Err(Status::NoSupport) = result {
-            let mut unsupported = lock(&self.unsupported);
+            let mut unsupported = self.unsupported.lock();
             if !unsupported.contains(&method) {
                 unsupported.push(method);
                 warn!(
@@ -404,6 +408,34 @@ impl OpenSession {
     }
 }
 
+impl Drop for Service {
+    /// Drops the plugin behind the guard: a panic there must not keep the server from its clean-up.
+    fn drop(&mut self) {
+        let plugin = std::mem::replace(&mut self.plugin, Box::new(Dropped));
+        let _logged = guard("drop of the plugin", || {
+            drop(plugin);
+            Ok(())
+        });
+    }
+}
+
+/// Stands where the plugin was, once that has been dropped. Never called.
+struct Dropped;
+
+impl CachePlugin for Dropped {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::empty()
+    }
+
+    fn object_info(&self, _: &Session, _: &ObjectId) -> PluginResult<ObjectInfo> {
+        Err(Status::IoErr)
+    }
+
+    fn read(&self, _: &Session, _: &ObjectId, _: u64, _: u32) -> PluginResult<Data> {
+        Err(Status::IoErr)
+    }
+}
+
 impl fmt::Debug for Service {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Service")
@@ -419,8 +451,34 @@ fn checksum(data: &Data) -> u32 {
     crc.finalize()
 }
 
-/// Locks what no panic leaves half-changed: plugins are only called behind [`guard`], and never under
-/// a lock.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct PanicsInDrop;
+
+    impl CachePlugin for PanicsInDrop {
+        fn capabilities(&self) -> Capabilities {
+            Capabilities::empty()
+        }
+
+        fn object_info(&self, _: &Session, _: &ObjectId) -> PluginResult<ObjectInfo> {
+            Err(Status::NoEntry)
+        }
+
+        fn read(&self, _: &Session, _: &ObjectId, _: u64, _: u32) -> PluginResult<Data> {
+            Err(Status::NoEntry)
+        }
+    }
+
+    impl Drop for PanicsInDrop {
+        fn drop(&mut self) {
+            panic!("in the drop of the plugin");
+        }
+    }
+
+    #[test]
+    fn a_panic_in_the_drop_of_the_plugin_goes_no_further() {
+        drop(Service::new(Box::new(PanicsInDrop), "test", Limits::default()));
+    }
 }

@@ -143,7 +143,7 @@ fn a_gdb_that_hangs_is_ended_and_replaced() {
 }
 
 #[test]
-fn a_debugger_hears_of_its_children_and_not_of_who_ends_the_service() {
+fn a_debugger_hears_of_its_children_and_not_of_the_process_that_ends_the_service() {
     let mut f = Crashing::new();
     start_with_gdb(
         &mut f,

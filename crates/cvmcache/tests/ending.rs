@@ -1,4 +1,4 @@
-//! How a server ends: nothing is lost that can be answered, and nobody is waited for in vain.
+//! How a server ends: nothing is lost that can be answered, and nothing is waited for in vain.
 
 mod support;
 
@@ -21,7 +21,7 @@ fn the_end_answers_what_is_under_way_and_removes_the_socket() {
     client.flush().unwrap();
     f.cache.wait_until(|state| state.held_reads == 1);
     f.running().handle().terminate();
-    // Nobody new gets in, although it has not ended yet.
+    // No new connection is accepted, although it has not ended yet.
     while UnixStream::connect(&f.socket).is_ok() {}
     f.cache.change(|state| state.hold_reads = false);
     assert_eq!(client.wait(slow).unwrap().into_bytes(), "abc");
@@ -73,7 +73,7 @@ fn a_supervised_server_ends_with_its_last_client() {
     let mut second = Client::connect(&locator, "repo:2").unwrap();
     second.store(NewUpload::new(id(1)), "abc").unwrap();
     first.quit().unwrap();
-    // While a client is away, nobody is connected, and the server stays.
+    // While a client is away, no connection is open, and the server stays.
     let reload = second.announce_reload().unwrap();
     let mut second = Client::finish_reload(reload).unwrap();
     second.close(&id(1)).unwrap();

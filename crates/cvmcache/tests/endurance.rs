@@ -35,7 +35,7 @@ fn the_ram_cache_asks_to_detach_when_too_much_is_pinned() {
 }
 
 #[test]
-fn a_log_that_nobody_reads_holds_nobody_up() {
+fn a_log_that_is_not_read_delays_no_reply() {
     let mut plugin = Plugin::new("null");
     let config = plugin.configure("");
     let mut command = plugin.command(&[config.as_ref()]);
@@ -99,7 +99,7 @@ fn at_the_limit_of_descriptors_clients_are_served_and_others_wait() {
     for client in &mut clients {
         client.info().unwrap();
     }
-    // Nobody can be let in, and nobody asks for anything: a time to be measured in.
+    // No connection can be accepted, and no request comes: a time to be measured in.
     assert_idle(Path::new(&format!("/proc/{pid}")));
     drop(clients);
     while let Some(mut connection) = at_the_door.pop_front() {
@@ -121,7 +121,7 @@ fn clients_that_do_not_read_cost_no_processor_time() {
         }
         client.flush().unwrap();
     }
-    // By the time that somebody else is answered, the plugin has done what it can for them.
+    // By the time that another client is answered, the plugin has done what it can for them.
     let mut bystander = plugin.client();
     for _ in 0..100 {
         bystander.info().unwrap();
@@ -152,7 +152,7 @@ fn requests_that_wait_for_a_worker_wait_in_the_socket_and_cost_no_processor_time
     assert_eq!(io.len(), 1, "nobody else serves in this process");
     assert_idle(&io[0]);
     assert!(!flood.is_finished(), "the server has taken in all of it");
-    // Who has asked for nothing yet need not wait for a worker.
+    // A client without a request in flight need not wait for a worker.
     drop(f.client("b"));
     f.cache.change(|state| state.hold_reads = false);
     flood.join().unwrap();

@@ -1,4 +1,4 @@
-//! Clients that misbehave: they are answered as far as possible, and harm nobody else.
+//! Clients that misbehave: they are answered as far as possible, and harm no other client.
 
 mod support;
 
@@ -83,7 +83,7 @@ fn what_makes_no_sense_is_answered_and_the_connection_stays() {
     ] {
         connection.send_raw(&nonsense).unwrap();
     }
-    // A message that is broken inside still says who asked.
+    // A message that is broken inside still says which request it is.
     let refcount = Operation::Refcount { object, change_by: 0 };
     let mut broken = spoilt(refcount).without(3).without(4).to_frame().unwrap();
     broken.extend([0x1a, 3, 0xff, 0xff, 0xff]);
@@ -165,7 +165,7 @@ fn bytes_that_are_no_frame_close_that_connection_alone() {
 }
 
 #[test]
-fn half_a_frame_keeps_nobody_waiting() {
+fn half_a_frame_delays_no_other_connection() {
     // Both ends of the connections are in this process.
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
@@ -187,7 +187,7 @@ fn half_a_frame_keeps_nobody_waiting() {
 }
 
 #[test]
-fn a_client_that_does_not_read_is_not_read_from_and_harms_nobody() {
+fn a_client_that_does_not_read_is_not_read_from_and_harms_no_other() {
     let mut limits = Limits::default();
     limits.max_buffered = 512 * 1024;
     for workers in [0, 4] {
@@ -247,7 +247,7 @@ fn a_panic_in_a_callback_is_answered_over_the_wire() {
 }
 
 #[test]
-fn answers_that_nobody_reads_keep_no_object_in_memory_for_a_few_bytes() {
+fn replies_that_are_not_read_keep_no_object_in_memory_for_a_few_bytes() {
     let f = serve(0);
     f.cache.insert(id(1), vec![7; 128 * 1024]);
     let data = Bytes::from(vec![7; 256 * 1024]);
@@ -259,7 +259,7 @@ fn answers_that_nobody_reads_keep_no_object_in_memory_for_a_few_bytes() {
     let small: Vec<_> = (0..20).map(|_| read(2, 1)).collect();
     hostile.flush().unwrap();
     f.cache.wait_until(|state| state.held_reads == 30);
-    // The last of them has only been counted; on one thread, who is answered now comes after it.
+    // The last of them has only been counted; on one thread, a reply sent now comes after it.
     f.client("bystander:1").info().unwrap();
     f.cache.change(|state| state.objects.clear());
     assert!(data.is_unique());
@@ -293,7 +293,7 @@ fn what_a_client_says_before_it_hangs_up_counts() {
 }
 
 #[test]
-fn with_workers_a_flood_does_not_go_before_everybody_else() {
+fn with_workers_a_flood_does_not_go_before_other_connections() {
     let f = serve(2);
     f.cache.insert(id(1), "abc");
     f.cache.change(|state| state.hold_reads = true);
@@ -314,7 +314,7 @@ fn with_workers_a_flood_does_not_go_before_everybody_else() {
 }
 
 #[test]
-fn without_workers_a_flood_does_not_go_before_everybody_else() {
+fn without_workers_a_flood_does_not_go_before_other_connections() {
     let f = serve(0);
     let mut hostile = f.client("evil:1");
     let mut bystander = f.client("repo:1");

@@ -109,7 +109,7 @@ fn sigusr1_has_it_report_what_it_holds() {
 }
 
 #[test]
-fn whoever_asks_for_reports_without_end_gets_one_a_second() {
+fn status_reports_asked_for_without_end_come_once_a_second() {
     let mut plugin = logging("null", "");
     let mut client = plugin.client();
     let begun = Instant::now();

@@ -1,4 +1,4 @@
-//! What a plugin measures, and that whoever asks for it cannot harm it.
+//! What a plugin measures, and that a client of the endpoint cannot harm it.
 
 #[path = "support/metrics.rs"]
 mod scraped;
@@ -193,7 +193,7 @@ fn connect(url: &str) -> TcpStream {
 }
 
 #[test]
-fn whoever_asks_for_something_else_is_told_so() {
+fn a_request_for_anything_else_is_answered_with_an_http_error() {
     let (_plugin, url) = measured("ram", "");
     for (request, answer) in [
         (&b"GET / HTTP/1.1\r\n\r\n"[..], "HTTP/1.1 404 "),

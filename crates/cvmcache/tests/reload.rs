@@ -173,7 +173,7 @@ fn a_reload_that_is_called_off_leaves_nothing_behind() {
 }
 
 #[test]
-fn nobody_can_end_a_reload_that_was_not_announced() {
+fn a_reload_that_was_not_announced_cannot_be_ended() {
     let (_, service) = service();
     let (away, hostile) = (connect(&service, "repo:1"), connect(&service, "evil"));
     away.go_to_reload();

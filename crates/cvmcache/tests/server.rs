@@ -93,7 +93,7 @@ fn all_sessions_are_asked_to_detach() {
     for client in &mut clients {
         client.wait_for_detach().unwrap();
     }
-    // Who has not shaken hands is not ready for it.
+    // A connection without a handshake is not ready for it.
     silent.send(ClientMessage::Handshake { protocol_version: 1, name: None }).unwrap();
     let first = silent.receive().unwrap();
     assert!(matches!(first, Some(ServerMessage::HandshakeAck(_))), "{first:?}");
@@ -192,7 +192,7 @@ impl CachePlugin for Waiting {
 }
 
 #[test]
-fn a_plugin_gets_the_workers_it_wants_unless_somebody_says_otherwise() {
+fn a_plugin_gets_the_workers_it_wants_unless_the_server_is_told_otherwise() {
     for (workers, on_worker) in [(None, 1), (Some(1), 1), (Some(0), 0)] {
         let directory = tempfile::tempdir().unwrap();
         let locator = Locator::Unix(directory.path().join("socket"));

@@ -162,7 +162,7 @@ fn a_stuck_worker_does_not_keep_it_from_telling() {
 }
 
 #[test]
-fn a_manager_that_does_not_listen_keeps_nobody_waiting() {
+fn a_service_manager_that_does_not_listen_does_not_delay_the_server() {
     let mut plugin = Plugin::new("null");
     let manager = Manager::at(&plugin.path("notify"));
     let config = plugin.configure("");
@@ -313,7 +313,7 @@ fn what_is_for_another_process_is_not_taken() {
 }
 
 #[test]
-fn a_supervised_server_on_a_socket_that_it_was_given_turns_nobody_away_at_its_end() {
+fn a_supervised_server_on_an_inherited_socket_turns_no_client_away_at_its_end() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("socket");
     let socket = UnixListener::bind(&path).unwrap();

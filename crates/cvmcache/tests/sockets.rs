@@ -41,7 +41,7 @@ fn what_a_killed_plugin_left_behind_is_replaced_and_nothing_else() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("socket");
     let locator = Locator::Unix(path.clone());
-    // Nobody removes this one.
+    // No server removes this one.
     drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
     let listening = Server::builder(TestCache::default()).listen(&locator).unwrap();
     drop(listening);
@@ -87,7 +87,7 @@ fn a_limit_out_of_bounds_is_named() {
 }
 
 #[test]
-fn a_place_where_nobody_can_listen_is_named() {
+fn a_locator_that_cannot_be_listened_on_is_named() {
     let error = |locator: &str| {
         let listening = Server::builder(TestCache::default()).listen(&locator.parse().unwrap());
         listening.unwrap_err().to_string()

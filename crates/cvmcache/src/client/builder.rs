@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn where_nobody_listens_the_error_says_so() {
+    fn a_locator_without_a_listener_is_an_error_that_says_so() {
         let error = Client::connect(&"unix=/nowhere".parse().unwrap(), "x").unwrap_err();
         let error = error.to_string();
         assert!(error.starts_with("cannot connect to unix=/nowhere: No such file"), "{error}");

@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn replies_for_nobody_are_counted() {
+    fn replies_without_a_request_are_counted() {
         let (plugin, mut client) = FakePlugin::with_client(|end| {
             let (forgotten, _) = end.request();
             let (id, _) = end.request();

@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_waits_for_ever_for_a_plugin_that_lets_nobody_in() {
+    fn a_plugin_that_accepts_no_connection_does_not_block_a_client_for_ever() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("socket");
         let listener =

@@ -2,8 +2,9 @@
 //! tell, so they are counted here, and said to be lost where that can still be read.
 
 use std::io::{self, ErrorKind, Write};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 /// How many lines could not be written since this was last asked, and why. Clones share it.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Failures(Arc<Mutex<Option<Failed>>>);
@@ -25,11 +26,11 @@ pub(super) struct Counted<W> {
 
 impl Failures {
     pub(super) fn take(&self) -> Option<Failed> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.0.lock().take()
     }
 
     fn add(&self, error: &io::Error) {
-        let mut failed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut failed = self.0.lock();
         let lines = failed.as_ref().map_or(0, |failed| failed.lines) + 1;
         let error = match error.raw_os_error() {
             Some(number) => io::Error::from_raw_os_error(number),

@@ -5,8 +5,9 @@
 
 use std::collections::HashMap;
 use std::mem;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::{Mutex, MutexGuard};
 use tracing::Metadata;
 use tracing::callsite::Identifier;
 
@@ -71,7 +72,7 @@ impl Limiter {
     }
 
     fn places(&self) -> MutexGuard<'_, HashMap<Identifier, Place>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 
@@ -92,7 +93,7 @@ mod tests {
 
     impl Write for Written {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap().write(bytes)
+            self.0.lock().write(bytes)
         }
 
         fn flush(&mut self) -> io::Result<()> {
@@ -109,7 +110,7 @@ mod tests {
         let layer = layer().with_writer(lines);
         let subscriber = tracing_subscriber::registry().with(layer);
         let lines = || {
-            let text = mem::take(&mut *written.0.lock().unwrap());
+            let text = mem::take(&mut *written.0.lock());
             text.split(|&byte| byte == b'\n').count() - 1
         };
         tracing::subscriber::with_default(subscriber, || {

@@ -8,7 +8,7 @@ use std::collections::hash_map::Entry;
 
 use tracing::warn;
 
-use super::{OpenSession, Service, lock};
+use super::{OpenSession, Service};
 use crate::plugin::{Capabilities, ObjectId, PluginResult, Status};
 
 /// References by object. None of the counts is zero.
@@ -70,13 +70,13 @@ impl Service {
     /// over to it. Returns how many of `count` those were: all of them, unless the session may give
     /// back what others hold.
     fn take(&self, open: &OpenSession, id: &ObjectId, count: u64) -> Option<u64> {
-        let mut holdings = lock(&open.holdings);
+        let mut holdings = open.holdings.lock();
         let own = holdings.references.count(id).min(count);
         let mut taken = own;
         if own < count {
             let name = open.session.name();
             let handed_over =
-                holdings.is_successor && lock(&self.reloads).take(name, id, count - own);
+                holdings.is_successor && self.reloads.lock().take(name, id, count - own);
             if handed_over {
                 taken = count;
             } else if !self.trust.foreign_references {
@@ -91,19 +91,19 @@ impl Service {
     pub(super) fn hold(&self, open: &OpenSession, id: ObjectId, count: u64) {
         // Without counts, there is nothing to give back.
         if self.capabilities.contains(Capabilities::REFCOUNT) {
-            lock(&open.holdings).references.add(id, count);
+            open.holdings.lock().references.add(id, count);
         }
     }
 
     /// Ends what a session holds: hands its references over, if it announced a reload, or else gives
     /// those to `at_most` objects back to the plugin. False if there are more.
     pub(super) fn end_holdings(&self, open: &OpenSession, at_most: usize) -> bool {
-        let mut holdings = lock(&open.holdings);
+        let mut holdings = open.holdings.lock();
         let mut orphaned = match holdings.orphaned.take() {
             Some(orphaned) => orphaned,
             None => {
                 let held = std::mem::take(&mut *holdings);
-                lock(&self.reloads).end(open.session.name(), held).0.into_iter().collect()
+                self.reloads.lock().end(open.session.name(), held).0.into_iter().collect()
             }
         };
         let now = orphaned.split_off(orphaned.len().saturating_sub(at_most));

@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 use std::fmt;
 
+use bytes::Bytes;
 use cvmcache_proto::ReplyBody;
 use tracing::debug;
 
-use super::{OpenSession, Service, guard, lock};
+use super::{OpenSession, Service, guard};
 use crate::plugin::{Capabilities, ListEntry, Listing, ObjectId, ObjectType, PluginResult, Status};
 
 /// What an entry takes on the wire, at most, besides its description: tags and lengths, the hash
@@ -49,22 +50,22 @@ impl Service {
         let (id, mut listing) = if listing == 0 {
             self.start(open, object_type)?
         } else {
-            let mut listings = lock(&open.listings);
+            let mut listings = open.listings.lock();
             let place = listings.open.get_mut(&listing).ok_or(Status::Malformed)?;
             (listing, place.take().ok_or(Status::Malformed)?)
         };
         let part = guard("next entry of a listing", || self.take_part(&mut listing));
         if let Ok((_, false)) = part {
-            lock(&open.listings).open.insert(id, Some(listing));
+            open.listings.lock().open.insert(id, Some(listing));
         } else {
-            lock(&open.listings).open.remove(&id);
+            open.listings.lock().open.remove(&id);
             drop_listing(listing);
         }
         part.map(|(entries, last)| (id, entries, last))
     }
 
     fn start(&self, open: &OpenSession, object_type: ObjectType) -> PluginResult<(u64, Listing)> {
-        let mut listings = lock(&open.listings);
+        let mut listings = open.listings.lock();
         if listings.open.len() >= self.limits.max_listings {
             debug!(session = %open.session, "too many open listings");
             return Err(Status::NoSpace);
@@ -76,7 +77,7 @@ impl Service {
         let list = || self.plugin.list(&open.session, object_type);
         let listing = self.call(Capabilities::LIST, "list", list);
         let listing = listing.inspect_err(|_| {
-            lock(&open.listings).open.remove(&id);
+            open.listings.lock().open.remove(&id);
         })?;
         Ok((id, listing))
     }
@@ -89,8 +90,11 @@ impl Service {
             let Some(entry) = listing.next() else { return Ok((entries, true)) };
             let mut entry = entry?;
             if let Some(description) = &mut entry.description {
-                description.truncate(self.limits.max_text);
-                size += description.len();
+                // The memory may be the plugin's, and its code run when it is dropped: that must be here,
+                // behind the guard. The message takes the copy over.
+                let len = description.len().min(self.limits.max_text);
+                *description = Bytes::copy_from_slice(&description[..len]);
+                size += len;
             }
             size += ENTRY_OVERHEAD;
             entries.push(entry);

@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use tracing::{debug, warn};
 
 use super::holdings::{Holdings, References};
-use super::{OpenSession, Service, lock};
+use super::{OpenSession, Service};
 use crate::plugin::ObjectId;
 
 /// The handovers, by the name of the client.
@@ -41,8 +41,8 @@ impl Service {
     /// is an announcement beyond [`Limits::max_reloads`](crate::Limits::max_reloads).
     pub fn ioctl(&self, open: &OpenSession, connection_change: i32) {
         let session = &open.session;
-        let mut holdings = lock(&open.holdings);
-        let mut reloads = lock(&self.reloads);
+        let mut holdings = open.holdings.lock();
+        let mut reloads = self.reloads.lock();
         let count = connection_change.unsigned_abs();
         if connection_change > 0 {
             let is_known = reloads.0.contains_key(session.name());
@@ -74,8 +74,8 @@ impl Service {
 
     /// Hands over the references of a session that announced a reload.
     pub(super) fn hand_over(&self, open: &OpenSession) {
-        let mut holdings = lock(&open.holdings);
-        let mut reloads = lock(&self.reloads);
+        let mut holdings = open.holdings.lock();
+        let mut reloads = self.reloads.lock();
         let handover = reloads.0.get_mut(open.session.name()).filter(|_| holdings.announced > 0);
         if let Some(handover) = handover {
             handover.references.merge(holdings.take_references());
@@ -85,7 +85,7 @@ impl Service {
     /// How many reloads clients have announced and not reported done. A supervised server does not
     /// end before that is 0.
     pub fn pending_reloads(&self) -> u64 {
-        lock(&self.reloads).0.values().map(|handover| u64::from(handover.pending)).sum()
+        self.reloads.lock().0.values().map(|handover| u64::from(handover.pending)).sum()
     }
 }
 

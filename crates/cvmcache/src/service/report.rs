@@ -5,7 +5,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::{OpenSession, Service, lock};
+use super::{OpenSession, Service};
 use crate::plugin::ObjectId;
 
 /// What a session holds at one moment.
@@ -54,16 +54,16 @@ impl Service {
 
     /// How many uploads a session has begun and not ended, and how many bytes it has sent of them.
     pub fn uploads(&self, open: &OpenSession) -> (usize, u64) {
-        let uploads = lock(&open.uploads);
+        let uploads = open.uploads.lock();
         (uploads.open.len(), uploads.bytes)
     }
 
     /// What a session holds.
     pub fn report(&self, open: &OpenSession) -> SessionReport {
         let now = self.clock();
-        let objects = lock(&open.holdings).references.objects();
-        let listings = lock(&open.listings).open.len();
-        let uploads = lock(&open.uploads);
+        let objects = open.holdings.lock().references.objects();
+        let listings = open.listings.lock().open.len();
+        let uploads = open.uploads.lock();
         let oldest = uploads.open.values().flatten().min_by_key(|upload| upload.since);
         SessionReport {
             age: now.saturating_sub(open.since),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use cvmcache_proto::StorePart;
 use tracing::debug;
 
-use super::{OpenSession, Service, guard, lock};
+use super::{OpenSession, Service, guard};
 use crate::Session;
 use crate::plugin::{Capabilities, NewObject, ObjectId, PluginResult, Status, Transaction};
 
@@ -58,10 +58,10 @@ impl Service {
         // try again under the same number.
         match upload {
             Some(upload) if result.is_ok() || !first => {
-                lock(&open.uploads).open.insert(id, Some(upload));
+                open.uploads.lock().open.insert(id, Some(upload));
             }
             _ => {
-                lock(&open.uploads).open.remove(&id);
+                open.uploads.lock().open.remove(&id);
             }
         }
         result
@@ -70,7 +70,7 @@ impl Service {
     /// Aborts an upload.
     pub(super) fn abort(&self, open: &OpenSession, id: u64, object: &ObjectId) -> PluginResult<()> {
         self.require(Capabilities::WRITE)?;
-        let mut uploads = lock(&open.uploads);
+        let mut uploads = open.uploads.lock();
         match uploads.open.remove(&id) {
             Some(Some(upload)) if upload.object == *object => {
                 uploads.bytes -= upload.received;
@@ -91,7 +91,7 @@ impl Service {
     ///
     /// [`Limits::upload_idle`]: crate::Limits::upload_idle
     pub fn sweep(&self, open: &OpenSession) {
-        let mut uploads = lock(&open.uploads);
+        let mut uploads = open.uploads.lock();
         let mut idle = Vec::new();
         let mut received = 0;
         for upload in uploads.open.values_mut().flatten().filter(|u| u.transaction.is_ok()) {
@@ -114,7 +114,7 @@ impl Service {
         if let Some(description) = &part.description {
             self.check_text(description)?;
         }
-        let mut uploads = lock(&open.uploads);
+        let mut uploads = open.uploads.lock();
         if uploads.open.contains_key(&id) {
             return Err(Status::Malformed);
         }
@@ -133,7 +133,7 @@ impl Service {
         let begin = || self.plugin.begin(&open.session, object);
         let transaction = self.call(Capabilities::WRITE, "begin", begin);
         let transaction = transaction.inspect_err(|_| {
-            lock(&open.uploads).open.remove(&id);
+            open.uploads.lock().open.remove(&id);
         })?;
         Ok(Upload {
             object: part.object,
@@ -147,7 +147,7 @@ impl Service {
     }
 
     fn resume(&self, open: &OpenSession, id: u64, part: &StorePart) -> PluginResult<Upload> {
-        let mut uploads = lock(&open.uploads);
+        let mut uploads = open.uploads.lock();
         let place = uploads.open.get_mut(&id).ok_or(Status::Malformed)?;
         let upload = place.as_ref().ok_or(Status::Malformed)?;
         upload.transaction.as_ref().map_err(|status| *status)?;
@@ -176,12 +176,12 @@ impl Service {
         });
         match result {
             Ok(()) if last => {
-                lock(&open.uploads).bytes -= upload.received;
+                open.uploads.lock().bytes -= upload.received;
                 (self.commit(open, upload), None)
             }
             Ok(()) => (Ok(()), Some(upload)),
             Err(status) => {
-                lock(&open.uploads).bytes -= mem::take(&mut upload.received);
+                open.uploads.lock().bytes -= mem::take(&mut upload.received);
                 upload.fail(status);
                 (Err(status), Some(upload))
             }
@@ -190,7 +190,7 @@ impl Service {
 
     /// Counts bytes of open uploads.
     fn charge(&self, open: &OpenSession, len: u64) -> PluginResult<()> {
-        let mut uploads = lock(&open.uploads);
+        let mut uploads = open.uploads.lock();
         let bytes = uploads.bytes.saturating_add(len);
         if bytes > self.limits.max_upload_bytes {
             debug!(session = %open.session, "too many bytes in open uploads");

@@ -72,7 +72,7 @@ fn overflow(depth: u64) -> u64 {
     black_box(overflow(black_box(depth + 1))) + 1
 }
 
-/// The same where nobody has made an alternate stack.
+/// The same without an alternate stack.
 fn overflow_in_c() {
     extern "C" fn begin(_: *mut libc::c_void) -> *mut libc::c_void {
         overflow(0);
@@ -97,7 +97,7 @@ fn stick() {
 fn crash_in_handler() {
     let crashing = thread::spawn(|| {
         // SAFETY: none; this is what makes the handler crash. Below the stack there is a page
-        // that nobody may use.
+        // that may not be used.
         unsafe {
             let page = usize::try_from(libc::sysconf(libc::_SC_PAGESIZE)).unwrap_or(4096);
             let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;

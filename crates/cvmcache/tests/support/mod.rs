@@ -118,7 +118,7 @@ impl TestCache {
         assert!(!timeout.timed_out(), "the cache did not get there within {limit:?}");
     }
 
-    /// Changes the state, and tells who waits for it.
+    /// Changes the state, and wakes the threads that wait for it.
     pub fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         let changed = change(&mut self.state());
         self.state.1.notify_all();

@@ -63,7 +63,7 @@ impl Plugin {
         config
     }
 
-    /// A command with these arguments, away from the terminal of whoever runs the tests.
+    /// A command with these arguments, away from the terminal of the test run.
     pub fn command(&self, arguments: &[&OsStr]) -> Command {
         let mut command = Command::new(program(self.name));
         command.args(arguments).env_remove("XDG_RUNTIME_DIR").env("TMPDIR", self.directory.path());

@@ -1,8 +1,9 @@
 //! What a check has found.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::Layer;
@@ -61,7 +62,7 @@ impl Findings {
         let logged = Warnings::default();
         let subscriber = tracing_subscriber::registry().with(logged.clone());
         tracing::subscriber::with_default(subscriber, || check(self));
-        let logged = std::mem::take(&mut *logged.0.lock().unwrap_or_else(PoisonError::into_inner));
+        let logged = std::mem::take(&mut *logged.0.lock());
         logged.iter().for_each(|text| self.warning(text));
     }
 }
@@ -89,7 +90,7 @@ impl<S: Subscriber> Layer<S> for Warnings {
         if *event.metadata().level() <= Level::WARN {
             let mut text = Text(String::new());
             event.record(&mut text);
-            self.0.lock().unwrap_or_else(PoisonError::into_inner).push(text.0);
+            self.0.lock().push(text.0);
         }
     }
 }

@@ -170,8 +170,7 @@ fn a_turn_dispatches_no_more_jobs_than_it_is_granted() {
 
 #[test]
 fn a_connection_over_its_limit_on_requests_in_flight_is_not_read() {
-    let mut limits = Limits::default();
-    limits.max_in_flight = 2;
+    let limits = Limits { max_in_flight: 2, ..Limits::default() };
     let mut f = Fixture::with_session(limits, Some(100));
     (0..3).for_each(|_| f.read_request(3));
     assert_eq!(f.turn(), Turn::Wait);
@@ -184,8 +183,7 @@ fn a_connection_over_its_limit_on_requests_in_flight_is_not_read() {
 
 #[test]
 fn a_connection_over_its_limit_on_memory_is_not_read() {
-    let mut limits = Limits::default();
-    limits.max_buffered = 1;
+    let limits = Limits { max_buffered: 1, ..Limits::default() };
     let mut f = Fixture::with_session(limits, Some(100));
     (0..2).for_each(|_| f.read_request(3));
     assert_eq!(f.turn(), Turn::Wait);

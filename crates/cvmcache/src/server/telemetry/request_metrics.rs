@@ -169,10 +169,10 @@ impl Metrics {
         match (request.kind, result) {
             (Kind::Operation(OperationKind::Open), Ok(())) => self.hits.increment(1),
             (Kind::Operation(OperationKind::Open), Err(Status::NoEntry)) => {
-                self.misses.increment(1)
+                self.misses.increment(1);
             }
             (Kind::Operation(OperationKind::Read), Ok(())) => {
-                self.read_bytes.increment(sent as u64)
+                self.read_bytes.increment(sent as u64);
             }
             (Kind::Operation(OperationKind::Store), Ok(())) => {
                 self.stored_bytes.increment(request.bytes as u64);

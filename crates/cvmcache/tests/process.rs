@@ -241,6 +241,19 @@ fn a_check_tells_all_that_is_wrong_at_once() {
 }
 
 #[test]
+fn a_port_for_both_clients_and_metrics_is_an_error_of_the_check() {
+    let plugin = Plugin::new("ram");
+    let config = plugin.path("both");
+    let lines = "CVMFS_CACHE_PLUGIN_LOCATOR=tcp=127.0.0.1:29470\n\
+                 CVMFS_CACHE_PLUGIN_METRICS=127.0.0.1:29470\n";
+    fs::write(&config, lines).unwrap();
+    let output = plugin.command(&["--check".as_ref(), config.as_ref()]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(said.contains("CVMFS_CACHE_PLUGIN_LOCATOR has this port; set another"), "{said}");
+}
+
+#[test]
 fn what_the_plugin_would_warn_of_is_a_warning_of_the_check() {
     let (status, lines) = checked(&Plugin::new("ram"), "CVMFS_CACHE_PLUGIN_SIZE=5\n");
     assert_eq!(status, 0);

@@ -27,18 +27,7 @@ pub(crate) use server::Address;
 ///
 /// [`from_options`](Self::from_options) reads these keys of a plugin's configuration:
 ///
-/// | key | value | default |
-/// |---|---|---|
-/// | `CVMFS_CACHE_PLUGIN_REDIS_URL` | the server, see [`Server`] | must be there |
-/// | `CVMFS_CACHE_PLUGIN_REDIS_PASSWORD_FILE` | a file with the password in its first line; the URL must have none then | the URL's password |
-/// | `CVMFS_CACHE_PLUGIN_REDIS_CA` | TLS: the PEM file of the authority that the server's certificate comes from | those the system trusts |
-/// | `CVMFS_CACHE_PLUGIN_REDIS_CERT`, `.._REDIS_CERT_KEY` | TLS: PEM files of the certificate that the plugin shows, and of its key | none |
-/// | `CVMFS_CACHE_PLUGIN_SIZE` | megabytes (of 1024 KiB) of the server's memory for objects; less than 100 counts as 100 | 1000 |
-/// | `CVMFS_CACHE_PLUGIN_REDIS_KEYFILE` | a file of 32 bytes to 64 KiB of secret that authenticators objects | objects are checked against accidents only |
-/// | `CVMFS_CACHE_PLUGIN_REDIS_PER_REPOSITORY` | `on`: sessions see only what their repository has added | `off` |
-/// | `CVMFS_CACHE_PLUGIN_REDIS_PREFIX` | what the names of all keys on the server begin with, see [`Prefix`] | `cvmfs` |
-/// | `CVMFS_CACHE_PLUGIN_REDIS_TIMEOUT` | milliseconds that a request waits for the server; 100 to 60000 | 5000 |
-/// | `CVMFS_CACHE_PLUGIN_REDIS_LEASE` | seconds that objects stay pinned after their plugin has died; 3 to 3600 | 60 |
+#[doc = include_str!("config/keys.md")]
 ///
 /// Instead of the URL, `CVMFS_CACHE_PLUGIN_REDIS_SERVER_ADDRESS` and `.._REDIS_SERVER_PORT` may
 /// name a server without TLS and password; the port is 6379 by default. A key
@@ -185,7 +174,17 @@ impl Config {
                 errors.extend(password_file(options, &server).err());
                 errors.extend(tls(options, &server).err());
             }
-            Err(error) => errors.push(error),
+            Err(error) => {
+                errors.push(error);
+                // The files can be judged without a server.
+                errors.extend(options.get(PASSWORD_FILE).and_then(|path| {
+                    let error = secret::read_password(Path::new(path)).err()?;
+                    Some(options.bad_value(PASSWORD_FILE, error))
+                }));
+                if [CA, CERT, CERT_KEY].into_iter().any(|key| options.get(key).is_some()) {
+                    errors.extend(certificates(options).err());
+                }
+            }
         }
         errors.extend(options.value::<Megabytes>(&SIZE).err());
         errors.extend(options.value::<Prefix>(&PREFIX).err());
@@ -250,13 +249,19 @@ fn tls(options: &Options, server: &Server) -> Result<Option<Tls>, OptionsError> 
             None => Ok(None),
         };
     }
+    certificates(options).map(Some)
+}
+
+/// The files of certificates, which are for a server with TLS.
+fn certificates(options: &Options) -> Result<Tls, OptionsError> {
+    let path = |key: ConfigKey| options.get(key).map(Path::new);
     let identity = match (path(CERT), path(CERT_KEY)) {
         (Some(certificate), Some(key)) => Some((certificate, key)),
         (None, None) => None,
         (Some(_), None) => return Err(options.missing(CERT_KEY, "name the file with its key")),
         (None, Some(_)) => return Err(options.missing(CERT, "name the file with its certificate")),
     };
-    let tls = Tls::new(path(CA), identity).map_err(|error| {
+    Tls::new(path(CA), identity).map_err(|error| {
         let key = match &error {
             TlsError::Identity { .. } => CERT,
             TlsError::Key { .. } => CERT_KEY,
@@ -264,8 +269,7 @@ fn tls(options: &Options, server: &Server) -> Result<Option<Tls>, OptionsError> 
             _ => CA,
         };
         options.bad_value(key, error)
-    })?;
-    Ok(Some(tls))
+    })
 }
 
 /// What the names of all keys on the server begin with: letters, digits, `.`, `_`, `-`, `/` and

@@ -295,7 +295,7 @@ fn the_samples_of_configuration_make_sense() {
         let client = sample(&format!("client-{kind}.conf"));
         let of_plugin: Option<Locator> =
             plugin.parse_value("CVMFS_CACHE_PLUGIN_LOCATOR").expect("a locator");
-        let of_client = client.parse_value(&format!("CVMFS_CACHE_{kind}_LOCATOR"));
+        let of_client = client.parse_value(format!("CVMFS_CACHE_{kind}_LOCATOR"));
         assert!(of_plugin.is_some());
         assert_eq!(of_plugin, of_client.expect("a locator"));
         let size = plugin.parse_value::<u32>("CVMFS_CACHE_PLUGIN_SIZE").expect("a number");

@@ -190,10 +190,14 @@ fn a_plugin_that_is_started_wrongly_says_what_to_do() {
 fn checked(plugin: &Plugin, lines: &str) -> (i32, Vec<String>) {
     let config = plugin.configure(lines);
     let mut command = plugin.command(&["--check".as_ref(), config.as_ref()]);
-    let Output { status, stderr, stdout } = command.output().unwrap();
-    assert_eq!(String::from_utf8(stderr).unwrap(), "");
-    let lines = String::from_utf8(stdout).unwrap().lines().map(str::to_owned).collect();
-    (status.code().unwrap(), lines)
+    let Output { status, stderr, stdout } = command.output().expect("it prints text and exits");
+    assert_eq!(String::from_utf8(stderr).expect("it prints text and exits"), "");
+    let lines = String::from_utf8(stdout)
+        .expect("it prints text and exits")
+        .lines()
+        .map(str::to_owned)
+        .collect();
+    (status.code().expect("it prints text and exits"), lines)
 }
 
 #[test]
@@ -238,6 +242,19 @@ fn a_check_tells_all_that_is_wrong_at_once() {
     assert_eq!(missing.status.code(), Some(1));
     let nothing = plugin.command(&["--check".as_ref()]).output().unwrap();
     assert_eq!(nothing.status.code(), Some(2));
+}
+
+#[test]
+fn a_port_for_both_clients_and_metrics_is_an_error_of_the_check() {
+    let plugin = Plugin::new("ram");
+    let config = plugin.path("both");
+    let lines = "CVMFS_CACHE_PLUGIN_LOCATOR=tcp=127.0.0.1:29470\n\
+                 CVMFS_CACHE_PLUGIN_METRICS=127.0.0.1:29470\n";
+    fs::write(&config, lines).unwrap();
+    let output = plugin.command(&["--check".as_ref(), config.as_ref()]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(said.contains("CVMFS_CACHE_PLUGIN_LOCATOR has this port; set another"), "{said}");
 }
 
 #[test]

@@ -161,7 +161,7 @@ fn logged(body: impl FnOnce()) -> String {
     struct Lines(Arc<Mutex<Vec<u8>>>);
     impl Write for Lines {
         fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap().write(line)
+            self.0.lock().expect("what is logged").write(line)
         }
         fn flush(&mut self) -> io::Result<()> {
             Ok(())
@@ -175,7 +175,7 @@ fn logged(body: impl FnOnce()) -> String {
         .with_writer(move || writer.clone())
         .finish();
     tracing::subscriber::with_default(subscriber, body);
-    String::from_utf8(lines.0.lock().unwrap().clone()).unwrap()
+    String::from_utf8(lines.0.lock().expect("what is logged").clone()).expect("what is logged")
 }
 
 #[test]

@@ -43,7 +43,8 @@ pub(super) const SERVER_PORT: ConfigKey =
 pub(super) const PASSWORD_FILE: ConfigKey = ConfigKey::new(
     "CVMFS_CACHE_PLUGIN_REDIS_PASSWORD_FILE",
     "FILE",
-    "has the server's password in its first line",
+    "has the server's password in its first line, and is read for every connection; the URL has \
+     none then",
 )
 .default_value("the URL's password");
 
@@ -68,7 +69,7 @@ pub(super) const CERT_KEY: ConfigKey =
 pub(super) const SIZE: ConfigKey = ConfigKey::new(
     "CVMFS_CACHE_PLUGIN_SIZE",
     "MB",
-    "the server's memory for objects, in megabytes of 1024 KiB; at least 100",
+    "the server's memory for objects of all plugins together, in megabytes of 1024 KiB; at least 100",
 )
 .default_value("1000");
 
@@ -89,7 +90,7 @@ pub(super) const PER_REPOSITORY: ConfigKey = ConfigKey::new(
 pub(super) const PREFIX: ConfigKey = ConfigKey::new(
     "CVMFS_CACHE_PLUGIN_REDIS_PREFIX",
     "TEXT",
-    "what the names of all keys on the server begin with",
+    "what the names of all keys on the server begin with: 1 to 64 letters, digits or any of . _ - / :",
 )
 .default_value("cvmfs");
 

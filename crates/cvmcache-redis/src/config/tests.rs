@@ -235,3 +235,50 @@ fn an_unusable_certificate_is_an_error_of_its_key() {
         format!("CVMFS_CACHE_PLUGIN_REDIS_URL=rediss://h\n{}={}", CERT.name(), own.display());
     assert!(error(&alone).starts_with("CVMFS_CACHE_PLUGIN_REDIS_CERT_KEY is missing"));
 }
+
+/// A text with the table of these keys below a line.
+fn with_fresh_keys(text: &str, marker: &str, keys: &[ConfigKey]) -> String {
+    let (before, after) = text.split_once(marker).expect("the marker");
+    let table = after.lines().take_while(|line| line.starts_with('|')).count();
+    let after: String = after.lines().skip(table).map(|line| format!("{line}\n")).collect();
+    let rows: String = keys.iter().map(|key| key.markdown_row() + "\n").collect();
+    format!("{before}{marker}| key | value | meaning | default |\n|---|---|---|---|\n{rows}{after}")
+}
+
+#[test]
+fn the_tables_of_configuration_keys_are_those_of_the_cache() {
+    let overwrite = std::env::var("BOOK").is_ok_and(|value| value == "overwrite");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    for (file, marker) in [
+        ("crates/cvmcache-redis/src/config/keys.md", ""),
+        ("docs/redis.md", "<!-- configuration keys -->\n"),
+    ] {
+        let path = root.join(file);
+        let text = fs::read_to_string(&path).unwrap();
+        let fresh = with_fresh_keys(&text, marker, Config::KEYS);
+        if overwrite {
+            fs::write(&path, &fresh).unwrap();
+        }
+        assert!(overwrite || text == fresh, "{file}: run this test with BOOK=overwrite");
+    }
+}
+
+#[test]
+fn all_mistakes_are_found_at_once_even_without_a_server() {
+    let lines = "CVMFS_CACHE_PLUGIN_REDIS_URL=http://x\n\
+                 CVMFS_CACHE_PLUGIN_REDIS_PASSWORD_FILE=/nowhere/password\n\
+                 CVMFS_CACHE_PLUGIN_REDIS_CA=/nowhere/ca\n\
+                 CVMFS_CACHE_PLUGIN_SIZE=10%\n\
+                 CVMFS_CACHE_PLUGIN_REDIS_PREFIX={}\n\
+                 CVMFS_CACHE_PLUGIN_REDIS_KEYFILE=/nowhere/key\n\
+                 CVMFS_CACHE_PLUGIN_REDIS_PER_REPOSITORY=maybe\n\
+                 CVMFS_CACHE_PLUGIN_REDIS_TIMEOUT=1\n\
+                 CVMFS_CACHE_PLUGIN_REDIS_LEASE=1\n";
+    let errors = Config::errors(&options(lines));
+    let errors: Vec<_> = errors.iter().map(ToString::to_string).collect();
+    let named = lines.lines().map(|line| line.split('=').next().unwrap());
+    for (error, key) in errors.iter().zip(named) {
+        assert!(error.starts_with(&format!("{key}=")), "{error} is not of {key}");
+    }
+    assert_eq!(errors.len(), 9, "{errors:#?}");
+}

@@ -4,13 +4,15 @@ mod findings;
 mod socket;
 
 use std::fs;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::process::ExitCode;
 
 use super::metrics::Exporter;
 use super::{CheckPlugin, appendable, serve, terminal, unknown_keys};
-use crate::config_keys::{CRASH_DUMP, ConfigKey, DEBUG_LOG, METRICS};
+use crate::config_keys::{CRASH_DUMP, ConfigKey, DEBUG_LOG, LOCATOR, METRICS};
 use crate::server::Settings;
 use crate::{MetricsAddress, Options, OptionsError, PluginContext, ServerHandle};
 
@@ -93,6 +95,12 @@ fn check_files(options: &Options, findings: &mut Findings) {
     if let Some(error) = check(DEBUG_LOG) {
         findings.error(error);
     }
+    if let Some(path) = options.get(DEBUG_LOG).map(Path::new)
+        && fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_fifo())
+    {
+        let (key, path) = (options.written(DEBUG_LOG), path.display());
+        findings.note(format!("{key}={path}: a start waits until a process reads this FIFO"));
+    }
     // The plugin starts all the same.
     if let Some(error) = check(CRASH_DUMP) {
         findings.warning(error);
@@ -108,10 +116,16 @@ fn check_metrics(options: &Options, is_live: bool, findings: &mut Findings) {
     if let Err(error) = Exporter::available() {
         return findings.error(error);
     }
+    if serve::locator(options).is_ok_and(|locator| socket::overlaps(&locator, address)) {
+        let remedy = format!("{} has this port; set another port", LOCATOR.name());
+        return findings.error(options.bad_value(METRICS, remedy));
+    }
     match socket::bind(address) {
         Ok(()) => warn_of_readers(address, findings),
         // It is most likely that plugin's.
-        Err(_) if is_live => findings.note(format!("{address} is in use, as for its metrics")),
+        Err(error) if is_live && error.kind() == ErrorKind::AddrInUse => {
+            findings.note(format!("{address} is in use, as for its metrics"));
+        }
         Err(error) => {
             let remedy = format!("{error}; set another port");
             findings.error(options.bad_value(METRICS, remedy));

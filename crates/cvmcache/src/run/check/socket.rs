@@ -3,11 +3,12 @@
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::OFlag;
 use nix::sys::socket::{
     self, AddressFamily, SockFlag, SockType, SockaddrStorage, setsockopt, sockopt,
 };
@@ -30,7 +31,8 @@ fn check_unix(locator: &Locator, path: &Path, findings: &mut Findings) -> bool {
     lock.push(".lock");
     let lock = PathBuf::from(lock);
     // The file is opened, which no other process notices, and not locked.
-    match File::options().write(true).open(&lock) {
+    let opened = File::options().write(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(&lock);
+    match opened {
         Ok(file) => {
             if let Some(holder) = holder(&file) {
                 findings.note(format!(
@@ -40,23 +42,30 @@ fn check_unix(locator: &Locator, path: &Path, findings: &mut Findings) -> bool {
                 return true;
             }
         }
-        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            if let Err(source) = appendable::check_new(&lock) {
+                findings.error(ListenError::LockFile { path: lock, source });
+                return false;
+            }
+        }
         Err(source) => {
             findings.error(ListenError::LockFile { path: lock, source });
             return false;
         }
     }
-    if let Err(source) = appendable::check_directory(path) {
-        findings.error(ListenError::LockFile { path: lock, source });
-        return false;
-    }
     match fs::symlink_metadata(path) {
         Ok(metadata) if !metadata.file_type().is_socket() => {
             findings.error(ListenError::NotASocket { path: path.to_owned() });
         }
-        Ok(_) => {}
-        Err(error) if error.kind() == ErrorKind::NotFound => {}
-        Err(source) => findings.error(ListenError::System { locator: locator.clone(), source }),
+        Err(source) if source.kind() != ErrorKind::NotFound => {
+            findings.error(ListenError::System { locator: locator.clone(), source });
+        }
+        // A socket that is left over is removed, which the directory has to allow as well.
+        _ => {
+            if let Err(source) = appendable::check_directory(path) {
+                findings.error(ListenError::System { locator: locator.clone(), source });
+            }
+        }
     }
     false
 }
@@ -139,6 +148,19 @@ fn check_tcp(
     false
 }
 
+/// True if a locator's socket keeps another from this address.
+pub(super) fn overlaps(locator: &Locator, address: SocketAddr) -> bool {
+    let Locator::Tcp { host, port } = locator else { return false };
+    if *port == 0 || *port != address.port() {
+        return false;
+    }
+    let is_same = |ip: IpAddr| ip == address.ip() || ip.is_unspecified();
+    let resolved = || (host.as_str(), *port).to_socket_addrs();
+    host.is_empty()
+        || address.ip().is_unspecified()
+        || resolved().is_ok_and(|mut addresses| addresses.any(|other| is_same(other.ip())))
+}
+
 /// Binds an address, but does not listen: with SO_REUSEADDR, that keeps no other process from
 /// binding it or listening, see socket(7).
 pub(super) fn bind(address: SocketAddr) -> io::Result<()> {
@@ -153,7 +175,11 @@ mod tests {
     use std::net::TcpListener;
     use std::os::unix::net::UnixListener;
 
+    use std::os::unix::fs::symlink;
+
     use nix::fcntl::{Flock, FlockArg};
+    use nix::sys::stat::Mode;
+    use nix::unistd::mkfifo;
 
     use super::*;
 
@@ -197,6 +223,36 @@ mod tests {
         let (text, _) = tcp("192.0.2.1");
         assert!(text.contains("error: cannot listen on tcp=192.0.2.1"), "{text}");
         assert!(text.contains("warning: all that reach tcp=192.0.2.1"), "{text}");
+    }
+
+    #[test]
+    fn a_lock_file_that_no_start_can_open_is_found() {
+        let directory = tempfile::tempdir().unwrap();
+        let locator = Locator::Unix(directory.path().join("socket"));
+        let lock = directory.path().join("socket.lock");
+        mkfifo(&lock, Mode::S_IRWXU).unwrap();
+        assert!(found(&locator).0.starts_with("error: cannot lock"), "a FIFO");
+        fs::remove_file(&lock).unwrap();
+        symlink("no/lock", &lock).unwrap();
+        assert!(found(&locator).0.starts_with("error: cannot lock"), "a link to no directory");
+        fs::remove_file(&lock).unwrap();
+        symlink("other", &lock).unwrap();
+        assert_eq!(found(&locator).0, "ok\n", "a start makes the target");
+    }
+
+    #[test]
+    fn the_address_of_a_locator_is_known() {
+        let overlap = |locator: &str, address: &str| {
+            overlaps(&locator.parse().unwrap(), address.parse().unwrap())
+        };
+        assert!(overlap("tcp=127.0.0.1:9470", "127.0.0.1:9470"));
+        assert!(overlap("tcp=:9470", "127.0.0.1:9470"));
+        assert!(overlap("tcp=0.0.0.0:9470", "127.0.0.1:9470"));
+        assert!(overlap("tcp=127.0.0.1:9470", "0.0.0.0:9470"));
+        assert!(!overlap("tcp=127.0.0.1:9471", "127.0.0.1:9470"));
+        assert!(!overlap("tcp=127.0.0.1:9470", "[::1]:9470"));
+        assert!(!overlap("tcp=127.0.0.1:0", "127.0.0.1:0"), "ports of their own");
+        assert!(!overlap("unix=/socket", "127.0.0.1:9470"));
     }
 
     #[test]

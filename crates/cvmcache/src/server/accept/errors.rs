@@ -28,8 +28,8 @@ pub enum ListenError {
     },
     /// The lock file beside the socket cannot be opened or locked.
     #[error(
-        "cannot lock {path:?}: {source}; the plugin's user has to be able to make it, in a \
-         directory that exists, with a name of at most 255 bytes", path = .path.display()
+        "cannot lock {path:?}: {source}; it has to be a file that the plugin's user can write \
+         or make, in a directory that exists, with a name of at most 255 bytes", path = .path.display()
     )]
     LockFile {
         /// The lock file.

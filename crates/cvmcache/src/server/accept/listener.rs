@@ -167,6 +167,8 @@ fn lock(locator: &Locator, path: &Path) -> Result<Flock<File>, ListenError> {
         .create(true)
         .truncate(false)
         .mode(0o600)
+        // A FIFO would wait for a reader.
+        .custom_flags(OFlag::O_NONBLOCK.bits())
         .open(&lock_path)
         .map_err(unlockable)?;
     Flock::lock(lock_file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
@@ -260,6 +262,15 @@ mod tests {
     use mio::Poll;
 
     use super::*;
+
+    #[test]
+    fn a_lock_file_that_is_a_fifo_is_an_error_and_not_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("socket");
+        nix::unistd::mkfifo(&directory.path().join("socket.lock"), Mode::S_IRWXU).unwrap();
+        let error = Listener::bind(&Locator::Unix(path)).unwrap_err();
+        assert!(matches!(error, ListenError::LockFile { .. }), "{error}");
+    }
 
     #[test]
     fn a_connection_made_before_it_stops_is_accepted_and_none_after() {

@@ -48,7 +48,7 @@ type Failure = Box<dyn Error + Send + Sync>;
 ///
 /// # Command line
 ///
-/// One argument, a configuration file in the format of [`Options`]. Without it, the plugin serves
+/// One argument, a configuration file in the format of [`Options`](crate::Options). Without it, the plugin serves
 /// a unix socket of its own and says which one: `$XDG_RUNTIME_DIR/cvmcache/<name>.socket`, or the
 /// same in `cvmcache-<uid>` in the directory for temporary files. If a service manager has handed over
 /// a socket, it serves that one. `--help` and `--version` are understood.
@@ -138,7 +138,7 @@ impl<'a> Program<'a> {
 
     /// The table of the plugin's own configuration keys. `--help`, which is also what a manual page is
     /// made from, lists them after those of the SDK, and a key of the configuration that is in neither
-    /// table is a warning in the log. The plugin reads their values with [`Options::value`].
+    /// table is a warning in the log. The plugin reads their values with [`Options::value`](crate::Options::value).
     pub fn keys(mut self, keys: &'static [ConfigKey]) -> Self {
         self.keys = keys;
         self

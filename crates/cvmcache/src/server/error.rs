@@ -20,7 +20,7 @@ pub enum ServerError {
         /// Its length in bytes.
         len: usize,
     },
-    /// The [`ServerHandle`] belongs to another server.
+    /// The [`ServerHandle`](crate::ServerHandle) belongs to another server.
     #[error("the handle belongs to another server: give each server one of its own")]
     HandleInUse,
     /// The plugin has panicked before there was a client.

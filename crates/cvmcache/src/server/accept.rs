@@ -11,5 +11,6 @@ pub(super) use acceptor::{Acceptor, LISTENER};
 pub(super) use access::Access;
 pub use access::{AccessError, Networks, Users};
 pub use errors::ListenError;
+#[cfg(feature = "program")]
 pub(crate) use inherited_socket::locator_of;
 pub(super) use listener::Listener;

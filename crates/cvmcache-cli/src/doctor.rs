@@ -2,17 +2,17 @@
 //!
 //! It changes nothing. `client_conf` and `plugin_conf` check the files, `socket` and `running` what
 //! their locators lead to. `user` has the permissions of the client's user, `kind` the names of all
-//! findings, `known_keys` the keys of plugins.
+//! findings; `self_check` asks the plugin itself.
 
 mod client_conf;
 mod command_line;
 mod file;
 mod kind;
-mod known_keys;
 mod locators;
 mod plugin_conf;
 mod report;
 mod running;
+mod self_check;
 mod shell;
 mod socket;
 mod user;
@@ -177,9 +177,28 @@ fn client_user(client: &ClientConf, fallback: User, section: &mut Section) -> Us
 
 fn configuration(plugin: &Instance) -> Option<&Configuration> {
     match &plugin.starter {
-        Starter::Client { configuration } => configuration.as_ref(),
+        Starter::Client { configuration, .. } => configuration.as_ref(),
         Starter::External | Starter::Unknown => None,
     }
+}
+
+/// Checks a plugin's configuration: the plugin itself does, if it can.
+fn check_conf(
+    file: &ConfFile,
+    plugin: Option<&Instance>,
+    user: &User,
+    section: &mut Section,
+) -> PluginConf {
+    if let Some(Instance { starter: Starter::Client { program, .. }, .. }) = plugin
+        && self_check::check(program, file.path(), user, section)
+    {
+        let mut own = Section::new("");
+        let conf = PluginConf::check(file, user, &mut own);
+        // A plugin says nothing of these, or less.
+        section.take(own, &[Kind::PathRelative, Kind::NotLookedAt]);
+        return conf;
+    }
+    PluginConf::check(file, user, section)
 }
 
 /// Checks a plugin's configuration, if there is one, and what is where it listens.
@@ -193,7 +212,7 @@ fn examine_plugin(
     let conf = conf.and_then(|(path, is_reported)| {
         let mut section = Section::new(format!("Plugin configuration {}", path.display()));
         let conf = ConfFile::read(path, &mut section)
-            .map(|file| PluginConf::check(&file, user, &mut section));
+            .map(|file| check_conf(&file, plugin, user, &mut section));
         if let (Some(conf), Some(plugin), Some(client)) = (&conf, plugin, client) {
             let key = client_conf::key(&plugin.name, "LOCATOR");
             conf.check_client(&key, client, &mut section);

@@ -12,7 +12,7 @@ use std::thread;
 use nix::fcntl::{Flock, FlockArg};
 use snapbox::str;
 use support::site::{Site, USUAL};
-use support::{cvmcache, start_ram};
+use support::{cvmcache, program, ram, start_ram};
 
 #[test]
 fn a_client_and_a_plugin_that_go_together_are_fine() {
@@ -26,7 +26,7 @@ Client configuration [..]/default.local
   ok       user [..] can read [..]/plugin.conf
 
 Plugin configuration [..]/plugin.conf
-  ok       the size is 100.0 MiB
+  ok       [..]/program has no --check: the keys of its own are not judged
   ok       the client looks there: unix=[..]/socket
 
 Socket and plugin at unix=[..]/socket
@@ -60,16 +60,16 @@ fn what_is_wrong_comes_with_the_reason_and_the_remedy() {
 #[test]
 fn scripts_get_a_list() {
     let mut site = Site::new();
-    site.replace_in_plugin("SIZE=100", "SIZE=lots");
+    site.plugin += "CVMFS_CACHE_PLUGIN_POLL=much\n";
     site.doctor(&["--json"]).assert().code(1).stdout_eq(str![[r#"
 [
   {
-    "name": "size-bad",
+    "name": "poll-bad",
     "severity": "error",
     "subject": "Plugin configuration [..]/plugin.conf",
-    "found": "CVMFS_CACHE_PLUGIN_SIZE=lots is neither megabytes nor a share of the memory",
+    "found": "[..]CVMFS_CACHE_PLUGIN_POLL[..]much[..]",
     "why": "the plugin does not start",
-    "remedy": "write CVMFS_CACHE_PLUGIN_SIZE=1000, or CVMFS_CACHE_PLUGIN_SIZE=25%"
+    "remedy": "remove the line of CVMFS_CACHE_PLUGIN_POLL"
   },
 ...
 ]
@@ -181,8 +181,6 @@ fn each_mistake_is_named_and_nothing_else() {
         }),
         ("plugin-locator-bad", |site| site.replace_in_plugin("=unix=", "=")),
         ("locators-spelled-differently", |site| site.replace_in_plugin("/socket", "//socket")),
-        ("size-small", |site| site.replace_in_plugin("SIZE=100", "SIZE=99")),
-        ("size-near-memory", |site| site.replace_in_plugin("SIZE=100", "SIZE=90%")),
         ("allow-bad", |site| site.plugin += "CVMFS_CACHE_PLUGIN_ALLOW=10.0.0.0/99\n"),
         ("allow-users-bad", |site| site.plugin += "CVMFS_CACHE_PLUGIN_ALLOW_USERS=no-one-x\n"),
         ("poll-bad", |site| site.plugin += "CVMFS_CACHE_PLUGIN_POLL=much\n"),
@@ -318,4 +316,42 @@ fn an_exposed_tcp_plugin_is_reported() {
         (names, status),
         (vec!["allow-excludes-client".to_owned(), "plugin-not-running".to_owned()], 1)
     );
+}
+
+#[test]
+fn a_plugin_of_the_sdk_judges_its_own_keys() {
+    type Mistake = fn(&mut Site);
+    let mistakes: &[(bool, &str, &str, Mistake)] = &[
+        (false, "plugin-error", "SIZE", |site| site.replace_in_plugin("SIZE=100", "SIZE=lots")),
+        (false, "plugin-warning", "is CVMFS_CACHE_PLUGIN_SIZE meant", |site| {
+            site.plugin += "CVMFS_CACHE_PLUGIN_SZIE=1\n";
+        }),
+        (true, "plugin-error", "REDIS_", |site| {
+            site.replace_in_plugin("CVMFS_CACHE_PLUGIN_SIZE=100\n", "");
+        }),
+    ];
+    for (is_redis, name, text, make) in mistakes {
+        let mut site = Site::new();
+        let plugin = if *is_redis { program("cvmcache-redis") } else { ram() };
+        let usual = site.path("program").display().to_string();
+        site.replace_in_client(&usual, &plugin.display().to_string());
+        make(&mut site);
+        let (names, _) = site.findings();
+        assert!(names.iter().any(|found| found == name), "{names:?}");
+        let output = site.doctor(&[]).output().unwrap();
+        let output = String::from_utf8(output.stdout).unwrap();
+        assert!(output.contains(text), "{output}");
+    }
+}
+
+#[test]
+fn a_program_that_is_not_of_the_sdk_is_not_run() {
+    let site = Site::new();
+    let trace = site.path("trace");
+    let script = format!("#!/bin/sh\necho $* > {}\n# {}", trace.display(), cvmcache::CHECK_MARKER);
+    fs::write(site.path("program"), script).unwrap();
+    let output = site.doctor(&[]).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("program has no --check"), "{text}");
+    assert!(!trace.exists());
 }

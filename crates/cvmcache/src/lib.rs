@@ -128,6 +128,9 @@ pub use options::{Options, OptionsError};
 pub use plugin::{CachePlugin, Transaction};
 pub use plugin_context::PluginContext;
 #[cfg(feature = "program")]
+#[doc(hidden)]
+pub use run::CHECK_MARKER;
+#[cfg(feature = "program")]
 pub use run::{Findings, InvalidMetricsAddress, MetricsAddress, Program, run};
 pub use server::{
     AccessError, BoundServer, Heartbeat, ListenError, Networks, RunningServer, Server,

@@ -5,6 +5,7 @@ mod arguments;
 mod background;
 mod check;
 mod default_locator;
+mod marker;
 mod metrics;
 mod serve;
 mod signals;
@@ -21,6 +22,7 @@ use crate::{CachePlugin, ConfigKey, PluginContext};
 use arguments::Arguments;
 
 pub use check::Findings;
+pub use marker::CHECK_MARKER;
 pub use metrics::{InvalidMetricsAddress, MetricsAddress};
 
 /// Why a program could not start or go on, for standard error and the log.
@@ -174,6 +176,7 @@ impl<'a> Program<'a> {
         P: CachePlugin,
         E: Into<Box<dyn Error + Send + Sync>>,
     {
+        marker::keep();
         match Arguments::from_env() {
             Ok(Arguments::Serve(config)) => serve::serve(self.name, self.keys, config, make),
             Ok(Arguments::Check(config)) => check::check(self.name, self.keys, self.check, &config),

@@ -11,8 +11,8 @@ use super::user::{Obstacle, Reason, User, Want, quoted};
 /// What starts the plugin.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Starter {
-    /// The client, with this configuration file of the plugin's.
-    Client { configuration: Option<Configuration> },
+    /// The client, with this program and this configuration file of the plugin's.
+    Client { program: PathBuf, configuration: Option<Configuration> },
     /// Not the client.
     External,
     /// The command line is not understood.
@@ -53,11 +53,12 @@ pub(crate) fn check(key: &str, value: &OsStr, user: &User, section: &mut Section
         let remedy = format!("write {key}={},/path/to/its.conf", program.display());
         let found = format!("{key} names no configuration file for {}", program.display());
         section.found(Kind::ConfigurationNotNamed, found, remedy);
-        return Starter::Client { configuration: None };
+        return Starter::Client { program: program.to_owned(), configuration: None };
     };
     let path = PathBuf::from(last);
     let is_reported = !check_configuration(key, &path, user, section);
-    Starter::Client { configuration: Some(Configuration { path, is_reported }) }
+    let configuration = Some(Configuration { path, is_reported });
+    Starter::Client { program: program.to_owned(), configuration }
 }
 
 fn check_program(key: &str, program: &Path, user: &User, section: &mut Section) {

@@ -5,24 +5,24 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use cvmcache::{Locator, MetricsAddress, Networks, Users};
+use cvmcache::config_keys::{self, KEYS, PREFIX};
+use cvmcache::{ConfigKey, Locator, MetricsAddress, Networks, Users};
 use nix::sys::sysinfo::sysinfo;
 
 use super::command_line::cannot;
 use super::file::ConfFile;
 use super::kind::Kind;
-use super::known_keys::{
-    ALLOW, ALLOW_USERS, CRASH_DUMP, DEBUG_LOG, KEYS, LOCATOR, MAX_POLL, MAX_WORKERS, MEGABYTE,
-    METRICS, MIN_SIZE, POLL, REDIS, REDIS_KEYS, SIZE, WORKERS,
-};
 use super::locators;
 use super::report::Section;
 use super::user::{Reason, User, Want};
-use crate::output;
 
-/// The similarity, from 0 to 1, from which an unknown key counts as a misspelt one (normalized
-/// Damerau-Levenshtein distance).
-const SIMILAR: f64 = 0.8;
+const LOCATOR: &str = config_keys::LOCATOR.name();
+const ALLOW: &str = config_keys::ALLOW.name();
+const ALLOW_USERS: &str = config_keys::ALLOW_USERS.name();
+const METRICS: &str = config_keys::METRICS.name();
+
+/// The key that most plugins have for their size, to compare it with that of the plugin that runs.
+const SIZE: &str = "CVMFS_CACHE_PLUGIN_SIZE";
 
 /// What the other checks need of the configuration; `None` for what is missing or invalid.
 #[derive(Debug)]
@@ -43,16 +43,27 @@ impl PluginConf {
         };
         check_lines(file, section);
         let locator = check_locator(file, section);
-        let memory = if is_redis(file) { u64::MAX } else { memory() };
-        let size = check_size(file, memory, section);
+        let size = file.get(SIZE).and_then(|text| parse_size(&text.to_string_lossy(), memory()?));
         let networks = check_networks(file, locator.as_ref(), section);
         check_value::<Users>(file, ALLOW_USERS, Kind::AllowUsersBad, section, || {
             format!("write names or numbers, as in {ALLOW_USERS}=cvmfs,1001, or * for all")
         });
-        check_number(file, WORKERS, MAX_WORKERS, Kind::WorkersBad, section);
-        check_number(file, POLL, MAX_POLL, Kind::PollBad, section);
-        check_written(file, DEBUG_LOG, Kind::DebugLogNotWritable, user, section);
-        check_written(file, CRASH_DUMP, Kind::CrashDumpNotWritable, user, section);
+        check_number(file, config_keys::WORKERS, Kind::WorkersBad, section);
+        check_number(file, config_keys::POLL, Kind::PollBad, section);
+        check_written(
+            file,
+            config_keys::DEBUG_LOG.name(),
+            Kind::DebugLogNotWritable,
+            user,
+            section,
+        );
+        check_written(
+            file,
+            config_keys::CRASH_DUMP.name(),
+            Kind::CrashDumpNotWritable,
+            user,
+            section,
+        );
         check_metrics(file, section);
         Self { path: file.path().to_owned(), locator, size, networks }
     }
@@ -98,34 +109,21 @@ fn own_name(file: &ConfFile) -> Option<String> {
     file.options().keys().find_map(name)
 }
 
-/// Whether the objects are in the memory of a server.
-fn is_redis(file: &ConfFile) -> bool {
-    file.keys().any(|(_, key)| key.starts_with(REDIS))
-}
-
 fn check_lines(file: &ConfFile, section: &mut Section) {
     if let Some(lines) = file.skipped() {
         let remedy = format!("write KEY=VALUE, or # in front, in {}", file.path().display());
         section.found(Kind::LineSkipped, format!("{lines}: not KEY=VALUE"), remedy);
     }
-    let known: Vec<String> = KEYS
-        .iter()
-        .map(|key| (*key).to_owned())
-        .chain(REDIS_KEYS.iter().map(|rest| format!("{REDIS}{rest}")))
-        .collect();
-    for (written, key) in file.keys().filter(|(_, key)| !known.contains(key)) {
-        let similarity = |known: &str| strsim::normalized_damerau_levenshtein(&key, known);
-        let nearest = known.iter().max_by(|a, b| similarity(a).total_cmp(&similarity(b)));
-        match nearest.filter(|known| similarity(known) >= SIMILAR) {
-            Some(known) => {
-                let remedy = format!("write {known}, if that is what it should be");
-                section.found(Kind::KeyMisspelled, format!("there is no key {written}"), remedy);
-            }
-            None => {
-                let remedy = "remove it, unless the plugin's documentation has it";
-                section.found(Kind::KeyUnknown, format!("{written} is no usual key"), remedy);
-            }
+    let known = || KEYS.iter().map(ConfigKey::name);
+    for (written, key) in file.keys().filter(|(_, key)| !known().any(|known| known == key)) {
+        if let Some(known) = config_keys::nearest(&key, known()) {
+            let remedy = format!("write {known}, if that is what it should be");
+            section.found(Kind::KeyMisspelled, format!("there is no key {written}"), remedy);
+        } else if !key.starts_with(PREFIX) {
+            let remedy = "remove it, unless the plugin's documentation has it";
+            section.found(Kind::KeyUnknown, format!("{written} is no usual key"), remedy);
         }
+        // Others are the plugin's own, which only the plugin can judge.
     }
     file.check_twice("", section);
 }
@@ -154,30 +152,6 @@ fn check_locator(file: &ConfFile, section: &mut Section) -> Option<Locator> {
     }
 }
 
-fn check_size(file: &ConfFile, memory: u64, section: &mut Section) -> Option<u64> {
-    let text = file.get(SIZE)?.to_string_lossy();
-    let Some(size) = parse_size(&text, memory) else {
-        let found = format!("{SIZE}={text} is neither megabytes nor a share of the memory");
-        section.found(Kind::SizeBad, found, format!("write {SIZE}=1000, or {SIZE}=25%"));
-        return None;
-    };
-    let shown = output::bytes(size);
-    if size < MIN_SIZE {
-        let found = format!("{SIZE}={text} is {shown}, less than 100 MB");
-        section.found(Kind::SizeSmall, found, format!("write {SIZE}=1000"));
-    } else if u128::from(size) * 100 > u128::from(memory) * 80 {
-        let found = format!(
-            "{SIZE}={text} is {shown}, more than 80 % of the machine's {}",
-            output::bytes(memory)
-        );
-        let remedy = format!("write {SIZE}=50%, unless the plugin keeps objects on disk");
-        section.found(Kind::SizeNearMemory, found, remedy);
-    } else {
-        section.fine(format!("the size is {shown}"));
-    }
-    Some(size.max(MIN_SIZE))
-}
-
 /// In bytes.
 fn parse_size(text: &str, memory: u64) -> Option<u64> {
     let number = |digits: &str| {
@@ -190,13 +164,12 @@ fn parse_size(text: &str, memory: u64) -> Option<u64> {
             let percent = number(digits).filter(|percent| (1..=100).contains(percent))?;
             Some(memory / 100 * percent)
         }
-        None => number(text)?.checked_mul(MEGABYTE),
+        None => number(text)?.checked_mul(1024 * 1024),
     }
 }
 
-fn memory() -> u64 {
-    // Without an answer, nothing is too large.
-    sysinfo().map_or(u64::MAX, |info| info.ram_total())
+fn memory() -> Option<u64> {
+    sysinfo().ok().map(|info| info.ram_total())
 }
 
 fn check_networks(
@@ -236,13 +209,9 @@ fn check_value<T: FromStr<Err: Display>>(
     }
 }
 
-fn check_number(file: &ConfFile, key: &str, max: u64, kind: Kind, section: &mut Section) {
-    let Some(text) = file.get(key).map(|text| text.to_string_lossy()) else { return };
-    if text.parse::<u64>().is_ok_and(|number| number <= max) {
-        return;
-    }
-    let found = format!("{key}={text} is not a number from 0 to {max}");
-    section.found(kind, found, format!("write {key}=0, or remove the line"));
+fn check_number(file: &ConfFile, key: ConfigKey, kind: Kind, section: &mut Section) {
+    let Err(error) = file.options().value::<u64>(&key) else { return };
+    section.found(kind, error.to_string(), format!("remove the line of {}", key.name()));
 }
 
 fn check_metrics(file: &ConfFile, section: &mut Section) {
@@ -312,12 +281,6 @@ mod tests {
             ("", "", vec![Kind::PluginLocatorMissing]),
             ("", "CVMFS_CACHE_PLUGIN_LOCATOR=/s", vec![Kind::PluginLocatorBad]),
             ("", "CVMFS_CACHE_PLUGIN_LOCATOR=unix=s", vec![Kind::PathRelative]),
-            (UNIX, "CVMFS_CACHE_PLUGIN_SIZE=lots", vec![Kind::SizeBad]),
-            (UNIX, "CVMFS_CACHE_PLUGIN_SIZE=0%", vec![Kind::SizeBad]),
-            (UNIX, "CVMFS_CACHE_PLUGIN_SIZE=99", vec![Kind::SizeSmall]),
-            (UNIX, "CVMFS_CACHE_PLUGIN_SIZE=95%", vec![Kind::SizeNearMemory]),
-            (UNIX, "CVMFS_CACHE_PLUGIN_SIZE=99999999999", vec![Kind::SizeNearMemory]),
-            (UNIX, "CVMFS_CACHE_PLUGIN_SIZE=99999999999999", vec![Kind::SizeBad]),
             (UNIX, "CVMFS_CACHE_PLUGIN_WORKERS=many", vec![Kind::WorkersBad]),
             (UNIX, "CVMFS_CACHE_PLUGIN_WORKERS=1025", vec![Kind::WorkersBad]),
             (UNIX, "CVMFS_CACHE_PLUGIN_POLL=1001", vec![Kind::PollBad]),
@@ -327,10 +290,9 @@ mod tests {
             (ANY, "", vec![Kind::AllowMissing]),
             (ANY, "CVMFS_CACHE_PLUGIN_ALLOW=::1", vec![]),
             ("", "CVMFS_CACHE_PLUGIN_LOCATOR=tcp=127.0.0.1:1", vec![]),
-            (UNIX, "CVMFS_CACHE_PLUGIN_SZIE=1000", vec![Kind::KeyMisspelled]),
+            (UNIX, "CVMFS_CACHE_PLUGIN_WORKER=1", vec![Kind::KeyMisspelled]),
+            (UNIX, "CVMFS_CACHE_PLUGIN_SIZE=lots", vec![]),
             (UNIX, "MY_PLUGINS_OWN=1", vec![Kind::KeyUnknown]),
-            (UNIX, "CVMFS_CACHE_PLUGIN_REDIS_URL=redis://localhost", vec![]),
-            (UNIX, "CVMFS_CACHE_PLUGIN_REDIS_ULR=redis://localhost", vec![Kind::KeyMisspelled]),
             (
                 "CVMFS_CACHE_redis_LOCATOR=unix=/s\n",
                 "CVMFS_CACHE_redis_REDIS_SERVER_ADDRESS=localhost\nCVMFS_CACHE_redis_SIZE=99999999",

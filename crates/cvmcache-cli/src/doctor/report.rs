@@ -119,6 +119,15 @@ impl Section {
         self.entries.push(Entry::Found(Finding { kind, found, remedy }));
     }
 
+    /// Adds what is right in another section, and its findings of these kinds.
+    pub(crate) fn take(&mut self, other: Self, kinds: &[Kind]) {
+        let is_taken = |entry: &Entry| match entry {
+            Entry::Fine(_) => true,
+            Entry::Found(finding) => kinds.contains(&finding.kind),
+        };
+        self.entries.extend(other.entries.into_iter().filter(is_taken));
+    }
+
     /// What was found.
     pub(crate) fn kinds(&self) -> Vec<Kind> {
         let kinds = self.entries.iter().filter_map(|entry| match entry {
@@ -185,19 +194,19 @@ mod tests {
 
     #[test]
     fn warnings_are_no_errors() {
-        assert!(!report(&[Kind::SizeSmall, Kind::StaleSocket]).has_errors());
-        assert!(report(&[Kind::SizeSmall, Kind::SizeBad]).has_errors());
+        assert!(!report(&[Kind::KeyTwice, Kind::StaleSocket]).has_errors());
+        assert!(report(&[Kind::KeyTwice, Kind::PollBad]).has_errors());
     }
 
     #[test]
     fn it_counts_what_it_has_found() {
-        let text = printed(&report(&[Kind::SizeBad, Kind::SizeSmall, Kind::WorkersBad]));
+        let text = printed(&report(&[Kind::PollBad, Kind::KeyTwice, Kind::WorkersBad]));
         assert!(text.ends_with("2 errors, 1 warning, 0 notes\n"), "{text}");
     }
 
     #[test]
     fn control_characters_from_a_file_are_escaped() {
-        let text = printed(&report(&[Kind::SizeBad]));
-        assert!(text.contains("size-bad: this\\u{1b}[31m\n"), "{text}");
+        let text = printed(&report(&[Kind::PollBad]));
+        assert!(text.contains("poll-bad: this\\u{1b}[31m\n"), "{text}");
     }
 }

@@ -77,6 +77,10 @@ impl User {
         self.uid
     }
 
+    pub(crate) fn gid(&self) -> u32 {
+        self.gid
+    }
+
     /// Whether the user can do that with a file, and get there.
     ///
     /// For oneself, the kernel is asked; for others, the answer is worked out from modes.

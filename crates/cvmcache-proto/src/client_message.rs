@@ -49,25 +49,25 @@ pub struct Request {
 impl Request {
     /// What a reply to the request repeats of it.
     pub fn envelope(&self) -> Envelope {
-        let part = match &self.operation {
-            Operation::Store(part) => part.number,
-            _ => 0,
-        };
         let kind = self.operation.kind().request();
-        Envelope { kind, id: self.id, part }
+        Envelope { kind, id: self.id, part: self.operation.part() }
     }
 }
 
 impl Operation {
     /// The body of the reply that fails the operation.
     pub fn refusal(&self, status: Status) -> ReplyBody {
-        let part = match self {
-            Operation::Store(part) => part.number,
-            _ => 0,
-        };
-        let body = self.kind().request().refusal(part, status);
+        let body = self.kind().request().refusal(self.part(), status);
         // Only a handshake has no such body, and no operation is one.
         body.unwrap_or(ReplyBody::Info(Err(status)))
+    }
+
+    /// The number of the part of an upload, else 0.
+    fn part(&self) -> u64 {
+        match self {
+            Operation::Store(part) => part.number,
+            _ => 0,
+        }
     }
 }
 

@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_copied_on_the_way_in_or_out() {
+    fn the_bytes_of_an_object_are_never_copied() {
         let part = Bytes::from(vec![7; 100]);
         let address = part.as_ptr();
         let mut object = object(&["abc"]);

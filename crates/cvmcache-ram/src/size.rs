@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_is_refused_with_what_to_write_instead() {
+    fn an_invalid_size_is_an_error_with_a_remedy() {
         for text in [
             "",
             "%",
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_percentage_is_one_of_the_physical_memory() {
+    fn a_percentage_is_of_the_physical_memory() {
         let memory = sysinfo().unwrap().ram_total();
         assert_eq!(CacheSize::PercentOfMemory(100).to_bytes().unwrap(), memory);
     }

@@ -41,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_memory_of_a_process_has_been_at_most_its_peak() {
+    fn the_memory_of_a_process_is_at_most_its_peak() {
         let memory = Memory::of(std::process::id()).unwrap();
         assert!(memory.resident_bytes > 0 && memory.resident_bytes <= memory.peak_bytes);
     }

@@ -478,7 +478,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_in_the_drop_of_the_plugin_goes_no_further() {
+    fn a_panic_in_the_drop_of_the_plugin_is_caught() {
         drop(Service::new(Box::new(PanicsInDrop), "test", Limits::default()));
     }
 }

@@ -230,7 +230,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_beat_may_be_lost() {
+    fn one_lost_heartbeat_does_not_exceed_watchdog_usec() {
         let watchdog = Duration::from_secs(60);
         let manager = ServiceManager { watchdog: Some(watchdog), ..ServiceManager::default() };
         // A turn of the event loop may keep each of them waiting.

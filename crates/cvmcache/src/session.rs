@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_need_not_be_text() {
+    fn a_name_need_not_be_utf8() {
         let session = Session::new(1, &b"caf\xe9\n"[..]);
         assert_eq!(session.repository(), b"caf\xe9\n");
         assert_eq!(session.instance(), None);

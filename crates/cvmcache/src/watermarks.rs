@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clean_up_counts_once_and_leaves_the_low_water_mark() {
+    fn a_clean_up_counts_once_and_ends_at_the_low_water_mark() {
         let mut marks = Watermarks::new(1000).with_low_percent(90);
         assert_eq!((marks.excess(950), marks.excess(10)), (50, 0));
         assert!(marks.begin_clean_up() && !marks.begin_clean_up());

@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_tells_both_lengths() {
+    fn a_head_has_the_lengths_of_request_and_reply() {
         let exchange = Exchange { request: 9, answer: 1 << 24 };
         assert_eq!(Exchange::from_head(exchange.head()), exchange);
     }

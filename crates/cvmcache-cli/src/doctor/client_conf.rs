@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_with_a_cache_is_found() {
+    fn mistakes_in_the_definition_of_a_cache_are_found() {
         const RAM: &str = "CVMFS_CACHE_PRIMARY=ram\nCVMFS_CACHE_ram_TYPE=external\n";
         const TIERED: &str = "CVMFS_CACHE_PRIMARY=both\nCVMFS_CACHE_both_TYPE=tiered\n";
         const LOCATOR: &str = "CVMFS_CACHE_ram_LOCATOR=";
@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_that_mean_something_else_are_found() {
+    fn lines_that_a_shell_reads_otherwise_are_found() {
         for (text, kind) in [
             (&b"CVMFS_CACHE_PRIMARY = ram"[..], Kind::NotAnAssignment),
             (b"CVMFS_CACHE_PRIMARY=ram\r", Kind::CarriageReturn),

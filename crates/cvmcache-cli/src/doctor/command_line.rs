@@ -135,7 +135,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_wrong_with_a_command_line_is_found() {
+    fn mistakes_in_a_command_line_are_found() {
         let directory = tempfile::tempdir().unwrap();
         let [program, plain, conf] = ["program", "plain", "conf"].map(|name| {
             let path = directory.path().join(name);

@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_configuration_is_not_read() {
+    fn a_file_that_is_no_configuration_is_an_error() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("file");
         std::fs::write(&path, b"\x7fELF\0\0").unwrap();
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_that_hold_nothing_are_counted() {
+    fn skipped_lines_are_counted() {
         let file = ConfFile::parse(Path::new("f"), b"K=1\n\nif true\n  # no\nL = 2 # yes\nK M=1");
         assert_eq!(file.skipped().as_deref(), Some("lines 3, 6"));
         let keys = file.lines().iter().map(|line| (line.number, line.key.as_str()));

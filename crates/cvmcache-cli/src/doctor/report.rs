@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn it_counts_what_it_has_found() {
+    fn a_report_counts_its_findings() {
         let text = printed(&report(&[Kind::PollBad, Kind::KeyTwice, Kind::WorkersBad]));
         assert!(text.ends_with("2 errors, 1 warning, 0 notes\n"), "{text}");
     }

@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn modes_are_for_the_owner_the_group_or_the_rest() {
+    fn modes_apply_to_the_owner_the_group_or_others() {
         for (who, mode, want, permitted) in [
             ((1, 9), 0o600, Want::Write, true),
             ((1, 9), 0o466, Want::Write, false),
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_on_the_way_can_be_the_obstacle() {
+    fn a_parent_directory_may_deny_access() {
         let parent = tempfile::tempdir().unwrap();
         fs::set_permissions(parent.path(), Permissions::from_mode(0o755)).unwrap();
         let closed = parent.path().join("closed");
@@ -293,13 +293,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_there_is_said_to_be_missing() {
+    fn a_missing_path_is_reported_as_missing() {
         let obstacle = User::current().may(Path::new("/nowhere/at/all"), Want::Read).unwrap_err();
         assert_eq!(obstacle.to_string(), "/nowhere does not exist");
     }
 
     #[test]
-    fn users_have_names_and_numbers() {
+    fn a_user_is_found_by_name_or_number() {
         assert_eq!(User::named("root"), User::named("0"));
         assert_eq!(User::named("no-such-user"), None);
     }

@@ -229,7 +229,7 @@ mod tests {
     const INFO: ReplyBody = ReplyBody::Info(Err(Status::NoSupport));
 
     #[test]
-    fn requests_for_detaching_are_noted_between_replies() {
+    fn detach_messages_between_replies_are_counted() {
         let (plugin, mut client) = FakePlugin::with_client(|end| {
             let (id, _) = end.request();
             end.send(ServerMessage::Detach);

@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_cannot_be_moved_begins_anew_all_the_same() {
+    fn a_debug_log_that_cannot_be_renamed_is_truncated() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("log");
         fs::create_dir_all(directory.path().join("log.1/full")).unwrap();

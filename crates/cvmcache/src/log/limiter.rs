@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn each_place_logs_so_many_lines_a_minute_whatever_they_say() {
+    fn lines_are_limited_by_their_place_in_the_code() {
         let (written, limiter) = (Written::default(), Limiter::default());
         let limiter_of_lines = Some(limiter.clone());
         let writer = written.clone();

@@ -93,13 +93,13 @@ mod tests {
     }
 
     #[test]
-    fn a_line_cannot_be_taken_for_another() {
+    fn control_characters_are_escaped() {
         assert_eq!(sanitize("panic\nINFO fine\n"), "<6>panic\n<6>    INFO fine\n");
         assert_eq!(sanitize("\x1b[2J\r\u{9b}é"), "<6>\\u{1b}[2J\\r\\u{9b}é\n");
     }
 
     #[test]
-    fn a_line_has_an_end() {
+    fn a_long_line_is_cut() {
         assert_eq!(sanitize(&"x".repeat(1000)), format!("<6>{} ...\n", "x".repeat(28)));
     }
 }

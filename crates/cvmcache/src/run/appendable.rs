@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_that_cannot_be_made_is_told_from_one_that_can() {
+    fn a_file_that_cannot_be_created_is_told_from_one_that_can() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("file");
         check(&path).unwrap();

@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_piece_counts_for_is_held_until_all_of_it_is_sent() {
+    fn a_piece_counts_in_full_until_all_of_it_is_sent() {
         let mut outbox = Outbox::new(1 << 20);
         outbox.push(reply(1, vec![7; COPIED].into()));
         let copied = outbox.len();

@@ -48,7 +48,7 @@ fn a_failure_has_the_request_the_expectation_and_the_reply() {
     let command = cvmcache(&check).arg("--junit").arg(&junit);
     command.assert().code(1).stderr_eq("").stdout_eq(str![[r#"
 FAILED   object-absent
-    meaning:  An object that is not in the cache cannot be opened, looked for or asked about: NOENTRY.
+    meaning:  To open, check or get the info of an absent object is NOENTRY.
     before:   handshake as "test.cern.ch:conformance" → OK
     sent:     refcount +0 of [..]
     expected: NOENTRY
@@ -76,7 +76,7 @@ fn cases_that_evict_are_skipped_on_a_running_plugin() {
     let locator = plugin.locator().to_string();
     let check = ["check", &locator, "--filter", "evict-all"];
     cvmcache(&check).assert().code(1).stdout_eq(str![[r#"
-skipped  evict-all: it needs the cache for itself, or evicts what others have in it
+skipped  evict-all: it needs the cache for itself, or evicts objects of other clients
 
 0 passed, 0 failed, 1 skipped in [..] s
 No case was run: see why they were skipped.
@@ -158,7 +158,7 @@ fn list_prints_the_cases_with_their_meanings() {
 What clients rely on
 
 read-short  needs write
-    A read over the end of an object gets what there is.
+    A read across the end of an object returns the bytes up to the end.
 
 
 "#

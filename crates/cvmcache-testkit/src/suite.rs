@@ -216,7 +216,7 @@ impl Suite {
             return Some(format!("the plugin does not declare {missing}"));
         }
         (case.alone && !started.is_ours() && !self.may_evict)
-            .then(|| "it needs the cache for itself, or evicts what others have in it".to_owned())
+            .then(|| "it needs the cache for itself, or evicts objects of other clients".to_owned())
     }
 
     /// Runs a case, and sees to it that the next finds a plugin that serves.

@@ -89,9 +89,9 @@ fn a_cache_without_a_limit_passes_every_case_that_does_not_fill_it() {
     let fill = [
         "capability-undeclared",
         "quota-under-pressure",
-        "quota-full-of-open-objects",
+        "quota-all-pinned",
         "detach-reaches-all",
-        "gone-uploads",
+        "disconnect-uploads",
     ];
     assert_eq!(skipped(&report), fill);
 }

@@ -51,9 +51,9 @@ fn a_plugin_in_c_conforms_with_the_static_library() {
 const NEEDS_A_LIMIT: [&str; 5] = [
     "capability-undeclared",
     "quota-under-pressure",
-    "quota-full-of-open-objects",
+    "quota-all-pinned",
     "detach-reaches-all",
-    "gone-uploads",
+    "disconnect-uploads",
 ];
 
 #[test]

@@ -14,7 +14,7 @@ use crate::install::{Library, program, run};
 /// Cases that list thousands of objects: half a minute each, and what they do others do, too.
 const LONG: [&str; 5] = [
     "list-in-parts",
-    "list-in-turns",
+    "list-concurrent",
     "listing-unfinished",
     "listing-after-its-end",
     "listing-foreign",

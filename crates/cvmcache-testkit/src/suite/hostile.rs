@@ -5,9 +5,10 @@
 //! answered, and the connection stays, because a client whose connection closes aborts. Bytes that
 //! are no frame may cost the connection they came on. What a client leaves behind is freed.
 
+mod disconnect;
 mod foreign;
 mod frames;
-mod gone;
+
 mod listings;
 mod load;
 mod raw;
@@ -24,6 +25,6 @@ pub(super) const ALL: &[&[Case]] = &[
     uploads::CASES,
     listings::CASES,
     foreign::CASES,
-    gone::CASES,
+    disconnect::CASES,
     load::CASES,
 ];

@@ -1,4 +1,4 @@
-//! The plugin's callbacks, as functions of Rust: the only place where its code is called.
+//! The callbacks of a plugin in C as functions of Rust: the only place that calls its code.
 //!
 //! Each call has the session set, and what it returns is checked before it is used.
 

@@ -1,4 +1,4 @@
-//! The life of a context: made, listening, running, ended, gone.
+//! The life cycle of a context: created, listening, running, ended, freed.
 //!
 //! C holds a pointer that points nowhere: it is the number of a context, never used again. So
 //! nothing a plugin does with an old pointer can do harm, and a context may be waited for on one

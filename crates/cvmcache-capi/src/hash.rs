@@ -1,4 +1,4 @@
-//! Names of objects, as C has them.
+//! Object ids, in the form that C has for them.
 
 use std::cmp::Ordering;
 

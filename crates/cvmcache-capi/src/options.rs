@@ -1,4 +1,4 @@
-//! Options: keys and values, and where they come from.
+//! The map of options: keys, values and their sources.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};

@@ -1,5 +1,5 @@
-//! What belongs to the process, and not to one context: descriptors 0 to 2, the client that has
-//! started it, signals and the log.
+//! State of the process, and not of one context: descriptors 0 to 2, the supervisor, signals and the
+//! log.
 
 use std::env;
 use std::fs::File;

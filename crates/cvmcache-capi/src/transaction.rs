@@ -1,4 +1,4 @@
-//! An upload, by its number.
+//! An upload to a plugin in C, by its number.
 
 use bytes::{Bytes, BytesMut};
 use cvmcache::plugin::{Capabilities, ObjectId, PluginResult};

@@ -1,4 +1,4 @@
-//! From content to the name of an object, by each of the algorithms that CernVM-FS knows.
+//! The hash algorithms of CernVM-FS, which make object ids of content.
 
 use clap::ValueEnum;
 use cvmcache::plugin::{HashAlgorithm, ObjectId};

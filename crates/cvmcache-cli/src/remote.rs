@@ -1,4 +1,4 @@
-//! A plugin that runs already: its locator, and sessions with it.
+//! A running plugin: its locator, and sessions with it.
 
 use std::env;
 use std::ffi::{OsStr, OsString};

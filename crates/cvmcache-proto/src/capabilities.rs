@@ -1,4 +1,4 @@
-//! What a plugin can do, as it tells the client in the handshake.
+//! Capabilities: what a plugin declares in the handshake that it can do.
 
 use std::fmt;
 

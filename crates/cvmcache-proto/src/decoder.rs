@@ -1,4 +1,4 @@
-//! Bytes in, frames out.
+//! The decoder of frames from a stream of bytes.
 //!
 //! The decoder owns the memory that the next bytes go to, so that an attachment is received
 //! straight into a buffer of its own size, which then becomes the object: [`Decoder::buffer`]

@@ -1,4 +1,4 @@
-//! The frames that messages travel in.
+//! Frames: a message and its attachment, encoded.
 //!
 //! ```text
 //!                       +------+----------------+-----------------------+

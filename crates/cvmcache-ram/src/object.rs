@@ -1,4 +1,4 @@
-//! An object in memory: the parts it came in, never copied, and what it costs to keep them.
+//! An object in memory: its parts as they were received, never copied, and its cost.
 
 use std::mem::size_of;
 

@@ -1,4 +1,4 @@
-//! How large the cache is to be: the value of `CVMFS_CACHE_PLUGIN_SIZE`.
+//! The size of the cache: the value of `CVMFS_CACHE_PLUGIN_SIZE`.
 
 use std::error::Error;
 use std::io;

@@ -1,5 +1,5 @@
-//! What is in the cache, in which order it was used, and how much memory it takes. All decisions
-//! about eviction are made here. There is no lock and no thread in this file: see `shared.rs`.
+//! The store: objects in the order of their use, and the memory that they take. All decisions about
+//! eviction are made here. There is no lock and no thread in this file: see `shared.rs`.
 //!
 //! An object stays in its slot from commit to eviction; opening and closing only move its rank in
 //! and out of `idle`. So no request reorganises a table but one that stores an object.

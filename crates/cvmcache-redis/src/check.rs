@@ -1,4 +1,4 @@
-//! What `--check` says of the Redis cache.
+//! `--check` of the Redis cache.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Integrity: the tags of chunks, metadata and breadcrumbs, by which a read notices what was not stored so.
+//! Integrity: the tags of chunks, metadata and breadcrumbs, by which a read detects modified data.
 //!
 //! A tag is made over the data and all that says where it belongs. With the secret of a key file,
 //! it is a MAC, a keyed BLAKE3 hash cut to 16 bytes: an attacker with write access to the server but without

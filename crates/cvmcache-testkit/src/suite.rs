@@ -1,5 +1,5 @@
-//! The conformance suite: whether a plugin does what CernVM-FS clients rely on and, if wanted,
-//! whether it survives what they should not do.
+//! The conformance suite: whether a plugin does what CernVM-FS clients rely on and, on request,
+//! survives hostile clients.
 //!
 //! A [`Suite`] chooses cases and runs them against a [`Target`]; a [`Report`] says what came of it.
 //! The cases are in `cases/` and `hostile/`, by subject. Each is a function that gets a `Probe`

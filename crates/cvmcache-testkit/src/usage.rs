@@ -1,4 +1,4 @@
-//! What the kernel knows of a process: its memory and its descriptors.
+//! The memory and the descriptors of a process, in /proc.
 
 use procfs::process::Process;
 

@@ -1,4 +1,4 @@
-//! What the plugin and its watchdog say to each other: one datagram a message, its kind first.
+//! The messages between a plugin and its watchdog: one datagram each, its kind first.
 //!
 //! A crash is encoded on the alternate stack of a signal handler: into few bytes, without memory.
 

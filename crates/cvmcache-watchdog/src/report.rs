@@ -1,4 +1,4 @@
-//! What is said of a crash, a panic, or a plugin that has gone.
+//! The text of a report: of a crash, a panic, or a plugin that was killed.
 
 use std::fmt::{self, Write};
 use std::fs;

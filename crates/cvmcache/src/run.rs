@@ -1,4 +1,4 @@
-//! Everything that the main function of a plugin does.
+//! The main function of a plugin: command line, configuration, log, watchdog and server.
 
 mod appendable;
 mod arguments;

@@ -1,4 +1,4 @@
-//! The control channel: what a program, or a plugin, tells the server that it is part of.
+//! The control channel: commands of a program, or of a plugin, to its server.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU8, Ordering};

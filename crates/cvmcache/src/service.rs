@@ -1,4 +1,4 @@
-//! What a plugin's side of the protocol does, without I/O: `(session, request) -> reply`.
+//! The rules of the protocol on the plugin's side, without I/O: `(session, request) -> reply`.
 //!
 //! A [`Service`] stands between clients and a [`CachePlugin`]. It gates by capability, keeps
 //! track of what each session holds (references, uploads, listings), and lets a plugin see only

@@ -1,5 +1,4 @@
-//! Being started by a service manager, such as systemd: the socket that it hands over, and telling
-//! it how things are.
+//! Service managers, such as systemd: socket activation, readiness and heartbeats.
 //!
 //! It speaks by variables of the environment, as in `sd_notify(3)` and `sd_listen_fds(3)`.
 //! [`run`](crate::run) understands them; other programs do so with [`ServiceManager`].

@@ -1,4 +1,4 @@
-//! Being started by a client: telling it when it can connect.
+//! The supervisor, a client that has started the plugin: the report that it can connect.
 //!
 //! A client that starts a plugin passes the number of a pipe's descriptor in the environment, and
 //! waits for one byte. [`run`](crate::run) answers it; other programs do so with [`Supervisor`].

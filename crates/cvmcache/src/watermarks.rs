@@ -1,4 +1,5 @@
-//! How full a cache is to become: what plugins that evict decide alike.
+//! Watermarks, for all plugins that evict: when clients are asked to detach, and how far a clean-up
+//! goes.
 
 /// The water marks of a cache that evicts: when a clean-up begins and ends, and when so much is pinned
 /// that clients should detach.

@@ -1,4 +1,4 @@
-//! What the machine allows: the same bytes through a bare socket, with nothing in between.
+//! The limit of the machine: the same bytes over a bare socket, without a plugin.
 //!
 //! A workload is played through once with an imaginary plugin that has everything, and the length
 //! of each message noted. Then an echo of those lengths is measured by the same loop as plugins.

@@ -1,4 +1,4 @@
-//! Objects that no client asks for: random ids, and random content.
+//! The objects of a benchmark: random ids, and random content.
 
 use std::ops::Range;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! What came of a run: the figures, as they are printed, drawn and written as JSON.
+//! The results of a run: printed, plotted and written as JSON.
 
 use serde::Serialize;
 

@@ -1,4 +1,4 @@
-//! Sizes: those of files in a software repository, and those that people write.
+//! Sizes of objects: the distribution in a software repository, and the parser of an argument.
 
 use bytesize::ByteSize;
 

@@ -1,4 +1,4 @@
-//! What the threads of a client do in the workloads: which request follows which answer.
+//! The state machines of the workloads: which request follows which reply.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,4 +1,4 @@
-//! The client's configuration: which cache it uses, and how it gets at the plugin.
+//! The client's configuration: its caches, and how it reaches their plugins.
 //!
 //! The client takes the keys from the file, and lets a shell say what their values are; so `shell`
 //! has to be asked what a line means.

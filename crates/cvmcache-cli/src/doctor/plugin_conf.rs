@@ -1,4 +1,4 @@
-//! The plugin's configuration: what keeps it from starting, or makes it a poor cache.
+//! The plugin's configuration: obstacles to a start, and settings that make a poor cache.
 
 use std::fmt::Display;
 use std::net::IpAddr;

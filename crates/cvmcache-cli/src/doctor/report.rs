@@ -1,4 +1,4 @@
-//! The report of doctor: findings and what is right, by subject, for people and for scripts.
+//! The report of doctor: findings and what is right, by subject, as text and as JSON.
 
 use std::io::Write;
 

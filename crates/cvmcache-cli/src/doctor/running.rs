@@ -1,4 +1,4 @@
-//! Whether a plugin runs, lets the client in, and is the one that its configuration describes.
+//! A running plugin: whether it admits the client, and serves the configuration.
 //!
 //! Doctor is a client for a moment. A plugin that clients started ends with its last connection,
 //! also if that is this one; but then it was about to end anyway.

@@ -1,4 +1,4 @@
-//! What a plugin says of its own configuration: the output of `PROGRAM --check CONF`.
+//! The check of a plugin by itself: the output of `PROGRAM --check CONF`.
 
 use std::fs::File;
 use std::io::{self, Read};

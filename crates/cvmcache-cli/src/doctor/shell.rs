@@ -1,4 +1,4 @@
-//! What a shell makes of a line of the client's configuration.
+//! Lines of the client's configuration as a shell evaluates them.
 //!
 //! Nothing is run: quotes are understood, and whatever else has a meaning to a shell is said to be
 //! unclear.

@@ -1,4 +1,4 @@
-//! Whether a plugin can make its socket and its lock file: the directory, and what is there.
+//! Whether a plugin can create its socket and its lock file.
 
 use std::fs::{self, File};
 use std::io;

@@ -1,4 +1,4 @@
-//! Users, and what files let them do.
+//! Users, and their permissions on files.
 
 use std::fmt;
 use std::fs::Metadata;

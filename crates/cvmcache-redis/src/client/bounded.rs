@@ -1,6 +1,6 @@
-//! A bound on what a server can make the plugin keep in memory. The redis crate collects a reply
-//! until it is complete, however long the server says it is; here, the announced lengths are looked
-//! at while the bytes come in, and a connection that goes too far fails.
+//! A bound on the memory that a server can make the plugin take. The redis crate collects a reply
+//! until it is complete, however long the server says it is; here, the announced lengths are looked at
+//! while the bytes come in, and a connection that goes too far fails.
 
 use std::io;
 use std::pin::Pin;

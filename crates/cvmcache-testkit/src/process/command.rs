@@ -1,4 +1,4 @@
-//! How to start a plugin: a command line, and a configuration file made for it.
+//! The command that starts a plugin: its arguments, and a configuration file made for it.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};

@@ -1,5 +1,5 @@
-//! What no client should do, by subject: that a plugin lives with it, and other clients do not
-//! notice.
+//! The hostile cases, by subject: a plugin survives a client that breaks the protocol, and other
+//! clients are served.
 //!
 //! The cases expect what clients need, and leave the rest to the plugin. What can be answered is
 //! answered, and the connection stays, because a client whose connection closes aborts. Bytes that

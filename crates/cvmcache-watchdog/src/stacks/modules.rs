@@ -1,4 +1,4 @@
-//! The program and the libraries of a process: where they are, and what is at an address in them.
+//! The mapped files of a process: the program and its libraries, and the one at an address.
 
 use std::fmt::Write;
 use std::fs::{self, File};

@@ -1,4 +1,4 @@
-//! What a client says of itself when it connects, and how long it waits.
+//! Connecting a client: the name in its handshake, and its timeout.
 
 use std::time::Duration;
 

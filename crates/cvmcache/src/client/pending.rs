@@ -1,4 +1,4 @@
-//! Requests in flight, and their replies until they are asked for.
+//! Requests in flight, and their replies until they are claimed.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;

@@ -1,4 +1,4 @@
-//! Requests without waiting, and waiting for one of them.
+//! Pipelining: requests are queued without waiting, and their replies are claimed in any order.
 
 use cvmcache_proto::{ClientMessage, Operation, Request};
 

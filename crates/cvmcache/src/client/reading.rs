@@ -1,4 +1,4 @@
-//! Reading objects, a piece or all of it.
+//! Reads of a range or of a whole object.
 
 use std::collections::VecDeque;
 

@@ -1,4 +1,4 @@
-//! How a client leaves, for good or to come back at once.
+//! Quit and reload: how a client ends its session.
 
 use cvmcache_proto::ClientMessage;
 

@@ -1,4 +1,4 @@
-//! The requests of a client, one method for each, which sends it and waits for the answer.
+//! One method for each request, which sends it and waits for the reply.
 
 use bytes::Bytes;
 use cvmcache_proto::{

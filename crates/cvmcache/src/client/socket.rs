@@ -1,4 +1,4 @@
-//! A connected stream socket, of either family, and the ways to wait for it.
+//! A connected stream socket, unix or TCP, with timeouts.
 
 use std::fs::OpenOptions;
 use std::io::{self, IoSlice};

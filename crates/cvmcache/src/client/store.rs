@@ -1,4 +1,4 @@
-//! Uploads: an object at once, or part by part.
+//! Uploads of a whole object, or part by part.
 
 use bytes::Bytes;
 use cvmcache_proto::{ObjectType, Operation, ReplyBody, Request, StorePart};

@@ -1,4 +1,4 @@
-//! The debug log: a file that has everything of late, and an end.
+//! The debug log: a file of all lines, rotated at its maximum size.
 //!
 //! At its largest, it becomes `FILE.1`, in place of the one that was there, and a new one begins.
 //! Processes that write to the same file, as a plugin that ends and the one that follows it, do so

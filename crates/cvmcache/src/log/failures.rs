@@ -1,5 +1,5 @@
-//! Lines that could not be written, as on a disk that is full. The thread that writes has no place to
-//! tell, so they are counted here, and said to be lost where that can still be read.
+//! Lines that could not be written, as on a full disk. The thread that writes has no place to tell, so
+//! they are counted here, and said to be lost where that can still be read.
 
 use std::io::{self, ErrorKind, Write};
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! How much is logged: so many lines a minute from each place in the program.
+//! The rate limit of the log: a number of lines a minute for each place in the code.
 //!
 //! Nothing a client does is worth more, or a hostile one could fill the disk. Counted by place, and
 //! not by content, because the content can be the client's. Suppressed lines are reported once a minute.

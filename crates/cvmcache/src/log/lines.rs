@@ -1,4 +1,4 @@
-//! What a line looks like: one that cannot be taken for another, and not too long.
+//! Sanitizing lines: control characters are escaped, and the length is bounded.
 //!
 //! Whatever a line says of clients is escaped where it is said. This is for what was not thought
 //! of, such as the message of a panic.

@@ -1,4 +1,4 @@
-//! How the reader of the lines is told their severity: in front of each.
+//! The severity at the beginning of a line, as its log target expects it.
 
 use std::env;
 use std::io;

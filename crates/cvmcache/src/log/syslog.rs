@@ -1,4 +1,4 @@
-//! The system's log: syslog, or the journal where there is one, which listens at the same place.
+//! Syslog, or the journal where it listens at the same socket.
 //!
 //! The C library keeps up the connection. It may wait for the other end, so this is for a thread
 //! that writes, and for no other thread.

@@ -1,4 +1,4 @@
-//! Whether a file can be appended to, without making it.
+//! Whether a file can be appended to, checked without creating it.
 
 use std::fs;
 use std::io::{self, ErrorKind};

@@ -1,4 +1,4 @@
-//! Going to the background, for tests that start a plugin and need its process id.
+//! Forking to the background, for tests that start a plugin and need its process id.
 
 use std::fs::File;
 use std::io::{self, Read, Write};

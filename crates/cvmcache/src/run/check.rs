@@ -1,4 +1,4 @@
-//! `--check`: judges a configuration as a start would, without serving and without a trace.
+//! `--check`: checks a configuration as a start would, without serving and without leaving files.
 
 mod findings;
 mod socket;

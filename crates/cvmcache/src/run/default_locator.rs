@@ -1,4 +1,4 @@
-//! Where a plugin listens without a configuration file.
+//! The locator of a plugin that is started without a configuration file.
 
 use std::env;
 use std::fs::{self, DirBuilder};

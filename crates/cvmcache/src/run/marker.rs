@@ -1,4 +1,4 @@
-//! How a program tells, without being run, that it understands `--check`.
+//! The marker in the file of a program that supports `--check`, found without running it.
 
 /// A text that a program has in its file if it can call [`run`](crate::run).
 ///

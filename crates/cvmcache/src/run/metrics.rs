@@ -1,4 +1,4 @@
-//! Whether metrics are served, and where.
+//! The address at which metrics are served.
 
 #[cfg_attr(not(feature = "prometheus"), path = "metrics/no_exporter.rs")]
 mod exporter;

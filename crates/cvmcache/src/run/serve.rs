@@ -1,4 +1,4 @@
-//! From a configuration to a server that has ended.
+//! Serves a plugin, from its configuration to the end of its server.
 
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};

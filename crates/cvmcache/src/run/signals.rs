@@ -1,4 +1,4 @@
-//! What signals ask of a plugin.
+//! Signals: termination and status reports.
 //!
 //! They are read by a thread from a pipe that signal-hook's handlers write to, so nothing here has to be
 //! async-signal-safe. The thread shares nothing with the I/O thread but the handle, which sends a command

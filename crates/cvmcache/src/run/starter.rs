@@ -1,4 +1,5 @@
-//! The process that started the plugin, and waits to be told how that went.
+//! The supervisor or service manager that started the plugin process, and the report of the result of
+//! the start.
 
 use std::error::Error;
 use std::io;

@@ -1,4 +1,4 @@
-//! The terminal that a plugin was started on by hand.
+//! Commands on the terminal of a plugin that was started by hand.
 //!
 //! Nothing here fails: a plugin does not end because its standard output is closed.
 

@@ -1,4 +1,4 @@
-//! Keys of a configuration that are not known: most of them are misspelled.
+//! Warnings for unknown configuration keys, most of which are misspelled.
 
 use crate::Options;
 use crate::config_keys::{self, ConfigKey, KEYS, PREFIX};

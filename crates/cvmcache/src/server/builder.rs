@@ -1,4 +1,4 @@
-//! What a program makes a server of, and what it gets.
+//! The builder of a server, and the server that it returns: bound, then running.
 
 use std::io;
 use std::os::fd::OwnedFd;

@@ -1,4 +1,4 @@
-//! One client: bytes in, requests to the service, replies out.
+//! A connection: reads frames, passes requests to the service, and writes replies.
 //!
 //! A connection does a bounded amount of work in a turn, so that none keeps the others waiting. It
 //! takes no more requests while too many of its replies are unread or too many of its requests are

@@ -1,4 +1,4 @@
-//! What a configuration says to the server, as opposed to the plugin.
+//! The settings of a server in a configuration: keys that are not the plugin's own.
 
 use std::time::Duration;
 

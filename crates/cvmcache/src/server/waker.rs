@@ -1,4 +1,4 @@
-//! How other threads wake the event loop.
+//! The waker: wakes the event loop from another thread.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,4 +1,4 @@
-//! Reports of what each session holds, and for how long.
+//! Reports of what each session holds, and since when.
 //!
 //! There is no clock here: the server passes the time now and then, and ages are as exact as that.
 

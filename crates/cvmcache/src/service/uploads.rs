@@ -1,4 +1,4 @@
-//! Uploads: that their parts come in order and add up, and that none outlives its session.
+//! Uploads: their parts are checked for order and size, and they end with their session.
 
 use std::collections::HashMap;
 use std::mem;

@@ -1,4 +1,4 @@
-//! What a plugin has not declared.
+//! Undeclared capabilities.
 
 use cvmcache::client::NewUpload;
 use cvmcache::plugin::{Breadcrumb, Capabilities, ObjectType, Status};

@@ -1,4 +1,4 @@
-//! Eviction: what goes, what stays, and that the size is kept to.
+//! Eviction: shrinking, pinned objects, and the size of the cache.
 
 use cvmcache::client::Shrunk;
 use cvmcache::plugin::{Capabilities, Status};

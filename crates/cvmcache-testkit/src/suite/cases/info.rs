@@ -1,4 +1,4 @@
-//! How full the cache says it is.
+//! The reported size, used and pinned bytes.
 
 use cvmcache::plugin::Capabilities;
 

@@ -1,4 +1,4 @@
-//! Listings: what is in the cache, and what of it is open.
+//! Listings: all objects of a type, which of them are pinned, and their descriptions.
 
 use std::collections::{BTreeMap, BTreeSet};
 

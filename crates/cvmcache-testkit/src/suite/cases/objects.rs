@@ -1,4 +1,4 @@
-//! Objects: that they are there as they were stored, and not otherwise.
+//! Objects exist as they were stored, and not otherwise.
 
 use cvmcache::client::NewUpload;
 use cvmcache::plugin::{Capabilities, HashAlgorithm, ObjectId, ObjectInfo, ObjectType, Status};

@@ -1,4 +1,4 @@
-//! Many requests and many clients at once.
+//! Many requests in flight, and many clients.
 
 use std::collections::VecDeque;
 use std::thread;

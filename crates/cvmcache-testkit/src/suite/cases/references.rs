@@ -1,4 +1,4 @@
-//! Reference counts: what open objects rely on.
+//! Reference counts: opened objects stay until they are closed.
 
 use cvmcache::plugin::{Capabilities, Status};
 

@@ -1,4 +1,4 @@
-//! Reloads: a client goes, and comes back for what it had open.
+//! Reloads: references pass to the successor of a session.
 
 use cvmcache::plugin::{Capabilities, Status};
 

@@ -1,4 +1,4 @@
-//! Handshakes, and what tells one session from another.
+//! Handshakes and sessions.
 
 use cvmcache::Locator;
 use cvmcache::client::ClientMessage;

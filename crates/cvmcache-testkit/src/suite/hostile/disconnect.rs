@@ -1,4 +1,4 @@
-//! What a client leaves that is gone, whether it has said so or not: nothing.
+//! Clients that disconnect, with or without a Quit, leave nothing behind.
 
 use std::thread;
 use std::time::{Duration, Instant};

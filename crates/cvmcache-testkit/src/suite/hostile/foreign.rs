@@ -1,4 +1,4 @@
-//! What belongs to another client: its session, its uploads and what it has open.
+//! Sessions, uploads, references and reloads of another client.
 
 use cvmcache::client::{ClientMessage, Operation};
 use cvmcache::plugin::{Capabilities, ObjectId, Status};

@@ -1,4 +1,4 @@
-//! Frames: broken, late, or with nothing in them that a plugin knows.
+//! Frames that are invalid, partial or unknown.
 
 use cvmcache::client::{
     ClientError, Connection, Operation, Reply, ReplyBody, RequestKind, ServerMessage,

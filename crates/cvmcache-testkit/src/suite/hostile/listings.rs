@@ -1,4 +1,4 @@
-//! Listings that were never begun, belong to others, or are not ended.
+//! Listings that are unknown, of another session, or unfinished.
 
 use std::collections::BTreeSet;
 

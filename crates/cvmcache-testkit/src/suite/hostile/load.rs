@@ -1,4 +1,4 @@
-//! Too much of everything: requests, answers and connections.
+//! Load: many requests, unread replies and many connections.
 
 use std::thread;
 

@@ -1,4 +1,4 @@
-//! Requests that make no sense: at the wrong time, without what they need, or out of all bounds.
+//! Invalid requests: at the wrong time, without required fields, or out of bounds.
 
 use bytes::Bytes;
 use cvmcache::client::{ClientMessage, Operation, Request, RequestKind};

@@ -1,4 +1,4 @@
-//! Texts that are far too long: descriptions, and names of clients and repositories.
+//! Overlong texts: descriptions, and names of clients and repositories.
 
 use cvmcache::client::{ClientMessage, NewUpload};
 use cvmcache::plugin::{Breadcrumb, Capabilities, ObjectType};

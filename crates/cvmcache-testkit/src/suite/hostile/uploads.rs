@@ -1,4 +1,4 @@
-//! Uploads whose parts do not fit together: they make no object, and the next upload does.
+//! Uploads of inconsistent parts: they make no object, and the next upload does.
 
 use bytes::Bytes;
 use cvmcache::client::NewUpload;

@@ -1,5 +1,5 @@
-//! Whether a plugin could listen. Nothing is made, connected to or locked, so that no plugin that
-//! serves, starts or ends meanwhile notices.
+//! Whether a plugin could listen at its locator. Nothing is made, connected to or locked, so that no
+//! plugin that serves, starts or ends meanwhile notices.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};

@@ -1,4 +1,4 @@
-//! Why a server cannot listen.
+//! The errors of listening on a socket.
 
 use std::io;
 use std::path::PathBuf;

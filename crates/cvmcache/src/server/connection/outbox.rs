@@ -1,4 +1,4 @@
-//! Encoded replies that the client has not taken yet.
+//! The outbox: encoded replies that the socket has not taken yet.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};

@@ -1,4 +1,4 @@
-//! What the loop collects for telemetry: gauges, the status report, and how full the cache is.
+//! Gauges, the status report and the fill of the cache, as the event loop collects them.
 //!
 //! The plugin is asked for the latter in the same way as by clients: on this thread, or on a worker if
 //! there are any.

@@ -1,4 +1,4 @@
-//! What the server and the plugin hold at one moment.
+//! Gauges: what the server and the plugin hold at one moment.
 
 use cvmcache_proto::CacheInfo;
 use metrics::{Gauge, Unit, describe_gauge, gauge};

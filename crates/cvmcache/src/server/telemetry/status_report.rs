@@ -1,4 +1,4 @@
-//! The status report: what the server holds, in the log, when the program asks for it.
+//! The status report: what the server holds, written to the log on request.
 
 use std::cmp::Reverse;
 use std::fmt::Display;

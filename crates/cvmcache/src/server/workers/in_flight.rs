@@ -1,5 +1,5 @@
-//! What is in flight: the jobs that workers have, and those that wait behind another one. Pure: no
-//! thread and no clock.
+//! Jobs in flight: those that workers run, and those that wait for another one of their ordering key.
+//! Pure: no thread and no clock.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};

@@ -28,7 +28,7 @@ use crate::session;
 pub(crate) struct Callbacks(layout::Callbacks);
 
 impl Callbacks {
-    /// Takes a table that has what it declares; otherwise says what it lacks.
+    /// Takes a table that has what it declares; otherwise the error names what it lacks.
     pub(crate) fn new(table: layout::Callbacks) -> Result<Self, String> {
         let declared = capabilities(&table);
         for (name, is_there, capability) in [

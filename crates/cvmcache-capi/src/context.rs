@@ -20,7 +20,7 @@ use crate::ffi::report_error;
 use crate::plugin::{Plugin, Shared, State};
 use crate::{layout, process, session};
 
-/// What clients are told that they talk to.
+/// The name in handshakes.
 const NAME: &str = "cvmcache libcvmfs_cache";
 
 /// The most threads that a system can be expected to start.

@@ -1,4 +1,4 @@
-//! The functions of `libcvmfs_cache.h`, exported to C. The header says what they do; here is what they
+//! The functions of `libcvmfs_cache.h`, exported to C. The header documents what they do; here is what they
 //! rely on.
 //!
 //! No function panics. Each takes null pointers, and writes an error message to standard error where

@@ -2,7 +2,7 @@
 //!
 //! It changes nothing. `client_conf` and `plugin_conf` check the files, `socket` and `running` what
 //! their locators lead to. `user` has the permissions of the client's user, `kind` the names of all
-//! findings; `self_check` asks the plugin itself.
+//! findings; `self_check` runs the check of the plugin itself.
 
 mod client_conf;
 mod command_line;
@@ -194,7 +194,7 @@ fn check_conf(
     {
         let mut own = Section::new("");
         let conf = PluginConf::check(file, user, &mut own);
-        // A plugin says nothing of these, or less.
+        // The check of a plugin does not find these, or less of them.
         section.take(own, &[Kind::PathRelative, Kind::NotLookedAt]);
         return conf;
     }

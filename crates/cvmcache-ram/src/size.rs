@@ -42,7 +42,7 @@ impl CacheSize {
     ///
     /// # Errors
     ///
-    /// If it makes no sense, or the system does not tell how much memory it has.
+    /// If it is invalid, or the memory of the system is not known.
     pub fn from_options(options: &Options) -> Result<u64, Box<dyn Error + Send + Sync>> {
         Ok(options.value::<Self>(&Self::KEY)?.unwrap_or_default().to_bytes()?)
     }
@@ -51,7 +51,7 @@ impl CacheSize {
     ///
     /// # Errors
     ///
-    /// If the system does not tell how much memory it has.
+    /// If the memory of the system is not known.
     pub fn to_bytes(self) -> io::Result<u64> {
         let memory = sysinfo()?.ram_total();
         let bytes = match self {

@@ -37,7 +37,7 @@
 //! let service = Service::new(Box::new(Empty), "empty", Limits::default());
 //! let mut peer = Peer::new(None);
 //!
-//! // A frame comes, the peer says what to do about it. `frame` makes one of a message.
+//! // A frame comes, the peer returns what to do about it. `frame` makes one of a message.
 //! let name = Some("test.cern.ch:1".into());
 //! let hello = ClientMessage::Handshake { protocol_version: 1, name };
 //! let action = peer.receive(&service, frame(hello));
@@ -109,7 +109,7 @@ pub struct Service {
     sessions: Mutex<HashMap<u64, Weak<OpenSession>>>,
     /// Methods that belong to a declared capability and answered NOSUPPORT.
     unsupported: Mutex<Vec<&'static str>>,
-    /// What the clock said last, in microseconds since the start. For reports only.
+    /// The last time that was set, in microseconds since the start. For reports only.
     clock: AtomicU64,
 }
 
@@ -145,7 +145,7 @@ impl Service {
     ///
     /// # Panics
     ///
-    /// If the plugin panics when it is asked for its capabilities.
+    /// If the plugin panics in its method `capabilities`.
     pub fn new(plugin: Box<dyn CachePlugin>, name: impl Into<Bytes>, limits: Limits) -> Self {
         let capabilities = plugin.capabilities();
         Self {
@@ -184,7 +184,7 @@ impl Service {
         &self.limits
     }
 
-    /// Opens a session, under a number that no other has had. `pid` is told to the client; it should
+    /// Opens a session, under a number that no other has had. `pid` is sent to the client; it should
     /// be `None` for one on another machine. The session is to be [ended](Self::end).
     ///
     /// # Errors
@@ -289,7 +289,7 @@ impl Service {
     }
 
     /// Ends a session: drops its uploads and listings, and gives its references back, unless it
-    /// announced a reload. No other call for the session may be under way.
+    /// announced a reload. No other call for the session may be in flight.
     ///
     /// Gives back the references to `at_most` objects; false if there are more, and this has to be
     /// called again. References that the plugin does not take back are logged, and given up.

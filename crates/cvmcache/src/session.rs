@@ -30,7 +30,7 @@ impl Session {
     }
 
     /// The number of the session. It is never used again as long as the server runs. Sessions of
-    /// clients count from 1; what the server asks for itself, as for
+    /// clients count from 1; what the server requests for itself, as for
     /// [metrics](crate::ServerBuilder::metrics), comes under 0 and an empty name.
     pub fn id(&self) -> u64 {
         self.id

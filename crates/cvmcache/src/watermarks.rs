@@ -8,9 +8,9 @@
 /// it cleans up: it goes on until only a low water mark is in use. Pinned objects cannot be evicted; the
 /// plugin asks clients to detach ([`ServerHandle::ask_detach`](crate::ServerHandle::ask_detach)) when
 /// they pass a high water mark, once, and again only after they have been below a low one (hysteresis),
-/// or an object that is opened and closed at the mark would have all clients asked each time.
+/// or an object that is opened and closed at the mark would send a detach to all clients each time.
 ///
-/// It does no I/O and knows no time: the plugin tells what is in use, and is told what to do.
+/// It does no I/O and has no clock: the plugin passes what is in use, and gets back what to do.
 ///
 /// ```
 /// use cvmcache::Watermarks;
@@ -36,7 +36,7 @@ pub struct Watermarks {
 }
 
 impl Watermarks {
-    /// What a clean-up leaves in use, in percent of the size, unless told otherwise.
+    /// What a clean-up leaves in use, in percent of the size, by default.
     pub const LOW_PERCENT: u64 = 75;
 
     /// More than so many percent of the size pinned, and clients are asked to detach. The reference's
@@ -80,7 +80,7 @@ impl Watermarks {
         used.saturating_sub(self.low())
     }
 
-    /// Takes note of how many bytes are pinned. True if clients are to be asked to detach now.
+    /// Updates how many bytes are pinned. True if clients are to be asked to detach now.
     #[must_use = "clients are not asked again until less is pinned"]
     pub fn update_pinned(&mut self, pinned: u64) -> bool {
         let is_high = pinned > percent_of(self.size, Self::PINNED_HIGH_PERCENT);

@@ -1,7 +1,7 @@
 //! The client's configuration: its caches, and how it reaches their plugins.
 //!
-//! The client takes the keys from the file, and lets a shell say what their values are; so `shell`
-//! has to be asked what a line means.
+//! The client takes the keys from the file, and has a shell evaluate them; so `shell` determines
+//! what a line means.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
@@ -31,7 +31,7 @@ pub(crate) struct ClientConf {
 #[derive(Debug)]
 pub(crate) struct Instance {
     pub(crate) name: String,
-    /// `None` if there is no telling; the section has what is wrong.
+    /// `None` if it is not known; the section has the findings.
     pub(crate) locator: Option<Locator>,
     pub(crate) starter: Starter,
 }
@@ -52,7 +52,7 @@ impl ClientConf {
         self.file.path()
     }
 
-    /// Finds lines that do not mean to the client what they look like.
+    /// Finds lines that the client's shell evaluates otherwise than they look.
     pub(crate) fn check_lines(&self, section: &mut Section) {
         let path = self.path();
         let lines = || self.file.lines().iter().filter(|line| line.key.starts_with("CVMFS_"));

@@ -9,11 +9,11 @@ use super::kind::{Kind, Severity};
 use crate::error::Result;
 use crate::output::{self, BAD, FAINT, GOOD, TITLE, WARN};
 
-/// All there is to say.
+/// The report: one section a subject.
 #[derive(Debug, Default)]
 pub(crate) struct Report(Vec<Section>);
 
-/// What there is to say about one subject, such as a file.
+/// The findings on one subject, such as a file.
 #[derive(Debug)]
 pub(crate) struct Section {
     subject: String,

@@ -80,7 +80,7 @@ fn connect(locator: &Locator, timeout: Duration) -> Option<Result<Client, Client
 }
 
 fn check_client(mut client: Client, conf: Option<&PluginConf>, section: &mut Section) {
-    // Those of the reference say no name.
+    // Plugins of the reference library send no name.
     let name = match client.plugin_name().escape_ascii().to_string() {
         name if name.is_empty() => "a plugin without a name".to_owned(),
         name => name,

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::unistd::{self, AccessFlags, Uid, getegid, geteuid};
 
-/// A user whose permissions can be asked for.
+/// A user whose permissions can be checked.
 ///
 /// A client changes to its user and that user's first group, and to none of the other groups.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,7 +19,7 @@ pub(crate) struct User {
     gid: u32,
 }
 
-/// What a user wants to do with a file; with a directory, writing is making files in it, and
+/// A permission that a user needs on a file; with a directory, writing is making files in it, and
 /// executing is going through it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Want {
@@ -46,9 +46,9 @@ pub(crate) enum Reason {
         mode: u32,
         owner: u32,
     },
-    /// The kernel does not permit it, whatever the mode says.
+    /// The kernel does not permit it, whatever the mode is.
     System(io::Error),
-    /// It takes another user to tell.
+    /// Only another user can determine it.
     Hidden(String),
 }
 
@@ -83,7 +83,7 @@ impl User {
 
     /// Whether the user can do that with a file, and get there.
     ///
-    /// For oneself, the kernel is asked; for others, the answer is worked out from modes.
+    /// For the user of this process, the kernel decides; for others, it is worked out from modes.
     pub(crate) fn may(&self, path: &Path, want: Want) -> Result<(), Obstacle> {
         let by_mode = self.may_by_mode(path, want);
         let is_self = self.uid == geteuid().as_raw();

@@ -1,6 +1,6 @@
 //! Sanitizing lines: control characters are escaped, and the length is bounded.
 //!
-//! Whatever a line says of clients is escaped where it is said. This is for what was not thought
+//! Texts of clients are escaped where they are logged. This is for texts that were not thought
 //! of, such as the message of a panic.
 
 use std::io::{self, Write};
@@ -15,7 +15,7 @@ use super::prefix::Prefix;
 const LONGEST: usize = 2 * 1024;
 const LONGEST_ERROR: usize = 32 * 1024;
 
-/// Puts lines in order for a writer, with what it wants in front.
+/// Sanitizes lines for a writer, and begins them with its prefix.
 #[derive(Debug)]
 pub(super) struct Lines<W> {
     pub(super) writer: W,

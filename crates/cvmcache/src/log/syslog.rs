@@ -9,7 +9,7 @@ use std::path::Path;
 
 use nix::syslog::{Facility, LogFlags, Priority, Severity, openlog, syslog};
 
-/// Where the system takes lines.
+/// The socket of syslog.
 const SOCKET: &str = "/dev/log";
 
 /// Sends lines that begin with [`Prefix::Syslog`](super::prefix::Prefix::Syslog).

@@ -10,7 +10,7 @@ use nix::unistd::{AccessFlags, access};
 /// What to do if it cannot.
 pub(super) const REMEDY: &str = "name a file in a directory that the plugin can write to";
 
-/// Why a file cannot be appended to, or made, as far as that can be said without making it.
+/// Why a file cannot be appended to, or created, as far as that is known without creating it.
 pub(super) fn check(path: &Path) -> io::Result<()> {
     match fs::metadata(path) {
         Ok(metadata) if metadata.is_dir() => Err(Errno::EISDIR.into()),

@@ -73,7 +73,7 @@ fn judge(
     findings
 }
 
-/// What a start skips or overrides without a word.
+/// Lines that a start skips or overrides silently.
 fn check_lines(config: &Path, text: &[u8], findings: &mut Findings) {
     let file = config.display();
     for line in Options::skipped_lines(text) {

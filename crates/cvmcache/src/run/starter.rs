@@ -10,7 +10,7 @@ use tracing::{info, warn};
 use super::Failure;
 use crate::{Locator, ServerBuilder, ServiceManager, Supervisor};
 
-/// A client, a service manager, or a shell that waits for nothing.
+/// A supervisor, a service manager, or a shell, which waits for no report.
 pub(super) struct Starter {
     client: Option<Supervisor>,
     manager: ServiceManager,
@@ -41,7 +41,7 @@ impl Starter {
         self.manager.take_socket()
     }
 
-    /// Has the server report heartbeats, if the service manager wants them.
+    /// Has the server report heartbeats, if the service manager requires them.
     pub(super) fn report_on(&self, builder: ServerBuilder, locator: &Locator) -> ServerBuilder {
         self.manager.report_on(builder, locator)
     }

@@ -3,7 +3,7 @@
 //! The loop alone knows all parts of the server, and carries values between them:
 //!
 //! - `accept` makes sockets, which become connections;
-//! - a connection does as much as its turn allows and says what it needs next; its jobs go to
+//! - a connection does as much as its turn allows and returns what it needs next; its jobs go to
 //!   `workers`, and what comes of them goes back to it;
 //! - [`Scheduler`] decides which connection has the next turn and which may hand over a job;
 //! - [`Timers`] has all deadlines;
@@ -13,7 +13,7 @@
 //! an event or the completion of a job, can reach another one.
 //!
 //! The clock is read when `epoll_wait` returns, and once more before it is called if there is a
-//! timeout to compute; all parts are told that time. Only a turn reads it by itself, because callbacks
+//! timeout to compute; all parts are passed that time. Only a turn reads it by itself, because callbacks
 //! may run in it.
 //!
 //! Invariant: no panic in a connection ends the loop: whatever may encode or drop a reply is called in
@@ -67,7 +67,7 @@ pub(crate) struct EventLoop {
     pub(crate) state: State,
 }
 
-/// What the server tells of itself.
+/// Metrics, the status report and the heartbeat.
 pub(crate) struct Telemetry {
     /// The server's name, escaped.
     name: String,
@@ -76,7 +76,7 @@ pub(crate) struct Telemetry {
     /// `None`: nothing is measured.
     metrics: Option<Metrics>,
     reporter: Reporter,
-    /// A worker asks the plugin how full the cache is.
+    /// A worker gets the fill of the cache from the plugin.
     asks_usage: bool,
 }
 
@@ -195,7 +195,7 @@ impl EventLoop {
     }
 
     /// Reads from the connection that had the last turn: a client that waits for its answers is the
-    /// next to ask, and `epoll` need not be asked about it. True if there is something for a turn.
+    /// next to send a request, and `epoll` need not be called for it. True if there is something for a turn.
     fn poll_last_socket(&mut self) -> bool {
         let State { connections, scheduler, .. } = &mut self.state;
         let Some(token) = scheduler.last_idle() else { return false };
@@ -224,7 +224,7 @@ impl EventLoop {
         }
     }
 
-    /// Does what handles ask for.
+    /// Executes the commands of handles.
     fn run_commands(&mut self, now: Instant) {
         let Some(commands) = self.control.take_commands() else { return };
         if commands.ask_detach {
@@ -291,7 +291,7 @@ impl EventLoop {
     fn keep_timers(&mut self, now: Instant) {
         let State { connections, timers, .. } = &mut self.state;
         let limits = self.service.limits();
-        // An upload is given up at the third sweep without a part: after 1 to 1.5 times the limit.
+        // An upload is aborted at the third sweep without a part: after 1 to 1.5 times the limit.
         let after = |period: Duration| now + period.max(SHORTEST_PERIOD);
         timers.keep(Timer::UploadSweep, !connections.is_empty(), || after(limits.upload_idle / 2));
         let timeout = limits

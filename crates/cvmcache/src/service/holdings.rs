@@ -30,7 +30,7 @@ pub(super) struct Holdings {
 }
 
 impl Service {
-    /// Opens or closes an object, or looks whether it is there.
+    /// Opens or closes an object, or checks whether it exists.
     pub(super) fn change_refcount(
         &self,
         open: &OpenSession,

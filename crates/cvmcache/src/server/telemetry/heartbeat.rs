@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tracing::error;
 
-/// What a [heartbeat](crate::ServerBuilder::heartbeat) says.
+/// The state that a [heartbeat](crate::ServerBuilder::heartbeat) reports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Heartbeat {

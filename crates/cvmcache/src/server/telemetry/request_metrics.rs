@@ -20,7 +20,7 @@ use super::gauges::{self, GaugeHandles, Gauges};
 /// The latency of requests, whose buckets suit it better than the usual ones.
 pub(crate) const DURATION: &str = "cvmcache_request_duration_seconds";
 
-/// What a request asks for.
+/// The kind of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Operation(OperationKind),

@@ -132,7 +132,7 @@ pub use plugin::{CachePlugin, Transaction};
 pub use plugin_context::PluginContext;
 #[cfg(feature = "program")]
 #[doc(hidden)]
-pub use run::CHECK_MARKER;
+pub use run::{CHECK_MARKER, lock_holder};
 #[cfg(feature = "program")]
 pub use run::{Findings, InvalidMetricsAddress, MetricsAddress, Program, run};
 pub use server::{

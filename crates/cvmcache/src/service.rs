@@ -102,6 +102,8 @@ pub struct Service {
     limits: Limits,
     name: Bytes,
     checksum_replies: bool,
+    /// The plugin is told of references.
+    takes_references: bool,
     trust: Trust,
     next_session: AtomicU64,
     reloads: Mutex<Reloads>,
@@ -147,7 +149,7 @@ impl Service {
     ///
     /// If the plugin panics when it is asked for its capabilities.
     pub fn new(plugin: Box<dyn CachePlugin>, name: impl Into<Bytes>, limits: Limits) -> Self {
-        let capabilities = plugin.capabilities();
+        let (capabilities, takes_references) = (plugin.capabilities(), plugin.takes_references());
         Self {
             plugin,
             capabilities,
@@ -155,6 +157,7 @@ impl Service {
             name: name.into(),
             checksum_replies: false,
             trust: Trust::default(),
+            takes_references,
             sessions: Mutex::default(),
             next_session: AtomicU64::new(1),
             reloads: Mutex::default(),
@@ -374,7 +377,10 @@ impl Service {
         call: impl FnOnce() -> PluginResult<T>,
     ) -> PluginResult<T> {
         let result = guard(method, call);
-        if let Err(Status::NoSupport) = result {
+        // What is called without being declared may have nothing to say.
+        if let Err(Status::NoSupport) = result
+            && self.capabilities.contains(capability)
+        {
             let mut unsupported = self.unsupported.lock();
             if !unsupported.contains(&method) {
                 unsupported.push(method);

@@ -28,11 +28,13 @@ pub struct Limits {
     pub max_object_size: u32,
     /// The longest message that is kept while it arrives, in bytes without its attachment; at least
     /// 1 KiB more than `max_text`, at most 16 MiB less a byte, default 64 KiB. Of a longer one,
-    /// only the numbers are looked at by which it is answered MALFORMED.
+    /// only the numbers are looked at by which it is answered MALFORMED, unless it is so long by a text
+    /// that is cut.
     pub max_message: usize,
     /// The longest description, client name or repository name, in bytes; from 1 to 60 KiB, default
-    /// 4 KiB. A request with a longer one is answered MALFORMED. A longer description that the
-    /// plugin lists is cut.
+    /// 4 KiB, which a path of the kernel cannot exceed (`PATH_MAX`). A longer description or client name
+    /// is cut, before the character that does not fit. A longer repository name is answered MALFORMED,
+    /// since it names what would be another repository then.
     pub max_text: usize,
     /// How much memory a connection may take, in bytes, before no more of its requests are taken;
     /// at least 1, default 8 MiB. What counts are answers it has not read, and requests in flight

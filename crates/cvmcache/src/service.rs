@@ -66,6 +66,7 @@ mod peer;
 mod reload;
 mod report;
 mod uploads;
+mod texts;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -188,18 +189,14 @@ impl Service {
     }
 
     /// Opens a session, under a number that no other has had. `pid` is told to the client; it should
-    /// be `None` for one on another machine. The session is to be [ended](Self::end).
-    ///
-    /// # Errors
-    ///
-    /// [`Status::Malformed`] if the name is longer than [`Limits::max_text`].
+    /// be `None` for one on another machine. The session is to be [ended](Self::end). A name that is
+    /// longer than [`Limits::max_text`] is cut: to refuse it would cost the mount.
     pub fn handshake(
         &self,
         name: Option<Bytes>,
         pid: Option<u64>,
-    ) -> PluginResult<(HandshakeAck, Arc<OpenSession>)> {
-        let name = name.unwrap_or_default();
-        self.check_text(&name)?;
+    ) -> (HandshakeAck, Arc<OpenSession>) {
+        let name = texts::cut(name.unwrap_or_default(), self.limits.max_text);
         let id = self.next_session.fetch_add(1, Ordering::Relaxed);
         let session = Session::new(id, name);
         debug!(%session, "session opened");
@@ -223,7 +220,7 @@ impl Service {
         if self.trust.foreign_sessions {
             self.sessions.lock().insert(id, Arc::downgrade(&open));
         }
-        Ok((ack, open))
+        (ack, open)
     }
 
     /// A session that is not the connection's own, if that is allowed.
@@ -352,7 +349,7 @@ impl Service {
         breadcrumb: Breadcrumb,
     ) -> PluginResult<()> {
         self.require(Capabilities::BREADCRUMB)?;
-        self.check_text(repository)?;
+        self.check_repository(repository)?;
         self.call(Capabilities::BREADCRUMB, "store_breadcrumb", || {
             self.plugin.store_breadcrumb(&open.session, repository, breadcrumb)
         })
@@ -360,7 +357,7 @@ impl Service {
 
     fn load_breadcrumb(&self, open: &OpenSession, repository: &[u8]) -> PluginResult<Breadcrumb> {
         self.require(Capabilities::BREADCRUMB)?;
-        self.check_text(repository)?;
+        self.check_repository(repository)?;
         self.call(Capabilities::BREADCRUMB, "load_breadcrumb", || {
             self.plugin.load_breadcrumb(&open.session, repository)
         })
@@ -398,11 +395,17 @@ impl Service {
         if self.capabilities.contains(capability) { Ok(()) } else { Err(Status::NoSupport) }
     }
 
-    fn check_text(&self, text: &[u8]) -> PluginResult<()> {
-        if text.len() <= self.limits.max_text {
+    /// That the name of a repository is within its limit. It is not cut: cut names of two repositories
+    /// could be one, and its breadcrumb would lead to the catalog of the other.
+    fn check_repository(&self, name: &[u8]) -> PluginResult<()> {
+        if name.len() <= self.limits.max_text {
             return Ok(());
         }
-        debug!(len = text.len(), limit = self.limits.max_text, "a text is too long");
+        debug!(
+            len = name.len(),
+            limit = self.limits.max_text,
+            "the name of a repository is too long"
+        );
         Err(Status::Malformed)
     }
 }

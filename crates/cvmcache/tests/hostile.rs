@@ -34,18 +34,7 @@ fn what_makes_no_sense_is_answered_and_the_connection_stays() {
     let session = client.session();
     let request = |operation| ClientMessage::Request(Request { session, id: 9, operation });
     let object = id(1);
-    let part = |data: Bytes| {
-        Operation::Store(StorePart {
-            object,
-            number: 1,
-            last: true,
-            expected_size: None,
-            object_type: ObjectType::Regular,
-            description: Some(vec![b'x'; 9_000_000].into()),
-            data_crc32: None,
-            data,
-        })
-    };
+    let repository = Bytes::from(vec![b'x'; 9_000_000]);
     let list = Operation::List { listing: 0, object_type: ObjectType::Regular };
     let breadcrumb = Breadcrumb { catalog: object, timestamp: 0, revision: None };
     let crumb = Operation::BreadcrumbStore { repository: Bytes::new(), breadcrumb };
@@ -57,7 +46,7 @@ fn what_makes_no_sense_is_answered_and_the_connection_stays() {
         spoilt(Operation::Read { object, offset: 0, size: 1 }).within(3, |hash| hash.number(1, 4)),
         spoilt(Operation::ObjectInfo { object }).within(3, |hash| hash.bytes(2, &[0; 19])),
         spoilt(list).number(4, 3),
-        spoilt(part(Bytes::new())),
+        spoilt(Operation::BreadcrumbLoad { repository }),
         spoilt(crumb).without(3),
         spoilt(Operation::Shrink { target: 0 }).without(3),
     ] {
@@ -65,9 +54,6 @@ fn what_makes_no_sense_is_answered_and_the_connection_stays() {
         let reply = connection.receive().unwrap().expect("an answer");
         let ServerMessage::Reply(reply) = reply else { panic!("{reply:?}") };
         assert_eq!(reply.id, 9);
-        if let ReplyBody::Store { part, .. } = &reply.body {
-            assert_eq!(*part, 1);
-        }
         assert_eq!(reply.body.status(), Err(Status::Malformed));
     }
     // Nothing waits for an answer to these.
@@ -117,6 +103,30 @@ fn what_makes_no_sense_is_answered_and_the_connection_stays() {
     let expected = ReplyBody::Store { result: Err(Status::Malformed), part: 1 };
     assert_eq!(client.wait(ticket).unwrap(), expected);
     assert!(!client.exists(&id(1)).unwrap());
+}
+
+#[test]
+fn descriptions_and_client_names_of_any_length_cost_neither_object_nor_session() {
+    let f = serve(0);
+    // A message beside an attachment has at most 65,535 bytes.
+    let lengths = [4096, 4097, 65_000, 65_536, 9_000_000];
+    for (number, len) in (1..).zip(lengths) {
+        let name = [&b"repo:"[..], &vec![b'n'; len]].concat();
+        let mut client = Client::builder()
+            .name(name)
+            .timeout(Duration::from_secs(20))
+            .connect(&f.locator)
+            .unwrap();
+        let data = if len < 65_536 { &b"abc"[..] } else { b"" };
+        let new = NewUpload::new(id(number)).description(vec![b'd'; len]);
+        client.store(new, data).unwrap();
+        assert_eq!(client.read(&id(number), 0, 10).unwrap(), data);
+        client.close(&id(number)).unwrap();
+        client.quit().unwrap();
+    }
+    let entries = f.client("repo:1").list(ObjectType::Regular).unwrap();
+    assert_eq!(entries.len(), lengths.len());
+    assert!(entries.iter().all(|entry| entry.description.as_ref().unwrap().len() == 4096));
 }
 
 #[test]

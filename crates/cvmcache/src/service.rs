@@ -63,10 +63,11 @@ mod guard;
 mod holdings;
 mod listings;
 mod peer;
+mod refusals;
 mod reload;
 mod report;
-mod uploads;
 mod texts;
+mod uploads;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -89,6 +90,7 @@ pub(crate) use guard::guard;
 use holdings::Holdings;
 use listings::Listings;
 pub use peer::{Action, Peer};
+use refusals::Refusals;
 use reload::Reloads;
 pub use report::{SessionReport, UploadReport};
 use uploads::Uploads;
@@ -100,11 +102,11 @@ use uploads::Uploads;
 pub struct Service {
     plugin: Box<dyn CachePlugin>,
     capabilities: Capabilities,
+    /// The plugin is told of references.
+    takes_references: bool,
     limits: Limits,
     name: Bytes,
     checksum_replies: bool,
-    /// The plugin is told of references.
-    takes_references: bool,
     trust: Trust,
     next_session: AtomicU64,
     reloads: Mutex<Reloads>,
@@ -112,6 +114,7 @@ pub struct Service {
     sessions: Mutex<HashMap<u64, Weak<OpenSession>>>,
     /// Methods that belong to a declared capability and answered NOSUPPORT.
     unsupported: Mutex<Vec<&'static str>>,
+    refusals: Refusals,
     /// What the clock said last, in microseconds since the start. For reports only.
     clock: AtomicU64,
 }
@@ -154,15 +157,16 @@ impl Service {
         Self {
             plugin,
             capabilities,
+            takes_references,
             limits,
             name: name.into(),
             checksum_replies: false,
             trust: Trust::default(),
-            takes_references,
             sessions: Mutex::default(),
             next_session: AtomicU64::new(1),
             reloads: Mutex::default(),
             unsupported: Mutex::default(),
+            refusals: Refusals::default(),
             clock: AtomicU64::new(0),
         }
     }
@@ -233,6 +237,7 @@ impl Service {
     ///
     /// `request` is taken for one of this session, whatever it names: see [`Peer::receive`].
     pub fn handle(&self, open: &OpenSession, request: Request) -> Reply {
+        let (operation, object) = (request.operation.kind(), request.operation.object().copied());
         let body = match request.operation {
             Operation::Refcount { object, change_by } => {
                 ReplyBody::Refcount(self.change_refcount(open, &object, change_by))
@@ -272,6 +277,9 @@ impl Service {
             // Of a later revision of the protocol.
             unknown => unknown.refusal(Status::NoSupport),
         };
+        if let Err(status) = body.status() {
+            self.on_failure(open, operation.name(), object, status);
+        }
         Reply { id: request.id, body }
     }
 
@@ -425,6 +433,7 @@ impl Drop for Service {
             drop(plugin);
             Ok(())
         });
+        self.log_suppressed_refusals(Duration::MAX);
     }
 }
 

@@ -21,7 +21,7 @@ use mio::Token;
 use tracing::{debug, trace_span};
 
 use super::socket::{Received, Socket};
-use super::telemetry::{Metrics, ReplyOutcome, RequestMetrics};
+use super::telemetry::{Metrics, ReplyOutcome, RequestRecord};
 use super::workers::{Completed, Job, Outcome, Ticket, TimedOut};
 use crate::Session;
 use crate::service::{Action, OpenSession, Peer, Service};
@@ -213,7 +213,7 @@ impl Connection {
                 if completed.is_late {
                     Outbox::discard(reply);
                 } else {
-                    self.answer_measured(metrics, completed.ticket.metrics, reply, now);
+                    self.answer_late(metrics, completed.ticket.record, reply, now);
                 }
             }
             Outcome::Usage(_) => {}
@@ -230,7 +230,21 @@ impl Connection {
         if timed_out.is_over {
             self.release(&timed_out.ticket);
         }
-        self.answer_measured(metrics, timed_out.ticket.metrics, timed_out.reply, now);
+        self.answer_late(metrics, timed_out.ticket.record, timed_out.reply, now);
+    }
+
+    /// Answers a request outside of the connection's turn, whose spans the log has for it.
+    fn answer_late(
+        &mut self,
+        metrics: Option<&Metrics>,
+        record: Option<RequestRecord>,
+        reply: ServerMessage,
+        now: Instant,
+    ) {
+        let _connection = trace_span!("connection", number = self.token.0).entered();
+        let _session = self.session().map(|session| trace_span!("session", %session).entered());
+        let _request = record.map(|it| trace_span!("request", number = it.number).entered());
+        self.answer_recorded(metrics, record, reply, now);
     }
 
     fn release(&mut self, ticket: &Ticket) {
@@ -321,29 +335,30 @@ impl Connection {
         now: Instant,
     ) -> Result<(), CloseReason> {
         let metrics = context.metrics;
+        let is_recorded = RequestRecord::is_wanted(metrics);
         match self.peer.receive(context.service, frame) {
             Action::Answer(message) => {
-                let request = metrics.map(|_| RequestMetrics::of_answer(&message, now));
-                let answered_at = if metrics.is_some() { (context.clock)() } else { now };
-                self.answer_measured(metrics, request, message, answered_at);
+                let record = is_recorded.then(|| RequestRecord::of_answer(&message, now));
+                let answered_at = if is_recorded { (context.clock)() } else { now };
+                self.answer_recorded(metrics, record, message, answered_at);
             }
             Action::Handle(open, request) => {
                 let _request = trace_span!("request", number = request.id).entered();
-                match (&mut context.workers, metrics) {
-                    // Without metrics, request and reply are moved less often.
-                    (None, None) => {
+                match (&mut context.workers, is_recorded) {
+                    // Without a record, request and reply are moved less often.
+                    (None, false) => {
                         let reply = context.service.handle(&open, request);
                         self.answer(ServerMessage::Reply(reply));
                     }
-                    (None, Some(_)) => {
-                        let measured = RequestMetrics::of(&request, now);
+                    (None, true) => {
+                        let record = RequestRecord::of(&request, now);
                         let reply = ServerMessage::Reply(context.service.handle(&open, request));
-                        self.answer_measured(metrics, Some(measured), reply, (context.clock)());
+                        self.answer_recorded(metrics, Some(record), reply, (context.clock)());
                     }
                     (Some(workers), _) => {
-                        let measured = metrics.map(|_| RequestMetrics::of(&request, now));
+                        let record = is_recorded.then(|| RequestRecord::of(&request, now));
                         let weight = self.weight(&request);
-                        let ticket = Ticket { received: now, weight, metrics: measured };
+                        let ticket = Ticket { received: now, weight, record };
                         self.in_flight.requests += 1;
                         self.in_flight.bytes += weight;
                         (workers.dispatch)(Job::Handle(open, request), ticket);
@@ -357,18 +372,18 @@ impl Connection {
     }
 
     #[inline(never)]
-    fn answer_measured(
+    fn answer_recorded(
         &mut self,
         metrics: Option<&Metrics>,
-        request: Option<RequestMetrics>,
+        record: Option<RequestRecord>,
         message: ServerMessage,
         now: Instant,
     ) {
         // The reply is large: it is looked at before it goes, and moved once.
-        let measured = metrics.zip(request).map(|it| (it, ReplyOutcome::of(&message)));
+        let recorded = record.map(|record| (record, ReplyOutcome::of(&message)));
         self.answer(message);
-        if let Some(((metrics, request), outcome)) = measured {
-            metrics.record(request, outcome, now);
+        if let Some((record, outcome)) = recorded {
+            record.record(outcome, metrics, now);
         }
     }
 

@@ -10,7 +10,7 @@ use std::sync::Once;
 use parking_lot::{Mutex, MutexGuard};
 
 use cvmcache::config_keys::{ALLOW, ALLOW_USERS, ConfigKey, DEBUG_LOG, POLL};
-use cvmcache::{Log, LogTarget, Options, OptionsError, Supervisor};
+use cvmcache::{Log, LogError, LogTarget, Options, Supervisor};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::signal::{SigHandler, Signal, signal};
 use tracing::level_filters::LevelFilter;
@@ -121,7 +121,7 @@ pub(crate) fn is_concurrent() -> bool {
 /// To be called once there will be no fork any more: the log has threads.
 ///
 /// All contexts share it. It ends with the process: what came last is written then.
-pub(crate) fn start_log() -> Result<(), OptionsError> {
+pub(crate) fn start_log() -> Result<(), LogError> {
     ignore_broken_pipes();
     let mut log = LOG.lock();
     if log.is_none() {

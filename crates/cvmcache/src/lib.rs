@@ -105,6 +105,7 @@ mod service_manager;
 mod session;
 #[cfg(feature = "program")]
 mod supervisor;
+pub mod threads;
 mod watermarks;
 
 #[cfg(feature = "program")]
@@ -123,7 +124,7 @@ pub use config_keys::ConfigKey;
 pub use limits::{InvalidLimit, Limits};
 pub use locator::{Locator, LocatorError};
 #[cfg(feature = "program")]
-pub use log::{Log, LogTarget};
+pub use log::{Log, LogError, LogTarget};
 pub use options::{Options, OptionsError};
 pub use plugin::{CachePlugin, Transaction};
 pub use plugin_context::PluginContext;

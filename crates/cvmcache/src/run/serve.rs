@@ -17,6 +17,7 @@ use crate::server::{self, Settings};
 use crate::watchdog::{Watchdog, WatchdogError};
 use crate::{
     CachePlugin, Locator, Log, LogTarget, Options, OptionsError, Server, ServerError, ServerHandle,
+    log,
 };
 
 /// Serves clients until the plugin is told to end, and reports to the process that started it if it
@@ -45,11 +46,11 @@ where
         }
         Err(error) => {
             starter.failed();
-            if log.is_none() && starter.is_client() {
-                log = Log::start(name, LogTarget::Syslog, &Options::new()).ok();
-            }
-            if log.as_ref().is_some_and(Log::is_syslog) {
-                error!(%error, "the plugin ends");
+            match &log {
+                Some(log) if log.is_syslog() => error!(%error, "the plugin ends"),
+                // Perhaps there is none because there are no threads for it.
+                None if starter.is_client() => log::tell_system(name, &*error),
+                _ => {}
             }
             terminal::complain(name, &*error)
         }
@@ -112,8 +113,9 @@ where
     let locator = listening.locator()?;
     // After the socket: a plugin that finds it in use leaves the client to the other process.
     exporter.map_or(Ok(()), metrics::Exporter::serve)?;
+    // Before the server: if there is no thread to spare, nothing is left behind.
+    signals::watch(context.handle(), on_terminal)?;
     let running = listening.spawn()?;
-    signals::watch(running.handle().clone(), on_terminal)?;
     starter.ready(&locator);
     if by_hand {
         terminal::greet(name, &locator, config.is_none());

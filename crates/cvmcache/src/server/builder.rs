@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,7 +18,7 @@ use super::telemetry::{Heartbeat, HeartbeatTimer, Metrics};
 use super::waker::Waker;
 use super::workers::Workers;
 use crate::service::{Service, Trust, guard};
-use crate::{CachePlugin, Limits, Locator, ServerHandle, watchdog};
+use crate::{CachePlugin, Limits, Locator, ServerHandle, threads, watchdog};
 
 /// The longest name, in bytes: it has to fit into a message beside what else a handshake tells.
 const MAX_NAME: usize = 60 * 1024;
@@ -310,7 +310,7 @@ impl BoundServer {
             telemetry,
             state: State::default(),
         };
-        let thread = thread::Builder::new().name("io".to_owned()).spawn(|| {
+        let thread = threads::spawn("io", || {
             watchdog::prepare_thread();
             event_loop.run()
         })?;

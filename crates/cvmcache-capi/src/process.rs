@@ -1,5 +1,12 @@
 //! What belongs to the process, and not to one context: descriptors 0 to 2, the client that has
 //! started it, signals and the log.
+//!
+//! # Locks
+//!
+//! `LOG` before `CLIENT`: whether a client waits decides where the log goes. Under `CLIENT`, one byte is
+//! written to a pipe that has room for it, and nothing else is called. `LOG` is held while the log starts;
+//! nothing is logged meanwhile, since what logs takes no lock of this file. No other lock of the library is
+//! held when either is taken.
 
 use std::env;
 use std::fs::File;
@@ -34,6 +41,7 @@ enum Client {
     Told,
 }
 
+/// Invariant: `Unknown` until [`prepare`] has run, and `Told` once a byte was written: a client reads one.
 static CLIENT: Mutex<Client> = Mutex::new(Client::Unknown);
 
 /// Gets the process into order. Whatever a plugin calls first calls this.
@@ -132,6 +140,7 @@ pub(crate) fn start_log() -> Result<(), LogError> {
     Ok(())
 }
 
+/// Invariant: filled once, and emptied by the end of the process only.
 static LOG: Mutex<Option<Log>> = Mutex::new(None);
 
 extern "C" fn end_log() {

@@ -8,6 +8,7 @@ mod default_locator;
 mod marker;
 mod metrics;
 mod serve;
+mod shortage;
 mod signals;
 mod starter;
 mod terminal;

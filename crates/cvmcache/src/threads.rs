@@ -1,7 +1,7 @@
 //! Starting threads: if the system has none to spare, the error names the limit and the remedy.
 
 use std::io::{self, ErrorKind};
-use std::thread::{self, JoinHandle};
+use std::thread::{self, JoinHandle, Scope, ScopedJoinHandle};
 
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 
@@ -23,7 +23,52 @@ pub fn spawn<T: Send + 'static>(
     body: impl FnOnce() -> T + Send + 'static,
 ) -> io::Result<JoinHandle<T>> {
     let spawned = thread::Builder::new().name(name.to_owned()).spawn(body);
-    spawned.map_err(|error| io::Error::new(error.kind(), explain(name, &error, max_processes())))
+    spawned.map_err(|error| explained(name, &error))
+}
+
+/// The same for a thread of a [scope](thread::scope).
+///
+/// # Errors
+///
+/// As with [`spawn`].
+pub fn spawn_scoped<'scope, T: Send + 'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    name: &str,
+    body: impl FnOnce() -> T + Send + 'scope,
+) -> io::Result<ScopedJoinHandle<'scope, T>> {
+    let spawned = thread::Builder::new().name(name.to_owned()).spawn_scoped(scope, body);
+    spawned.map_err(|error| explained(name, &error))
+}
+
+/// Makes sure that the system has `count` threads to spare now, by starting and ending them: before a
+/// library is called that panics if it has not. Ask for one more than that starts, since the end of a thread
+/// takes a moment longer than to wait for it.
+///
+/// # Errors
+///
+/// As with [`spawn`].
+///
+/// ```
+/// cvmcache::threads::check(2)?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub fn check(count: usize) -> io::Result<()> {
+    let (hold, held) = crossbeam_channel::bounded::<()>(0);
+    let start = |_| {
+        let held = held.clone();
+        spawn("check", move || held.recv().is_ok())
+    };
+    let threads: io::Result<Vec<_>> = (0..count).map(start).collect();
+    drop(hold);
+    for thread in threads? {
+        // It does nothing that could panic.
+        let _ = thread.join();
+    }
+    Ok(())
+}
+
+fn explained(name: &str, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), explain(name, error, max_processes()))
 }
 
 fn explain(name: &str, error: &io::Error, max_processes: Option<u64>) -> String {

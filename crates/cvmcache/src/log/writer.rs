@@ -5,9 +5,10 @@
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, bounded, select};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, select};
 
 use crate::threads;
 
@@ -33,6 +34,7 @@ pub(super) struct Writer {
     stop: Option<Sender<()>>,
     /// Disconnected by the end of the thread.
     ended: Receiver<()>,
+    thread: Option<JoinHandle<()>>,
 }
 
 /// Starts a thread that writes lines to `output`.
@@ -58,9 +60,9 @@ pub(super) fn start(mut output: Box<dyn Write + Send>) -> io::Result<(Queue, Wri
         let _ = output.flush();
         drop(running);
     };
-    threads::spawn("log-writer", run)?;
+    let thread = threads::spawn("log-writer", run)?;
     let queue = Queue { lines: sender, lost: Arc::default() };
-    Ok((queue, Writer { stop: Some(stop), ended }))
+    Ok((queue, Writer { stop: Some(stop), ended, thread: Some(thread) }))
 }
 
 impl Queue {
@@ -87,7 +89,13 @@ impl Write for Queue {
 impl Drop for Writer {
     fn drop(&mut self) {
         self.stop = None;
-        let _ = self.ended.recv_timeout(LAST_LINES);
+        // One that still writes is left behind.
+        if self.ended.recv_timeout(LAST_LINES) == Err(RecvTimeoutError::Disconnected)
+            && let Some(thread) = self.thread.take()
+        {
+            // A panic in there has been logged already.
+            let _ = thread.join();
+        }
     }
 }
 

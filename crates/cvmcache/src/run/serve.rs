@@ -10,7 +10,8 @@ use tracing::{error, warn};
 use super::background::{self, Fork};
 use super::starter::Starter;
 use super::{
-    Failure, PluginContext, appendable, default_locator, metrics, signals, terminal, unknown_keys,
+    Failure, PluginContext, appendable, default_locator, metrics, shortage, signals, terminal,
+    unknown_keys,
 };
 use crate::config_keys::{CRASH_DUMP, ConfigKey, LOCATOR, TEST};
 use crate::server::{self, Settings};
@@ -46,6 +47,10 @@ where
         }
         Err(error) => {
             starter.failed();
+            let error = match shortage::remedy(&*error) {
+                Some(remedy) => format!("{error}; {remedy}").into(),
+                None => error,
+            };
             match &log {
                 Some(log) if log.is_syslog() => error!(%error, "the plugin ends"),
                 // Perhaps there is none because there are no threads for it.

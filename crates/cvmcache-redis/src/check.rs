@@ -1,4 +1,4 @@
-//! What `--check` says of the Redis cache.
+//! `--check` of the Redis cache.
 
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ impl RedisCache {
     }
 }
 
-/// Connects to the server, and says why it does not answer.
+/// Connects to the server, and returns why it does not answer.
 fn ping(config: &Config) -> Result<Option<String>, ConfigError> {
     let runtime = io_threads::start(1)?;
     let client = RedisClient::new(config, runtime.handle().clone())?;

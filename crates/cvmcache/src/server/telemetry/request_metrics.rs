@@ -1,4 +1,4 @@
-//! What is measured of requests, and under which names.
+//! The metrics of requests, and their names.
 //!
 //! Everything goes through the facade of the crate `metrics`, to whatever recorder the program has
 //! installed. The handles are made once, so a request costs an index, two readings of the clock and a

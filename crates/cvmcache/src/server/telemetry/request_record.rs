@@ -8,7 +8,7 @@ use cvmcache_proto::{
 
 use super::{Metrics, request_log};
 
-/// What a request asks for.
+/// The kind of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Operation(OperationKind),

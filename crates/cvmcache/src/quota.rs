@@ -15,11 +15,6 @@ impl Quota {
         Self { limit }
     }
 
-    /// True if `used` is so little that each holder may take more.
-    pub(crate) const fn is_ample(self, used: usize) -> bool {
-        used < self.limit / 2
-    }
-
     /// How much one of so many holders may have that has `own` of all that is `used`; at least 1. As long
     /// as holders keep to it, no more than the limit and 1 for each of them is used.
     pub(crate) fn allowance(self, used: usize, own: usize, holders: usize) -> usize {
@@ -54,7 +49,6 @@ mod tests {
         let quota = Quota::new(1000);
         assert_eq!(quota.allowance(0, 0, 1), 500);
         assert_eq!(quota.allowance(300, 300, 1), 500);
-        assert!(quota.is_ample(499) && !quota.is_ample(500));
     }
 
     #[test]

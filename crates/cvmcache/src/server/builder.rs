@@ -19,7 +19,7 @@ use super::telemetry::{Heartbeat, HeartbeatTimer, Metrics};
 use super::waker::Waker;
 use super::workers::Workers;
 use crate::service::{Service, Trust, guard};
-use crate::{CachePlugin, Limits, Locator, ServerHandle, watchdog};
+use crate::{CachePlugin, Limits, Locator, MemoryLimit, ServerHandle, watchdog};
 
 /// The longest name, in bytes: it has to fit into a message beside the other fields of a handshake.
 const MAX_NAME: usize = 60 * 1024;

@@ -233,6 +233,48 @@ fn a_connection_that_takes_no_replies_is_not_read_and_delays_no_other() {
 }
 
 #[test]
+fn connections_that_take_no_replies_stay_below_the_total_and_a_small_client_is_served() {
+    const SIZE: u32 = 16 * 1024;
+    const CONNECTIONS: usize = 100;
+    const READS: u64 = 300;
+    let mut limits = Limits::default();
+    limits.max_object_size = SIZE;
+    limits.max_buffered_total = Some(32 << 20);
+    for workers in [0, 4] {
+        let f = serve_with(workers, limits.clone());
+        f.cache.insert(id(1), vec![7; SIZE as usize]);
+        let mut hostile: Vec<_> = (0..CONNECTIONS).map(|_| f.client("evil:1")).collect();
+        let mut bystander = f.client("repo:1");
+        for client in &mut hostile {
+            let session = client.session();
+            let read = |id| {
+                let operation = Operation::Read { object: self::id(1), offset: 0, size: SIZE };
+                framed(ClientMessage::Request(Request { session, id, operation }))
+            };
+            let frames: Vec<u8> = (0..READS).flat_map(read).collect();
+            client.connection_mut().send_raw(&frames).unwrap();
+            bystander.info().unwrap();
+        }
+        let mut ours = 0;
+        for byte in 10..110 {
+            bystander.store(NewUpload::new(id(byte)), vec![byte; SIZE as usize]).unwrap();
+            assert_eq!(bystander.read(&id(byte), 0, SIZE).unwrap().len(), SIZE as usize);
+            ours += 1;
+        }
+        let reads = f.cache.state().calls.iter().filter(|call| **call == "read").count() - ours;
+        let socket = 256 * 1024;
+        let most = ((32 << 20) + CONNECTIONS * socket) / SIZE as usize;
+        assert!(reads <= most, "{reads} of {most}");
+        for client in &mut hostile {
+            for _ in 0..READS {
+                let message = client.connection_mut().receive().unwrap();
+                assert!(matches!(message, Some(ServerMessage::Reply(_))));
+            }
+        }
+    }
+}
+
+#[test]
 fn the_session_of_a_connection_closed_without_quit_ends() {
     let f = serve(0);
     for _ in 0..200 {

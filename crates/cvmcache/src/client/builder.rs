@@ -12,7 +12,7 @@ use super::pending::Pending;
 use super::{Client, ClientError, Connection};
 use crate::Locator;
 
-/// A client to be: anonymous, and with all the time in the world, until told otherwise.
+/// The builder of a client: without a name and without a timeout by default.
 ///
 /// ```no_run
 /// use std::time::Duration;

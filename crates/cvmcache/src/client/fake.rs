@@ -16,10 +16,10 @@ use tempfile::TempDir;
 use super::Client;
 use crate::Locator;
 
-/// The session that [`PluginEnd::accept_client`] hands out first.
+/// The first session of [`PluginEnd::accept_client`].
 pub(super) const SESSION: u64 = 1001;
 
-/// What a well-behaved plugin answers to a handshake.
+/// The acknowledgement of a valid plugin.
 pub(super) fn ack() -> HandshakeAck {
     HandshakeAck {
         result: Ok(()),
@@ -32,12 +32,12 @@ pub(super) fn ack() -> HandshakeAck {
     }
 }
 
-/// A name for an object.
+/// An object id.
 pub(super) fn object(number: u8) -> ObjectId {
     ObjectId::new(HashAlgorithm::Shake128, [number; 20])
 }
 
-/// A plugin that follows a script, and a place where it listens.
+/// A plugin that runs a script, and its socket.
 pub(super) struct FakePlugin {
     _directory: TempDir,
     locator: Locator,
@@ -45,7 +45,7 @@ pub(super) struct FakePlugin {
 }
 
 impl FakePlugin {
-    /// Listens, and leaves the rest to the script.
+    /// Listens, and runs the script.
     pub(super) fn start(script: impl FnOnce(&mut PluginEnd) + Send + 'static) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("socket");
@@ -54,7 +54,7 @@ impl FakePlugin {
         Self { _directory: directory, locator: Locator::Unix(path), thread }
     }
 
-    /// Lets a client in, and leaves the rest to the script.
+    /// Accepts a client, and runs the script.
     pub(super) fn with_client(
         script: impl FnOnce(&mut PluginEnd) + Send + 'static,
     ) -> (Self, Client) {
@@ -70,7 +70,7 @@ impl FakePlugin {
         &self.locator
     }
 
-    /// Waits until the script is through, and fails if it failed.
+    /// Waits for the end of the script, and panics if it panicked.
     pub(super) fn join(self) {
         if let Err(panic) = self.thread.join() {
             std::panic::resume_unwind(panic);
@@ -93,7 +93,7 @@ impl PluginEnd {
         self.client = Some((stream, Decoder::new(limits)));
     }
 
-    /// Accepts a connection, answers its handshake and returns what it says.
+    /// Accepts a connection, answers its handshake and returns the handshake.
     pub(super) fn accept_with(&mut self, ack: HandshakeAck) -> (u32, Option<Bytes>) {
         self.accept();
         let Some(ClientMessage::Handshake { protocol_version, name }) = self.next() else {
@@ -103,7 +103,7 @@ impl PluginEnd {
         (protocol_version, name)
     }
 
-    /// The next message; `None` if the client is gone.
+    /// The next message; `None` if the client has closed the connection.
     pub(super) fn next(&mut self) -> Option<ClientMessage> {
         let (stream, decoder) = self.client.as_mut().unwrap();
         loop {
@@ -118,7 +118,7 @@ impl PluginEnd {
         }
     }
 
-    /// The next message, which must be a request of the session; its number and what it asks for.
+    /// The next message, which must be a request of the session: its id and its operation.
     pub(super) fn request(&mut self) -> (u64, Operation) {
         match self.next() {
             Some(ClientMessage::Request(Request { session: SESSION, id, operation })) => {
@@ -128,13 +128,13 @@ impl PluginEnd {
         }
     }
 
-    /// Waits until the client has said something, without listening to what.
+    /// Waits until bytes of the client have arrived, without reading them.
     pub(super) fn wait_until_readable(&self) {
         let (stream, _) = self.client.as_ref().unwrap();
         rustix::net::recv(stream, &mut [0; 1][..], RecvFlags::PEEK).unwrap();
     }
 
-    /// The client has nothing more to say.
+    /// Asserts that the client closes its write half without another message.
     pub(super) fn expect_end(&mut self) {
         assert_eq!(self.next(), None);
     }
@@ -151,7 +151,7 @@ impl PluginEnd {
         self.send(ServerMessage::Reply(Reply { id, body }));
     }
 
-    /// Receives a request, which must be the one that is expected, and answers it.
+    /// Receives a request, which must be the expected one, and answers it.
     pub(super) fn serve(&mut self, expected: Operation, body: ReplyBody) {
         let (id, operation) = self.request();
         assert_eq!(operation, expected);
@@ -166,7 +166,7 @@ impl PluginEnd {
         self.client = None;
     }
 
-    /// Says that nothing more comes, but goes on listening.
+    /// Shuts down the write half, but goes on reading.
     pub(super) fn shutdown_write(&mut self) {
         self.client.as_mut().unwrap().0.shutdown(Shutdown::Write).unwrap();
     }

@@ -5,7 +5,7 @@ use cvmcache_proto::ClientMessage;
 use super::{Client, ClientBuilder, ClientError};
 use crate::Locator;
 
-/// A client that has gone and announced that it will be back: see [`Client::announce_reload`].
+/// A client that has announced a reload and ended its session: see [`Client::announce_reload`].
 #[derive(Debug)]
 #[must_use = "the plugin keeps what the session held until the client is back"]
 pub struct Reload {
@@ -16,7 +16,7 @@ pub struct Reload {
 /// Leaving.
 impl Client {
     /// Ends the session and waits until the plugin has closed the connection. Replies that come
-    /// meanwhile are dropped. The plugin takes back what the session has open.
+    /// meanwhile are dropped. The plugin releases the references of the session.
     ///
     /// # Errors
     ///
@@ -30,7 +30,7 @@ impl Client {
     }
 
     /// Adds to the number of clients that the plugin waits for before it ends: 1 announces a reload, -1
-    /// says that it is done. [`reload`](Self::reload) does both. There is no reply, and a server of
+    /// reports that it is done. [`reload`](Self::reload) does both. There is no reply, and a server of
     /// this crate ignores what makes no sense.
     ///
     /// # Errors
@@ -41,7 +41,7 @@ impl Client {
         self.send(ClientMessage::Ioctl { session, connection_change })
     }
 
-    /// Leaves and comes back in a new session, as a client does when it is reloaded: with the same
+    /// Ends the session and opens a new one, as a client does when it is reloaded: with the same
     /// name, and with the references that it had. Uploads and listings end, tickets are void.
     ///
     /// # Errors
@@ -51,7 +51,7 @@ impl Client {
         Self::finish_reload(self.announce_reload()?)
     }
 
-    /// The first half of a [`reload`](Self::reload): announces that the client will be back, ends
+    /// The first half of a [`reload`](Self::reload): announces it, ends
     /// the session and waits until the plugin has closed the connection.
     ///
     /// # Errors
@@ -64,8 +64,8 @@ impl Client {
         Ok(reload)
     }
 
-    /// The second half of a [`reload`](Self::reload): connects again, and tells the plugin that
-    /// this is the client it waits for.
+    /// The second half of a [`reload`](Self::reload): connects again, and reports to the plugin that
+    /// the reload is done.
     ///
     /// # Errors
     ///

@@ -60,15 +60,17 @@ impl CacheSize {
         };
         if bytes > memory {
             tracing::warn!(
-                "{}: {bytes} bytes are more than the {memory} that this machine has",
+                "{}: {bytes} bytes are more than the {memory} that this machine has; \
+                 write a share of it, as in 25%",
                 Self::KEY.name()
             );
         }
         if bytes < Self::MINIMUM {
             tracing::warn!(
-                "{}: {bytes} bytes are too few for a cache, using {} MB",
+                "{}: {bytes} bytes are too few for a cache, using {minimum} MB; \
+                 write {minimum} or more",
                 Self::KEY.name(),
-                Self::MINIMUM / MEGABYTE
+                minimum = Self::MINIMUM / MEGABYTE
             );
         }
         Ok(bytes.max(Self::MINIMUM))

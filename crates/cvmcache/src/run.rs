@@ -5,6 +5,7 @@ mod arguments;
 mod background;
 mod check;
 mod default_locator;
+mod lock_holder;
 mod marker;
 mod metrics;
 mod serve;
@@ -22,6 +23,7 @@ use crate::{CachePlugin, ConfigKey, PluginContext};
 use arguments::Arguments;
 
 pub use check::Findings;
+pub use lock_holder::lock_holder;
 pub use marker::CHECK_MARKER;
 pub use metrics::{InvalidMetricsAddress, MetricsAddress};
 

@@ -59,6 +59,7 @@
 //! # }
 //! ```
 
+mod callbacks;
 mod guard;
 mod holdings;
 mod listings;
@@ -76,14 +77,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use cvmcache_proto::{HandshakeAck, Operation, PROTOCOL_VERSION, Reply, ReplyBody, Request};
 use parking_lot::Mutex;
-use tracing::{debug, warn};
+use tracing::debug;
 
 use crate::plugin::{
-    Breadcrumb, CacheInfo, CachePlugin, Capabilities, Data, ObjectId, ObjectInfo, PluginResult,
-    Status,
+    CacheInfo, CachePlugin, Capabilities, Data, ObjectId, ObjectInfo, PluginResult, Status,
 };
 use crate::{Limits, Session};
 
+use callbacks::checksum;
 pub(crate) use guard::guard;
 use holdings::Holdings;
 use listings::Listings;
@@ -305,100 +306,6 @@ impl Service {
         }
         ended
     }
-
-    fn object_info(&self, open: &OpenSession, id: &ObjectId) -> PluginResult<ObjectInfo> {
-        guard("object_info", || self.plugin.object_info(&open.session, id))
-    }
-
-    fn read(&self, open: &OpenSession, id: &ObjectId, offset: u64, len: u32) -> PluginResult<Data> {
-        if len > self.limits.max_object_size {
-            return Err(Status::Malformed);
-        }
-        let data = guard("read", || self.plugin.read(&open.session, id, offset, len))?;
-        if data.len() > len as usize {
-            // The client has a buffer of `len` bytes and aborts on more.
-            warn!(%id, offset, len, got = data.len(), "the plugin read more than it was asked for");
-            // The memory may be the plugin's, and its code run when it is dropped.
-            let _logged = guard("drop of data", || {
-                drop(data);
-                Ok(())
-            });
-            return Err(Status::IoErr);
-        }
-        Ok(data)
-    }
-
-    fn info(&self, session: Option<&Session>) -> PluginResult<CacheInfo> {
-        self.require(Capabilities::INFO)?;
-        let mut info = self.call(Capabilities::INFO, "info", || self.plugin.info(session))?;
-        if !self.capabilities.contains(Capabilities::SHRINK_RATE) {
-            info.shrink_count = None;
-        }
-        Ok(info)
-    }
-
-    fn shrink(&self, open: &OpenSession, target: u64) -> PluginResult<u64> {
-        self.require(Capabilities::SHRINK)?;
-        self.call(Capabilities::SHRINK, "shrink", || self.plugin.shrink(&open.session, target))
-    }
-
-    fn store_breadcrumb(
-        &self,
-        open: &OpenSession,
-        repository: &[u8],
-        breadcrumb: Breadcrumb,
-    ) -> PluginResult<()> {
-        self.require(Capabilities::BREADCRUMB)?;
-        self.check_text(repository)?;
-        self.call(Capabilities::BREADCRUMB, "store_breadcrumb", || {
-            self.plugin.store_breadcrumb(&open.session, repository, breadcrumb)
-        })
-    }
-
-    fn load_breadcrumb(&self, open: &OpenSession, repository: &[u8]) -> PluginResult<Breadcrumb> {
-        self.require(Capabilities::BREADCRUMB)?;
-        self.check_text(repository)?;
-        self.call(Capabilities::BREADCRUMB, "load_breadcrumb", || {
-            self.plugin.load_breadcrumb(&open.session, repository)
-        })
-    }
-
-    /// Calls a method that a capability needs. What a plugin declares and has no method for shows in the
-    /// trait's own answer, [`Status::NoSupport`], and nowhere else: so this is logged once per method, at
-    /// the first request for it. To find out at the start would take a call of each, and they change
-    /// what is in the cache.
-    fn call<T>(
-        &self,
-        capability: Capabilities,
-        method: &'static str,
-        call: impl FnOnce() -> PluginResult<T>,
-    ) -> PluginResult<T> {
-        let result = guard(method, call);
-        if let Err(Status::NoSupport) = result {
-            let mut unsupported = self.unsupported.lock();
-            if !unsupported.contains(&method) {
-                unsupported.push(method);
-                warn!(
-                    %capability, method,
-                    "the plugin declares a capability, but its method answers NOSUPPORT: implement \
-                     it, or do not declare that"
-                );
-            }
-        }
-        result
-    }
-
-    fn require(&self, capability: Capabilities) -> PluginResult<()> {
-        if self.capabilities.contains(capability) { Ok(()) } else { Err(Status::NoSupport) }
-    }
-
-    fn check_text(&self, text: &[u8]) -> PluginResult<()> {
-        if text.len() <= self.limits.max_text {
-            return Ok(());
-        }
-        debug!(len = text.len(), limit = self.limits.max_text, "a text is too long");
-        Err(Status::Malformed)
-    }
 }
 
 impl OpenSession {
@@ -443,12 +350,6 @@ impl fmt::Debug for Service {
             .field("capabilities", &self.capabilities)
             .finish_non_exhaustive()
     }
-}
-
-fn checksum(data: &Data) -> u32 {
-    let mut crc = crc32fast::Hasher::new();
-    data.pieces().for_each(|piece| crc.update(piece));
-    crc.finalize()
 }
 
 #[cfg(test)]

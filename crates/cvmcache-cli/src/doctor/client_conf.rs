@@ -16,7 +16,7 @@ use super::file::{ConfFile, Line};
 use super::kind::Kind;
 use super::report::Section;
 use super::shell::{self, Value};
-use super::user::{User, quoted};
+use crate::user::{User, quoted};
 
 pub(crate) const PRIMARY: &str = "CVMFS_CACHE_PRIMARY";
 pub(crate) const USER: &str = "CVMFS_USER";

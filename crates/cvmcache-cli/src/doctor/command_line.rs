@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::kind::Kind;
 use super::report::Section;
-use super::user::{Obstacle, Reason, User, Want, quoted};
+use crate::user::{Obstacle, Reason, User, Want, quoted};
 
 /// What starts the plugin.
 #[derive(Debug, Clone, PartialEq, Eq)]

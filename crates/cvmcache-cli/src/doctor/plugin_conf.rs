@@ -14,7 +14,7 @@ use super::file::ConfFile;
 use super::kind::Kind;
 use super::locators;
 use super::report::Section;
-use super::user::{Reason, User, Want};
+use crate::user::{Reason, User, Want};
 
 const LOCATOR: &str = config_keys::LOCATOR.name();
 const ALLOW: &str = config_keys::ALLOW.name();
@@ -245,7 +245,7 @@ fn check_written(file: &ConfFile, key: &str, kind: Kind, user: &User, section: &
         Ok(()) => return,
         Err(obstacle) => {
             let remedy = match &obstacle.reason {
-                Reason::Missing => format!("install -d -o {user} {}", super::user::quoted(parent)),
+                Reason::Missing => format!("install -d -o {user} {}", crate::user::quoted(parent)),
                 _ => obstacle.remedy(user),
             };
             let kind = match obstacle.reason {

@@ -17,8 +17,8 @@ use super::kind::Kind;
 use super::plugin_conf::PluginConf;
 use super::report::Section;
 use super::socket::{self, Remains};
-use super::user::{User, Want, quoted};
 use crate::output;
+use crate::user::{User, Want, quoted};
 
 /// How long a plugin may take to let a client in, and to answer.
 const TIMEOUT: Duration = Duration::from_secs(10);

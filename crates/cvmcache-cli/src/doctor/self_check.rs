@@ -14,7 +14,7 @@ use nix::unistd::geteuid;
 
 use super::kind::Kind;
 use super::report::Section;
-use super::user::{User, Want};
+use crate::user::{User, Want};
 
 /// How long a plugin may take.
 const TIMEOUT: Duration = Duration::from_secs(10);

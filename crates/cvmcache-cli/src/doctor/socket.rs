@@ -12,7 +12,7 @@ use nix::sys::statfs::statfs;
 use super::command_line::cannot;
 use super::kind::Kind;
 use super::report::Section;
-use super::user::{Reason, User, Want, quoted};
+use crate::user::{Reason, User, Want, quoted};
 
 /// The longest name of a file, in bytes.
 const MAX_NAME: usize = 255;

@@ -8,6 +8,7 @@ use cvmcache_proto::{
     ServerMessage,
 };
 
+use super::deadline::Deadline;
 use super::pending::Pending;
 use super::{Client, ClientError, Connection};
 use crate::Locator;
@@ -42,9 +43,10 @@ impl ClientBuilder {
         self
     }
 
-    /// Sets how long the plugin may be silent while it is waited for, from the connection on.
-    /// After that, waiting fails with [`ClientError::Timeout`]. Default: for ever. Zero counts as a
-    /// microsecond.
+    /// Sets how long each call may wait for the plugin, from the connection on: a request for its
+    /// reply, and the connection for the end of the handshake. After that, it fails with
+    /// [`ClientError::Timeout`]. What else the plugin sends meanwhile does not extend it. Default: for
+    /// ever. Zero counts as a microsecond.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
@@ -60,14 +62,16 @@ impl ClientBuilder {
     /// get no session; [`ClientError::TooLarge`] if the name is longer than 16 MiB; any other if what
     /// listens there is no plugin.
     pub fn connect(self, locator: &Locator) -> Result<Client, ClientError> {
-        let mut connection = Connection::connect_within(locator, self.timeout)?;
-        connection.send(ClientMessage::Handshake {
+        let mut deadline = Deadline::after(self.timeout);
+        let mut connection = Connection::connect_by(locator, self.timeout, &mut deadline)?;
+        let handshake = ClientMessage::Handshake {
             protocol_version: PROTOCOL_VERSION,
             name: self.name.clone(),
-        })?;
+        };
+        connection.send_by(handshake, &mut deadline)?;
         let mut detach_requests = 0;
         let handshake = loop {
-            match connection.receive()?.ok_or(ClientError::Closed)? {
+            match connection.receive_by(&mut deadline)?.ok_or(ClientError::Closed)? {
                 ServerMessage::HandshakeAck(handshake) => break handshake,
                 ServerMessage::Detach => detach_requests += 1,
                 _ => {
@@ -160,6 +164,18 @@ mod tests {
             end.expect_end();
         });
         let builder = Client::builder().timeout(Duration::from_millis(10));
+        let error = builder.connect(plugin.locator()).unwrap_err();
+        assert!(matches!(error, ClientError::Timeout), "{error}");
+        plugin.join();
+    }
+
+    #[test]
+    fn requests_to_detach_do_not_extend_the_wait_for_the_handshake() {
+        let plugin = FakePlugin::start(|end| {
+            end.accept();
+            end.repeat(fake::DETACH);
+        });
+        let builder = Client::builder().timeout(Duration::from_millis(20));
         let error = builder.connect(plugin.locator()).unwrap_err();
         assert!(matches!(error, ClientError::Timeout), "{error}");
         plugin.join();

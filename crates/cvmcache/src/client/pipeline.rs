@@ -2,6 +2,7 @@
 
 use cvmcache_proto::{ClientMessage, Operation, Request};
 
+use super::deadline::Deadline;
 use super::pending::Read;
 use super::{Client, ClientError, Ticket};
 
@@ -62,17 +63,22 @@ impl Client {
     /// # Errors
     ///
     /// [`ClientError::Unexpected`] if the reply is of another kind than the request;
-    /// [`ClientError::ForeignTicket`] for a ticket of another client; [`ClientError::Timeout`],
-    /// after which the reply is [forgotten](Self::forget); [`ClientError::Closed`] and others if
+    /// [`ClientError::ForeignTicket`] for a ticket of another client; [`ClientError::Timeout`] if this
+    /// reply does not come in time, whatever else does, after which it is [forgotten](Self::forget); [`ClientError::Closed`] and others if
     /// the connection is of no more use. A ticket from [`submit`](Self::submit) or
     /// [`queue`](Self::queue) has the status in the reply, any other has [`ClientError::Status`] if
     /// the request failed.
     pub fn wait<T>(&mut self, ticket: Ticket<T>) -> Result<T, ClientError> {
+        let mut deadline = self.connection.deadline();
+        self.wait_by(ticket, &mut deadline)
+    }
+
+    fn wait_by<T>(&mut self, ticket: Ticket<T>, deadline: &mut Deadline) -> Result<T, ClientError> {
         loop {
             if let Some(body) = self.pending.claim(&ticket)? {
                 return ticket.open(body);
             }
-            if let Err(error) = self.receive() {
+            if let Err(error) = self.receive(deadline) {
                 self.pending.forget(&ticket);
                 return Err(error);
             }
@@ -85,13 +91,17 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// Those of [`submit`](Self::submit) and [`Connection::receive`](super::Connection::receive).
+    /// Those of [`submit`](Self::submit) and [`Connection::receive`](super::Connection::receive);
+    /// [`ClientError::Timeout`] if other messages come for so long without a pause.
     pub fn is_ready<T>(&mut self, ticket: &Ticket<T>) -> Result<bool, ClientError> {
+        let mut deadline = self.connection.deadline();
         while !self.pending.is_answered(ticket)? {
             match self.connection.try_receive()? {
                 Some(message) => self.sort(message),
                 None => return Ok(false),
             }
+            // Replies to other requests may come without an end.
+            deadline.remaining()?;
         }
         Ok(true)
     }
@@ -125,8 +135,11 @@ impl Client {
         operation: Operation,
         read: Read<T>,
     ) -> Result<T, ClientError> {
-        let ticket = self.queue_typed(operation, read)?;
-        self.wait(ticket)
+        let mut deadline = self.connection.deadline();
+        let (session, id) = (self.session(), self.next_id());
+        let request = Request { session, id, operation };
+        let ticket = self.queue_by(request, read, &mut deadline)?;
+        self.wait_by(ticket, &mut deadline)
     }
 
     pub(super) fn next_id(&mut self) -> u64 {
@@ -148,8 +161,18 @@ impl Client {
         request: Request,
         read: Read<T>,
     ) -> Result<Ticket<T>, ClientError> {
+        let mut deadline = self.connection.deadline();
+        self.queue_by(request, read, &mut deadline)
+    }
+
+    fn queue_by<T>(
+        &mut self,
+        request: Request,
+        read: Read<T>,
+        deadline: &mut Deadline,
+    ) -> Result<Ticket<T>, ClientError> {
         let envelope = request.envelope();
-        self.connection.queue(ClientMessage::Request(request))?;
+        self.connection.queue_by(ClientMessage::Request(request), deadline)?;
         Ok(self.pending.expect(envelope, read))
     }
 }
@@ -160,7 +183,7 @@ mod tests {
     use std::time::Duration;
 
     use bytes::Bytes;
-    use cvmcache_proto::{CacheInfo, Data, ReplyBody, RequestKind, ServerMessage, Status};
+    use cvmcache_proto::{CacheInfo, Data, Reply, ReplyBody, RequestKind, ServerMessage, Status};
 
     use super::super::fake::{self, FakePlugin, PluginEnd, object};
     use super::*;
@@ -271,6 +294,21 @@ mod tests {
         assert_eq!(client.info().unwrap_err().status(), Some(Status::NoSupport));
         assert_eq!(client.unclaimed_replies(), 1);
         plugin.join();
+    }
+
+    #[test]
+    fn nothing_but_its_reply_extends_the_wait_of_a_request() {
+        let foreign = fake::encoded(ServerMessage::Reply(Reply { id: 777, body: INFO }));
+        for other in [fake::DETACH.to_vec(), foreign] {
+            let (plugin, mut client) = FakePlugin::with_client(move |end| end.repeat(&other));
+            client.set_timeout(Some(Duration::from_millis(20))).unwrap();
+            assert!(matches!(client.info(), Err(ClientError::Timeout)));
+            let ticket = client.queue(Operation::Info).unwrap();
+            let is_ready = client.is_ready(&ticket);
+            assert!(matches!(is_ready, Ok(false) | Err(ClientError::Timeout)), "{is_ready:?}");
+            assert!(matches!(client.quit(), Err(ClientError::Timeout)));
+            plugin.join();
+        }
     }
 
     #[test]

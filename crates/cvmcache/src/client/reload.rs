@@ -20,12 +20,13 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`ClientError::Timeout`] if the plugin does not close it and is silent; others as with
+    /// [`ClientError::Timeout`] if the plugin does not close it in time; others as with
     /// [`wait`](Self::wait).
     pub fn quit(mut self) -> Result<(), ClientError> {
         let session = self.session();
-        self.send(ClientMessage::Quit { session })?;
-        while self.connection.receive()?.is_some() {}
+        let mut deadline = self.connection.deadline();
+        self.connection.send_by(ClientMessage::Quit { session }, &mut deadline)?;
+        while self.connection.receive_by(&mut deadline)?.is_some() {}
         Ok(())
     }
 

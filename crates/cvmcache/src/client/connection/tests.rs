@@ -5,9 +5,9 @@ use std::sync::mpsc;
 use cvmcache_proto::{FrameError, Operation, Request, StorePart};
 
 use super::*;
-use crate::client::fake::{self, FakePlugin};
+use crate::client::fake::{self, DETACH, FakePlugin};
 
-const DETACH: &[u8] = &[0x01, 0x03, 0x00, 0x00, 0xca, 0x01, 0x00];
+const TIMEOUT: Option<Duration> = Some(Duration::from_millis(20));
 
 #[test]
 fn arbitrary_bytes_can_be_sent_and_an_end_of_file_is_none() {
@@ -106,6 +106,56 @@ fn a_plugin_that_closed_its_write_half_can_still_be_sent_to() {
     listen.send(()).unwrap();
     connection.send(large(1)).unwrap();
     connection.shutdown_write().unwrap();
+    plugin.join();
+}
+
+#[test]
+fn a_byte_now_and_then_does_not_extend_the_wait_for_a_message() {
+    let (plugin, mut connection) = talking_to(|end| {
+        // A frame of 16 MiB.
+        end.send_raw(&[0x01, 0xff, 0xff, 0xff]);
+        end.repeat(b"x");
+    });
+    connection.set_read_timeout(TIMEOUT).unwrap();
+    assert!(matches!(connection.receive(), Err(ClientError::Timeout)));
+    drop(connection);
+    plugin.join();
+}
+
+#[test]
+fn a_plugin_that_takes_a_byte_now_and_then_does_not_extend_the_wait_for_room() {
+    let (plugin, mut connection) = talking_to(fake::PluginEnd::sip);
+    connection.set_read_timeout(TIMEOUT).unwrap();
+    assert!(matches!(connection.send(large(1)), Err(ClientError::Timeout)));
+    let raw = connection.send_raw(&[0; 1024 * 1024]);
+    assert!(matches!(raw, Err(ClientError::Timeout)));
+    drop(connection);
+    plugin.join();
+}
+
+#[test]
+fn a_plugin_that_talks_and_does_not_listen_does_not_extend_the_wait_for_room() {
+    let (plugin, mut connection) = talking_to(|end| end.repeat(DETACH));
+    connection.set_read_timeout(TIMEOUT).unwrap();
+    assert!(matches!(connection.send(large(1)), Err(ClientError::Timeout)));
+    drop(connection);
+    plugin.join();
+}
+
+#[test]
+fn messages_that_are_not_wanted_do_not_extend_the_wait_for_one_that_is() {
+    let (plugin, mut connection) = talking_to(|end| end.repeat(DETACH));
+    connection.set_read_timeout(TIMEOUT).unwrap();
+    let mut dropped = 0;
+    let error = connection.receive_first(|_| {
+        dropped += 1;
+        None::<()>
+    });
+    assert!(matches!(error, Err(ClientError::Timeout)), "{error:?}");
+    assert!(dropped > 0);
+    let message = connection.receive_first(Some).unwrap();
+    assert_eq!(message, Some(ServerMessage::Detach));
+    drop(connection);
     plugin.join();
 }
 

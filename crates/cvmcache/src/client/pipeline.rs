@@ -317,7 +317,6 @@ mod tests {
             let (first, _) = end.request();
             end.request();
             end.reply(first, INFO);
-            end.close();
         });
         let first = client.submit(Operation::Info).unwrap();
         let second = client.submit(Operation::Info).unwrap();

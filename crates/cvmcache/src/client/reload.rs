@@ -114,17 +114,20 @@ mod tests {
 
     #[test]
     fn a_client_reconnects_under_its_name_in_a_new_session() {
-        let (plugin, client) = FakePlugin::with_client(|end| {
-            expect_farewell(end, true);
-            end.close();
+        let (plugin, locator) = FakePlugin::listening(|listener| {
+            let mut end = listener.accept();
+            end.answer_handshake(fake::ack());
+            expect_farewell(&mut end, true);
+            drop(end);
+            let mut end = listener.accept();
             let session = fake::SESSION + 1;
-            let (_, name) = end.accept_with(HandshakeAck { session, ..fake::ack() });
+            let (_, name) = end.answer_handshake(HandshakeAck { session, ..fake::ack() });
             assert_eq!(name.as_deref(), Some(NAME));
             let done = ClientMessage::Ioctl { session, connection_change: -1 };
             assert_eq!(end.next(), Some(done));
             end.expect_end();
         });
-        let client = client.reload().unwrap();
+        let client = Client::connect(&locator, NAME).unwrap().reload().unwrap();
         assert_eq!(client.session(), fake::SESSION + 1);
         drop(client);
         plugin.join();
@@ -133,16 +136,19 @@ mod tests {
     #[test]
     fn between_the_halves_of_a_reload_there_is_no_connection() {
         let (gone, is_gone) = mpsc::channel();
-        let (plugin, client) = FakePlugin::with_client(move |end| {
-            expect_farewell(end, true);
+        let (plugin, locator) = FakePlugin::listening(move |listener| {
+            let mut end = listener.accept();
+            end.answer_handshake(fake::ack());
+            expect_farewell(&mut end, true);
             end.shutdown_write();
             end.expect_end();
             gone.send(()).unwrap();
-            end.accept_with(fake::ack());
+            let mut end = listener.accept();
+            end.answer_handshake(fake::ack());
             let done = ClientMessage::Ioctl { session: fake::SESSION, connection_change: -1 };
             assert_eq!(end.next(), Some(done));
         });
-        let reload = client.announce_reload().unwrap();
+        let reload = Client::connect(&locator, NAME).unwrap().announce_reload().unwrap();
         is_gone.recv().unwrap();
         Client::finish_reload(reload).unwrap();
         plugin.join();

@@ -1,4 +1,4 @@
-//! Clients that misbehave: they are answered as far as possible, and harm no other client.
+//! Hostile clients: their requests are answered as far as possible, and other clients are served.
 
 mod support;
 
@@ -56,7 +56,7 @@ fn an_invalid_request_is_answered_and_the_connection_stays() {
         assert_eq!(reply.id, 9);
         assert_eq!(reply.body.status(), Err(Status::Malformed));
     }
-    // Nothing waits for an answer to these.
+    // These have no reply.
     let info_reply = ReplyBody::Info(Err(Status::Unknown));
     let info_reply = ServerMessage::Reply(Reply { id: 1, body: info_reply });
     for nonsense in [
@@ -69,7 +69,7 @@ fn an_invalid_request_is_answered_and_the_connection_stays() {
     ] {
         connection.send_raw(&nonsense).unwrap();
     }
-    // A message that is broken inside still says which request it is.
+    // A message that is broken inside still has its request id.
     let refcount = Operation::Refcount { object, change_by: 0 };
     let mut broken = spoilt(refcount).without(3).without(4).to_frame().unwrap();
     broken.extend([0x1a, 3, 0xff, 0xff, 0xff]);
@@ -338,7 +338,7 @@ fn requests_before_the_end_of_a_connection_are_handled() {
         let breadcrumb = Breadcrumb { catalog: id(1), timestamp: 1, revision: None };
         ask(2000, Operation::BreadcrumbStore { repository: "repo".into(), breadcrumb });
         connection.flush().unwrap();
-        // From now on, no answer can be sent.
+        // From now on, no reply can be sent.
         drop(connection);
         f.cache.wait_until(|state| state.breadcrumbs.contains_key(&b"repo"[..]));
     }
@@ -439,7 +439,7 @@ impl AsRef<[u8]> for Bomb {
 
 impl Drop for Bomb {
     fn drop(&mut self) {
-        panic!("told to panic");
+        panic!("panic on purpose");
     }
 }
 

@@ -1,4 +1,4 @@
-//! What the RAM cache promises, one sentence each. What happens when space runs short is in
+//! The behaviour of the RAM cache, one sentence each. Evictions and refusals are in
 //! `space.rs`, and arbitrary sequences of requests are in `model.rs`.
 
 mod model;
@@ -96,6 +96,7 @@ fn assert_consistent(cache: &RamCache) {
     cache.shared().locked(|store| store.assert_consistent());
 }
 
+<<<<<<< HEAD
 /// An object with a description of the common length.
 fn object(number: u32, object_type: ObjectType, len: usize) -> Object {
     let arena = Arena::new(1 << 20).unwrap();
@@ -108,6 +109,9 @@ fn object(number: u32, object_type: ObjectType, len: usize) -> Object {
 }
 
 /// What [`store`] makes of `len` bytes.
+=======
+/// The content that [`store`] makes of `len` bytes.
+>>>>>>> main
 fn cost(len: usize) -> u64 {
     Store::cost(&object(0, ObjectType::Regular, len))
 }

@@ -96,7 +96,6 @@ fn assert_consistent(cache: &RamCache) {
     cache.shared().locked(|store| store.assert_consistent());
 }
 
-<<<<<<< HEAD
 /// An object with a description of the common length.
 fn object(number: u32, object_type: ObjectType, len: usize) -> Object {
     let arena = Arena::new(1 << 20).unwrap();
@@ -108,10 +107,7 @@ fn object(number: u32, object_type: ObjectType, len: usize) -> Object {
     object
 }
 
-/// What [`store`] makes of `len` bytes.
-=======
 /// The content that [`store`] makes of `len` bytes.
->>>>>>> main
 fn cost(len: usize) -> u64 {
     Store::cost(&object(0, ObjectType::Regular, len))
 }

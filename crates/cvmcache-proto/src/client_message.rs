@@ -154,6 +154,30 @@ pub struct StorePart {
     pub data: Bytes,
 }
 
+impl StorePart {
+    /// A part of a regular object of unknown size, without description and CRC-32.
+    ///
+    /// ```
+    /// use cvmcache_proto::{HashAlgorithm, ObjectId, StorePart};
+    ///
+    /// let object = ObjectId::new(HashAlgorithm::Sha1, [0; 20]);
+    /// let last = StorePart { expected_size: Some(3), ..StorePart::new(object, 1, true, "abc") };
+    /// assert_eq!(last.data, "abc");
+    /// ```
+    pub fn new(object: ObjectId, number: u64, last: bool, data: impl Into<Bytes>) -> Self {
+        Self {
+            object,
+            number,
+            last,
+            expected_size: None,
+            object_type: ObjectType::Regular,
+            description: None,
+            data_crc32: None,
+            data: data.into(),
+        }
+    }
+}
+
 /// A frame that is not a message of a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("not a message that a client sends")]

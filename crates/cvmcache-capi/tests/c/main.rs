@@ -9,4 +9,5 @@ mod install;
 mod memory;
 mod odd;
 mod processes;
+mod references;
 mod symbols;

@@ -4,10 +4,12 @@
 //! threads. The loop knows neither tasks nor peers: plugins and raw sockets are measured by the same
 //! code.
 
+use std::io;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use cvmcache::client::ClientError;
+use cvmcache::threads;
 
 use super::measure::{Done, Round, Samples};
 
@@ -65,10 +67,13 @@ where
         let window = Window { from, until: from + duration };
         let samples: Result<Vec<Samples>, ClientError> = thread::scope(|scope| {
             let run = |(link, tasks): (_, &mut Vec<T>)| run(link, tasks, window);
-            let threads: Vec<_> =
-                self.0.iter_mut().map(|(l, t)| scope.spawn(move || run((l, t)))).collect();
+            let spawn =
+                |(link, tasks)| threads::spawn_scoped(scope, "client", move || run((link, tasks)));
+            let started: io::Result<Vec<_>> =
+                self.0.iter_mut().map(|(l, t)| spawn((l, t))).collect();
             // A panic of a thread is one of the program.
-            threads
+            started
+                .map_err(ClientError::Io)?
                 .into_iter()
                 .map(|thread| {
                     thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))

@@ -8,13 +8,12 @@ use std::io::{self, IoSlice, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::thread;
 
-use cvmcache::Locator;
 use cvmcache::client::{
     ClientError, ClientMessage, Operation, Reply, ReplyBody, Request, ServerMessage,
 };
 use cvmcache::plugin::{Data, ObjectInfo, ObjectType};
+use cvmcache::{Locator, threads};
 use cvmcache_proto::frame;
 
 use super::driver::{Link, Next, Task};
@@ -183,7 +182,7 @@ impl EchoLink {
         };
         // The other end closes on an error, which this end detects.
         let theirs = Content::new(content);
-        thread::spawn(move || echo(far, theirs));
+        threads::spawn("echo", move || echo(far, theirs))?;
         Ok(Self {
             stream: near,
             content: Content::new(content),

@@ -1,7 +1,7 @@
 //! Uploads of a whole object, or part by part.
 
 use bytes::Bytes;
-use cvmcache_proto::{ObjectType, Operation, ReplyBody, Request, StorePart};
+use cvmcache_proto::{Operation, ReplyBody, Request, StorePart};
 
 use super::{Client, ClientError, NewUpload, Ticket};
 
@@ -195,7 +195,7 @@ impl Client {
 
 #[cfg(test)]
 mod tests {
-    use cvmcache_proto::Status;
+    use cvmcache_proto::{ObjectType, Status};
 
     use super::super::fake::{FakePlugin, PluginEnd, object};
     use super::*;

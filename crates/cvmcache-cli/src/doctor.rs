@@ -276,7 +276,7 @@ impl Doctor {
             }
         };
         if is_judged {
-            // A plugin says nothing of these, or less.
+            // The check of a plugin does not find these, or less of them.
             section.take(own, &[Kind::PathRelative, Kind::NotLookedAt]);
         } else {
             section.append(own);

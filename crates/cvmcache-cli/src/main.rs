@@ -1,4 +1,4 @@
-//! `cvmcache`: check, measure and look after any CernVM-FS cache plugin.
+//! `cvmcache`: checks, measures and inspects CernVM-FS cache plugins.
 //!
 //! Each command has a module of its own, with its arguments, its errors and a function `run` that
 //! writes to a stream; only `get` and `top` know of terminals, and this file knows nothing of

@@ -97,7 +97,7 @@ pub(crate) enum Kind {
     PluginSilent,
     NotAPlugin,
     SizeNotInUse,
-    // Wherever doctor may not look.
+    // Where doctor lacks permissions.
     NotLookedAt,
 }
 

@@ -1,4 +1,4 @@
-//! The plugin's configuration: what keeps it from starting, or makes it a poor cache.
+//! The plugin's configuration: obstacles to a start, and settings that make a poor cache.
 
 use std::fmt::Display;
 use std::net::{IpAddr, SocketAddr};
@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_with_a_configuration_is_found() {
+    fn mistakes_in_a_configuration_are_found() {
         const UNIX: &str = "CVMFS_CACHE_PLUGIN_LOCATOR=unix=/s\n";
         const ANY: &str = "CVMFS_CACHE_PLUGIN_LOCATOR=tcp=:4224\n";
         for (locator, line, kinds) in [
@@ -358,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_looks_elsewhere_is_found() {
+    fn a_client_with_another_locator_is_found() {
         for (conf, client, kinds) in [
             ("unix=/s", "unix=/s", vec![]),
             ("unix=/s", "unix=//s", vec![Kind::LocatorsSpelledDifferently]),

@@ -1,4 +1,4 @@
-//! The report of doctor: findings and what is right, by subject, for people and for scripts.
+//! The report of doctor: findings and what is right, by subject, as text and as JSON.
 
 use std::io::Write;
 
@@ -18,11 +18,11 @@ const LABEL: usize = 5;
 /// The least columns of a text that is wrapped.
 const NARROWEST: usize = 20;
 
-/// All there is to say.
+/// The report: one section a subject.
 #[derive(Debug, Default)]
 pub(crate) struct Report(Vec<Section>);
 
-/// What there is to say about one subject, such as a file.
+/// The findings on one subject, such as a file.
 #[derive(Debug)]
 pub(crate) struct Section {
     subject: String,
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn it_counts_what_it_has_found() {
+    fn a_report_counts_its_findings() {
         let text = printed(&report(&[Kind::PollBad, Kind::KeyTwice, Kind::WorkersBad]));
         assert!(text.ends_with("2 errors, 1 warning, 0 notes\n"), "{text}");
     }

@@ -1,4 +1,4 @@
-//! What a plugin says of its own configuration: the output of `PROGRAM --check CONF`.
+//! The check of a plugin by itself: the output of `PROGRAM --check CONF`.
 
 use std::ffi::OsString;
 use std::io::{self, Read};
@@ -30,7 +30,7 @@ const MAX_LINES: usize = 3;
 /// Its exit status if it does not understand its arguments.
 const USAGE: i32 = 2;
 
-/// Has a plugin judge its configuration, and adds what it says. False if it was not asked.
+/// Has a plugin check its configuration, and adds its findings. False if it was not run.
 pub(super) fn check(line: &CommandLine, conf: &Path, user: &User, section: &mut Section) -> bool {
     let program = &line.program;
     // There is a finding about these already.

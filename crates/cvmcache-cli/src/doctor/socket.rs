@@ -1,4 +1,4 @@
-//! Whether a plugin can make its socket and its lock file: the directory, and what is there.
+//! Whether a plugin can create its socket and its lock file.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_plugin_leaves_behind_is_told_apart() {
+    fn a_stale_socket_is_told_from_other_files() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("socket");
         assert_eq!(remains(&path), []);
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn directories_are_judged() {
+    fn permissions_of_directories_are_checked() {
         let directory = tempfile::tempdir().unwrap();
         let check = |path: &Path| {
             let mut section = Section::new("socket");
@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn file_systems_that_are_shared_are_known() {
+    fn network_file_systems_are_recognised() {
         assert_eq!(shared(0x6969_i64), Some("NFS"));
         assert_eq!(shared(0xff53_4d42_u32.cast_signed()), Some("CIFS"));
         assert_eq!(shared(0xef53_i64), None);

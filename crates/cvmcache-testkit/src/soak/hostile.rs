@@ -1,5 +1,5 @@
-//! What no client should do. Invalid requests are answered; a connection that sends no valid frames
-//! may be closed, without any effect on other clients.
+//! Hostile behaviour: what the protocol forbids to clients. Invalid requests are answered; a
+//! connection that sends no valid frames may be closed, without any effect on other clients.
 
 use cvmcache::client::{
     Client, ClientError, ClientMessage, Connection, Operation, ReplyBody, Request, ServerMessage,

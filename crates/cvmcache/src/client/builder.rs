@@ -1,4 +1,4 @@
-//! What a client says of itself when it connects, and how long it waits.
+//! Connecting a client: the name in its handshake, and its timeout.
 
 use std::time::Duration;
 
@@ -109,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_handshake_tells_each_side_of_the_other() {
+    fn a_handshake_exchanges_names_and_capabilities() {
         let plugin = FakePlugin::start(|end| {
             let (version, name) = end.accept_with(fake::ack());
             assert_eq!((version, name), (1, Some(Bytes::from_static(b"caf\xe9:1"))));
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_may_be_anonymous() {
+    fn a_client_without_a_name_connects() {
         let plugin = FakePlugin::start(|end| {
             assert_eq!(end.accept_with(fake::ack()), (1, None));
         });
@@ -133,14 +133,14 @@ mod tests {
     }
 
     #[test]
-    fn a_plugin_can_refuse() {
+    fn a_refused_handshake_is_an_error() {
         let refusal = HandshakeAck { result: Err(Status::Forbidden), ..fake::ack() };
         let error = connect_and_get(refusal).unwrap_err();
         assert!(matches!(error, ClientError::Refused(Status::Forbidden)), "{error}");
     }
 
     #[test]
-    fn an_object_size_that_no_client_takes_is_an_error() {
+    fn a_part_size_out_of_bounds_is_an_error() {
         for max_object_size in [0, 4095, 512 * 1024 + 1] {
             let error = connect_and_get(HandshakeAck { max_object_size, ..fake::ack() });
             let error = error.unwrap_err();

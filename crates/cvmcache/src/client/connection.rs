@@ -1,4 +1,4 @@
-//! A connection that sends and receives messages, and knows nothing of sessions.
+//! A connection to a plugin: sends and receives messages, without a session.
 
 use std::collections::VecDeque;
 use std::io;

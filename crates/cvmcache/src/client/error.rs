@@ -1,4 +1,4 @@
-//! Why a client does not get what it asked for.
+//! The errors of a client.
 
 use std::io;
 

@@ -1,4 +1,4 @@
-//! A plugin for the tests of the client: a thread that does what a test tells it to.
+//! A fake plugin for the unit tests of the client: a thread that runs the script of a test.
 
 use std::io::{Read, Write};
 use std::net::Shutdown;

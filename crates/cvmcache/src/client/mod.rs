@@ -1,4 +1,4 @@
-//! The other end of the wire: a client that blocks, and can have any number of requests under way.
+//! A blocking client of a cache plugin, with any number of requests in flight.
 //!
 //! It is what the tests, tools and benchmarks of a plugin speak with. [`Client`] does what a
 //! CernVM-FS client does, one method for each thing; its requests can overlap. [`Connection`], the
@@ -231,7 +231,7 @@ mod tests {
     const INFO: ReplyBody = ReplyBody::Info(Err(Status::NoSupport));
 
     #[test]
-    fn requests_for_detaching_are_noted_between_replies() {
+    fn detach_messages_between_replies_are_counted() {
         let (plugin, mut client) = FakePlugin::with_client(|end| {
             let (id, _) = end.request();
             end.send(ServerMessage::Detach);

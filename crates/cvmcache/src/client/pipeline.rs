@@ -1,4 +1,4 @@
-//! Requests without waiting, and waiting for one of them.
+//! Pipelining: requests are queued without waiting, and their replies are claimed in any order.
 
 use cvmcache_proto::{ClientMessage, Operation, Request};
 
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reply_that_is_there_is_not_waited_for() {
+    fn a_reply_that_has_arrived_is_returned_without_waiting() {
         let (say, is_said) = mpsc::channel();
         let (plugin, mut client) = FakePlugin::with_client(move |end| {
             let (first, _) = end.request();
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn replies_without_a_request_are_counted() {
+    fn unmatched_replies_are_counted() {
         let (plugin, mut client) = FakePlugin::with_client(|end| {
             let (forgotten, _) = end.request();
             let (id, _) = end.request();
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plugin_that_is_silent_times_out_and_may_still_answer_the_next() {
+    fn a_timeout_of_one_request_leaves_the_next_in_flight() {
         let (plugin, mut client) = FakePlugin::with_client(|end| {
             let (late, _) = end.request();
             let (id, _) = end.request();
@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plugin_that_closes_is_an_error_of_all_that_wait() {
+    fn a_closed_connection_is_an_error_of_all_requests_in_flight() {
         let (plugin, mut client) = FakePlugin::with_client(|end| {
             let (first, _) = end.request();
             end.request();
@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ticket_is_good_for_one_client() {
+    fn a_ticket_of_another_client_is_an_error() {
         let (a, mut client_a) = FakePlugin::with_client(|end| end.serve(Operation::Info, INFO));
         let (b, mut client_b) = FakePlugin::with_client(PluginEnd::expect_end);
         let ticket = client_a.submit(Operation::Info).unwrap();
@@ -339,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_may_speak_for_another_session() {
+    fn a_request_can_carry_another_session_id() {
         let (plugin, mut client) = FakePlugin::with_client(|end| {
             let request = Request { session: 77, id: 88, operation: Operation::Info };
             assert_eq!(end.next(), Some(ClientMessage::Request(request)));
@@ -352,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn two_sides_with_much_to_say_do_not_wait_for_each_other() {
+    fn large_requests_and_replies_at_once_do_not_deadlock() {
         const LARGE: usize = 4 * 1024 * 1024;
         let (plugin, mut client) = FakePlugin::with_client(|end| {
             // It says all it has to say before it listens.

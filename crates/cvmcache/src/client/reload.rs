@@ -1,4 +1,4 @@
-//! How a client leaves, for good or to come back at once.
+//! Quit and reload: how a client ends its session.
 
 use cvmcache_proto::ClientMessage;
 
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_comes_back_under_its_name_in_a_new_session() {
+    fn a_client_reconnects_under_its_name_in_a_new_session() {
         let (plugin, client) = FakePlugin::with_client(|end| {
             expect_farewell(end, true);
             end.close();

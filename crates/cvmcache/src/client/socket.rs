@@ -1,4 +1,4 @@
-//! A connected stream socket, of either family, and the ways to wait for it.
+//! A connected stream socket, unix or TCP, with timeouts.
 
 use std::fs::OpenOptions;
 use std::io::{self, IoSlice};
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn tcp_requests_leave_at_once() {
+    fn tcp_nodelay_is_set() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let locator = Locator::Tcp { host: "127.0.0.1".into(), port };
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plugin_that_accepts_no_connection_does_not_block_a_client_for_ever() {
+    fn a_connect_to_a_full_backlog_times_out() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("socket");
         let listener =

@@ -1,4 +1,4 @@
-//! `--check`: judges a configuration as a start would, without serving and without a trace.
+//! `--check`: checks a configuration as a start would, without serving and without leaving files.
 
 mod findings;
 mod ports;
@@ -75,7 +75,7 @@ fn judge(
     findings
 }
 
-/// What a start skips or overrides without a word.
+/// Lines that a start skips or overrides silently.
 fn check_lines(config: &Path, text: &[u8], findings: &mut Findings) {
     let file = config.display();
     for line in Options::skipped_lines(text) {

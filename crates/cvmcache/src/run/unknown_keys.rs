@@ -1,4 +1,4 @@
-//! Keys of a configuration that are not known: most of them are misspelled.
+//! Warnings for unknown configuration keys, most of which are misspelled.
 
 use crate::Options;
 use crate::config_keys::{self, ConfigKey, KEYS, PREFIX};
@@ -9,7 +9,7 @@ const CLIENT_KEYS: [&str; 2] = ["TYPE", "CMDLINE"];
 /// What some editors write at the beginning of a file, where it would be a part of the first key.
 const BYTE_ORDER_MARK: char = '\u{feff}';
 
-/// What to say of the keys that are neither the SDK's nor in the table of the plugin of this name. A
+/// Warnings for the keys that are neither the SDK's nor in the table of the plugin of this name. A
 /// plugin without a table may have any key, so only those near to one of the SDK's are reported. The
 /// same holds for keys that do not begin as a plugin's do: a file may have keys for others.
 pub(super) fn warnings(options: &Options, name: &str, own: &[ConfigKey]) -> Vec<String> {

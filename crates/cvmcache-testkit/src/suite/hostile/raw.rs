@@ -1,4 +1,4 @@
-//! Messages that no client would build, sent as they are.
+//! Raw messages, which no client would build.
 
 use cvmcache::client::{
     ClientError, ClientMessage, Connection, HandshakeAck, Operation, Request, ServerMessage,

@@ -1,5 +1,5 @@
-//! Whether a plugin could listen. Nothing is made, connected to or locked, so that no plugin that
-//! serves, starts or ends meanwhile notices.
+//! Whether a plugin could listen at its locator. Nothing is made, connected to or locked, so that no
+//! plugin that serves, starts or ends meanwhile notices.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn what_keeps_a_plugin_from_a_unix_socket_is_found() {
+    fn obstacles_to_a_unix_socket_are_found() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("socket");
         let unix = |path: &Path| found(&Locator::Unix(path.to_owned()));
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn what_keeps_a_plugin_from_a_tcp_socket_is_found() {
+    fn obstacles_to_a_tcp_socket_are_found() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let tcp = |host: &str| found(&Locator::Tcp { host: host.to_owned(), port });

@@ -96,6 +96,7 @@ mod memory;
 mod options;
 pub mod plugin;
 mod plugin_context;
+mod quota;
 mod read_buffer;
 #[cfg(feature = "program")]
 mod run;
@@ -107,6 +108,7 @@ mod service_manager;
 mod session;
 #[cfg(feature = "program")]
 mod supervisor;
+pub mod threads;
 mod watermarks;
 
 #[cfg(feature = "program")]
@@ -125,7 +127,7 @@ pub use config_keys::ConfigKey;
 pub use limits::{InvalidLimit, Limits};
 pub use locator::{Locator, LocatorError};
 #[cfg(feature = "program")]
-pub use log::{Log, LogTarget};
+pub use log::{Log, LogError, LogTarget};
 pub use memory::{MemoryLimit, MemoryLimitSource};
 pub use options::{Options, OptionsError};
 pub use plugin::{CachePlugin, Transaction};

@@ -11,7 +11,7 @@ use std::time::Duration;
 use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{User, geteuid};
 
-use crate::{Locator, ServerHandle};
+use crate::{Locator, ServerHandle, threads};
 
 pub(super) fn print(text: &str) -> ExitCode {
     let mut stdout = io::stdout();
@@ -66,7 +66,7 @@ pub(super) fn listen(control: ServerHandle) -> io::Result<()> {
             }
         }
     };
-    thread::Builder::new().name("terminal".to_owned()).spawn(read).map(|_| ())
+    threads::spawn("terminal", read).map(|_| ())
 }
 
 fn user() -> String {

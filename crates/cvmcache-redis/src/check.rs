@@ -34,7 +34,8 @@ fn ping(config: &Config) -> Result<Option<String>, ConfigError> {
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     let runtime = runtime.worker_threads(1).enable_all().build()?;
     let client = RedisClient::new(config, runtime.handle().clone())?;
-    let answer = client.wait(client.command::<String>(&redis::cmd("PING")));
+    let answer = client
+        .wait(client.command::<String>(crate::client::Traits::REPEATABLE, &redis::cmd("PING")));
     drop(client);
     runtime.shutdown_timeout(Duration::from_secs(1));
     Ok(answer.err().map(|failure| failure.to_string()))

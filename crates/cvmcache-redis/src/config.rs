@@ -1,7 +1,7 @@
 //! The configuration: the server, the size of the cache, its secret. All of it is parsed here once, into
 //! types that are valid by construction.
 
-mod keys;
+pub(crate) mod keys;
 mod secret;
 mod server;
 mod tls;

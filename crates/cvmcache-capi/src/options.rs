@@ -1,4 +1,4 @@
-//! Options: keys and values, and where they come from.
+//! The map of options: keys, values and their sources.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -6,6 +6,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use cvmcache::{Options, OptionsError};
+
+use crate::ffi::report_error;
 
 /// Where options come from that are in no file.
 const INTERNAL: &str = "@INTERNAL@";
@@ -37,7 +39,11 @@ impl OptionMap {
     }
 
     pub(crate) fn parse(&mut self, path: &Path) -> Result<(), OptionsError> {
-        for (key, value) in Options::from_file(path)?.iter() {
+        let options = Options::from_file(path)?;
+        if let Some(warning) = options.encoding_warning() {
+            report_error(format_args!("{}: {warning}", path.display()));
+        }
+        for (key, value) in options.iter() {
             self.insert(key, value, path.as_os_str());
         }
         Ok(())
@@ -91,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_set_later_wins_and_what_is_unset_is_gone() {
+    fn a_later_value_wins_and_an_unset_key_is_absent() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("conf");
         fs::write(&path, b"A=file\nB=file\n\xff\n").unwrap();
@@ -110,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dump_has_values_as_a_shell_takes_them_and_where_they_come_from() {
+    fn a_dump_has_shell_quoted_values_and_their_source() {
         let mut map = OptionMap::new();
         map.set("A".as_ref(), "it's $HOME".as_ref());
         assert_eq!(

@@ -1,4 +1,4 @@
-//! The table of callbacks as a plugin of the SDK.
+//! The table of callbacks of C as a plugin of the SDK.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -49,6 +49,12 @@ pub(crate) struct Plugin(pub(crate) Shared);
 impl CachePlugin for Plugin {
     fn capabilities(&self) -> Capabilities {
         self.0.callbacks.capabilities()
+    }
+
+    /// The reference library calls `cvmcache_chrefcnt` whatever is declared, and plugins open and close
+    /// files in it.
+    fn takes_references(&self) -> bool {
+        self.0.callbacks.has_chrefcnt()
     }
 
     fn workers(&self) -> usize {

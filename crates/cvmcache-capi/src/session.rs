@@ -10,7 +10,7 @@ use crate::layout;
 
 thread_local! {
     static CURRENT: RefCell<Option<Session>> = const { RefCell::new(None) };
-    /// The last session that was asked for, with its names as C has them: they have to stay where
+    /// The last session that was requested, with its names as C has them: they have to stay where
     /// they are for as long as the callback runs.
     static NAMES: RefCell<Option<(Session, Names)>> = const { RefCell::new(None) };
 }
@@ -20,7 +20,7 @@ struct Names {
     instance: Option<CString>,
 }
 
-/// Runs a callback for a session; without one, when the server itself asks, for a session of number
+/// Runs a callback for a session; without one, for a request of the server itself, for a session of number
 /// 0 without a name.
 pub(crate) fn with<T>(session: Option<&Session>, callback: impl FnOnce() -> T) -> T {
     /// Says that it has ended, even if by a panic.
@@ -56,7 +56,7 @@ pub(crate) fn current() -> layout::Session {
             _ => {
                 let fresh = Names {
                     repository: c_string(session.repository()),
-                    instance: session.instance().map(c_string),
+                    instance: session.instance().map(first_field).map(c_string),
                 };
                 &names.insert((session.clone(), fresh)).1
             }
@@ -68,6 +68,11 @@ pub(crate) fn current() -> layout::Session {
             client_instance: names.instance.as_ref().map_or(ptr::null_mut(), pointer),
         }
     })
+}
+
+/// The instance as C has it: a second colon ends it, as in the reference library.
+fn first_field(instance: &[u8]) -> &[u8] {
+    instance.split(|&byte| byte == b':').next().unwrap_or_default()
 }
 
 /// The text as C has it: a zero byte ends it.
@@ -102,6 +107,14 @@ mod tests {
         assert_eq!(current().id, 0);
         let without = with(Some(&Session::new(7, "atlas.cern.ch")), current);
         assert!(!without.repository_name.is_null() && without.client_instance.is_null());
+    }
+
+    #[test]
+    fn a_second_colon_ends_the_instance() {
+        assert_eq!(
+            [first_field(b"2:x"), first_field(b"2"), first_field(b"")],
+            [&b"2"[..], b"2", b""]
+        );
     }
 
     #[test]

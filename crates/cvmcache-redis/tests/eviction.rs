@@ -1,5 +1,5 @@
-//! What goes when the cache is full: volatile objects first, then those used longest ago, wherever
-//! they are, and nothing that is open.
+//! Evictions from a full cache: volatile objects first, then the least recently used, in whatever
+//! shard they are, and never a pinned object.
 
 mod cache;
 
@@ -106,7 +106,7 @@ fn a_full_cache_evicts_and_counts_clean_ups() {
 }
 
 #[test]
-fn open_objects_leave_no_space_until_they_are_closed() {
+fn a_cache_full_of_pinned_objects_refuses_uploads_until_objects_are_closed() {
     let server = RedisServer::start();
     let mut config = config(&server);
     config.size = 10 * MB as u64;

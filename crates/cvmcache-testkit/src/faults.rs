@@ -1,4 +1,4 @@
-//! Which call fails, and how; and what has been called so far.
+//! Faults: which calls fail and how, and a count of the calls so far.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -208,7 +208,7 @@ impl Faults {
         match fault {
             None => Ok(()),
             Some(Fault::Fail(status)) => Err(status),
-            Some(Fault::Panic) => panic!("{callback:?} was told to panic"),
+            Some(Fault::Panic) => panic!("panic of {callback:?} on purpose"),
             Some(Fault::Delay(time)) => {
                 thread::sleep(time);
                 Ok(())

@@ -1,4 +1,4 @@
-//! A second process that sees what a plugin dies of, and writes it down.
+//! A watchdog: a second process that writes a crash report when a plugin dies.
 //!
 //! When a plugin dies, so does every mount on the node; then there should be more to go by than an
 //! exit status. `cvmcache::run` starts a watchdog for every plugin. A program with a main
@@ -310,7 +310,7 @@ fn wait_until_settled(socket: &OwnedFd) -> io::Result<()> {
     let timeout = TimeVal::new(START, 0);
     setsockopt(socket, sockopt::ReceiveTimeout, &timeout)?;
     match recv(socket.as_raw_fd(), &mut [0], MsgFlags::empty())? {
-        0 => Err(io::Error::other("it ended; is /proc there?")),
+        0 => Err(io::Error::other("it ended; is /proc there, and are there threads to spare?")),
         _ => Ok(()),
     }
 }

@@ -64,6 +64,7 @@
 //! - [`Server`]: a plugin as a part of a program, or of a test.
 //! - [`Options`], [`Limits`]: a plugin's configuration, and what clients can make it spend.
 //! - [`Log`], [`Supervisor`], [`ServiceManager`]: parts of [`run`] for a main function of your own.
+//! - [`MemoryLimit`]: how much memory the process may take.
 //! - [`Watermarks`]: what a plugin that evicts has to decide, decided.
 //! - [`client`]: the other end of the wire.
 //! - [`watchdog`]: what is left of a plugin that crashed.
@@ -91,9 +92,11 @@ mod limits;
 mod locator;
 #[cfg(feature = "program")]
 mod log;
+mod memory;
 mod options;
 pub mod plugin;
 mod plugin_context;
+mod quota;
 mod read_buffer;
 #[cfg(feature = "program")]
 mod run;
@@ -105,6 +108,7 @@ mod service_manager;
 mod session;
 #[cfg(feature = "program")]
 mod supervisor;
+pub mod threads;
 mod watermarks;
 
 #[cfg(feature = "program")]
@@ -123,13 +127,14 @@ pub use config_keys::ConfigKey;
 pub use limits::{InvalidLimit, Limits};
 pub use locator::{Locator, LocatorError};
 #[cfg(feature = "program")]
-pub use log::{Log, LogTarget};
+pub use log::{Log, LogError, LogTarget};
+pub use memory::{MemoryLimit, MemoryLimitSource};
 pub use options::{Options, OptionsError};
 pub use plugin::{CachePlugin, Transaction};
 pub use plugin_context::PluginContext;
 #[cfg(feature = "program")]
 #[doc(hidden)]
-pub use run::CHECK_MARKER;
+pub use run::{CHECK_MARKER, lock_holder};
 #[cfg(feature = "program")]
 pub use run::{Findings, InvalidMetricsAddress, MetricsAddress, Program, run};
 pub use server::{

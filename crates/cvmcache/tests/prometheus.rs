@@ -1,4 +1,4 @@
-//! What Prometheus itself makes of the metrics, and of what the dashboard asks for.
+//! The metrics and the queries of the dashboard, checked by Prometheus itself.
 //!
 //! It needs the programs `prometheus` and `promtool`, which are 100 MB: see CONTRIBUTING.md.
 
@@ -90,7 +90,7 @@ fn use_it(plugin: &Plugin) {
 
 #[test]
 #[ignore = "it needs Debian's package prometheus, as .ci/run has it"]
-fn promtool_finds_nothing_wrong_with_the_metrics() {
+fn promtool_finds_no_problem_in_the_metrics() {
     let (plugin, url) = busy_plugin();
     use_it(&plugin);
     let output = promtool(&["check", "metrics"], &scrape(&url));

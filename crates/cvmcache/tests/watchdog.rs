@@ -1,4 +1,4 @@
-//! What is left of a plugin that crashes, and of its watchdog.
+//! What a plugin that crashes leaves behind, and its watchdog.
 
 mod support;
 
@@ -10,10 +10,12 @@ use std::process::{Command, Stdio};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, mkfifo};
-use support::crashes::{Crashing, assert_contains, is_there, read_to_end, tell, watchdog_of};
+use support::crash_command;
+use support::crashes::{
+    Crashing, assert_contains, is_there, read_to_end, send_command, watchdog_of,
+};
 use support::plugin::{Plugin, Supervised, eventually};
 use support::syslog::Syslog;
-use support::told_to;
 
 #[test]
 fn a_plugin_that_is_killed_leaves_a_line_and_no_watchdog() {
@@ -34,24 +36,24 @@ fn a_plugin_whose_watchdog_is_killed_goes_on_and_ends_by_the_right_signal() {
     kill(Pid::from_raw(watchdog), Signal::SIGKILL).unwrap();
     // Not even as a zombie.
     eventually("the watchdog is gone", || !is_there(watchdog));
-    f.tell(told_to::NOTHING);
-    assert_eq!(f.crash(told_to::USE_NULL), Signal::SIGSEGV);
+    f.send_command(crash_command::NOTHING);
+    assert_eq!(f.crash(crash_command::USE_NULL), Signal::SIGSEGV);
     assert!(!f.dump.exists());
     let said = read_to_end(stderr);
     assert_contains(&said, &["the watchdog has ended", "will not be reported"]);
 }
 
 #[test]
-fn a_crash_in_the_handler_ends_the_process_and_leaves_a_line() {
+fn a_crash_in_the_signal_handler_ends_the_process_and_leaves_a_line() {
     let mut f = Crashing::start("");
     let (stderr, watchdog) = (f.take_stderr(), f.watchdog());
-    assert_eq!(f.crash(told_to::CRASH_IN_HANDLER), Signal::SIGSEGV);
+    assert_eq!(f.crash(crash_command::CRASH_IN_HANDLER), Signal::SIGSEGV);
     assert_contains(&read_to_end(stderr), &["has ended without a report"]);
     eventually("the watchdog ends", || !is_there(watchdog));
 }
 
 #[test]
-fn a_dump_that_cannot_be_written_is_on_standard_error() {
+fn a_crash_dump_that_cannot_be_written_goes_to_standard_error() {
     for (path, reason) in [
         ("/dev/full", "No space left on device"),
         ("/nowhere/dump", "No such file or directory"),
@@ -61,7 +63,7 @@ fn a_dump_that_cannot_be_written_is_on_standard_error() {
         let mut command = f.command("");
         f.spawn(&mut command);
         let (stderr, watchdog) = (f.take_stderr(), f.watchdog());
-        assert_eq!(f.crash(told_to::USE_NULL), Signal::SIGSEGV);
+        assert_eq!(f.crash(crash_command::USE_NULL), Signal::SIGSEGV);
         let said = read_to_end(stderr);
         assert_contains(
             &said,
@@ -78,7 +80,7 @@ fn a_dump_that_cannot_be_written_is_on_standard_error() {
 }
 
 #[test]
-fn started_by_a_client_it_leaves_a_dump() {
+fn a_supervised_plugin_writes_a_crash_dump() {
     let plugin = Plugin::new("crashing");
     let dump = plugin.path("dump");
     let config = plugin.configure(&format!("CVMFS_CACHE_PLUGIN_CRASH_DUMP={}\n", dump.display()));
@@ -86,14 +88,14 @@ fn started_by_a_client_it_leaves_a_dump() {
     assert_eq!(supervised.answer(), Some(b'C'));
     let pid = supervised.plugin.child.as_ref().unwrap().id() as i32;
     let watchdog = watchdog_of(pid);
-    tell(&mut supervised.plugin.client(), told_to::USE_NULL);
+    send_command(&mut supervised.plugin.client(), crash_command::USE_NULL);
     assert_eq!(supervised.plugin.wait_for_signal(), Signal::SIGSEGV);
     assert_contains(&fs::read_to_string(&dump).unwrap(), &["crashing::use_null", "==== end"]);
     eventually("the watchdog ends", || !is_there(watchdog));
 }
 
 #[test]
-fn in_the_background_it_leaves_a_dump() {
+fn a_plugin_in_the_background_writes_a_crash_dump() {
     let plugin = Plugin::new("crashing");
     let dump = plugin.path("dump");
     let lines =
@@ -104,13 +106,13 @@ fn in_the_background_it_leaves_a_dump() {
     let watchdog = watchdog_of(pid);
     let mut client = plugin.client();
     assert_eq!(client.plugin_pid(), Some(pid as u64));
-    tell(&mut client, told_to::USE_NULL);
+    send_command(&mut client, crash_command::USE_NULL);
     eventually("both end", || !is_there(pid) && !is_there(watchdog));
     assert_contains(&fs::read_to_string(&dump).unwrap(), &["crashing::use_null", "==== end"]);
 }
 
 #[test]
-fn a_normal_end_leaves_no_process_and_no_report() {
+fn a_normal_exit_leaves_no_watchdog_and_no_report() {
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
         let mut f = Crashing::start("");
         let watchdog = f.watchdog();
@@ -121,7 +123,7 @@ fn a_normal_end_leaves_no_process_and_no_report() {
     }
     let mut f = Crashing::start("");
     let watchdog = f.watchdog();
-    f.tell(told_to::EXIT);
+    f.send_command(crash_command::EXIT);
     assert_eq!(f.plugin.wait(), 3);
     eventually("the watchdog ends", || !is_there(watchdog));
     assert!(!f.dump.exists());
@@ -135,12 +137,12 @@ fn signals_for_the_plugins_group_do_not_end_its_watchdog() {
         kill(Pid::from_raw(watchdog), signal).unwrap();
     }
     let mut f = f;
-    assert_eq!(f.crash(told_to::USE_NULL), Signal::SIGSEGV);
+    assert_eq!(f.crash(crash_command::USE_NULL), Signal::SIGSEGV);
     assert_contains(&f.dump(), &["crashing::use_null"]);
 }
 
 #[test]
-fn the_watchdog_holds_nothing_of_the_plugins() {
+fn the_watchdog_holds_no_descriptor_of_the_plugin() {
     let f = Crashing::start("");
     let descriptors = fs::read_dir(format!("/proc/{}/fd", f.watchdog())).unwrap();
     let mut names: Vec<_> = descriptors
@@ -154,19 +156,19 @@ fn the_watchdog_holds_nothing_of_the_plugins() {
 }
 
 #[test]
-fn socket_and_lock_are_free_while_the_watchdog_still_writes() {
+fn socket_and_lock_file_are_free_while_the_watchdog_writes() {
     let mut f = Crashing::new();
     // A write to it blocks until it is read.
     mkfifo(&f.dump, nix::sys::stat::Mode::S_IRWXU).unwrap();
     let mut command = f.command("");
     f.spawn(&mut command);
     let watchdog = f.watchdog();
-    assert_eq!(f.crash(told_to::USE_NULL), Signal::SIGSEGV);
+    assert_eq!(f.crash(crash_command::USE_NULL), Signal::SIGSEGV);
     assert!(is_there(watchdog));
     // At the same place.
     let mut command = f.command("CVMFS_CACHE_PLUGIN_CRASH_DUMP=/dev/null\n");
     f.spawn(&mut command);
-    f.tell(told_to::NOTHING);
+    f.send_command(crash_command::NOTHING);
     assert!(is_there(watchdog));
     let mut dump = String::new();
     File::open(&f.dump).unwrap().read_to_string(&mut dump).unwrap();
@@ -175,7 +177,7 @@ fn socket_and_lock_are_free_while_the_watchdog_still_writes() {
 }
 
 #[test]
-fn syslog_has_the_report() {
+fn the_crash_report_is_in_syslog() {
     let mut f = Crashing::new();
     let syslog = Syslog::new(f.plugin.directory.path());
     let plain = f.command("");
@@ -185,7 +187,7 @@ fn syslog_has_the_report() {
     command.stdout(Stdio::piped()).stderr(Stdio::inherit());
     f.spawn(&mut command);
     let pid = f.pid();
-    assert_eq!(f.crash(told_to::USE_NULL), Signal::SIGSEGV);
+    assert_eq!(f.crash(crash_command::USE_NULL), Signal::SIGSEGV);
     let said = syslog.read_until("==== end");
     // 3 is the facility for daemons, and 3 the severity of errors.
     assert!(said.iter().all(|line| line.starts_with("<27>")), "{said:?}");
@@ -197,9 +199,9 @@ fn syslog_has_the_report() {
 }
 
 #[test]
-fn the_dump_is_for_its_user_only() {
+fn the_crash_dump_is_readable_by_its_user_only() {
     let mut f = Crashing::start("");
-    f.crash(told_to::USE_NULL);
+    f.crash(crash_command::USE_NULL);
     let mode = fs::metadata(&f.dump).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
 }

@@ -13,7 +13,7 @@ fn start(source: &str, library: Library) -> PluginProcess {
     command.option("CVMFS_CACHE_PLUGIN_SIZE", "100").start().expect("it starts")
 }
 
-/// That all cases hold that apply, and the plugin finds that everything has ended in the end.
+/// Asserts that all cases pass that apply, and that the plugin finds all its transactions and listings ended.
 #[track_caller]
 fn conforms(source: &str, library: Library, does_not_apply: &[&str]) {
     let plugin = start(source, library);
@@ -51,9 +51,9 @@ fn a_plugin_in_c_conforms_with_the_static_library() {
 const NEEDS_A_LIMIT: [&str; 5] = [
     "capability-undeclared",
     "quota-under-pressure",
-    "quota-full-of-open-objects",
+    "quota-all-pinned",
     "detach-reaches-all",
-    "gone-uploads",
+    "disconnect-uploads",
 ];
 
 #[test]
@@ -67,18 +67,18 @@ fn a_plugin_in_cpp_conforms_with_the_static_library() {
 }
 
 #[test]
-fn what_a_plugin_does_not_declare_is_not_called() {
+fn callbacks_of_undeclared_capabilities_are_not_called() {
     let program = program("store.cpp", Library::Shared);
     let plugin = PluginCommand::new(program).option("READ_ONLY", "yes").start().expect("it starts");
     let suite = Suite::new().filter("capability-undeclared");
     let report = suite.run(plugin.locator().clone()).expect("it lets clients in");
-    // All else would be a call of NULL.
+    // Any other call would be one of NULL.
     report.assert_good();
     ends_well(plugin);
 }
 
 #[test]
-fn what_a_client_leaves_behind_is_ended_with_it() {
+fn references_of_a_session_end_with_it() {
     let plugin = start("store.c", Library::Shared);
     let mut client = connect(plugin.locator());
     let id = "0beec7b5ea3f0fdbc95d0dd47f3c5bc275da8a33".parse().expect("an id");

@@ -13,7 +13,7 @@ fn nm(library: &str, arguments: &[&str]) -> BTreeSet<String> {
     listed.lines().filter_map(|line| line.split(' ').next_back()).map(str::to_owned).collect()
 }
 
-/// The words in a text that name functions of the library, before what `is_next` takes.
+/// The names of functions of the library in a text, each followed by a character that `is_next` accepts.
 fn functions(text: &str, is_next: impl Fn(&str) -> bool) -> BTreeSet<String> {
     let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
     let starts = text.match_indices("cvmcache_").map(|(at, _)| at);
@@ -56,7 +56,7 @@ fn the_documentation_lists_the_functions() {
 }
 
 #[test]
-fn it_goes_by_the_name_of_the_library_whose_place_it_takes() {
+fn the_shared_library_has_the_soname_of_the_reference_library() {
     let path = PREFIX.join("lib/libcvmfs_cache.so");
     let dynamic = run(Command::new("readelf").arg("-d").arg(path), "binutils");
     assert!(dynamic.contains("soname: [libcvmfs_cache.so.2.12.0]"), "{dynamic}");

@@ -1,4 +1,4 @@
-//! Why a benchmark is not run, or does not come to its end.
+//! The errors of a benchmark.
 
 use std::fmt;
 
@@ -67,7 +67,7 @@ impl From<Error> for error::Error {
     }
 }
 
-/// What can be done about the status of a reply.
+/// The remedy for the status of a reply.
 struct Remedy<'a>(&'a ClientError);
 
 impl fmt::Display for Remedy<'_> {

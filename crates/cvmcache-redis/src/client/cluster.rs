@@ -162,7 +162,7 @@ impl Cluster {
             part.places.push(n);
             part.slot = part.slot.or(slot);
         }
-        let answers = parts.iter().map(async |(address, part)| {
+        let replies = parts.iter().map(async |(address, part)| {
             let node = self.shared.node(address);
             let share = traits.share(part.places.len(), count);
             let request = node.commands(&part.pipeline, 0, part.places.len(), share);
@@ -176,8 +176,8 @@ impl Cluster {
             }
         });
         let mut values = vec![None; count];
-        for (part, answers) in parts.values().zip(join_all(answers).await) {
-            for (&place, value) in part.places.iter().zip(answers?.into_iter().flatten()) {
+        for (part, replies) in parts.values().zip(join_all(replies).await) {
+            for (&place, value) in part.places.iter().zip(replies?.into_iter().flatten()) {
                 values[place] = Some(value);
             }
         }
@@ -266,8 +266,8 @@ impl Cluster {
     }
 
     /// Has the topology fetched if a reply may mean that it has changed.
-    fn observe(&self, answer: Result<Value, Failure>) -> Result<Value, Failure> {
-        let failure = match &answer {
+    fn observe(&self, reply: Result<Value, Failure>) -> Result<Value, Failure> {
+        let failure = match &reply {
             Ok(value) => server_error(value).map(Failure::from),
             Err(failure) => Some(failure.clone()),
         };
@@ -282,16 +282,16 @@ impl Cluster {
         ) {
             self.shared.stale.notify_one();
         }
-        answer
+        reply
     }
 
-    fn observe_all(&self, answers: Result<Vec<Value>, Failure>) -> Result<Vec<Value>, Failure> {
-        if answers.as_ref().map_or(true, |values| {
+    fn observe_all(&self, replies: Result<Vec<Value>, Failure>) -> Result<Vec<Value>, Failure> {
+        if replies.as_ref().map_or(true, |values| {
             values.iter().any(|value| matches!(value, Value::ServerError(_)))
         }) {
             self.shared.stale.notify_one();
         }
-        answers
+        replies
     }
 }
 
@@ -310,9 +310,9 @@ impl Shared {
         }
     }
 
-    /// Asks all servers at once: one that hangs holds up no other. The first reply wins.
+    /// Sends the request to all servers at once: one that hangs delays no other. The first reply wins.
     async fn fetch_slots_from(&self, addresses: &[Address]) -> Result<SlotMap, Failure> {
-        let mut answers: FuturesUnordered<_> = addresses
+        let mut replies: FuturesUnordered<_> = addresses
             .iter()
             .map(async |address| {
                 let node = self.node(address);
@@ -322,8 +322,8 @@ impl Shared {
             })
             .collect();
         let mut reason = Failure::Unreachable;
-        while let Some(answer) = answers.next().await {
-            match answer {
+        while let Some(reply) = replies.next().await {
+            match reply {
                 Ok(map) => return Ok(map),
                 // A wrong password is worth more in the log than a server that is away.
                 Err(_) if matches!(reason, Failure::AccessDenied(_)) => {}
@@ -398,6 +398,6 @@ async fn refresh_topology(shared: Arc<Shared>) {
 async fn ask(node: &Node, command: &Cmd, traits: Traits) -> Result<Value, Failure> {
     let mut pipeline = Pipeline::new();
     pipeline.cmd("ASKING").add_command(command.clone());
-    let answers = node.commands(&pipeline, 0, 2, traits).await?;
-    answers.into_iter().nth(1).ok_or_else(|| Failure::InvalidResponse("no answer".to_owned()))
+    let replies = node.commands(&pipeline, 0, 2, traits).await?;
+    replies.into_iter().nth(1).ok_or_else(|| Failure::InvalidResponse("no reply".to_owned()))
 }

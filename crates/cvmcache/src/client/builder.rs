@@ -1,4 +1,4 @@
-//! What a client says of itself when it connects, and how long it waits.
+//! Connecting a client: the name in its handshake, and its timeout.
 
 use std::time::Duration;
 
@@ -8,11 +8,12 @@ use cvmcache_proto::{
     ServerMessage,
 };
 
+use super::deadline::Deadline;
 use super::pending::Pending;
 use super::{Client, ClientError, Connection};
 use crate::Locator;
 
-/// A client to be: anonymous, and with all the time in the world, until told otherwise.
+/// The builder of a client: without a name and without a timeout by default.
 ///
 /// ```no_run
 /// use std::time::Duration;
@@ -42,9 +43,10 @@ impl ClientBuilder {
         self
     }
 
-    /// Sets how long the plugin may be silent while it is waited for, from the connection on.
-    /// After that, waiting fails with [`ClientError::Timeout`]. Default: for ever. Zero counts as a
-    /// microsecond.
+    /// Sets how long each call may wait for the plugin, from the connection on: a request for its
+    /// reply, and the connection for the end of the handshake. After that, it fails with
+    /// [`ClientError::Timeout`]. What else the plugin sends meanwhile does not extend it. Default: for
+    /// ever. Zero counts as a microsecond.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
@@ -60,20 +62,32 @@ impl ClientBuilder {
     /// get no session; [`ClientError::TooLarge`] if the name is longer than 16 MiB; any other if what
     /// listens there is no plugin.
     pub fn connect(self, locator: &Locator) -> Result<Client, ClientError> {
-        let mut connection = Connection::connect_within(locator, self.timeout)?;
-        connection.send(ClientMessage::Handshake {
+        let mut deadline = Deadline::after(self.timeout);
+        let connection = Connection::connect_by(locator, self.timeout, &mut deadline)?;
+        self.open(connection, locator, &mut deadline)
+    }
+
+    /// Opens a session on a connection.
+    pub(super) fn open(
+        self,
+        mut connection: Connection,
+        locator: &Locator,
+        deadline: &mut Deadline,
+    ) -> Result<Client, ClientError> {
+        let handshake = ClientMessage::Handshake {
             protocol_version: PROTOCOL_VERSION,
             name: self.name.clone(),
-        })?;
+        };
+        connection.send_by(handshake, deadline)?;
         let mut detach_requests = 0;
         let handshake = loop {
-            match connection.receive()?.ok_or(ClientError::Closed)? {
+            match connection.receive_by(deadline)?.ok_or(ClientError::Closed)? {
                 ServerMessage::HandshakeAck(handshake) => break handshake,
                 ServerMessage::Detach => detach_requests += 1,
                 _ => {
                     return Err(ClientError::Unexpected {
                         asked: RequestKind::Handshake,
-                        reason: "it is the answer to something else",
+                        reason: "it is the reply to another request",
                     });
                 }
             }
@@ -105,12 +119,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_handshake_tells_each_side_of_the_other() {
-        let plugin = FakePlugin::start(|end| {
-            let (version, name) = end.accept_with(fake::ack());
+    fn a_handshake_exchanges_names_and_capabilities() {
+        let (plugin, locator) = FakePlugin::listening(|listener| {
+            let (version, name) = listener.accept().answer_handshake(fake::ack());
             assert_eq!((version, name), (1, Some(Bytes::from_static(b"caf\xe9:1"))));
         });
-        let client = Client::connect(plugin.locator(), &b"caf\xe9:1"[..]).unwrap();
+        let client = Client::connect(&locator, &b"caf\xe9:1"[..]).unwrap();
         assert_eq!(client.session(), fake::SESSION);
         assert_eq!(client.max_object_size(), 4096);
         assert_eq!(client.capabilities(), Capabilities::ALL);
@@ -120,23 +134,23 @@ mod tests {
     }
 
     #[test]
-    fn a_client_may_be_anonymous() {
-        let plugin = FakePlugin::start(|end| {
-            assert_eq!(end.accept_with(fake::ack()), (1, None));
+    fn a_client_without_a_name_connects() {
+        let (plugin, locator) = FakePlugin::listening(|listener| {
+            assert_eq!(listener.accept().answer_handshake(fake::ack()), (1, None));
         });
-        Client::builder().connect(plugin.locator()).unwrap();
+        Client::builder().connect(&locator).unwrap();
         plugin.join();
     }
 
     #[test]
-    fn a_plugin_can_refuse() {
+    fn a_refused_handshake_is_an_error() {
         let refusal = HandshakeAck { result: Err(Status::Forbidden), ..fake::ack() };
         let error = connect_and_get(refusal).unwrap_err();
         assert!(matches!(error, ClientError::Refused(Status::Forbidden)), "{error}");
     }
 
     #[test]
-    fn an_object_size_that_no_client_takes_is_an_error() {
+    fn a_part_size_out_of_bounds_is_an_error() {
         for max_object_size in [0, 4095, 512 * 1024 + 1] {
             let error = connect_and_get(HandshakeAck { max_object_size, ..fake::ack() });
             let error = error.unwrap_err();
@@ -154,20 +168,31 @@ mod tests {
 
     #[test]
     fn a_plugin_that_does_not_answer_the_handshake_times_out() {
-        let plugin = FakePlugin::start(|end| {
-            end.accept();
+        let (plugin, locator) = FakePlugin::listening(|listener| {
+            let mut end = listener.accept();
             assert!(end.next().is_some());
             end.expect_end();
         });
         let builder = Client::builder().timeout(Duration::from_millis(10));
-        let error = builder.connect(plugin.locator()).unwrap_err();
+        let error = builder.connect(&locator).unwrap_err();
+        assert!(matches!(error, ClientError::Timeout), "{error}");
+        plugin.join();
+    }
+
+    #[test]
+    fn detach_messages_do_not_extend_the_deadline_of_a_handshake() {
+        let (plugin, locator) =
+            FakePlugin::listening(|listener| listener.accept().repeat(fake::DETACH));
+        let builder = Client::builder().timeout(Duration::from_millis(20));
+        let error = builder.connect(&locator).unwrap_err();
         assert!(matches!(error, ClientError::Timeout), "{error}");
         plugin.join();
     }
 
     fn connect_and_get(ack: HandshakeAck) -> Result<Client, ClientError> {
-        let plugin = FakePlugin::start(|end| drop(end.accept_with(ack)));
-        let result = Client::connect(plugin.locator(), "x");
+        let (plugin, locator) =
+            FakePlugin::listening(|listener| drop(listener.accept().answer_handshake(ack)));
+        let result = Client::connect(&locator, "x");
         plugin.join();
         result
     }

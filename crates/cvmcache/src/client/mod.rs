@@ -1,8 +1,8 @@
-//! The other end of the wire: a client that blocks, and can have any number of requests under way.
+//! A blocking client of a cache plugin, with any number of requests in flight.
 //!
-//! It is what the tests, tools and benchmarks of a plugin speak with. [`Client`] does what a
-//! CernVM-FS client does, one method for each thing; its requests can overlap. [`Connection`], the
-//! layer below, also sends what no client would.
+//! It is the client of the tests, tools and benchmarks. [`Client`] does what a
+//! CernVM-FS client does, one method for each request; requests can overlap. [`Connection`], the
+//! layer below, also sends messages that no client would send.
 //!
 //! ```no_run
 //! use cvmcache::Locator;
@@ -18,7 +18,7 @@
 //! assert_eq!(client.read(&id, 3, 100)?, "tent");
 //! client.close(&id)?;
 //!
-//! // Two requests under way: both are sent before either is waited for.
+//! // Two requests in flight: both are sent before either is waited for.
 //! let first = client.queue_read(&id, 0, 4)?;
 //! let second = client.queue_read(&id, 4, 3)?;
 //! assert_eq!(client.wait(second)?.into_bytes(), "ent");
@@ -37,6 +37,7 @@ use crate::Locator;
 
 mod builder;
 mod connection;
+mod deadline;
 mod error;
 mod new_upload;
 mod pending;
@@ -65,13 +66,14 @@ pub use cvmcache_proto::{
     ServerMessage, StorePart,
 };
 
+use deadline::Deadline;
 use pending::Pending;
 
 /// A session with a plugin.
 ///
 /// Methods wait for the plugin, for ever unless a timeout is set
 /// ([`ClientBuilder::timeout`]). Dropping a client just closes its connection: to the plugin, that
-/// is a client that died. [`quit`](Self::quit) says goodbye.
+/// is a client that died. [`quit`](Self::quit) ends the session.
 ///
 /// ```no_run
 /// use cvmcache::client::{Client, ClientError};
@@ -114,7 +116,7 @@ impl Client {
         Self::builder().name(name).connect(locator)
     }
 
-    /// A client to be: anonymous, and with all the time in the world, until told otherwise.
+    /// A builder of a client: without a name and without a timeout by default.
     pub fn builder() -> ClientBuilder {
         ClientBuilder::new()
     }
@@ -129,29 +131,28 @@ impl Client {
         self.handshake.max_object_size as usize
     }
 
-    /// What the plugin can do, as it said in the handshake. This client asks for other things, too.
+    /// The capabilities that the plugin declared in the handshake. This client sends other requests, too.
     pub fn capabilities(&self) -> Capabilities {
         self.handshake.capabilities
     }
 
-    /// What the plugin calls itself. It need not be UTF-8.
+    /// The name of the plugin. It need not be UTF-8.
     pub fn plugin_name(&self) -> &[u8] {
         &self.handshake.name
     }
 
-    /// The plugin's process, which it tells on unix sockets only.
+    /// The plugin's process id, which it sends on unix sockets only.
     pub fn plugin_pid(&self) -> Option<u64> {
         self.handshake.pid
     }
 
-    /// Where the plugin listens: what the client was told to connect to.
+    /// The locator that the client is connected to.
     pub fn locator(&self) -> &Locator {
         &self.locator
     }
 
-    /// Sets how long the plugin may be silent while it is waited for, instead of what
-    /// [`ClientBuilder::timeout`] set; without a timeout, for ever. Anything that the plugin sends
-    /// ends the silence, the answer to another request too.
+    /// Sets how long each call may wait for the plugin, instead of what [`ClientBuilder::timeout`] set;
+    /// without a timeout, for ever.
     ///
     /// # Errors
     ///
@@ -162,20 +163,20 @@ impl Client {
         Ok(())
     }
 
-    /// The connection, to send what the client would not. The replies to it are unclaimed, see
+    /// The connection, to send what the client would not. The replies are unclaimed, see
     /// [`unclaimed_replies`](Self::unclaimed_replies); what is received from the connection itself
     /// is lost to the client.
     pub fn connection_mut(&mut self) -> &mut Connection {
         &mut self.connection
     }
 
-    /// Gives the connection up to the caller. The session goes on.
+    /// Returns the connection. The session goes on.
     pub fn into_connection(self) -> Connection {
         self.connection
     }
 
-    /// How often the plugin has asked to close file catalogs, as far as the client has heard: it
-    /// listens while it waits.
+    /// How often the plugin has asked to close file catalogs, as far as the client has received that: it
+    /// reads while it waits.
     pub fn detach_requests(&self) -> u64 {
         self.detach_requests
     }
@@ -188,8 +189,9 @@ impl Client {
     /// [`ClientError::Timeout`]; [`ClientError::Closed`] and others if the connection is of no
     /// more use.
     pub fn wait_for_detach(&mut self) -> Result<(), ClientError> {
+        let mut deadline = self.connection.deadline();
         while self.detach_waited == self.detach_requests {
-            self.receive()?;
+            self.receive(&mut deadline)?;
         }
         self.detach_waited += 1;
         Ok(())
@@ -199,9 +201,9 @@ impl Client {
         self.connection.send(message)
     }
 
-    /// Waits for a message and puts it where it belongs.
-    fn receive(&mut self) -> Result<(), ClientError> {
-        let message = self.connection.receive()?.ok_or(ClientError::Closed)?;
+    /// Waits for a message, and keeps it as a reply or counts it as a detach.
+    fn receive(&mut self, deadline: &mut Deadline) -> Result<(), ClientError> {
+        let message = self.connection.receive_by(deadline)?.ok_or(ClientError::Closed)?;
         self.sort(message);
         Ok(())
     }
@@ -229,7 +231,7 @@ mod tests {
     const INFO: ReplyBody = ReplyBody::Info(Err(Status::NoSupport));
 
     #[test]
-    fn requests_for_detaching_are_noted_between_replies() {
+    fn detach_messages_between_replies_are_counted() {
         let (plugin, mut client) = FakePlugin::with_client(|end| {
             let (id, _) = end.request();
             end.send(ServerMessage::Detach);

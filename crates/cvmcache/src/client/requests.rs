@@ -1,4 +1,4 @@
-//! The requests of a client, one method for each, which sends it and waits for the answer.
+//! One method for each request, which sends it and waits for the reply.
 
 use bytes::Bytes;
 use cvmcache_proto::{
@@ -8,13 +8,13 @@ use cvmcache_proto::{
 
 use super::{Client, ClientError};
 
-/// What is left in a cache that was asked to evict.
+/// The result of a shrink.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Shrunk {
     /// What is in use now, in bytes.
     pub used_bytes: u64,
-    /// True if the plugin says that it is more than it was asked for ([`Status::Partial`]).
+    /// True if the plugin reports that it is more than the target ([`Status::Partial`]).
     pub partial: bool,
 }
 
@@ -22,7 +22,7 @@ pub struct Shrunk {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ListPart {
-    /// What to ask [`Client::list_part`] for the next part with.
+    /// The argument of [`Client::list_part`] for the next part.
     pub listing: u64,
     /// True if there is no next part.
     pub last: bool,
@@ -30,8 +30,8 @@ pub struct ListPart {
     pub entries: Vec<ListEntry>,
 }
 
-/// One request and its answer. All of them fail with [`ClientError::Status`] if the plugin says
-/// so, and as [`wait`](Self::wait) does if the plugin or the connection is out of order.
+/// One request and its reply. All of them fail with [`ClientError::Status`] if the reply has
+/// one, and as [`wait`](Self::wait) does if the plugin or the connection fails.
 impl Client {
     /// Opens an object, which is not evicted until it is closed as often.
     ///
@@ -53,7 +53,7 @@ impl Client {
         self.change_refcount(id, -1)
     }
 
-    /// Adds to the reference count of an object; 0 just looks whether it is there.
+    /// Adds to the reference count of an object; 0 just checks whether it exists.
     ///
     /// # Errors
     ///
@@ -94,7 +94,7 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`Status::NoSupport`] if the plugin does not tell.
+    /// [`Status::NoSupport`] if the plugin does not report it.
     pub fn info(&mut self) -> Result<CacheInfo, ClientError> {
         self.call(Operation::Info, |body| match body {
             ReplyBody::Info(result) => Some(result),
@@ -102,7 +102,7 @@ impl Client {
         })
     }
 
-    /// Asks to evict until at most `target` bytes are in use. That more are left is no error.
+    /// Requests evictions until at most `target` bytes are in use. That more are left is no error.
     ///
     /// # Errors
     ///
@@ -145,7 +145,7 @@ impl Client {
     /// [`Status::NoSupport`] if the plugin does not list its objects; another, which is
     /// [`Status::Malformed`] from a server of this crate, if there is no such listing;
     /// [`Status::NoSpace`] if too many are open; [`ClientError::Unexpected`] if there is more, but no
-    /// way to ask for it.
+    /// listing id to request it with.
     pub fn list_part(
         &mut self,
         listing: u64,
@@ -158,14 +158,14 @@ impl Client {
             _ => None,
         })?;
         if part.listing == 0 && !part.last {
-            // To ask with 0 would be to begin again.
+            // A request with 0 would begin again.
             let reason = "it is not the last part, and has no number to ask for the next with";
             return Err(ClientError::Unexpected { asked: RequestKind::List, reason });
         }
         Ok(part)
     }
 
-    /// Leaves a breadcrumb for a repository, whose name need not be UTF-8.
+    /// Stores the breadcrumb of a repository, whose name need not be UTF-8.
     ///
     /// # Errors
     ///
@@ -182,12 +182,12 @@ impl Client {
         })
     }
 
-    /// The breadcrumb that was left for a repository.
+    /// The breadcrumb of a repository.
     ///
     /// # Errors
     ///
     /// [`Status::NoEntry`] if there is none; [`Status::NoSupport`] if the plugin keeps none;
-    /// [`ClientError::Unexpected`] if the answer has none, or that of another repository.
+    /// [`ClientError::Unexpected`] if the reply has none, or that of another repository.
     pub fn load_breadcrumb(
         &mut self,
         repository: impl Into<Bytes>,
@@ -216,7 +216,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn objects_are_opened_closed_and_looked_for() {
+    fn objects_are_opened_closed_and_checked_for_existence() {
         let (plugin, mut client) = FakePlugin::with_client(|end| {
             let change = |change_by| Operation::Refcount { object: object(1), change_by };
             end.serve(change(1), ReplyBody::Refcount(Ok(())));
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cache_that_is_not_shrunk_as_far_says_how_far() {
+    fn a_partial_shrink_returns_the_bytes_still_used() {
         let (plugin, mut client) = FakePlugin::with_client(|end| {
             for (result, used_bytes) in
                 [(Ok(()), 1), (Err(Status::Partial), 2), (Err(Status::NoSupport), 3)]
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn a_breadcrumb_is_that_of_the_repository_asked_for() {
+    fn a_breadcrumb_of_another_repository_is_an_error() {
         let breadcrumb = Breadcrumb { catalog: object(1), timestamp: 5, revision: Some(6) };
         let (plugin, mut client) = FakePlugin::with_client(move |end| {
             let repository = Bytes::from_static(b"caf\xe9");

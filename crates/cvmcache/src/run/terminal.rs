@@ -1,4 +1,4 @@
-//! The terminal that a plugin was started on by hand.
+//! Commands on the terminal of a plugin that was started by hand.
 //!
 //! Nothing here fails: a plugin does not end because its standard output is closed.
 
@@ -11,7 +11,7 @@ use std::time::Duration;
 use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{User, geteuid};
 
-use crate::{Locator, ServerHandle};
+use crate::{Locator, ServerHandle, threads};
 
 pub(super) fn print(text: &str) -> ExitCode {
     let mut stdout = io::stdout();
@@ -61,12 +61,12 @@ pub(super) fn listen(control: ServerHandle) -> io::Result<()> {
                     control.ask_detach();
                 }
                 Ok(_) => {}
-                // There is no way to be told when it is in the foreground again.
+                // No event reports that it is in the foreground again.
                 Err(_) => thread::sleep(Duration::from_secs(1)),
             }
         }
     };
-    thread::Builder::new().name("terminal".to_owned()).spawn(read).map(|_| ())
+    threads::spawn("terminal", read).map(|_| ())
 }
 
 fn user() -> String {

@@ -1,4 +1,4 @@
-//! Keys of a configuration that are not known: most of them are misspelled.
+//! Warnings for unknown configuration keys, most of which are misspelled.
 
 use crate::Options;
 use crate::config_keys::{self, ConfigKey, KEYS, PREFIX};
@@ -6,24 +6,21 @@ use crate::config_keys::{self, ConfigKey, KEYS, PREFIX};
 /// The client's own keys of a cache instance, which may stand in the same file.
 const CLIENT_KEYS: [&str; 2] = ["TYPE", "CMDLINE"];
 
-/// What some editors write at the beginning of a file, where it would be a part of the first key.
-const BYTE_ORDER_MARK: char = '\u{feff}';
-
-/// What to say of the keys that are neither the SDK's nor in the table of the plugin of this name. A
-/// plugin without a table may have any key, so only those near to one of the SDK's are reported.
+/// Warnings for the keys that are neither the SDK's nor in the table of the plugin of this name. A
+/// plugin without a table may have any key, so only those near to one of the SDK's are reported. The
+/// same holds for keys that do not begin as a plugin's do: a file may have keys for others.
 pub(super) fn warnings(options: &Options, name: &str, own: &[ConfigKey]) -> Vec<String> {
     let known = || KEYS.iter().chain(own).map(ConfigKey::name);
     let with_name = format!("CVMFS_CACHE_{name}_");
     let warning = |written: &str| {
-        if let Some(key) = written.strip_prefix(BYTE_ORDER_MARK) {
-            return Some(format!(
-                "a byte order mark stands before {key}, which is not read: save the file without it"
-            ));
-        }
         let rest = match (written.strip_prefix(PREFIX), written.strip_prefix(&with_name)) {
             (Some(rest), _) => rest,
-            (None, Some(rest)) if !CLIENT_KEYS.contains(&rest) => rest,
-            _ => return None,
+            (None, Some(rest)) if CLIENT_KEYS.contains(&rest) => return None,
+            (None, Some(rest)) => rest,
+            (None, None) => {
+                let meant = meant(written, &with_name, known())?;
+                return Some(format!("there is no key {written}: is {meant} meant?"));
+            }
         };
         let key = format!("{PREFIX}{rest}");
         if known().any(|known| known == key) {
@@ -39,7 +36,22 @@ pub(super) fn warnings(options: &Options, name: &str, own: &[ConfigKey]) -> Vec<
         Some(file) => format!("{}: {warning}", file.display()),
         None => warning,
     };
-    options.keys().filter_map(warning).map(in_file).collect()
+    let encoding = options.encoding_warning().map(str::to_owned);
+    encoding.into_iter().chain(options.keys().filter_map(warning)).map(in_file).collect()
+}
+
+/// The key that one of another prefix was meant to be: letters in the wrong case, the prefix left out or
+/// misspelled.
+fn meant<'a>(
+    written: &str,
+    with_name: &str,
+    mut known: impl Iterator<Item = &'a str> + Clone,
+) -> Option<&'a str> {
+    let is_written = |key: &str| {
+        let rest = key.strip_prefix(PREFIX).unwrap_or(key);
+        [key, rest, &format!("{with_name}{rest}")].iter().any(|it| it.eq_ignore_ascii_case(written))
+    };
+    known.clone().find(|key| is_written(key)).or_else(|| config_keys::nearest(written, &mut known))
 }
 
 #[cfg(test)]
@@ -70,9 +82,24 @@ mod tests {
     }
 
     #[test]
+    fn a_prefix_that_is_misspelled_left_out_or_in_the_wrong_case_is_reported() {
+        for line in [
+            "CVMFS_CACHE_PLUGN_SIZE=1",
+            "CVMFS_CACHE_PLUGINS_SIZE=1",
+            "CVMFS_CACHE_RAM_SIZE=1",
+            "CVMFS_CACHE_Ram_size=1",
+            "cvmfs_cache_plugin_size=1",
+            "SIZE=1",
+        ] {
+            let warning = warn(line, &[SIZE]);
+            assert!(warning.ends_with("is CVMFS_CACHE_PLUGIN_SIZE meant?"), "{line}: {warning}");
+        }
+    }
+
+    #[test]
     fn a_byte_order_mark_before_the_first_key_is_reported() {
         let warning = warn("\u{feff}CVMFS_CACHE_PLUGIN_POLL=1", &[]);
-        assert!(warning.contains("before CVMFS_CACHE_PLUGIN_POLL, which is not read"), "{warning}");
+        assert!(warning.contains("byte-order mark"), "{warning}");
     }
 
     #[test]

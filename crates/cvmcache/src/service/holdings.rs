@@ -1,4 +1,4 @@
-//! References: what each session holds, and may give back.
+//! References: which of them a session holds, and may release.
 //!
 //! The plugin counts the references of an object over all sessions. The service counts them by
 //! session, so that a session gives back only what it holds, and all of it when it ends.
@@ -30,14 +30,14 @@ pub(super) struct Holdings {
 }
 
 impl Service {
-    /// Opens or closes an object, or looks whether it is there.
+    /// Opens or closes an object, or checks whether it exists.
     pub(super) fn change_refcount(
         &self,
         open: &OpenSession,
         id: &ObjectId,
         by: i32,
     ) -> PluginResult<()> {
-        if !self.capabilities.contains(Capabilities::REFCOUNT) {
+        if !self.takes_references {
             // Clients open and close whatever the plugin declares.
             return if by < 0 { Ok(()) } else { self.object_info(open, id).map(|_| ()) };
         }
@@ -89,8 +89,8 @@ impl Service {
 
     /// Notes references that the plugin has given to the session.
     pub(super) fn hold(&self, open: &OpenSession, id: ObjectId, count: u64) {
-        // Without counts, there is nothing to give back.
-        if self.capabilities.contains(Capabilities::REFCOUNT) {
+        // Without references, there is nothing to give back.
+        if self.takes_references {
             open.holdings.lock().references.add(id, count);
         }
     }

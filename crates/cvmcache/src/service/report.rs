@@ -1,4 +1,4 @@
-//! Reports of what each session holds, and for how long.
+//! Reports of what each session holds, and since when.
 //!
 //! There is no clock here: the server passes the time now and then, and ages are as exact as that.
 
@@ -12,7 +12,7 @@ use crate::plugin::ObjectId;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SessionReport {
-    /// How long it has been open, by the clock that is [told](Service::set_clock).
+    /// How long it has been open, by the time that is [set](Service::set_clock).
     pub age: Duration,
     /// How many objects it has open.
     pub objects: usize,
@@ -32,20 +32,21 @@ pub struct SessionReport {
 pub struct UploadReport {
     /// The object that it is to become.
     pub object: ObjectId,
-    /// How long ago it began, by the clock that is [told](Service::set_clock).
+    /// How long ago it began, by the time that is [set](Service::set_clock).
     pub age: Duration,
     /// How many bytes have been received.
     pub received: u64,
-    /// How many bytes there will be, if the client said so.
+    /// How many bytes there will be, if the client announced it.
     pub expected: Option<u64>,
 }
 
 impl Service {
-    /// Passes the time since an instant of the caller's choice. Only reports use it: until the first
-    /// call, all ages are 0.
+    /// Passes the time since an instant of the caller's choice. Only reports and the log use it: until the
+    /// first call, all ages are 0.
     pub fn set_clock(&self, now: Duration) {
         // It lasts for half a million years.
         self.clock.store(now.as_micros() as u64, Ordering::Relaxed);
+        self.log_suppressed_refusals(now);
     }
 
     pub(super) fn clock(&self) -> Duration {

@@ -1,4 +1,4 @@
-//! Uploads: that their parts come in order and add up, and that none outlives its session.
+//! Uploads: their parts are checked for order and size, and they end with their session.
 
 use std::collections::HashMap;
 use std::mem;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use cvmcache_proto::StorePart;
 use tracing::debug;
 
-use super::{OpenSession, Service, guard};
+use super::{OpenSession, Service, guard, texts};
 use crate::Session;
 use crate::plugin::{Capabilities, NewObject, ObjectId, PluginResult, Status, Transaction};
 
@@ -29,7 +29,7 @@ pub(super) struct Upload {
     pub(super) received: u64,
     pub(super) expected: Option<u64>,
     /// What the plugin made of it. After a failure the client still has to abort the upload, and
-    /// parts that it had sent before it heard of the failure get the same answer.
+    /// parts that it had sent before the reply with the failure get the same status.
     transaction: PluginResult<Box<dyn Transaction>>,
     /// How many sweeps have passed since the last part.
     age: u8,
@@ -54,7 +54,7 @@ impl Service {
         let upload =
             if first { self.begin(open, id, &part)? } else { self.resume(open, id, &part)? };
         let (result, upload) = self.append(open, upload, part);
-        // A client that hears of a failure with the first part does not abort the upload, and may
+        // A client whose first part fails does not abort the upload, and may
         // try again under the same number.
         match upload {
             Some(upload) if result.is_ok() || !first => {
@@ -111,9 +111,6 @@ impl Service {
 
     fn begin(&self, open: &OpenSession, id: u64, part: &StorePart) -> PluginResult<Upload> {
         check_total(part, 0, part.expected_size)?;
-        if let Some(description) = &part.description {
-            self.check_text(description)?;
-        }
         let mut uploads = open.uploads.lock();
         if uploads.open.contains_key(&id) {
             return Err(Status::Malformed);
@@ -128,7 +125,10 @@ impl Service {
             id: part.object,
             object_type: part.object_type,
             expected_size: part.expected_size,
-            description: part.description.clone(),
+            description: part
+                .description
+                .clone()
+                .map(|text| texts::cut(text, self.limits.max_text)),
         };
         let begin = || self.plugin.begin(&open.session, object);
         let transaction = self.call(Capabilities::WRITE, "begin", begin);

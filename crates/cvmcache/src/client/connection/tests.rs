@@ -1,21 +1,19 @@
-//! What a connection does with bytes and messages, sound or not.
+//! A connection with valid and invalid bytes and messages.
 
 use std::sync::mpsc;
 
 use cvmcache_proto::{FrameError, Operation, Request, StorePart};
 
 use super::*;
-use crate::client::fake::{self, FakePlugin};
+use crate::client::fake::{self, DETACH, FakePlugin};
 
-const DETACH: &[u8] = &[0x01, 0x03, 0x00, 0x00, 0xca, 0x01, 0x00];
+const TIMEOUT: Option<Duration> = Some(Duration::from_millis(20));
 
 #[test]
-fn any_bytes_can_be_sent_and_the_end_of_the_connection_seen() {
-    let plugin = FakePlugin::start(|end| {
-        end.accept_with(fake::ack());
-        end.close();
+fn arbitrary_bytes_can_be_sent_and_an_end_of_file_is_none() {
+    let (plugin, mut connection) = FakePlugin::with_connection(|end| {
+        end.answer_handshake(fake::ack());
     });
-    let mut connection = Connection::connect(plugin.locator()).unwrap();
     // A handshake of version 1, in two pieces.
     connection.send_raw(&[0x01, 0x05, 0x00, 0x00, 0x82]).unwrap();
     connection.send_raw(&[0x01, 0x02, 0x08, 0x01]).unwrap();
@@ -27,15 +25,15 @@ fn any_bytes_can_be_sent_and_the_end_of_the_connection_seen() {
 }
 
 #[test]
-fn a_connection_that_ends_in_the_midst_of_a_message_is_an_error() {
-    let (plugin, mut connection) = talking_to(|end| end.send_raw(&DETACH[..5]));
+fn an_end_of_file_within_a_message_is_an_error() {
+    let (plugin, mut connection) = FakePlugin::with_connection(|end| end.send_raw(&DETACH[..5]));
     assert!(matches!(connection.receive(), Err(ClientError::Closed)));
     plugin.join();
 }
 
 #[test]
-fn what_a_plugin_said_before_it_closed_is_heard() {
-    let (plugin, mut connection) = talking_to(|end| {
+fn replies_before_an_end_of_file_are_received() {
+    let (plugin, mut connection) = FakePlugin::with_connection(|end| {
         end.send_raw(DETACH);
         // What it has not read when it closes makes the system tell of a broken connection.
         end.wait_until_readable();
@@ -50,9 +48,9 @@ fn what_a_plugin_said_before_it_closed_is_heard() {
 }
 
 #[test]
-fn what_has_not_arrived_is_not_waited_for() {
+fn polling_does_not_wait_for_a_message() {
     let (say, is_said) = mpsc::channel();
-    let (plugin, mut connection) = talking_to(move |end| {
+    let (plugin, mut connection) = FakePlugin::with_connection(move |end| {
         is_said.recv().unwrap();
         end.send_raw(DETACH);
     });
@@ -64,8 +62,8 @@ fn what_has_not_arrived_is_not_waited_for() {
 }
 
 #[test]
-fn bytes_that_are_no_message_of_a_plugin_are_told_apart() {
-    let (plugin, mut connection) = talking_to(|end| {
+fn invalid_messages_are_told_from_invalid_frames() {
+    let (plugin, mut connection) = FakePlugin::with_connection(|end| {
         // A handshake, which is a client's; then no frame at all.
         end.send_raw(&[0x01, 0x05, 0x00, 0x00, 0x82, 0x01, 0x02, 0x08, 0x01]);
         end.send_raw(b"HTTP/1.1 400 Bad Request");
@@ -77,9 +75,9 @@ fn bytes_that_are_no_message_of_a_plugin_are_told_apart() {
 }
 
 #[test]
-fn a_message_that_could_not_be_sent_in_time_is_sent_before_the_next() {
+fn a_message_whose_send_timed_out_is_sent_before_the_next() {
     let (listen, is_listening) = mpsc::channel();
-    let (plugin, mut connection) = talking_to(move |end| {
+    let (plugin, mut connection) = FakePlugin::with_connection(move |end| {
         is_listening.recv().unwrap();
         assert!(end.next() == Some(large(1)));
         assert!(end.next() == Some(large(2)));
@@ -94,9 +92,9 @@ fn a_message_that_could_not_be_sent_in_time_is_sent_before_the_next() {
 }
 
 #[test]
-fn a_plugin_that_has_nothing_more_to_say_may_still_listen() {
+fn a_plugin_that_closed_its_write_half_can_still_be_sent_to() {
     let (listen, is_listening) = mpsc::channel();
-    let (plugin, mut connection) = talking_to(move |end| {
+    let (plugin, mut connection) = FakePlugin::with_connection(move |end| {
         end.shutdown_write();
         is_listening.recv().unwrap();
         assert!(end.next() == Some(large(1)));
@@ -106,6 +104,56 @@ fn a_plugin_that_has_nothing_more_to_say_may_still_listen() {
     listen.send(()).unwrap();
     connection.send(large(1)).unwrap();
     connection.shutdown_write().unwrap();
+    plugin.join();
+}
+
+#[test]
+fn bytes_of_a_partial_message_do_not_extend_the_deadline_of_a_receive() {
+    let (plugin, mut connection) = FakePlugin::with_connection(|end| {
+        // A frame of 16 MiB.
+        end.send_raw(&[0x01, 0xff, 0xff, 0xff]);
+        end.repeat(b"x");
+    });
+    connection.set_read_timeout(TIMEOUT).unwrap();
+    assert!(matches!(connection.receive(), Err(ClientError::Timeout)));
+    drop(connection);
+    plugin.join();
+}
+
+#[test]
+fn bytes_read_now_and_then_do_not_extend_the_deadline_of_a_send() {
+    let (plugin, mut connection) = FakePlugin::with_connection(fake::PluginEnd::read_slowly);
+    connection.set_read_timeout(TIMEOUT).unwrap();
+    assert!(matches!(connection.send(large(1)), Err(ClientError::Timeout)));
+    let raw = connection.send_raw(&[0; 1024 * 1024]);
+    assert!(matches!(raw, Err(ClientError::Timeout)));
+    drop(connection);
+    plugin.join();
+}
+
+#[test]
+fn messages_do_not_extend_the_deadline_of_a_send() {
+    let (plugin, mut connection) = FakePlugin::with_connection(|end| end.repeat(DETACH));
+    connection.set_read_timeout(TIMEOUT).unwrap();
+    assert!(matches!(connection.send(large(1)), Err(ClientError::Timeout)));
+    drop(connection);
+    plugin.join();
+}
+
+#[test]
+fn other_messages_do_not_extend_the_deadline_of_the_first_match() {
+    let (plugin, mut connection) = FakePlugin::with_connection(|end| end.repeat(DETACH));
+    connection.set_read_timeout(TIMEOUT).unwrap();
+    let mut dropped = 0;
+    let error = connection.receive_first(|_| {
+        dropped += 1;
+        None::<()>
+    });
+    assert!(matches!(error, Err(ClientError::Timeout)), "{error:?}");
+    assert!(dropped > 0);
+    let message = connection.receive_first(Some).unwrap();
+    assert_eq!(message, Some(ServerMessage::Detach));
+    drop(connection);
     plugin.join();
 }
 
@@ -122,15 +170,4 @@ fn large(byte: u8) -> ClientMessage {
         data: vec![byte; 4 * 1024 * 1024].into(),
     });
     ClientMessage::Request(Request { session: 1, id: 1, operation })
-}
-
-fn talking_to(
-    script: impl FnOnce(&mut fake::PluginEnd) + Send + 'static,
-) -> (FakePlugin, Connection) {
-    let plugin = FakePlugin::start(|end| {
-        end.accept();
-        script(end);
-    });
-    let connection = Connection::connect(plugin.locator()).unwrap();
-    (plugin, connection)
 }

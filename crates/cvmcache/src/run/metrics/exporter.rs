@@ -1,6 +1,6 @@
 //! Metrics in the text format of Prometheus, by HTTP.
 //!
-//! All peers that can connect may ask, so no request costs much: a few threads serve one connection
+//! All peers that can connect may scrape, so no request costs much: a few threads serve one connection
 //! each, for a short time, and rest after it. Other connections wait in the backlog of the socket, and
 //! the plugin notices nothing of them.
 
@@ -16,6 +16,7 @@ use tracing::{debug, info, warn};
 
 use super::MetricsError;
 use crate::server::DURATION;
+use crate::threads;
 
 /// How many connections are served at once.
 const THREADS: usize = 2;
@@ -79,8 +80,7 @@ impl Exporter {
         for number in 0..THREADS {
             let (listener, registry) = (Arc::clone(&listener), self.registry.clone());
             let serve = move || serve(&listener, &registry);
-            let thread = thread::Builder::new().name(format!("metrics-{number}"));
-            thread.spawn(serve).map_err(error)?;
+            threads::spawn(&format!("metrics-{number}"), serve).map_err(MetricsError::Thread)?;
         }
         Ok(())
     }

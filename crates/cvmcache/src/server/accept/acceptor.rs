@@ -86,7 +86,7 @@ impl Acceptor {
                     admit(token, socket);
                 }
                 Err(error) => match error.kind() {
-                    // EINVAL is what a socket says that does not listen any more.
+                    // EINVAL is the error of a socket that does not listen any more.
                     io::ErrorKind::WouldBlock | io::ErrorKind::InvalidInput => {
                         self.is_ready = false;
                     }

@@ -212,7 +212,7 @@ fn bind_long(socket: &OwnedFd, path: &Path) -> io::Result<()> {
         .read(true)
         .custom_flags((OFlag::O_DIRECTORY | OFlag::O_PATH).bits())
         .open(parent)?;
-    // The lock belongs to the path, so the short name has to tell paths apart, too.
+    // The lock belongs to the path, so the short name has to differ by path, too.
     static NUMBER: AtomicUsize = AtomicUsize::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let short = format!(".cvmcache-{}-{number}", std::process::id());
@@ -249,7 +249,7 @@ fn bind_tcp(locator: &Locator, host: &str, port: u16) -> Result<Listener, Listen
 fn open_tcp(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = TcpListener::bind(address)?;
     // The backlog is short so far. A SYN that finds it full is sent again only after a second, the
-    // kernel's TCP_TIMEOUT_INIT. What is asked for here is bounded by net.core.somaxconn.
+    // kernel's TCP_TIMEOUT_INIT. The backlog requested here is bounded by net.core.somaxconn.
     socket::listen(&socket, Backlog::MAXCONN)?;
     Ok(socket)
 }

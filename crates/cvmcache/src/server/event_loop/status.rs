@@ -1,6 +1,6 @@
-//! What the loop collects for telemetry: gauges, the status report, and how full the cache is.
+//! Gauges, the status report and the fill of the cache, as the event loop collects them.
 //!
-//! The plugin is asked for the latter in the same way as by clients: on this thread, or on a worker if
+//! The latter is requested from the plugin as by clients: on this thread, or on a worker if
 //! there are any.
 
 use std::time::Instant;
@@ -10,7 +10,7 @@ use crate::server::telemetry::{Gauges, SessionStatus, StatusReport};
 use crate::server::workers::{Job, Outcome, Ticket};
 
 impl EventLoop {
-    /// Sets the gauges, and asks the plugin for those of the cache.
+    /// Sets the gauges, and requests those of the cache from the plugin.
     pub(super) fn set_gauges(&mut self, now: Instant) {
         let gauges = self.gauges();
         if let Some(metrics) = &self.telemetry.metrics {
@@ -34,6 +34,7 @@ impl EventLoop {
                 holds: self.service.report(open),
                 in_flight: connection.requests_in_flight(),
                 unsent_bytes: connection.unsent_bytes(),
+                buffered_bytes: connection.held(),
             })
         });
         let report = StatusReport {
@@ -60,6 +61,7 @@ impl EventLoop {
         }
         for connection in self.state.connections.values() {
             gauges.unsent_bytes += connection.unsent_bytes();
+            gauges.buffered_bytes += connection.held();
             if let Some(open) = connection.open_session() {
                 let (uploads, bytes) = self.service.uploads(open);
                 gauges.sessions += 1;
@@ -70,7 +72,7 @@ impl EventLoop {
         gauges
     }
 
-    /// Asks the plugin how full the cache is, unless it has been asked and has not answered.
+    /// Requests the fill of the cache from the plugin, unless such a request is in flight.
     fn ask_usage(&mut self, now: Instant) {
         match &mut self.workers {
             None => self.on_usage(Outcome::Usage(self.service.usage())),

@@ -6,11 +6,10 @@
 use std::io;
 use std::path::Path;
 use std::sync::mpsc;
-use std::thread;
 use std::time::Duration;
 
-use cvmcache::Locator;
 use cvmcache::client::{Client, ClientError};
+use cvmcache::{Locator, threads};
 
 use super::command_line::{Starter, cannot};
 use super::kind::Kind;
@@ -71,11 +70,13 @@ pub(crate) fn check(
 fn connect(locator: &Locator, timeout: Duration) -> Option<Result<Client, ClientError>> {
     let (sender, receiver) = mpsc::channel();
     let locator = locator.clone();
-    thread::spawn(move || {
+    let connecting = threads::spawn("connect", move || {
         let builder = Client::builder().name("cvmcache:doctor").timeout(timeout / 2);
         // The receiver is gone after the timeout.
         let _ = sender.send(builder.connect(&locator));
     });
+    // Without a thread there is no answer, either.
+    connecting.ok()?;
     receiver.recv_timeout(timeout).ok()
 }
 

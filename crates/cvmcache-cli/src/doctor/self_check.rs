@@ -9,6 +9,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use cvmcache::threads;
 use memchr::memmem;
 use nix::unistd::geteuid;
 
@@ -119,12 +120,12 @@ fn wait(child: &mut Child, deadline: Instant) -> io::Result<(ExitStatus, String)
     let stdout = child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
     let (sender, receiver) = mpsc::channel();
     // It ends with the output; the main thread does not wait for it.
-    thread::spawn(move || {
+    threads::spawn("output", move || {
         let mut output = Vec::new();
         let read = stdout.take(MAX_OUTPUT).read_to_end(&mut output);
         // There is no receiver after the deadline.
         let _ = sender.send(read.map(|_| output));
-    });
+    })?;
     let output = receiver.recv_timeout(left()).map_err(|_| timed_out())??;
     loop {
         if let Some(status) = child.try_wait()? {

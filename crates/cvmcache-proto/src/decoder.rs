@@ -132,7 +132,7 @@ enum State {
     /// In a message: its first `kept` bytes are waited for, `skipped` more are not kept.
     Message { kept: usize, skipped: usize, attachment: usize },
     /// In an attachment of `len` bytes, which is received into `buffer`.
-    Attachment { message: Option<WireMessage>, buffer: Vec<u8>, len: usize },
+    Attachment { message: Option<WireMessage>, message_len: usize, buffer: Vec<u8>, len: usize },
     /// In `left` bytes that are not kept, before an attachment of `attachment` bytes, if there is one.
     Skip { message: Option<WireMessage>, left: usize, attachment: usize, cut: bool },
 }
@@ -164,9 +164,30 @@ impl Decoder {
             State::Message { kept, .. } => self.limits.read_ahead.max(*kept),
             _ => self.limits.read_ahead,
         };
+        if self.ahead.capacity() > 2 * wanted {
+            // It was used for a long message.
+            self.ahead.shrink_to(wanted);
+        }
         let free = wanted.saturating_sub(self.ahead.len()).max(HEADER_LEN);
         self.ahead.reserve_exact(free);
         &mut self.ahead
+    }
+
+    /// How much memory it takes, in bytes, be it for what was received or for what comes next. A
+    /// message whose attachment is being received counts with its length.
+    pub fn held(&self) -> usize {
+        let attachment = match &self.state {
+            State::Attachment { message_len, buffer, .. } => message_len + buffer.capacity(),
+            _ => 0,
+        };
+        self.ahead.capacity() + attachment
+    }
+
+    /// Frees the memory that has nothing in it. The next bytes take some again.
+    pub fn release(&mut self) {
+        self.ahead.drain(..self.taken);
+        self.taken = 0;
+        self.ahead.shrink_to_fit();
     }
 
     /// True if the stream stands between two frames: if it ends here, nothing is cut off.
@@ -214,17 +235,18 @@ impl Decoder {
                         return Ok(Some(Frame { message, ..Frame::default() }));
                     } else {
                         let buffer = Vec::with_capacity(attachment);
-                        self.state = State::Attachment { message, buffer, len: attachment };
+                        let (message_len, len) = (kept, attachment);
+                        self.state = State::Attachment { message, message_len, buffer, len };
                     }
                 }
-                State::Attachment { message, mut buffer, len } => {
+                State::Attachment { message, message_len, mut buffer, len } => {
                     let missing = len.saturating_sub(buffer.len());
                     let unread = self.unread();
                     let here = &unread[..unread.len().min(missing)];
                     buffer.extend_from_slice(here);
                     self.taken += here.len();
                     if buffer.len() < len {
-                        self.state = State::Attachment { message, buffer, len };
+                        self.state = State::Attachment { message, message_len, buffer, len };
                         return Ok(None);
                     }
                     // A reader that filled the buffer beyond its capacity has read the next frame, too.
@@ -244,7 +266,9 @@ impl Decoder {
                         return Ok(Some(Frame { message, attachment: Bytes::new(), cut }));
                     }
                     let buffer = Vec::with_capacity(attachment);
-                    self.state = State::Attachment { message, buffer, len: attachment };
+                    // Only a message over the limit is cut, to the limit.
+                    let (message_len, len) = (self.limits.max_message, attachment);
+                    self.state = State::Attachment { message, message_len, buffer, len };
                 }
             }
         }

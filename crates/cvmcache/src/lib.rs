@@ -96,6 +96,7 @@ mod memory;
 mod options;
 pub mod plugin;
 mod plugin_context;
+mod quota;
 mod read_buffer;
 #[cfg(feature = "program")]
 mod run;

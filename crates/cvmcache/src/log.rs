@@ -285,12 +285,12 @@ mod tests {
         options.set(DEBUG_LOG, &path);
         let usual = panic::take_hook();
         let log = start("test", LogTarget::Stderr, &options).unwrap();
-        let panicked = panic::catch_unwind(|| panic!("told to panic"));
+        let panicked = panic::catch_unwind(|| panic!("panic on purpose"));
         panic::set_hook(usual);
         assert!(panicked.is_err());
         drop(log);
         let log = std::fs::read_to_string(path).unwrap();
-        assert!(log.contains("told to panic"), "{log}");
+        assert!(log.contains("panic on purpose"), "{log}");
         assert!(log.contains("a_panic_is_in_the_debug_log_with_its_backtrace"), "{log}");
     }
 }

@@ -1,4 +1,4 @@
-//! What plugins log: what is worth it, on lines of their own, and never without an end.
+//! The log of plugins: its targets, its limits, and lines that clients cannot forge.
 
 mod support;
 
@@ -31,7 +31,7 @@ fn log(plugin: &Plugin, name: &str) -> String {
     fs::read_to_string(plugin.path(name)).expect("a log")
 }
 
-/// Says what makes the server close the connection, and log that it did.
+/// Sends bytes that are no frame, so that the server closes the connection, and logs that.
 fn talk_nonsense(plugin: &Plugin) {
     let mut socket = UnixStream::connect(plugin.path("socket")).expect("it listens");
     socket.write_all(&[0xff; 64]).expect("it is taken");

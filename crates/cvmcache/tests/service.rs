@@ -45,7 +45,7 @@ fn with_relaxed_isolation_a_session_releases_references_of_others() {
     other.change(id(1), -1).unwrap();
     assert_eq!(cache.references(id(1)), 1);
     assert_eq!(other.change(id(1), -2), Err(Status::BadCount));
-    // What the plugin refused to take back was not the session's, and is not given back in the end.
+    // A release that the plugin refused was not the session's, and is not repeated at its end.
     other.end();
     assert_eq!(cache.references(id(1)), 1);
 }
@@ -209,7 +209,7 @@ fn reads_are_bounded_on_both_sides() {
     assert_eq!(client.read(id(1), 4, 0), Err(Status::OutOfBounds));
     assert_eq!(client.read(id(1), u64::MAX, 1), Err(Status::OutOfBounds));
     assert_eq!(client.read(id(2), 0, 1), Err(Status::NoEntry));
-    // A client has no room for more than it asked for.
+    // A client has no room for more than it requested.
     f.cache.upset("read", Fault::TooMuch);
     assert_eq!(client.read(id(1), 0, 2), Err(Status::IoErr));
 }

@@ -11,7 +11,7 @@ use thiserror::Error;
 
 use crate::Locator;
 
-/// Why a client does not get what it asked for.
+/// Why a request of a client fails.
 ///
 /// After [`Status`](Self::Status), [`Timeout`](Self::Timeout), [`Unexpected`](Self::Unexpected),
 /// [`TooLarge`](Self::TooLarge) and [`ForeignTicket`](Self::ForeignTicket) the client can go on;
@@ -24,7 +24,7 @@ pub enum ClientError {
     Connect {
         /// Where the plugin should listen.
         locator: Locator,
-        /// What the system says.
+        /// The error of the system.
         source: io::Error,
     },
     /// The connection fails.
@@ -40,24 +40,24 @@ pub enum ClientError {
     /// than any client takes.
     #[error("the plugin sent a message that a client cannot understand")]
     BadMessage,
-    /// The answer does not go with the request.
+    /// The reply does not match the request.
     #[error("the plugin's answer to a request of kind {asked:?} makes no sense: {reason}")]
     Unexpected {
-        /// What was asked.
+        /// The request.
         asked: RequestKind,
-        /// What is wrong with the answer.
+        /// What is wrong with the reply.
         reason: &'static str,
     },
-    /// The plugin does not let the client in.
+    /// The plugin refuses the handshake.
     #[error("the plugin refused the handshake: {0}")]
     Refused(Status),
-    /// The plugin let the client in, but with an offer that no CernVM-FS client takes.
+    /// The plugin accepts the handshake, but with a part size that no CernVM-FS client takes.
     #[error(
         "the plugin's max_object_size is {0} bytes, but clients take \
          {MIN_MAX_OBJECT_SIZE} to {MAX_MAX_OBJECT_SIZE}"
     )]
     MaxObjectSize(u32),
-    /// The plugin answered that the request failed.
+    /// The reply has the status of a failure.
     #[error("the plugin answered: {0}")]
     Status(#[from] Status),
     /// The plugin has not let the client in, not taken what was sent, or not answered within the client's
@@ -86,7 +86,7 @@ impl ClientError {
     }
 }
 
-/// Tells a peer that is gone, and one that takes too long, from a system that fails.
+/// Distinguishes a peer that has closed, and one that exceeds the timeout, from an error of the system.
 impl From<io::Error> for ClientError {
     fn from(error: io::Error) -> Self {
         match error.kind() {

@@ -19,7 +19,7 @@ pub struct Fixture {
     pub service: Service,
 }
 
-/// A session, and what it says.
+/// A session, with a method for each request.
 pub struct Client<'a> {
     pub service: &'a Service,
     pub open: Arc<OpenSession>,

@@ -127,8 +127,8 @@ where
     if by_hand {
         terminal::greet(name, &locator, config.is_none());
     }
-    if on_terminal {
-        terminal::listen(running.handle().clone())?;
+    if on_terminal && let Err(error) = terminal::listen(running.handle().clone()) {
+        warn!(%error, "commands are not read from the terminal");
     }
     if let Some(background) = background {
         background.ready()?;

@@ -57,7 +57,7 @@ impl RamCache {
     ///
     /// If there is no memory for a cache at all.
     pub fn new(size: u64, handle: ServerHandle) -> io::Result<Self> {
-        let size = size.min(size::allocatable());
+        let size = size::fitting(size)?;
         let shared = Shared::new(size, handle).map_err(|error| {
             io::Error::new(error.kind(), format!("cannot map {size} bytes for the cache: {error}"))
         })?;

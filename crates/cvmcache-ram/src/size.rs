@@ -1,5 +1,6 @@
 //! The size of the cache: the value of `CVMFS_CACHE_PLUGIN_SIZE`.
 
+use std::io;
 use std::str::FromStr;
 
 use cvmcache::{ConfigKey, MemoryLimit, Options, OptionsError, percent_of};
@@ -86,12 +87,11 @@ impl CacheSize {
             ));
         }
         if let Some(limit) = allocatable
-            && bytes > percent_of(limit.bytes, Self::MUCH_PERCENT)
+            && bytes > beside_others(limit.bytes)
         {
             warnings.push(format!(
-                "{key}: {bytes} bytes are more than {} % of {limit}: the cache will be smaller; \
-                 raise the limit or use a smaller size",
-                Self::MUCH_PERCENT
+                "{key}: {bytes} bytes and the rest of the plugin need more than {limit}: the cache \
+                 will be smaller; raise the limit or use a smaller size"
             ));
         }
         (bytes, warnings)
@@ -132,15 +132,31 @@ impl FromStr for CacheSize {
     }
 }
 
-/// How large a cache can be beside all else that the process needs: the buffers of connections, the
-/// stacks of threads, and what finds the objects.
-pub(crate) fn allocatable() -> u64 {
-    MemoryLimit::allocatable().map_or(u64::MAX, |limit| beside_others(limit.bytes))
+/// The size of a cache that fits beside all else that the process needs: the buffers of connections, the
+/// stacks and heaps of threads, and what finds the objects.
+///
+/// # Errors
+///
+/// If that would be too small to be of use.
+pub(crate) fn fitting(size: u64) -> io::Result<u64> {
+    let Some(limit) = MemoryLimit::allocatable() else { return Ok(size) };
+    match beside_others(limit.bytes) {
+        room if room >= size => Ok(size),
+        room if room >= SMALLEST => Ok(room),
+        _ => Err(io::Error::new(
+            io::ErrorKind::OutOfMemory,
+            format!("{limit}, are too few for a cache; raise the limit"),
+        )),
+    }
 }
 
-fn beside_others(bytes: u64) -> u64 {
-    percent_of(bytes, 70).saturating_sub(32 * MEGABYTE)
+/// What a limit leaves for the cache: half, since heaps of threads take address space that is not used.
+const fn beside_others(bytes: u64) -> u64 {
+    (bytes / 2).saturating_sub(16 * MEGABYTE)
 }
+
+/// A plugin with less than this is worse than none.
+const SMALLEST: u64 = 16 * MEGABYTE;
 
 const MEGABYTE: u64 = 1024 * 1024;
 
@@ -212,6 +228,12 @@ mod tests {
     }
 
     #[test]
+    fn a_limit_leaves_half_of_it_to_the_cache() {
+        assert_eq!(beside_others(700 * MEGABYTE), 334 * MEGABYTE);
+        assert_eq!(beside_others(1), 0);
+    }
+
+    #[test]
     fn a_size_that_leaves_little_of_a_limit_is_a_warning_that_names_the_limit() {
         let size = CacheSize::Bytes(1000 * MEGABYTE);
         let much = limit(1 << 40);
@@ -219,13 +241,13 @@ mod tests {
             size.judged(physical, allocatable).1
         };
         assert!(warnings(&limit(1250 * MEGABYTE), None).is_empty());
-        assert!(warnings(&much, Some(&limit(1250 * MEGABYTE))).is_empty());
+        assert!(warnings(&much, Some(&limit(2032 * MEGABYTE))).is_empty());
         for judged in
             [warnings(&limit(1249 * MEGABYTE), None), warnings(&much, Some(&limit(700_000 * 1024)))]
         {
             let [warning] = &judged[..] else { panic!("{judged:?}") };
-            let much = "CVMFS_CACHE_PLUGIN_SIZE: 1048576000 bytes are more than 80 % of ";
-            assert!(warning.starts_with(much), "{warning}");
+            assert!(warning.starts_with("CVMFS_CACHE_PLUGIN_SIZE: 1048576000 bytes "), "{warning}");
+            assert!(warning.contains("more than"), "{warning}");
         }
     }
 

@@ -249,6 +249,10 @@ impl Suite {
                 failure.received += &format!("\nafterwards: {why}");
                 Err(Stop::Failed(failure))
             }
+            (Err(Stop::Failed(mut failure)), Ok(())) => {
+                failure.printed = started.printed();
+                Err(Stop::Failed(failure))
+            }
             (outcome, _) => outcome,
         };
         if alive.is_err() || matches!(outcome, Err(Stop::Failed(_))) {

@@ -7,7 +7,6 @@ use cvmcache::plugin::*;
 use cvmcache_proto::StorePart;
 use cvmcache_testkit::Callback;
 
-use super::model::cut_text;
 use super::plugin::{Faults, Stored};
 use super::{MAX_OBJECT_SIZE, MAX_UPLOADS};
 

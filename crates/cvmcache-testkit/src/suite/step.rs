@@ -53,6 +53,7 @@ impl Trace {
             sent: sent.into(),
             expected: expected.to_string(),
             received: received.to_string(),
+            printed: Vec::new(),
         })
     }
 

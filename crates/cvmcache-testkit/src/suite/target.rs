@@ -12,6 +12,9 @@ use thiserror::Error;
 use crate::process::Ended;
 use crate::{PluginCommand, PluginProcess, StartError};
 
+/// How many lines of a plugin's output a failure has.
+const PRINTED: usize = 5;
+
 /// What a [`Suite`](super::Suite) is run against: a plugin in this process, a [`PluginCommand`], or
 /// the [`Locator`] of a plugin that runs already.
 ///
@@ -146,6 +149,14 @@ impl Started {
             return Err(format!("the plugin {}; it has printed:\n{log}", Ended(status)));
         }
         Err(error.to_string())
+    }
+
+    /// The last lines that it has printed, if it was started.
+    pub(super) fn printed(&self) -> Vec<String> {
+        let Served::Process { process, .. } = &self.served else { return Vec::new() };
+        let log = process.log();
+        let lines: Vec<_> = log.lines().collect();
+        lines[lines.len().saturating_sub(PRINTED)..].iter().map(ToString::to_string).collect()
     }
 
     /// Starts it anew, if it was started; true if it serves as a new one does.

@@ -64,8 +64,8 @@ pub struct Limits {
     pub upload_idle: Duration,
     /// How long a request may take before it is answered TIMEOUT, from when it was received; at most
     /// 1,000,000 s, by default for ever. It may take a quarter as long again. Only with workers:
-    /// without them, the callback runs on the thread that would notice. The callback goes on, and another thread takes the
-    /// place of the one that it keeps busy, up to three for each worker.
+    /// without them, the callback runs on the I/O thread, which expires the deadline. The callback goes
+    /// on, and another thread takes the place of the one that it keeps busy, up to three for each worker.
     pub request_deadline: Option<Duration>,
     /// How many listings a session may have open; default 16. One more is answered NOSPACE.
     pub max_listings: usize,

@@ -86,6 +86,7 @@ use crate::plugin::{
     CacheInfo, CachePlugin, Capabilities, Data, ObjectId, ObjectInfo, PluginResult, Status,
 };
 use crate::quota::Quota;
+use crate::sparse::shrink_if_sparse;
 use crate::{Limits, Session};
 
 use callbacks::checksum;
@@ -319,7 +320,10 @@ impl Service {
         listings.drop_all();
         let ended = self.end_holdings(open, at_most);
         if ended {
-            self.sessions.lock().remove(&open.session.id());
+            let mut sessions = self.sessions.lock();
+            sessions.remove(&open.session.id());
+            shrink_if_sparse(&mut sessions);
+            drop(sessions);
             debug!(session = %open.session, "session ended");
         }
         ended

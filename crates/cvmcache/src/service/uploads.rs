@@ -10,6 +10,7 @@ use tracing::debug;
 use super::{OpenSession, Service, guard, texts};
 use crate::Session;
 use crate::plugin::{Capabilities, NewObject, ObjectId, PluginResult, Status, Transaction};
+use crate::sparse::shrink_if_sparse;
 
 /// The uploads of a session, by the number of the request that began them; `None` while the plugin
 /// works on one, since the lock is not held then.
@@ -61,7 +62,7 @@ impl Service {
                 open.uploads.lock().open.insert(id, Some(upload));
             }
             _ => {
-                open.uploads.lock().open.remove(&id);
+                open.uploads.lock().remove(id);
             }
         }
         result
@@ -71,7 +72,7 @@ impl Service {
     pub(super) fn abort(&self, open: &OpenSession, id: u64, object: &ObjectId) -> PluginResult<()> {
         self.require(Capabilities::WRITE)?;
         let mut uploads = open.uploads.lock();
-        match uploads.open.remove(&id) {
+        match uploads.remove(id) {
             Some(Some(upload)) if upload.object == *object => {
                 uploads.bytes -= upload.received;
                 drop(uploads);
@@ -134,7 +135,7 @@ impl Service {
         let begin = || self.plugin.begin(&open.session, object);
         let transaction = self.call(Capabilities::WRITE, "begin", begin);
         let transaction = transaction.inspect_err(|_| {
-            open.uploads.lock().open.remove(&id);
+            open.uploads.lock().remove(id);
         })?;
         Ok(Upload {
             object: part.object,
@@ -251,6 +252,12 @@ fn drop_transaction(transaction: Box<dyn Transaction>) -> PluginResult<()> {
 }
 
 impl Uploads {
+    fn remove(&mut self, id: u64) -> Option<Option<Upload>> {
+        let removed = self.open.remove(&id);
+        shrink_if_sparse(&mut self.open);
+        removed
+    }
+
     /// Aborts all uploads of a session that has ended.
     pub(super) fn drop_all(self, session: &Session) {
         for upload in self.open.into_values().flatten() {

@@ -61,9 +61,7 @@ impl Service {
             Some(upload) if result.is_ok() || !first => {
                 open.uploads.lock().open.insert(id, Some(upload));
             }
-            _ => {
-                open.uploads.lock().remove(id);
-            }
+            _ => self.forget_upload(open, id),
         }
         result
     }
@@ -76,6 +74,7 @@ impl Service {
             Some(Some(upload)) if upload.object == *object => {
                 uploads.bytes -= upload.received;
                 drop(uploads);
+                self.totals.uploads.remove(1);
                 upload.abort()
             }
             Some(other) => {
@@ -121,7 +120,12 @@ impl Service {
             debug!(session = %open.session, "too many open uploads");
             return Err(Status::NoSpace);
         }
+        if !self.totals.uploads.admits(uploads.open.len(), self.totals.sessions()) {
+            debug!(session = %open.session, "too many open uploads in all");
+            return Err(Status::NoSpace);
+        }
         uploads.open.insert(id, None);
+        self.totals.uploads.add(1);
         drop(uploads);
         let object = NewObject {
             id: part.object,
@@ -134,9 +138,7 @@ impl Service {
         };
         let begin = || self.plugin.begin(&open.session, object);
         let transaction = self.call(Capabilities::WRITE, "begin", begin);
-        let transaction = transaction.inspect_err(|_| {
-            open.uploads.lock().remove(id);
-        })?;
+        let transaction = transaction.inspect_err(|_| self.forget_upload(open, id))?;
         Ok(Upload {
             object: part.object,
             since: self.clock(),
@@ -146,6 +148,12 @@ impl Service {
             transaction: Ok(transaction),
             age: 0,
         })
+    }
+
+    fn forget_upload(&self, open: &OpenSession, id: u64) {
+        if open.uploads.lock().remove(id).is_some() {
+            self.totals.uploads.remove(1);
+        }
     }
 
     fn resume(&self, open: &OpenSession, id: u64, part: &StorePart) -> PluginResult<Upload> {

@@ -23,7 +23,7 @@ use thiserror::Error;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
-    /// The largest part of an upload and the largest read, in bytes, as the handshake tells the
+    /// The largest part of an upload and the largest read, in bytes, as the handshake announces it to the
     /// client. From 4 KiB to 512 KiB; default 256 KiB.
     pub max_object_size: u32,
     /// The longest message that is kept while it arrives, in bytes without its attachment; at least
@@ -37,8 +37,8 @@ pub struct Limits {
     /// since it names what would be another repository then.
     pub max_text: usize,
     /// How much memory a connection may take, in bytes, before no more of its requests are taken;
-    /// at least 1, default 8 MiB. What counts are answers it has not read, and requests in flight
-    /// with their data and the largest answer that they can have. A piece of an object in an answer
+    /// at least 1, default 8 MiB. What counts are replies it has not read, and requests in flight
+    /// with their data and the largest reply that they can have. A piece of an object in a reply
     /// counts as `max_object_size`, because it may keep that much in memory. One request may exceed
     /// it.
     pub max_buffered: usize,
@@ -77,7 +77,7 @@ pub struct Limits {
     /// About how many bytes one part of a listing has; from 4 KiB to 8 MiB, default 512 KiB: a few
     /// thousand objects, and a few milliseconds.
     pub listing_part: usize,
-    /// The most pending reloads, by client name; default 4096. Of one more, references are given back
+    /// The most pending reloads, by client name; default 4096. Of one more, references are released
     /// when the session ends.
     pub max_reloads: usize,
     /// How many objects all sessions together may have open, with those that were handed over in a

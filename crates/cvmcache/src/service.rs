@@ -125,18 +125,18 @@ pub struct Service {
     clock: AtomicU64,
 }
 
-/// What isolation between sessions is relaxed. By default nothing is: a client that is wrong, or
-/// hostile, harms no other session then.
+/// Relaxed isolation between sessions. By default, none is relaxed, and an invalid or hostile client
+/// affects no other session.
 ///
-/// libcvmfs_cache isolates no sessions. A client that relies on that, such as one that shares its
-/// references between connections, works with this.
+/// For tests: requests that the service refuses reach the plugin, so its own checks can be tested.
+/// CernVM-FS clients need none of it, although libcvmfs_cache isolates no sessions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Trust {
     /// A connection may send requests for a session that another one has opened. It ends, and
     /// reloads, only its own.
     pub foreign_sessions: bool,
-    /// A session may give back references that others hold, if the plugin counts that many.
+    /// A session may release references of others, if the plugin counts that many.
     pub foreign_references: bool,
 }
 

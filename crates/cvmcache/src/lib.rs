@@ -87,6 +87,7 @@
 
 pub mod client;
 pub mod config_keys;
+mod files;
 mod limits;
 mod locator;
 #[cfg(feature = "program")]

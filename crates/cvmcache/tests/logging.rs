@@ -185,7 +185,7 @@ fn a_plugin_that_a_client_starts_logs_to_the_system() {
 fn what_keeps_it_from_starting_is_in_the_log_of_the_system() {
     for (lines, complaint) in [
         ("CVMFS_CACHE_PLUGIN_WORKERS=many\n", "write a number from 0 to 1024"),
-        ("CVMFS_CACHE_PLUGIN_DEBUGLOG=/nowhere/log\n", "name a file in a directory"),
+        ("CVMFS_CACHE_PLUGIN_DEBUGLOG=/nowhere/log\n", "name a regular file in a directory"),
     ] {
         let plugin = Plugin::new("null");
         let syslog = Syslog::new(plugin.directory.path());

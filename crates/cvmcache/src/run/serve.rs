@@ -95,6 +95,7 @@ where
     warn_of_no_dump(&watchdog, &options);
     raise_descriptor_limit();
     let (locator, settings) = (locator(&options)?, Settings::from_options(&options)?);
+    let users = settings.users();
     // Before the plugin: it may have metrics of its own.
     let exporter = metrics::prepare(&options)?;
     let context = PluginContext::new(options, ServerHandle::new());
@@ -116,7 +117,7 @@ where
     signals::watch(running.handle().clone(), on_terminal)?;
     starter.ready(&locator);
     if by_hand {
-        terminal::greet(name, &locator, config.is_none());
+        terminal::greet(name, &locator, &users, config.is_none());
     }
     if on_terminal {
         terminal::listen(running.handle().clone())?;

@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_stored_is_read_across_the_borders_of_parts() {
+    fn an_object_is_read_across_the_borders_of_its_parts() {
         let cache = NullCache::default();
         store(&cache, 1, ObjectType::Catalog, &["abc", "", "defg", "h"]);
         let info = ObjectInfo::new(8, ObjectType::Catalog);
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn an_upload_shows_only_when_it_is_committed() {
+    fn an_object_exists_only_after_its_commit() {
         let cache = NullCache::default();
         let mut upload = cache.begin(&session(), NewObject::new(id(1))).unwrap();
         upload.write(Bytes::from("abc")).unwrap();

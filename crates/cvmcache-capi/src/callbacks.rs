@@ -1,4 +1,4 @@
-//! The plugin's callbacks, as functions of Rust: the only place where its code is called.
+//! The callbacks of a plugin in C as functions of Rust: the only place that calls its code.
 //!
 //! Each call has the session set, and what it returns is checked before it is used.
 
@@ -28,7 +28,7 @@ use crate::session;
 pub(crate) struct Callbacks(layout::Callbacks);
 
 impl Callbacks {
-    /// Takes a table that has what it declares; otherwise says what it lacks.
+    /// Takes a table that has what it declares; otherwise the error names what it lacks.
     pub(crate) fn new(table: layout::Callbacks) -> Result<Self, String> {
         let declared = capabilities(&table);
         for (name, is_there, capability) in [

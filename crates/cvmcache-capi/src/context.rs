@@ -1,4 +1,4 @@
-//! The life of a context: made, listening, running, ended, gone.
+//! The life cycle of a context: created, listening, running, ended, freed.
 //!
 //! C holds a pointer that points nowhere: it is the number of a context, never used again. So
 //! nothing a plugin does with an old pointer can do harm, and a context may be waited for on one
@@ -20,7 +20,7 @@ use crate::ffi::report_error;
 use crate::plugin::{Plugin, Shared, State};
 use crate::{layout, process, session};
 
-/// What clients are told that they talk to.
+/// The name in handshakes.
 const NAME: &str = "cvmcache libcvmfs_cache";
 
 /// The most threads that a system can be expected to start.

@@ -1,5 +1,5 @@
-//! What C calls: the functions of `libcvmfs_cache.h`. The header says what they do; here is what
-//! they rely on.
+//! The functions of `libcvmfs_cache.h`, exported to C. The header documents what they do; here is what they
+//! rely on.
 //!
 //! No function panics. Each takes null pointers, and writes an error message to standard error where
 //! they make no sense. A *string* is a pointer to bytes that end with a zero, and that stay as they are

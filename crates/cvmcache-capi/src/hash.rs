@@ -1,4 +1,4 @@
-//! Names of objects, as C has them.
+//! Object ids, in the form that C has for them.
 
 use std::cmp::Ordering;
 
@@ -40,7 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_ordered_by_algorithm_and_then_by_digest() {
+    fn ids_are_ordered_by_algorithm_and_then_by_digest() {
         let hash = |algorithm, byte| Hash { digest: [byte; ObjectId::DIGEST_LEN], algorithm };
         let sorted = [hash(0, 9), hash(1, 1), hash(1, 200), hash(2, 0), hash(3, 0)];
         for (a, left) in sorted.iter().enumerate() {
@@ -51,7 +51,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_survives_the_way_to_c_and_back_and_an_unknown_algorithm_is_none() {
+    fn an_id_survives_the_conversion_to_c_and_an_unknown_algorithm_is_none() {
         let id: ObjectId = "f67213b122a5d442d2b93bda8cc45c564a70ec5d-shake128".parse().unwrap();
         let hash = Hash::from(id);
         assert_eq!(hash.id(), Some(id));

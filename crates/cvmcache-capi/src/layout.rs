@@ -1,4 +1,4 @@
-//! What the library shares with C: the types of `libcvmfs_cache.h`, with their layout.
+//! The types of `libcvmfs_cache.h`, with their layout in C.
 //!
 //! The assertions at the end are the numbers of the interface on systems of 64 bit; `tests/c/plugins/layout.h` has the
 //! same for a C compiler.

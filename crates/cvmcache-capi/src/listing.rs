@@ -1,4 +1,4 @@
-//! A listing, by its number: read to its end, and ended once.
+//! A listing of a plugin in C, by its number: read to its end, and ended once.
 
 use cvmcache::Session;
 use cvmcache::plugin::{ListEntry, PluginResult, Status};

@@ -1,4 +1,4 @@
-//! Options: keys and values, and where they come from.
+//! The map of options: keys, values and their sources.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -91,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_set_later_wins_and_what_is_unset_is_gone() {
+    fn a_later_value_wins_and_an_unset_key_is_absent() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("conf");
         fs::write(&path, b"A=file\nB=file\n\xff\n").unwrap();
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dump_has_values_as_a_shell_takes_them_and_where_they_come_from() {
+    fn a_dump_has_shell_quoted_values_and_their_source() {
         let mut map = OptionMap::new();
         map.set("A".as_ref(), "it's $HOME".as_ref());
         assert_eq!(

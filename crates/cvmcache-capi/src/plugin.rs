@@ -1,4 +1,4 @@
-//! The table of callbacks as a plugin of the SDK.
+//! The table of callbacks of C as a plugin of the SDK.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};

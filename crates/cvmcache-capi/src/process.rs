@@ -1,5 +1,5 @@
-//! What belongs to the process, and not to one context: descriptors 0 to 2, the client that has
-//! started it, signals and the log.
+//! State of the process, and not of one context: descriptors 0 to 2, the supervisor, signals and the
+//! log.
 
 use std::env;
 use std::fs::File;
@@ -20,7 +20,7 @@ use crate::ffi::{guard, report_error};
 /// Says that callbacks may be called on several threads at once.
 const CONCURRENT: &str = "CVMFS_CACHE_PLUGIN_CONCURRENT";
 
-/// What the environment may say to the server. The configuration file is the plugin's, and this
+/// Settings of the server in the environment. The configuration file is the plugin's, and this
 /// library does not know it.
 const SETTINGS: [ConfigKey; 4] = [ALLOW, ALLOW_USERS, DEBUG_LOG, POLL];
 
@@ -63,7 +63,7 @@ fn open_standard_descriptors() -> io::Result<()> {
         if null.as_raw_fd() > 2 {
             return Ok(());
         }
-        // Programs that the plugin starts want it, too.
+        // Programs that the plugin starts need it, too.
         fcntl(&null, FcntlArg::F_SETFD(FdFlag::empty()))?;
         let _stays_open = null.into_raw_fd();
     }
@@ -101,7 +101,7 @@ fn client() -> MutexGuard<'static, Client> {
     CLIENT.lock()
 }
 
-/// What the environment says to the server.
+/// The settings of the server in the environment.
 pub(crate) fn settings() -> Options {
     let mut options = Options::new();
     for key in SETTINGS.map(|key| key.name()) {
@@ -112,7 +112,7 @@ pub(crate) fn settings() -> Options {
     options
 }
 
-/// True if the environment says that callbacks may be called on several threads at once.
+/// True if the environment allows callbacks on several threads at once.
 pub(crate) fn is_concurrent() -> bool {
     env::var_os(CONCURRENT).is_some_and(|value| value == "yes")
 }

@@ -1,5 +1,4 @@
-//! Which objects the plugin has promised to keep, so that a read need not ask whether they are
-//! there.
+//! Objects that the plugin has confirmed to hold: a read of one needs no check for existence.
 
 use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashMap;

@@ -10,7 +10,7 @@ use crate::layout;
 
 thread_local! {
     static CURRENT: RefCell<Option<Session>> = const { RefCell::new(None) };
-    /// The last session that was asked for, with its names as C has them: they have to stay where
+    /// The last session that was requested, with its names as C has them: they have to stay where
     /// they are for as long as the callback runs.
     static NAMES: RefCell<Option<(Session, Names)>> = const { RefCell::new(None) };
 }
@@ -20,7 +20,7 @@ struct Names {
     instance: Option<CString>,
 }
 
-/// Runs a callback for a session; without one, when the server itself asks, for a session of number
+/// Runs a callback for a session; without one, for a request of the server itself, for a session of number
 /// 0 without a name.
 pub(crate) fn with<T>(session: Option<&Session>, callback: impl FnOnce() -> T) -> T {
     /// Says that it has ended, even if by a panic.

@@ -1,4 +1,4 @@
-//! An upload, by its number.
+//! An upload to a plugin in C, by its number.
 
 use bytes::{Bytes, BytesMut};
 use cvmcache::plugin::{Capabilities, ObjectId, PluginResult};
@@ -12,7 +12,7 @@ pub(crate) struct Upload {
     session: Session,
     object: ObjectId,
     id: u64,
-    /// True until the plugin was told how it ended.
+    /// True until the plugin's commit or abort was called.
     open: bool,
 }
 

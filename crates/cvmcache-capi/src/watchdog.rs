@@ -1,5 +1,4 @@
-//! The watchdog of the SDK, for C: one for the process, from when it is spawned until it is
-//! terminated.
+//! The watchdog of the SDK, for C: one for the process, from its spawning to its termination.
 
 use parking_lot::{Mutex, MutexGuard};
 use std::ffi::OsStr;

@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_command_line_makes_sense() {
+    fn clap_finds_no_error_in_the_command_line() {
         Arguments::command().debug_assert();
     }
 
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn the_commands_in_the_book_are_understood() {
+    fn the_commands_in_the_book_parse() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
         let pages = fs::read_dir(root.join("docs")).unwrap().map(|page| page.unwrap().path());
         let mut seen = 0;

@@ -1,4 +1,4 @@
-//! `cvmcache bench`: how fast plugins are, how they compare, and what they cost.
+//! `cvmcache bench`: measures and compares the throughput, latency and cost of plugins.
 //!
 //! `workload` names what is measured, `shape` says with how many connections and objects. `tasks`
 //! are the state machines of clients, `driver` is the closed loop that runs them, `contender` a

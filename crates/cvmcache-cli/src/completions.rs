@@ -1,4 +1,4 @@
-//! `cvmcache completions`: scripts that complete command lines in a shell.
+//! `cvmcache completions`: completion scripts for shells.
 
 use std::io::Write;
 

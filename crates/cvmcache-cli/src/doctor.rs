@@ -1,8 +1,8 @@
 //! `cvmcache doctor`: finds mistakes in the configuration of a client and its plugin.
 //!
 //! It changes nothing. `client_conf` and `plugin_conf` check the files, `socket` and `running` what
-//! their locators lead to. `user` has the permissions of the client's user, `kind` the names of all
-//! findings; `self_check` asks the plugin itself.
+//! their locators lead to. `kind` has the names of all findings; `self_check` runs the check of the
+//! plugin itself.
 
 mod client_conf;
 mod command_line;
@@ -15,7 +15,6 @@ mod running;
 mod self_check;
 mod shell;
 mod socket;
-mod user;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -26,13 +25,13 @@ use thiserror::Error;
 
 use crate::Verdict;
 use crate::error::{self, Result};
+use crate::user::User;
 use client_conf::{ClientConf, Instance};
 use command_line::{Configuration, Starter};
 use file::ConfFile;
 use kind::Kind;
 use plugin_conf::PluginConf;
 use report::{Report, Section};
-use user::User;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -194,7 +193,7 @@ fn check_conf(
     {
         let mut own = Section::new("");
         let conf = PluginConf::check(file, user, &mut own);
-        // A plugin says nothing of these, or less.
+        // The check of a plugin does not find these, or less of them.
         section.take(own, &[Kind::PathRelative, Kind::NotLookedAt]);
         return conf;
     }

@@ -1,4 +1,4 @@
-//! Why the program ends without having done its work: what all commands have in common.
+//! The errors that all commands have in common.
 //!
 //! Each command has an error type of its own in its module, as have `remote`, `target` and `output`.
 //! They become [`Error::Usage`] or [`Error::Failed`], which is all that the exit status depends on.

@@ -1,4 +1,4 @@
-//! From content to the name of an object, by each of the algorithms that CernVM-FS knows.
+//! The hash algorithms of CernVM-FS, which make object ids of content.
 
 use clap::ValueEnum;
 use cvmcache::plugin::{HashAlgorithm, ObjectId};
@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_algorithm_has_its_names_for_nothing_and_for_abc() {
+    fn each_algorithm_has_its_known_digests_of_the_empty_input_and_of_abc() {
         // From the algorithms' own publications: FIPS 180, the RIPEMD-160 page, FIPS 202.
         for (algorithm, content, id) in [
             (HashAlgorithm::Sha1, "", "da39a3ee5e6b4b0d3255bfef95601890afd80709"),

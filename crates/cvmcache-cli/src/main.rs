@@ -1,9 +1,9 @@
-//! `cvmcache`: check, measure and look after any CernVM-FS cache plugin.
+//! `cvmcache`: checks, measures and inspects CernVM-FS cache plugins.
 //!
 //! Each command has a module of its own, with its arguments, its errors and a function `run` that
 //! writes to a stream; only `get` and `top` know of terminals, and this file knows nothing of
 //! plugins. `remote` connects to a plugin that runs, `target` is a plugin under test, `object_type`
-//! has the names of object types, `hashing` names objects by their content, `output` has what
+//! has the names of object types, `hashing` names objects by their content, `user` has users and what files let them do, `output` has what
 //! several commands print alike, `interrupt` cleans up on signals, and `error` decides on the exit
 //! status.
 
@@ -29,6 +29,7 @@ mod stat;
 mod target;
 mod top;
 mod usage;
+mod user;
 
 use std::io::Write;
 use std::process::ExitCode;

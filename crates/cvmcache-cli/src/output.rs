@@ -1,4 +1,4 @@
-//! What several commands print alike: sizes, bars, texts of plugins, and JSON.
+//! Output that several commands share: sizes, bars, texts of plugins, and JSON.
 //!
 //! Styles are always written; the stream drops them where colours are off.
 

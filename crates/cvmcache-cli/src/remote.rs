@@ -1,4 +1,4 @@
-//! A plugin that runs already: its locator, and sessions with it.
+//! A running plugin: its locator, and sessions with it.
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -17,7 +17,7 @@ const VARIABLE: &str = "CVMCACHE_LOCATOR";
 
 type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Why a plugin is not reached, or does not do what it is asked for.
+/// Why a plugin is not reached, or fails a request.
 #[derive(Debug, Error)]
 pub(crate) enum Error {
     #[error(
@@ -89,9 +89,9 @@ pub(crate) struct Remote {
 }
 
 impl Remote {
-    /// For commands with `[LOCATOR] ARGUMENT`: tells them apart, and returns the second.
+    /// For commands with `[LOCATOR] ARGUMENT`: distinguishes them, and returns the second.
     ///
-    /// A single argument is the locator if it has the form of one. clap can tell them apart by their
+    /// A single argument is the locator if it has the form of one. clap can distinguish them by their
     /// number, but not if an option stands between them.
     pub(crate) fn take_argument(
         &mut self,
@@ -124,7 +124,7 @@ impl Remote {
         Ok(Locator::from_os_str(text)?)
     }
 
-    /// Opens a session. The plugin is told which `command` it is for.
+    /// Opens a session. Its name has the `command` that it is for.
     pub(crate) fn connect(&self, command: &str) -> Result<Client> {
         let locator = self.locator()?;
         self.try_connect(command, &locator).map_err(|source| Error::at(locator, source))

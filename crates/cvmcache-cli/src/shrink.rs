@@ -1,4 +1,4 @@
-//! `cvmcache shrink`: tells a plugin to evict objects.
+//! `cvmcache shrink`: requests a plugin to evict objects.
 
 use std::ffi::OsString;
 use std::io::Write;

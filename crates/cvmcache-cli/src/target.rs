@@ -1,4 +1,4 @@
-//! A plugin under test: one that runs already, or one that the command starts.
+//! The plugin under test: a running one, or one that the command starts.
 
 use clap::Args;
 use cvmcache::Locator;

@@ -207,7 +207,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_do_what_the_help_says() {
+    fn keys_do_what_the_help_line_lists() {
         let action = |code, modifiers| super::action(KeyEvent::new(code, modifiers));
         let plain = |c| action(KeyCode::Char(c), KeyModifiers::NONE);
         assert_eq!(plain('q'), Some(Action::Quit));

@@ -40,7 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_memory_and_cpu_time_of_a_process_are_known() {
+    fn memory_and_cpu_time_of_a_process_are_read() {
         let memory = memory(std::process::id()).unwrap();
         assert!(memory.resident_bytes > 0 && memory.resident_bytes <= memory.peak_bytes);
         assert!(cpu(std::process::id()).unwrap() > Duration::ZERO);

@@ -60,7 +60,7 @@ fn serve_useless() -> (Locator, RunningServer, TempDir) {
 }
 
 #[test]
-fn it_shows_throughput_latency_and_cost() {
+fn a_benchmark_prints_throughput_latency_and_cost() {
     bench_ram(&["ping", "read"]).assert().success().stderr_eq("").stdout_eq(str![[r#"
 cvmcache ram at unix=[..]/socket, process [..], 100.0 MiB
 1 connection, 1 request in flight on each, 2 rounds of 0.025 s
@@ -77,7 +77,7 @@ read      cvmcache ram [..]s [..]iB [..]iB [..]%     -        -
 }
 
 #[test]
-fn every_workload_can_be_measured_with_many_requests_under_way() {
+fn every_workload_runs_with_many_requests_in_flight() {
     let all = ["ping", "stat", "read", "store", "mixed", "churn"];
     let shape = ["--connections", "2", "--in-flight", "3", "--idle", "4", "--working-set", "0.5"];
     let report = json(bench_ram(&all).args(shape));
@@ -101,7 +101,7 @@ fn every_workload_can_be_measured_with_many_requests_under_way() {
 }
 
 #[test]
-fn without_workloads_the_usual_ones_are_measured() {
+fn without_workloads_the_default_ones_are_measured() {
     let names = |report: &Value| -> Vec<String> {
         let workloads = report["workloads"].as_array().unwrap().iter();
         workloads.map(|workload| workload["workload"].as_str().unwrap().to_owned()).collect()
@@ -114,7 +114,7 @@ fn without_workloads_the_usual_ones_are_measured() {
 }
 
 #[test]
-fn a_bare_socket_is_the_limit() {
+fn the_limit_is_measured_on_a_bare_socket() {
     bench_ram(&["--limit", "ping"]).assert().success().stdout_eq(str![[r#"
 ...
 ping      cvmcache ram [..]
@@ -151,7 +151,7 @@ ping      cvmcache ram to cvmcache ram without idle [..]
 }
 
 #[test]
-fn many_objects_are_stored_before_they_are_asked_for() {
+fn objects_are_stored_before_a_workload_reads_them() {
     let many = ["--objects", "3000", "--object-size", "64", "stat", "read"];
     let report = json(bench_ram(&many));
     for workload in report["workloads"].as_array().unwrap() {
@@ -164,7 +164,7 @@ cvmcache: 3000 objects of 128.0 KiB are too many for cvmcache ram, which has roo
 }
 
 #[test]
-fn a_second_plugin_takes_turns_with_the_first() {
+fn two_plugins_are_measured_in_interleaved_rounds() {
     let plugin = start_ram();
     let locator = plugin.locator().to_string();
     bench(&[&locator, "--vs", &locator, "stat"]).assert().success().stdout_eq(str![[r#"
@@ -184,7 +184,7 @@ stat      cvmcache ram to cvmcache ram (2)  [..] ([..] to [..]) [..]
 }
 
 #[test]
-fn the_workloads_can_be_listed() {
+fn list_prints_the_workloads() {
     cvmcache(&["bench", "--list"]).assert().success().stdout_eq(str![[r#"
 ping    Ask whether an object is there that is not: the smallest request
 stat    Ask for the size of one of a few open objects
@@ -200,7 +200,7 @@ churn   Use a working set larger than the cache: what is missing is stored
 }
 
 #[test]
-fn a_picture_can_be_drawn() {
+fn plot_writes_an_svg() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("plot.svg");
     let path = path.to_str().unwrap();
@@ -218,7 +218,7 @@ cvmcache: cannot write "[..]/plot.svg/nowhere.svg": Not a directory (os error 20
 }
 
 #[test]
-fn what_others_have_stored_is_not_evicted_unasked() {
+fn objects_of_other_clients_are_evicted_only_with_the_option() {
     let plugin = start_ram();
     let locator = plugin.locator().to_string();
     for workload in ["store", "churn"] {
@@ -232,7 +232,7 @@ fn what_others_have_stored_is_not_evicted_unasked() {
 }
 
 #[test]
-fn nothing_is_left_open() {
+fn a_benchmark_closes_its_objects() {
     let plugin = start_ram();
     let locator = plugin.locator().to_string();
     bench(&[&locator, "--evict", "read", "mixed", "store", "churn"]).assert().success();
@@ -242,7 +242,7 @@ fn nothing_is_left_open() {
 }
 
 #[test]
-fn a_plugin_that_stores_nothing_can_still_be_pinged() {
+fn a_plugin_without_write_is_measured_with_ping() {
     let (locator, running, _directory) = serve_useless();
     let locator = locator.to_string();
     bench(&[&locator, "read"]).assert().code(1).stderr_eq(str![[r#"
@@ -263,7 +263,7 @@ ping [..]
 }
 
 #[test]
-fn without_a_listener_the_error_says_what_to_check() {
+fn a_locator_without_a_listener_is_an_error_with_a_remedy() {
     bench(&["unix=/nowhere"]).assert().code(1).stdout_eq("").stderr_eq(str![[r#"
 cvmcache: cannot connect to unix=/nowhere: No such file or directory (os error 2); is the plugin running, and does it listen there?
 
@@ -283,7 +283,7 @@ cvmcache: ping on cvmcache ram: the plugin closed the connection; its log or cra
 }
 
 #[test]
-fn objects_that_do_not_fit_are_an_error() {
+fn objects_larger_than_the_cache_are_an_error() {
     bench_ram(&["--object-size", "200M", "store"]).assert().code(2).stderr_eq(str![[r#"
 cvmcache: objects of 200.0 MiB are too large for cvmcache ram, which has room for 100.0 MiB: a cache has to have room for two of them; take a smaller --object-size, or a larger cache
 
@@ -296,7 +296,7 @@ cvmcache: store on cvmcache ram: the plugin answered: [..]; what is open or bein
 }
 
 #[test]
-fn arguments_that_make_no_sense_come_with_a_remedy() {
+fn invalid_arguments_are_an_error_with_a_remedy() {
     let cases: [(&[&str], &str); 9] = [
         (&[], "cvmcache: which plugin? [..] or have one started with --spawn 'CMD {conf}'"),
         (&["unix=/a", "unix=/b"], "[..]name the second with --vs LOCATOR"),

@@ -21,7 +21,7 @@ fn commands(page: &str) -> Vec<Vec<String>> {
 }
 
 #[test]
-fn the_commands_that_look_into_a_plugin_work_as_shown() {
+fn the_commands_for_a_running_plugin_work_as_documented() {
     let commands = commands("looking-into-a-plugin.md");
     assert!(commands.len() >= 8, "{commands:?}");
     let plugin = start_ram();
@@ -100,7 +100,7 @@ fn run_of(name: &str, text: &str) -> Vec<String> {
 }
 
 #[test]
-fn each_block_of_shell_in_the_book_is_run_or_it_is_said_why_not() {
+fn each_shell_block_of_the_book_is_run_or_has_a_reason_not_to_be() {
     let pages = fs::read_dir(root().join("docs"))
         .expect("the book")
         .map(|page| page.expect("an entry").file_name().into_string().expect("text"));
@@ -130,7 +130,7 @@ fn the_first_step_of_the_tutorial_serves_an_object() {
 }
 
 #[test]
-fn a_cache_in_redis_takes_five_minutes() {
+fn the_redis_tutorial_works_as_documented() {
     let shell = Shell::new();
     shell.link(&program("cvmcache-redis"), "target/release/cvmcache-redis");
     let printed = shell.run(&run_of("redis.md", &page("redis.md")));
@@ -139,7 +139,7 @@ fn a_cache_in_redis_takes_five_minutes() {
 }
 
 #[test]
-fn plugins_are_checked_as_shown() {
+fn a_plugin_is_checked_as_documented() {
     let plugin = start_ram();
     let shell = Shell::new()
         .replace("unix=/var/lib/cvmfs/cvmcache-ram.socket", &plugin.locator().to_string());

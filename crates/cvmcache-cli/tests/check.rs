@@ -8,7 +8,7 @@ use snapbox::str;
 use support::{cvmcache, ram, start_ram};
 
 #[test]
-fn a_good_plugin_passes() {
+fn a_conforming_plugin_passes() {
     let command = ram().display().to_string();
     let check = ["check", "--spawn", &command, "--filter", "object-s", "--filter", "undeclared"];
     cvmcache(&check).assert().success().stderr_eq("").stdout_eq(str![[r#"
@@ -23,7 +23,7 @@ ok       object-stored-again
 }
 
 #[test]
-fn a_failure_says_what_was_sent_expected_and_received() {
+fn a_failure_has_the_request_the_expectation_and_the_reply() {
     // A plugin in this process, which denies what it has.
     use cvmcache::plugin::*;
     struct Denies;
@@ -48,7 +48,7 @@ fn a_failure_says_what_was_sent_expected_and_received() {
     let command = cvmcache(&check).arg("--junit").arg(&junit);
     command.assert().code(1).stderr_eq("").stdout_eq(str![[r#"
 FAILED   object-absent
-    meaning:  An object that is not in the cache cannot be opened, looked for or asked about: NOENTRY.
+    meaning:  To open, check or get the info of an absent object is NOENTRY.
     before:   handshake as "test.cern.ch:conformance" → OK
     sent:     refcount +0 of [..]
     expected: NOENTRY
@@ -71,12 +71,12 @@ The same objects again: --seed 7
 }
 
 #[test]
-fn what_others_have_in_a_cache_is_spared() {
+fn cases_that_evict_are_skipped_on_a_running_plugin() {
     let plugin = start_ram();
     let locator = plugin.locator().to_string();
     let check = ["check", &locator, "--filter", "evict-all"];
     cvmcache(&check).assert().code(1).stdout_eq(str![[r#"
-skipped  evict-all: it needs the cache for itself, or evicts what others have in it
+skipped  evict-all: it needs the cache for itself, or evicts objects of other clients
 
 0 passed, 0 failed, 1 skipped in [..] s
 No case was run: see why they were skipped.
@@ -86,7 +86,7 @@ No case was run: see why they were skipped.
 }
 
 #[test]
-fn the_same_objects_again_are_no_mistake_of_a_plugin_that_still_has_them() {
+fn a_check_with_the_seed_of_an_earlier_one_passes() {
     let plugin = start_ram();
     let locator = plugin.locator().to_string();
     let check = ["check", &locator, "--filter", "object-", "--filter", "upload-", "--seed", "7"];
@@ -95,7 +95,7 @@ fn the_same_objects_again_are_no_mistake_of_a_plugin_that_still_has_them() {
 }
 
 #[test]
-fn a_reader_that_has_seen_enough_changes_no_verdict() {
+fn a_closed_pipe_does_not_change_the_exit_status() {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
     let plugin = start_ram();
@@ -108,7 +108,7 @@ fn a_reader_that_has_seen_enough_changes_no_verdict() {
 }
 
 #[test]
-fn what_cannot_be_run_is_said_before_anything_runs() {
+fn invalid_arguments_are_an_error_before_any_case_runs() {
     let cases: [(&[&str], _); 5] = [
         (&["check"], "which plugin?[..]--spawn[..]"),
         (&["check", "unix=/x", "--set", "A=B"], "--set and --tcp are for a plugin[..]--spawn[..]"),
@@ -141,7 +141,7 @@ cvmcache: cannot write "/nowhere/x": No such file or directory (os error 2); nam
 }
 
 #[test]
-fn a_plugin_that_does_not_start_is_shown_with_what_it_says() {
+fn a_plugin_that_does_not_start_is_an_error_with_its_standard_error() {
     let command = ram().display().to_string();
     let check = ["check", "--spawn", &command, "--set", "CVMFS_CACHE_PLUGIN_SIZE=much"];
     cvmcache(&check).assert().code(1).stdout_eq("").stderr_eq(str![[r#"
@@ -152,13 +152,13 @@ cvmcache: "[..]/cvmcache-ram" ended with status 1 before it served a client; it 
 }
 
 #[test]
-fn the_list_has_names_and_meanings() {
+fn list_prints_the_cases_with_their_meanings() {
     cvmcache(&["check", "--list", "--filter", "read-short"]).assert().success().stdout_eq(str![[
         r#"
 What clients rely on
 
 read-short  needs write
-    A read over the end of an object gets what there is.
+    A read across the end of an object returns the bytes up to the end.
 
 
 "#

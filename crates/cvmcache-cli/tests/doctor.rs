@@ -15,7 +15,7 @@ use support::site::{Site, USUAL};
 use support::{cvmcache, program, ram, start_ram};
 
 #[test]
-fn a_client_and_a_plugin_that_go_together_are_fine() {
+fn a_client_and_its_plugin_without_mistakes_have_no_findings() {
     let plugin = start_ram();
     let site = Site::around(plugin.locator());
     site.doctor(&[]).assert().success().stderr_eq("").stdout_eq(str![[r#"
@@ -42,7 +42,7 @@ Socket and plugin at unix=[..]/socket
 }
 
 #[test]
-fn what_is_wrong_comes_with_the_reason_and_the_remedy() {
+fn findings_have_a_reason_and_a_remedy() {
     let mut site = Site::new();
     site.replace_in_client("_LOCATOR=unix=", "_LOCATOR=unix=/elsewhere");
     let assert = site.doctor(&[]).assert().code(1);
@@ -58,7 +58,7 @@ fn what_is_wrong_comes_with_the_reason_and_the_remedy() {
 }
 
 #[test]
-fn scripts_get_a_list() {
+fn json_has_a_list_of_findings() {
     let mut site = Site::new();
     site.plugin += "CVMFS_CACHE_PLUGIN_POLL=much\n";
     site.doctor(&["--json"]).assert().code(1).stdout_eq(str![[r#"
@@ -78,7 +78,7 @@ fn scripts_get_a_list() {
 }
 
 #[test]
-fn without_a_file_it_says_which_to_name() {
+fn a_missing_argument_or_an_unknown_user_is_an_error_with_a_remedy() {
     cvmcache(&["doctor"]).assert().code(2).stdout_eq("").stderr_eq(str![[r#"
 error: the following required arguments were not provided:
   <CLIENT_CONF|--config <PLUGIN_CONF>>
@@ -92,7 +92,7 @@ cvmcache: there is no user "no-such-user": name the one that the client runs as,
 }
 
 #[test]
-fn colours_are_for_terminals_and_for_who_asks() {
+fn colours_are_used_on_a_terminal_or_on_request() {
     let site = Site::new();
     let has_colours = |more: &[&str]| {
         let output = site.doctor(more).output().unwrap();
@@ -113,7 +113,7 @@ fn a_plugin_can_be_checked_without_its_client() {
 }
 
 #[test]
-fn it_changes_nothing() {
+fn doctor_changes_no_file() {
     let site = Site::new();
     File::create(site.path("socket.lock")).unwrap();
     drop(UnixListener::bind(site.path("socket")).unwrap());
@@ -133,7 +133,7 @@ fn it_changes_nothing() {
 }
 
 #[test]
-fn each_mistake_is_named_and_nothing_else() {
+fn each_mistake_has_one_finding() {
     type Mistake = fn(&mut Site);
     let mistakes: &[(&str, Mistake)] = &[
         ("file-unreadable", |site| fs::create_dir(site.path("default.local")).unwrap()),
@@ -211,7 +211,7 @@ fn each_mistake_is_named_and_nothing_else() {
 }
 
 #[test]
-fn what_another_user_may_not_do_is_named() {
+fn permissions_that_the_user_of_the_client_lacks_are_findings() {
     type Mistake = fn(&mut Site);
     let mistakes: &[(&str, Mistake)] = &[
         ("program-not-executable", |site| site.mode("program", 0o700)),
@@ -243,21 +243,21 @@ fn what_another_user_may_not_do_is_named() {
 }
 
 #[test]
-fn without_a_file_that_others_may_not_read_all_is_well_for_them() {
+fn another_user_with_all_permissions_has_no_findings() {
     let site = Site { user: "nobody".to_owned(), ..Site::new() };
     let (names, status) = site.findings();
     assert_eq!((names, status), (USUAL.map(str::to_owned).to_vec(), 0));
 }
 
 #[test]
-fn a_plugin_of_another_user_is_named() {
+fn a_plugin_that_runs_as_another_user_is_a_finding() {
     let plugin = start_ram();
     let site = Site { user: "nobody".to_owned(), ..Site::around(plugin.locator()) };
     site.assert_finds("plugin-foreign");
 }
 
 #[test]
-fn a_plugin_that_runs_with_another_configuration_is_named() {
+fn a_plugin_that_runs_with_another_configuration_is_a_finding() {
     let plugin = start_ram();
     let mut site = Site::around(plugin.locator());
     site.replace_in_plugin("SIZE=100", "SIZE=200");
@@ -265,7 +265,7 @@ fn a_plugin_that_runs_with_another_configuration_is_named() {
 }
 
 #[test]
-fn a_lock_that_is_held_by_who_does_not_listen_is_named_with_its_holder() {
+fn a_lock_file_held_without_a_listener_is_a_finding_with_the_holder() {
     let site = Site::new();
     let lock = File::create(site.path("socket.lock")).unwrap();
     let _lock = Flock::lock(lock, FlockArg::LockExclusiveNonblock).unwrap();
@@ -276,7 +276,7 @@ fn a_lock_that_is_held_by_who_does_not_listen_is_named_with_its_holder() {
 }
 
 #[test]
-fn whatever_else_listens_there_is_named() {
+fn a_listener_that_is_no_plugin_is_a_finding() {
     for (answer, name) in
         [(&b"HTTP/1.1 400 Bad Request\r\n\r\n"[..], "not-a-plugin"), (b"", "plugin-refuses")]
     {
@@ -299,7 +299,7 @@ fn whatever_else_listens_there_is_named() {
 }
 
 #[test]
-fn an_exposed_tcp_plugin_is_reported() {
+fn a_tcp_plugin_that_other_hosts_reach_is_a_finding() {
     let mut site = Site::new();
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let socket = format!("unix={}", site.path("socket").display());

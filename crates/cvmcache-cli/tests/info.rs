@@ -8,7 +8,7 @@ use support::shelf::{Served, Shelf};
 use support::{cvmcache, start_ram};
 
 #[test]
-fn it_shows_how_full_a_plugin_is() {
+fn info_prints_capabilities_size_and_fill() {
     let plugin = start_ram();
     let locator = plugin.locator().to_string();
     cvmcache(&["info", &locator]).assert().success().stderr_eq("").stdout_eq(str![[r#"
@@ -24,7 +24,7 @@ clean-ups     0
 }
 
 #[test]
-fn without_a_listener_the_error_says_what_to_check() {
+fn a_locator_without_a_listener_is_an_error_with_a_remedy() {
     cvmcache(&["info", "unix=/nowhere"]).assert().code(1).stdout_eq("").stderr_eq(str![[r#"
 cvmcache: cannot connect to unix=/nowhere: No such file or directory (os error 2); is the plugin running, and does it listen there?
 
@@ -43,7 +43,7 @@ cvmcache: which plugin? Name its locator, as in unix=/path/to/socket or tcp=host
 }
 
 #[test]
-fn a_cache_may_have_no_limit_and_a_name_that_is_no_text() {
+fn info_prints_a_cache_without_a_limit_and_a_name_that_is_not_utf8() {
     let mut shelf = Shelf::new(vec![]);
     shelf.info.size_bytes = u64::MAX;
     shelf.info.shrink_count = None;
@@ -60,7 +60,7 @@ pinned        128.0 MiB
 }
 
 #[test]
-fn a_plugin_may_not_tell_how_full_it_is() {
+fn info_prints_that_the_fill_is_not_reported() {
     let capabilities = Capabilities::NONE;
     let plugin = Served::new(Shelf { capabilities, ..Shelf::new(vec![]) });
     cvmcache(&["info", &plugin.locator()]).assert().success().stderr_eq("").stdout_eq(str![[r#"

@@ -34,16 +34,16 @@ fn interrupt(command: &str, signal: Signal) {
 }
 
 #[test]
-fn a_plugin_that_a_check_has_started_ends_with_it() {
+fn a_plugin_started_by_check_ends_on_an_interrupt() {
     interrupt("check", Signal::SIGINT);
 }
 
 #[test]
-fn a_plugin_that_is_measured_ends_with_the_measurement() {
+fn a_plugin_started_by_bench_ends_on_an_interrupt() {
     interrupt("bench", Signal::SIGTERM);
 }
 
 #[test]
-fn a_plugin_that_a_soak_test_has_started_ends_with_it() {
+fn a_plugin_started_by_soak_ends_on_an_interrupt() {
     interrupt("soak", Signal::SIGHUP);
 }

@@ -30,7 +30,7 @@ fn items() -> Vec<Item> {
 }
 
 #[test]
-fn it_shows_type_pin_id_and_description_and_harms_no_terminal() {
+fn ls_prints_type_pin_id_and_description_without_control_characters() {
     let plugin = Served::new(Shelf::new(items()));
     let list = cvmcache(&["ls", &plugin.locator()]);
     list.assert().success().stderr_eq("").stdout_eq(
@@ -49,7 +49,7 @@ volatile  -       000000000000000000000000000000000000000f-shake128  /sw/.index
 }
 
 #[test]
-fn it_shows_only_what_is_asked_for() {
+fn filters_of_ls_select_by_type_and_pin() {
     let plugin = Served::new(Shelf::new(items()));
     let list = |arguments: &[&str]| {
         let command = cvmcache(&["ls"]).env("CVMCACHE_LOCATOR", plugin.locator());
@@ -68,7 +68,7 @@ volatile  -       000000000000000000000000000000000000000f-shake128  /sw/.index
 }
 
 #[test]
-fn sizes_are_asked_for_and_objects_may_go_meanwhile() {
+fn ls_prints_sizes_but_none_of_an_object_evicted_meanwhile() {
     let plugin = Faulty::new(Shelf::new(items()));
     plugin.faults().plan(Callback::ObjectInfo, Fault::Fail(Status::NoEntry));
     let plugin = Served::new(plugin);
@@ -81,7 +81,7 @@ catalog   pinned     5.0 MiB  0000000000000000000000000000000000000006  /sw
 }
 
 #[test]
-fn json_has_an_object_a_line_and_loses_nothing() {
+fn json_has_a_line_for_each_object_with_its_exact_bytes() {
     let plugin = Faulty::new(Shelf::new(items()));
     plugin.faults().plan(Callback::ObjectInfo, Fault::Fail(Status::NoEntry));
     let plugin = Served::new(plugin);
@@ -105,7 +105,7 @@ fn json_has_an_object_a_line_and_loses_nothing() {
 }
 
 #[test]
-fn what_came_before_an_error_is_listed() {
+fn objects_before_an_error_are_printed() {
     let plugin = Faulty::new(Shelf::new(items()));
     let faults = plugin.faults();
     faults.plan(Callback::List, Fault::Delay(Duration::ZERO));
@@ -126,7 +126,7 @@ cvmcache: unix=[..]/socket: listing catalog objects, after 5 in all: the plugin 
 }
 
 #[test]
-fn it_prints_what_there_is_before_the_listing_ends() {
+fn objects_are_printed_before_the_listing_ends() {
     let plugin = Faulty::new(Shelf::new(items()));
     let faults = plugin.faults();
     faults.plan(Callback::List, Fault::Delay(Duration::ZERO));
@@ -146,7 +146,7 @@ fn it_prints_what_there_is_before_the_listing_ends() {
 }
 
 #[test]
-fn whoever_has_seen_enough_ends_it_quietly() {
+fn ls_ends_quietly_when_its_output_is_closed() {
     let items = (0..50_000).map(|number| Item::new(number, "/some/path", "")).collect();
     let plugin = Served::new(Shelf::new(items));
     let mut list = std::process::Command::new(snapbox::cmd::cargo_bin!("cvmcache"))
@@ -163,7 +163,7 @@ fn whoever_has_seen_enough_ends_it_quietly() {
 }
 
 #[test]
-fn on_a_terminal_it_ends_with_a_summary() {
+fn on_a_terminal_ls_prints_a_summary() {
     let plugin = Served::new(Shelf::new(items()));
     let mut terminal = Terminal::start(&["ls", "--size", &plugin.locator()], (100, 10));
     terminal.wait_for("7 objects, 2 pinned, 5.0 MiB");
@@ -171,7 +171,7 @@ fn on_a_terminal_it_ends_with_a_summary() {
 }
 
 #[test]
-fn a_plugin_that_cannot_list_is_named_with_what_it_lacks() {
+fn ls_names_the_missing_capability() {
     let capabilities = Capabilities::ALL.difference(Capabilities::LIST);
     let plugin = Served::new(Shelf { capabilities, ..Shelf::new(items()) });
     let list = cvmcache(&["ls", &plugin.locator()]).assert().code(1);
@@ -182,7 +182,7 @@ cvmcache: unix=[..]/socket: the plugin lacks the capability "list": it does not 
 }
 
 #[test]
-fn a_type_that_there_is_not_is_named() {
+fn an_unknown_object_type_is_an_error_that_names_it() {
     let list = cvmcache(&["ls", "--type", "file", "unix=/nowhere"]).assert().code(2);
     list.stdout_eq("").stderr_eq(str![[r#"
 error: invalid value 'file' for '--type <TYPE>'

@@ -6,7 +6,7 @@ use std::process::Command;
 
 #[test]
 #[allow(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
-fn each_command_has_a_page_that_man_has_no_warning_about() {
+fn man_warns_of_no_manual_page() {
     let directory = tempfile::tempdir().unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_cvmcache"));
     let written = command.arg("man").arg(directory.path()).status().unwrap();

@@ -47,7 +47,7 @@ impl Place {
 }
 
 #[test]
-fn what_is_put_is_there_until_it_is_evicted() {
+fn an_object_that_was_put_exists_until_it_is_evicted() {
     let place = Place::new();
     let put = place.run(&["put", "--type", "catalog", "hello"]).assert().success();
     put.stderr_eq("").stdout_eq(format!("{HELLO}\n"));
@@ -83,7 +83,7 @@ cvmcache: unix=[..]/socket: 22596363b3de40b06f981fb85d82312e8c0ed511 is not in t
 }
 
 #[test]
-fn an_object_goes_by_any_of_three_hashes_or_by_any_name() {
+fn an_object_is_named_by_one_of_three_hashes_or_by_an_explicit_id() {
     let place = Place::new();
     let put = |arguments: &[&str]| {
         let put = place.run(&["put", "hello"]).args(arguments).assert().success();
@@ -108,7 +108,7 @@ cvmcache: 0000000000000000000000000000000000000007 is damaged, or not named by i
 }
 
 #[test]
-fn what_is_there_already_is_left_alone() {
+fn an_existing_object_is_not_stored_again() {
     let place = Place::new();
     place.run(&["put", "hello"]).assert().success();
     let put = place.run(&["put", "--description", "other", "hello"]).assert().success();
@@ -123,7 +123,7 @@ regular   -       22596363b3de40b06f981fb85d82312e8c0ed511  hello
 }
 
 #[test]
-fn objects_of_many_parts_go_in_and_out_unchanged() {
+fn an_object_of_many_parts_is_read_as_it_was_stored() {
     let place = Place::new();
     // Parts are of 256 KiB: an end in the midst of one, at the end of one, and none at all.
     for size in [5_000_000, 1 << 20, 0] {
@@ -140,7 +140,7 @@ fn objects_of_many_parts_go_in_and_out_unchanged() {
 }
 
 #[test]
-fn the_input_can_be_put_and_has_no_description() {
+fn standard_input_is_stored_without_a_description() {
     let place = Place::new();
     let put = place.run(&["put", "-"]).stdin("hello world\n").assert().success();
     put.stdout_eq(format!("{HELLO}\n"));
@@ -203,7 +203,7 @@ cvmcache: unix=[..]/socket: storing part 2: the plugin answered: input/output er
 }
 
 #[test]
-fn what_cannot_be_put_is_named() {
+fn an_input_that_cannot_be_stored_is_an_error_that_names_it() {
     let place = Place::new();
     place.run(&["put", "nothing"]).assert().code(1).stdout_eq("").stderr_eq(str![[r#"
 cvmcache: cannot read nothing: No such file or directory (os error 2)
@@ -229,7 +229,7 @@ cvmcache: unix=[..]/socket: the plugin lacks the capability "write": it takes no
 }
 
 #[test]
-fn nothing_stays_open() {
+fn put_get_and_stat_leave_no_reference() {
     let place = Place::new();
     place.run(&["put", "hello"]).assert().success();
     place.run(&["get", HELLO]).assert().success();
@@ -245,7 +245,7 @@ cvmcache: cannot write "/dev/full": No space left on device (os error 28)
 }
 
 #[test]
-fn an_object_that_is_not_as_long_as_it_should_be_leaves_no_file() {
+fn an_object_shorter_than_its_size_leaves_no_file() {
     let short = Item { size: 1000, ..Item::new(1, "", "only so much") };
     let endless = Item { size: u64::MAX, ..Item::new(2, "", "") };
     let plugin = Served::new(Shelf::new(vec![short, endless]));
@@ -263,7 +263,7 @@ cvmcache: unix=[..]/socket: reading the object at byte 0: the plugin's answer to
 }
 
 #[test]
-fn a_file_is_replaced_at_once_and_a_device_or_link_is_not() {
+fn a_device_or_the_target_of_a_link_is_written_to_and_not_replaced() {
     let place = Place::new();
     place.run(&["put", "hello"]).assert().success();
     fs::write(place.path("old"), "old").unwrap();
@@ -313,7 +313,7 @@ fn the_locator_may_be_left_out_wherever_options_stand() {
 }
 
 #[test]
-fn wrong_words_are_named() {
+fn invalid_arguments_are_named_in_the_error() {
     let error = |arguments: &[&str]| {
         let assert = cvmcache(arguments).assert().code(2).stdout_eq("");
         String::from_utf8(assert.get_output().stderr.clone()).unwrap()

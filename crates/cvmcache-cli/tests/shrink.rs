@@ -11,7 +11,7 @@ use support::shelf::{Served, Shelf};
 use support::{cvmcache, start_ram};
 
 #[test]
-fn it_evicts_objects_that_are_not_pinned() {
+fn shrink_evicts_objects_that_are_not_pinned() {
     let plugin = start_ram();
     let locator = plugin.locator().to_string();
     let directory = tempfile::tempdir().unwrap();
@@ -41,7 +41,7 @@ used          20.[..] MiB → 0 B
 }
 
 #[test]
-fn what_is_no_amount_is_not_understood() {
+fn an_invalid_amount_is_an_error() {
     for amount in ["lots", "101%", "5 feet", ""] {
         let shrink = cvmcache(&["shrink", "unix=/nowhere", amount]).assert().code(2);
         shrink.stdout_eq("").stderr_eq(format!(
@@ -52,7 +52,7 @@ fn what_is_no_amount_is_not_understood() {
 }
 
 #[test]
-fn a_part_of_no_limit_is_not_a_size() {
+fn a_percentage_of_a_cache_without_a_limit_is_an_error() {
     let mut shelf = Shelf::new(vec![]);
     shelf.info.size_bytes = u64::MAX;
     let plugin = Served::new(shelf);
@@ -64,7 +64,7 @@ cvmcache: the cache has no size limit, so a percentage means nothing: write how 
 }
 
 #[test]
-fn a_plugin_that_cannot_is_named_with_what_it_lacks() {
+fn shrink_names_the_missing_capability() {
     let lacking = |capability| {
         let capabilities = Capabilities::ALL.difference(capability);
         Served::new(Shelf { capabilities, ..Shelf::new(vec![]) })

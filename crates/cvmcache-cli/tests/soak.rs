@@ -38,7 +38,7 @@ fn a_violation_is_printed_and_the_exit_status_is_1() {
 }
 
 #[test]
-fn a_running_plugin_keeps_its_objects_without_evict() {
+fn a_soak_test_without_evict_keeps_the_objects_of_a_running_plugin() {
     let plugin = start_ram();
     let locator = plugin.locator().to_string();
     cvmcache(&["soak", &locator]).assert().code(2).stdout_eq("").stderr_eq(

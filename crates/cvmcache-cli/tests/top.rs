@@ -26,7 +26,7 @@ fn counts(shown: &str, objects: u32) -> bool {
 }
 
 #[test]
-fn it_shows_what_the_plugin_tells_and_leaves_the_terminal_as_it_was() {
+fn top_draws_the_state_of_the_plugin_and_restores_the_terminal() {
     let plugin = Served::new(shelf());
     let mut terminal = Terminal::start(&["top", "--interval", "60", &plugin.locator()], (80, 24));
     terminal.wait_until(|shown| shown.contains("listed") && shown.contains("1.0 GiB"));
@@ -68,7 +68,7 @@ unix=[..]/socket, asked every 1m
 }
 
 #[test]
-fn escape_control_c_and_a_signal_end_it() {
+fn escape_control_c_and_sigterm_end_top() {
     let plugin = Served::new(shelf());
     for key in ["\x1b", "\x03", "signal"] {
         let mut terminal = Terminal::start(&["top", &plugin.locator()], (80, 24));
@@ -83,7 +83,7 @@ fn escape_control_c_and_a_signal_end_it() {
 }
 
 #[test]
-fn it_reconnects_when_the_plugin_is_back() {
+fn top_reconnects_to_a_plugin_that_restarts() {
     let directory = tempfile::tempdir().unwrap();
     let locator = Locator::Unix(directory.path().join("socket"));
     let plugin = Served::at(&locator, shelf());
@@ -104,7 +104,7 @@ fn it_reconnects_when_the_plugin_is_back() {
 }
 
 #[test]
-fn keys_change_how_often_it_asks() {
+fn keys_change_the_polling_interval() {
     let plugin = Served::new(shelf());
     let mut terminal = Terminal::start(&["top", &plugin.locator(), "--interval", "60"], (80, 24));
     terminal.wait_for("asked every 1m");
@@ -115,7 +115,7 @@ fn keys_change_how_often_it_asks() {
 }
 
 #[test]
-fn it_follows_the_size_of_the_terminal() {
+fn top_redraws_when_the_terminal_is_resized() {
     let plugin = Served::new(shelf());
     let mut terminal = Terminal::start(&["top", &plugin.locator()], (80, 24));
     terminal.wait_for("listed");
@@ -136,7 +136,7 @@ fn missing_capabilities_are_named() {
 }
 
 #[test]
-fn a_plugin_that_answers_only_now_and_then_is_asked_again() {
+fn a_reply_that_times_out_is_requested_again() {
     let plugin = Faulty::new(shelf());
     let faults = plugin.faults();
     faults.plan(Callback::Info, Fault::Fail(Status::IoErr));
@@ -159,7 +159,7 @@ fn objects_are_not_listed_with_no_list() {
 }
 
 #[test]
-fn where_there_is_no_terminal_or_no_plugin_it_says_what_to_do() {
+fn without_a_terminal_or_a_plugin_top_is_an_error_with_a_remedy() {
     cvmcache(&["top", "unix=/nowhere"]).assert().code(2).stdout_eq("").stderr_eq(str![[r#"
 cvmcache: top needs a terminal; for scripts, there is cvmcache info
 
@@ -176,7 +176,7 @@ For more information, try '--help'.
 }
 
 #[test]
-fn metrics_are_found_by_the_configuration_and_shown_as_rates() {
+fn metrics_from_the_configuration_are_drawn_as_rates() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let command = PluginCommand::new(ram())
         .option("CVMFS_CACHE_PLUGIN_SIZE", "100")
@@ -200,7 +200,7 @@ fn metrics_are_found_by_the_configuration_and_shown_as_rates() {
 }
 
 #[test]
-fn without_metrics_it_says_why_and_shows_the_rest() {
+fn without_metrics_top_draws_the_rest_and_the_reason() {
     let plugin = Served::new(shelf());
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let metrics = free.port().to_string();

@@ -1,4 +1,4 @@
-//! What a plugin can do, as it tells the client in the handshake.
+//! Capabilities: what a plugin declares in the handshake that it can do.
 
 use std::fmt;
 
@@ -80,13 +80,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_known_flags_have_names() {
+    fn all_defined_flags_have_names() {
         assert_eq!(Capabilities::ALL.bits(), 127);
         assert_eq!(Capabilities::SHRINK_RATE.names().collect::<Vec<_>>(), ["shrink-rate"]);
     }
 
     #[test]
-    fn a_set_prints_its_names_and_what_it_does_not_know() {
+    fn a_set_prints_its_names_and_undefined_bits() {
         assert_eq!(Capabilities::NONE.to_string(), "none");
         assert_eq!(Capabilities::from_bits_retain(1 | 256).to_string(), "write, 0x100");
         assert_eq!(format!("{:?}", Capabilities::LIST), "Capabilities(list)");

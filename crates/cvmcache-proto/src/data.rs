@@ -108,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn empty_pieces_leave_no_trace() {
+    fn empty_pieces_are_dropped() {
         let data: Data = [&b""[..], b"ab", b"", b"c", b""].into_iter().map(Bytes::from).collect();
         assert_eq!(data.pieces().count(), 2);
         assert_eq!(data.len(), 3);

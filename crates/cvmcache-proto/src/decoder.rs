@@ -1,8 +1,8 @@
-//! Bytes in, frames out.
+//! The decoder of frames from a stream of bytes.
 //!
 //! The decoder owns the memory that the next bytes go to, so that an attachment is received
 //! straight into a buffer of its own size, which then becomes the object: [`Decoder::buffer`]
-//! says where to read to, [`Decoder::next_frame`] takes out what is complete.
+//! returns where to read to, [`Decoder::next_frame`] takes out what is complete.
 
 use std::mem;
 

@@ -1,4 +1,5 @@
-//! What a reply repeats of its request, even of one that is malformed or too large to keep.
+//! The envelope of a request: what its reply repeats, even if the request is malformed or too large to
+//! keep.
 
 use crate::wire::Msg;
 use crate::{HandshakeAck, Reply, ReplyBody, ServerMessage, Status, WireMessage};

@@ -1,4 +1,5 @@
-//! Protobuf as mere fields: what is checked before a message is decoded, and recovered if it cannot be.
+//! Protobuf fields without their types: checked before a message is decoded, and recovered if it
+//! cannot be.
 
 use bytes::Buf;
 use prost::{DecodeError, Message};

@@ -1,4 +1,4 @@
-//! The frames that messages travel in.
+//! Frames: a message and its attachment, encoded.
 //!
 //! ```text
 //!                       +------+----------------+-----------------------+
@@ -99,14 +99,14 @@ mod tests {
     use crate::wire::{Msg, MsgDetach, MsgHandshake};
 
     #[test]
-    fn a_detach_is_the_seven_bytes_that_clients_know() {
+    fn a_detach_is_encoded_as_the_seven_bytes_of_the_protocol() {
         let mut out = Vec::new();
         encode(WireMessage(Msg::Detach(MsgDetach {})), 0, &mut out).unwrap();
         assert_eq!(out, [0x01, 0x03, 0x00, 0x00, 0xca, 0x01, 0x00]);
     }
 
     #[test]
-    fn what_fits_into_no_frame_is_refused_and_leaves_no_trace() {
+    fn a_message_too_large_for_a_frame_is_an_error_and_leaves_the_buffer_unchanged() {
         let of_name = |len| {
             let name = Some(vec![b'x'; len]);
             WireMessage(Msg::Handshake(MsgHandshake { name, ..Default::default() }))

@@ -1,4 +1,4 @@
-//! The kinds of operations, under the names that metrics, tools and tests have for them.
+//! The kinds of operations, with the names that metrics, tools and tests use.
 
 use crate::{Operation, RequestKind};
 

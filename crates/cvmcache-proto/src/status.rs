@@ -1,4 +1,4 @@
-//! How a request can fail. Success is `Ok(())`, so a [`Status`] is always an error.
+//! The status of a request that has failed. Success is `Ok(())`, so a [`Status`] is always an error.
 
 use thiserror::Error;
 

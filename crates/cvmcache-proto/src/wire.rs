@@ -1,4 +1,4 @@
-//! The messages as they stand on the wire, one struct for each.
+//! The messages in Protobuf, one struct for each.
 //!
 //! They say nothing about what makes sense: every field is optional, because prost does not
 //! enforce what the protocol requires, and every enumeration is a plain number.

@@ -1,4 +1,4 @@
-//! A message as it stands on the wire, for users of the crate: opaque, or as mere fields.
+//! A message in Protobuf, for users of the crate: opaque, or as fields without types.
 
 use prost::Message;
 use prost::encoding::{WireType, encode_key, encode_varint};

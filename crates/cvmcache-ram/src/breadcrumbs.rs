@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn there_is_an_end_to_them_but_known_repositories_are_still_updated() {
+    fn the_number_of_breadcrumbs_is_limited_and_known_repositories_are_still_updated() {
         let breadcrumbs = Breadcrumbs::default();
         let store = |n: u32| breadcrumbs.store(format!("r{n}.cern.ch").as_bytes(), breadcrumb(1));
         let stored = (0..).take_while(|&n| store(n).is_ok()).count();
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn a_signal_makes_it_forget_and_start_afresh() {
+    fn sigusr2_drops_all_breadcrumbs() {
         let breadcrumbs = Breadcrumbs::default();
         breadcrumbs.forget_on_signal().unwrap();
         breadcrumbs.store(b"test.cern.ch", breadcrumb(1)).unwrap();

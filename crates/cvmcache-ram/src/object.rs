@@ -1,4 +1,4 @@
-//! An object in memory: the parts it came in, never copied, and what it costs to keep them.
+//! An object in memory: its parts as they were received, never copied, and its cost.
 
 use std::mem::size_of;
 
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_copied_on_the_way_in_or_out() {
+    fn the_bytes_of_an_object_are_never_copied() {
         let part = Bytes::from(vec![7; 100]);
         let address = part.as_ptr();
         let mut object = object(&["abc"]);

@@ -1,4 +1,4 @@
-//! The cache plugin: what clients ask, in terms of the store.
+//! The callbacks of the cache plugin, in terms of the store.
 
 use std::error::Error;
 use std::sync::Arc;

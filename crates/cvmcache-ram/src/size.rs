@@ -1,4 +1,4 @@
-//! How large the cache is to be: the value of `CVMFS_CACHE_PLUGIN_SIZE`.
+//! The size of the cache: the value of `CVMFS_CACHE_PLUGIN_SIZE`.
 
 use std::error::Error;
 use std::io;
@@ -42,7 +42,7 @@ impl CacheSize {
     ///
     /// # Errors
     ///
-    /// If it makes no sense, or the system does not tell how much memory it has.
+    /// If it is invalid, or the memory of the system is not known.
     pub fn from_options(options: &Options) -> Result<u64, Box<dyn Error + Send + Sync>> {
         Ok(options.value::<Self>(&Self::KEY)?.unwrap_or_default().to_bytes()?)
     }
@@ -51,7 +51,7 @@ impl CacheSize {
     ///
     /// # Errors
     ///
-    /// If the system does not tell how much memory it has.
+    /// If the memory of the system is not known.
     pub fn to_bytes(self) -> io::Result<u64> {
         let memory = sysinfo()?.ram_total();
         let bytes = match self {
@@ -60,15 +60,17 @@ impl CacheSize {
         };
         if bytes > memory {
             tracing::warn!(
-                "{}: {bytes} bytes are more than the {memory} that this machine has",
+                "{}: {bytes} bytes are more than the {memory} that this machine has; \
+                 write a share of it, as in 25%",
                 Self::KEY.name()
             );
         }
         if bytes < Self::MINIMUM {
             tracing::warn!(
-                "{}: {bytes} bytes are too few for a cache, using {} MB",
+                "{}: {bytes} bytes are too few for a cache, using {minimum} MB; \
+                 write {minimum} or more",
                 Self::KEY.name(),
-                Self::MINIMUM / MEGABYTE
+                minimum = Self::MINIMUM / MEGABYTE
             );
         }
         Ok(bytes.max(Self::MINIMUM))
@@ -129,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_is_refused_with_what_to_write_instead() {
+    fn an_invalid_size_is_an_error_with_a_remedy() {
         for text in [
             "",
             "%",
@@ -169,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn a_percentage_is_one_of_the_physical_memory() {
+    fn a_percentage_is_of_the_physical_memory() {
         let memory = sysinfo().unwrap().ram_total();
         assert_eq!(CacheSize::PercentOfMemory(100).to_bytes().unwrap(), memory);
     }

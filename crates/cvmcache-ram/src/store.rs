@@ -1,5 +1,5 @@
-//! What is in the cache, in which order it was used, and how much memory it takes. All decisions
-//! about eviction are made here. There is no lock and no thread in this file: see `shared.rs`.
+//! The store: objects in the order of their use, and the memory that they take. All decisions about
+//! eviction are made here. There is no lock and no thread in this file: see `shared.rs`.
 //!
 //! An object stays in its slot from commit to eviction; opening and closing only move its rank in
 //! and out of `idle`. So no request reorganises a table but one that stores an object.
@@ -96,7 +96,7 @@ impl Store {
         Ok(&self.slots[self.slot(id)?].object)
     }
 
-    /// Opens, closes or, with `by` = 0, looks for an object. All of it counts as use.
+    /// Opens, closes or, with `by` = 0, checks for an object. All of it counts as use.
     pub(crate) fn change_references(&mut self, id: &ObjectId, by: i32) -> PluginResult<()> {
         self.add_references(self.slot(id)?, by)
     }
@@ -285,7 +285,7 @@ fn shard(id: &ObjectId) -> usize {
 const ENTRY_COST: u64 = {
     // A hash table that has just grown is 7/16 full, and has one more byte for each place.
     let index = (size_of::<(ObjectId, usize)>() + 1) * 16 / 7;
-    // A vector that has just grown is half full; a slot also says whether it is free.
+    // A vector that has just grown is half full; a slot also records whether it is free.
     let slot = (size_of::<Entry>() + size_of::<usize>()) * 2;
     // The nodes of a B-tree are at least 5/11 full, and inner nodes and headers come on top.
     let rank = size_of::<(Rank, usize)>() * 3;

@@ -118,7 +118,7 @@ fn the_size_comes_from_the_options() {
 }
 
 #[test]
-fn it_can_do_everything() {
+fn the_cache_declares_all_capabilities() {
     let cache = ram_cache(1 << 20);
     assert_eq!(cache.capabilities(), Capabilities::ALL);
     let breadcrumb = Breadcrumb { catalog: id(1), timestamp: 2, revision: Some(3) };
@@ -153,7 +153,7 @@ fn an_open_upload_does_not_count_as_used_and_survives_shrinking_to_zero() {
 }
 
 #[test]
-fn an_upload_that_is_given_up_gives_its_memory_back() {
+fn an_aborted_upload_frees_its_memory() {
     let cache = ram_cache(1 << 20);
     let mut upload = begin(&cache, 1, ObjectType::Regular, None).unwrap();
     assert!(uploading(&cache) > 0);

@@ -1,4 +1,4 @@
-//! Uploads: objects that are arriving, and the memory they have taken.
+//! Uploads: objects whose parts are arriving, and the memory that they have reserved.
 
 use std::sync::Arc;
 

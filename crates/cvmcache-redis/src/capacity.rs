@@ -1,5 +1,5 @@
-//! How much space is left: admission of uploads, and when to clean up or to detach. There is no I/O and
-//! no clock in this file; `eviction.rs` carries out what it decides.
+//! The capacity: admission of uploads, and when to clean up or to ask clients to detach. There is no
+//! I/O and no clock in this file; `eviction.rs` carries out what it decides.
 //!
 //! The usage is a sum over the counters of all shards, which other instances change as well. So an
 //! instance works with the last sum that it fetched and what it has stored since, and fetches it again

@@ -1,4 +1,4 @@
-//! What `--check` says of the Redis cache.
+//! `--check` of the Redis cache.
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ impl RedisCache {
     }
 }
 
-/// Connects to the server, and says why it does not answer.
+/// Connects to the server, and returns why it does not answer.
 fn ping(config: &Config) -> Result<Option<String>, ConfigError> {
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     let runtime = runtime.worker_threads(1).enable_all().build()?;

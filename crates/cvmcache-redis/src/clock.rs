@@ -1,5 +1,5 @@
-//! Times of use, by the server's clock: several instances order their objects by them, and a wrong clock of
-//! a node must not keep its objects longer than those of others.
+//! The time of use, by the server's clock: several instances order their objects by it, and a wrong
+//! clock of a node must not keep its objects longer than those of others.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};

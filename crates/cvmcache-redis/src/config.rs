@@ -56,7 +56,7 @@ pub struct Config {
     /// The authorities and the certificate for TLS; the authorities of the system by default.
     pub tls: Option<Tls>,
     /// What the objects may take of the server's memory, in bytes; default 1000 MiB, at least 100 MiB.
-    /// All plugins that share the server must be told the same, and have the same `prefix` and
+    /// All plugins that share the server must be configured alike, and have the same `prefix` and
     /// `secret`.
     pub size: u64,
     /// What the names of all keys begin with; default `cvmfs`.
@@ -109,7 +109,7 @@ const MEGABYTE: u64 = 1024 * 1024;
 const MIN_SIZE: u64 = 100 * MEGABYTE;
 
 impl Config {
-    /// The defaults, for the server at this URL: [`Server`] says what it looks like. It does not
+    /// The defaults, for the server at this URL: [`Server`] documents its form. It does not
     /// connect.
     ///
     /// # Errors
@@ -333,7 +333,7 @@ impl FromStr for Switch {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        // The words that the client's own parser takes.
+        // The values that the client's own parser accepts.
         match text.to_ascii_lowercase().as_str() {
             "on" | "yes" | "true" | "1" => Ok(Self(true)),
             "off" | "no" | "false" | "0" => Ok(Self(false)),

@@ -1,4 +1,4 @@
-//! The cost of an object: the memory that it takes of the server, by which `SIZE` is charged.
+//! The cost of an object: the memory that it takes on the server, by which `SIZE` is charged.
 
 use crate::integrity::TAG_LEN;
 use crate::metadata::{ChunkLayout, ObjectMetadata};

@@ -36,7 +36,7 @@ pub(crate) struct Evictor {
     server: ServerHandle,
 }
 
-/// How many objects of each kind are asked for from each shard, in the first round and in the last ones.
+/// How many objects of each kind are requested from each shard, in the first round and in the last ones.
 const FIRST_ROUND: usize = 4;
 const LAST_ROUND: usize = 64;
 

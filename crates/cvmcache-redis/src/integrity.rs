@@ -1,9 +1,9 @@
-//! Integrity: the tags of chunks, metadata and breadcrumbs, by which a read notices what was not stored so.
+//! Integrity: the tags of chunks, metadata and breadcrumbs, by which a read detects modified data.
 //!
-//! A tag is made over the data and all that says where it belongs. With the secret of a key file,
+//! A tag is made over the data and the place where it belongs. With the secret of a key file,
 //! it is a MAC, a keyed BLAKE3 hash cut to 16 bytes: an attacker with write access to the server but without
 //! the secret cannot make one. Without, it is a checksum by XXH3, which costs a fraction of that and
-//! finds accidents only. Metadata says which of the two an object has, see [`Authenticator::format`].
+//! finds accidents only. Metadata records which of the two an object has, see [`Authenticator::format`].
 
 use cvmcache::plugin::ObjectId;
 use twox_hash::xxhash3_128::Hasher as Xxh3;

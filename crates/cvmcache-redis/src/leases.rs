@@ -99,7 +99,7 @@ impl Leases {
         match closed {
             Ok(true) => self.queued.notify_one(),
             Ok(false) => {}
-            // No session here has it open; the status tells whether it is there.
+            // No session here has it open; the status is whether it exists.
             Err(Status::NoEntry) => {
                 self.metadata(id).await?;
                 return Err(Status::BadCount);

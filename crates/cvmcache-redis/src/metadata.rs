@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn data_in_another_place_does_not_verify() {
+    fn data_moved_to_another_place_does_not_verify() {
         let authenticator = Authenticator::new(None);
         let data = Bytes::from_iter(0..40u8);
         let segments = store(&data, &authenticator);

@@ -19,7 +19,7 @@ use crate::uploads::Upload;
 
 /// A cache in a Redis server or cluster, which other instances may use at the same time.
 ///
-/// Its callbacks wait for the server, so that it asks for 32 workers. One that waits for longer than
+/// Its callbacks wait for the server, so that it requests 32 workers. One that waits for longer than
 /// [`Config::timeout`] fails with [`Status::Timeout`](cvmcache::plugin::Status::Timeout), and with
 /// [`Status::IoErr`](cvmcache::plugin::Status::IoErr) if the server is known to be away. Shrinking and
 /// listing take several steps, which may each wait as long. One thread does the I/O.

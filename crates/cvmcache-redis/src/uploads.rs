@@ -38,7 +38,7 @@ pub(crate) struct Upload {
 }
 
 impl Upload {
-    /// Begins an upload. The server learns of it with the first segment.
+    /// Begins an upload. The first segment is the first request for it to the server.
     pub(crate) async fn begin(
         store: &Arc<Store>,
         new: NewObject,

@@ -95,7 +95,7 @@ fn recount(server: &RedisServer, open: &[HashMap<ObjectId, u32>]) {
 }
 
 #[test]
-fn counters_are_those_of_a_recount_after_any_history() {
+fn counters_equal_a_recount_after_any_history() {
     let server = RedisServer::start();
     let seed = fastrand::u64(..);
     println!("seed {seed}");

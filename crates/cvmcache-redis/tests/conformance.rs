@@ -15,12 +15,12 @@ fn conforms(command: PluginCommand) {
 }
 
 #[test]
-fn on_a_unix_socket() {
+fn the_suite_passes_on_a_unix_socket() {
     conforms(command(&RedisServer::start().url()));
 }
 
 #[test]
-fn with_a_password_and_a_key() {
+fn the_suite_passes_with_a_password_and_a_key() {
     let server = Setup::new().tcp().password("s3cret").start();
     let directory = tempfile::tempdir().unwrap();
     let (key, password) = (directory.path().join("key"), directory.path().join("password"));
@@ -34,13 +34,13 @@ fn with_a_password_and_a_key() {
 }
 
 #[test]
-fn with_repositories_kept_apart() {
+fn the_suite_passes_with_sets_per_repository() {
     let server = RedisServer::start();
     conforms(command(&server.url()).option("CVMFS_CACHE_PLUGIN_REDIS_PER_REPOSITORY", "on"));
 }
 
 #[test]
-fn with_tls() {
+fn the_suite_passes_with_tls() {
     let certificates = Certificates::new().mutual();
     let server = Setup::new().tls(&certificates).start();
     let path = |path: std::path::PathBuf| path.display().to_string();
@@ -53,6 +53,6 @@ fn with_tls() {
 }
 
 #[test]
-fn in_a_cluster() {
+fn the_suite_passes_in_a_cluster() {
     conforms(command(&RedisCluster::start().url()));
 }

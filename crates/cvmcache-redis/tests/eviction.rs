@@ -106,7 +106,7 @@ fn a_full_cache_evicts_and_counts_clean_ups() {
 }
 
 #[test]
-fn open_objects_leave_no_space_until_they_are_closed() {
+fn a_cache_full_of_pinned_objects_refuses_uploads_until_objects_are_closed() {
     let server = RedisServer::start();
     let mut config = config(&server);
     config.size = 10 * MB as u64;

@@ -69,7 +69,7 @@ fn an_object_with_a_flipped_bit_is_dropped_even_while_others_pin_it() {
 }
 
 #[test]
-fn data_in_another_place_is_never_read() {
+fn data_moved_to_another_key_is_never_read() {
     let server = RedisServer::start();
     let a = instance(&server);
     let (data, other) = (content(1, LEN), content(2, LEN));

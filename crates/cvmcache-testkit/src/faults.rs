@@ -1,4 +1,4 @@
-//! Which call fails, and how; and what has been called so far.
+//! Faults: which calls fail and how, and a count of the calls so far.
 
 use std::collections::VecDeque;
 use std::fmt;

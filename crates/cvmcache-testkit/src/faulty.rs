@@ -1,4 +1,4 @@
-//! A plugin around a plugin, in which calls go wrong.
+//! A plugin that wraps another, and injects faults into its callbacks.
 
 use bytes::Bytes;
 use cvmcache::plugin::{

@@ -1,4 +1,4 @@
-//! What a CernVM-FS cache plugin is tested with: the conformance suite, and faults on purpose.
+//! Tests of CernVM-FS cache plugins: the conformance suite, and fault injection.
 //!
 //! - [`check`] runs the whole suite against a plugin in a test of yours. A [`Suite`] chooses cases and
 //!   runs them against any [`Target`]: a plugin in this process, one that is started by a

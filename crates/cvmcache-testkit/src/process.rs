@@ -1,4 +1,4 @@
-//! A plugin as a process of its own.
+//! A plugin in a process of its own.
 //!
 //! A plugin in any language is started as at a site: with a configuration file that has its locator.
 

@@ -1,5 +1,5 @@
-//! The conformance suite: whether a plugin does what CernVM-FS clients rely on and, if wanted,
-//! whether it survives what they should not do.
+//! The conformance suite: whether a plugin does what CernVM-FS clients rely on and, on request,
+//! survives hostile clients.
 //!
 //! A [`Suite`] chooses cases and runs them against a [`Target`]; a [`Report`] says what came of it.
 //! The cases are in `cases/` and `hostile/`, by subject. Each is a function that gets a `Probe`
@@ -216,7 +216,7 @@ impl Suite {
             return Some(format!("the plugin does not declare {missing}"));
         }
         (case.alone && !started.is_ours() && !self.may_evict)
-            .then(|| "it needs the cache for itself, or evicts what others have in it".to_owned())
+            .then(|| "it needs the cache for itself, or evicts objects of other clients".to_owned())
     }
 
     /// Runs a case, and sees to it that the next finds a plugin that serves.

@@ -1,4 +1,4 @@
-//! What the kernel knows of a process: its memory and its descriptors.
+//! The memory and the descriptors of a process, in /proc.
 
 use procfs::process::Process;
 
@@ -41,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_memory_of_a_process_has_been_at_most_its_peak() {
+    fn the_memory_of_a_process_is_at_most_its_peak() {
         let memory = Memory::of(std::process::id()).unwrap();
         assert!(memory.resident_bytes > 0 && memory.resident_bytes <= memory.peak_bytes);
     }

@@ -14,7 +14,7 @@ use cvmcache_testkit::{Callback, Fault, Faults, Faulty};
 const LIMIT: Duration = Duration::from_secs(20);
 
 #[test]
-fn a_panic_is_answered_with_an_input_output_error() {
+fn a_panic_is_answered_with_ioerr() {
     let f = Fixture::new(0);
     let mut client = f.client();
     for callback in Callback::ALL {
@@ -28,7 +28,7 @@ fn a_panic_is_answered_with_an_input_output_error() {
 }
 
 #[test]
-fn an_error_is_answered_as_it_is() {
+fn an_injected_status_is_the_status_of_the_reply() {
     let f = Fixture::new(2);
     let mut client = f.client();
     for callback in Callback::ALL {
@@ -41,7 +41,7 @@ fn an_error_is_answered_as_it_is() {
 }
 
 #[test]
-fn a_delay_does_its_work_afterwards() {
+fn a_delayed_call_is_forwarded_afterwards() {
     let f = Fixture::new(0);
     let mut client = f.client();
     let delay = Duration::from_millis(20);
@@ -52,7 +52,7 @@ fn a_delay_does_its_work_afterwards() {
 }
 
 #[test]
-fn with_workers_a_call_that_hangs_leaves_other_clients_alone() {
+fn with_workers_a_call_that_hangs_delays_no_other_client() {
     let f = Fixture::new(2);
     let (mut stuck, mut other) = (f.client(), f.client());
     f.faults.plan(Callback::Read, Fault::Hang);
@@ -69,7 +69,7 @@ fn with_workers_a_call_that_hangs_leaves_other_clients_alone() {
 }
 
 #[test]
-fn a_release_does_not_count_for_calls_to_come() {
+fn a_release_ends_only_the_calls_that_hang_already() {
     let f = Fixture::new(1);
     let mut client = f.client();
     f.faults.release();
@@ -100,7 +100,7 @@ fn uploads_and_listings_count_as_open_until_they_end() {
 }
 
 #[test]
-fn whatever_fails_by_chance_the_connection_stays() {
+fn random_faults_close_no_connection() {
     for workers in [0, 2] {
         let f = Fixture::new(workers);
         f.faults.seed(4);

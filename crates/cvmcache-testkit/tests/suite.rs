@@ -29,7 +29,7 @@ fn skipped(report: &Report) -> Vec<&'static str> {
 }
 
 #[test]
-fn the_ram_cache_passes_all_that_applies() {
+fn the_ram_cache_passes_every_case_that_applies() {
     let report = check("ram", "0", false);
     assert_eq!(skipped(&report), ["capability-undeclared"]);
 }
@@ -64,14 +64,14 @@ fn skipped_by_step(name: &str) -> Vec<&'static str> {
 }
 
 #[test]
-fn the_tutorials_plugin_passes_after_its_first_steps() {
+fn the_first_steps_of_the_tutorial_pass_every_case_that_applies() {
     assert!(skipped_by_step("directory-reading").contains(&"object-stored"));
     let skipped = skipped_by_step("directory-storing");
     assert!(skipped.contains(&"quota-under-pressure") && !skipped.contains(&"object-stored"));
 }
 
 #[test]
-fn the_tutorials_plugin_passes_in_the_end() {
+fn the_plugin_of_the_tutorial_passes_every_case_that_applies() {
     let not_declared = [
         "breadcrumb-absent",
         "breadcrumb-kept",
@@ -84,14 +84,14 @@ fn the_tutorials_plugin_passes_in_the_end() {
 }
 
 #[test]
-fn a_cache_without_a_limit_passes_what_does_not_fill_it() {
+fn a_cache_without_a_limit_passes_every_case_that_does_not_fill_it() {
     let report = check("null", "0", false);
     let fill = [
         "capability-undeclared",
         "quota-under-pressure",
-        "quota-full-of-open-objects",
+        "quota-all-pinned",
         "detach-reaches-all",
-        "gone-uploads",
+        "disconnect-uploads",
     ];
     assert_eq!(skipped(&report), fill);
 }

@@ -1,4 +1,4 @@
-//! Stacks for signal handlers, for threads that have none.
+//! Alternate signal stacks, for threads that have none.
 //!
 //! A handler cannot run on a stack that has overflown. The standard library gives every thread that
 //! it starts another one, but only in programs with a Rust main function; and threads of C

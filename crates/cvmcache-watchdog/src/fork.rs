@@ -1,4 +1,4 @@
-//! Splitting the process in two, which is sound only as long as it has a single thread.
+//! Forking, which is sound only in a process with a single thread.
 
 use std::fs;
 use std::io;

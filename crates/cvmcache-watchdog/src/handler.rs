@@ -1,4 +1,4 @@
-//! What runs in the plugin when it crashes, on the alternate stack of whichever thread that is.
+//! The signal handler of the plugin, on the alternate stack of the thread that crashes.
 //!
 //! Only what is async-signal-safe: system calls, atomics and the stack. Every wait has an end. What
 //! happens here while a signal is handled happens once: all signals are blocked meanwhile, so that

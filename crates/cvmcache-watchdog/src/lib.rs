@@ -1,4 +1,4 @@
-//! A second process that sees what a plugin dies of, and writes it down.
+//! A watchdog: a second process that writes a crash report when a plugin dies.
 //!
 //! When a plugin dies, so does every mount on the node; then there should be more to go by than an
 //! exit status. `cvmcache::run` starts a watchdog for every plugin. A program with a main

@@ -1,4 +1,4 @@
-//! What the plugin and its watchdog say to each other: one datagram a message, its kind first.
+//! The messages between a plugin and its watchdog: one datagram each, its kind first.
 //!
 //! A crash is encoded on the alternate stack of a signal handler: into few bytes, without memory.
 
@@ -117,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_told_is_understood() {
+    fn every_message_survives_the_socket() {
         let crash = Crash {
             signal: 11,
             code: -6,
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_panic_is_cut_and_understood() {
+    fn a_long_panic_message_is_cut() {
         let text = "€".repeat(MAX_PANIC);
         let Some(Message::Panic(cut)) = Message::decode(&panic(&text)) else { panic!("no panic") };
         assert!(cut.starts_with(&text[..MAX_PANIC - 2]), "{} bytes", cut.len());

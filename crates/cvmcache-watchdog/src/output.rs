@@ -1,4 +1,4 @@
-//! Where reports go: the crash dump, syslog and, in the foreground, standard error.
+//! The targets of reports: the crash dump, syslog and, in the foreground, standard error.
 //!
 //! Each of these may stand still. The file and syslog have a thread each, so that neither waits for
 //! the other; standard error gets what it takes.

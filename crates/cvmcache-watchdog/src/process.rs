@@ -1,4 +1,4 @@
-//! The watchdog itself: a process that waits for news of the plugin, and ends with it.
+//! The watchdog process: it waits for messages of the plugin, and ends with it.
 //!
 //! It has nothing of the plugin's but the socket between them and, in the foreground, standard
 //! error: no lock, no listening socket, no pipe that another process waits for, no terminal, no working

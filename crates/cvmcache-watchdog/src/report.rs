@@ -1,4 +1,4 @@
-//! What is said of a crash, a panic, or a plugin that has gone.
+//! The text of a report: of a crash, a panic, or a plugin that was killed.
 
 use std::fmt::{self, Write};
 use std::fs;
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_is_told_with_its_address() {
+    fn a_fault_is_reported_with_its_address() {
         let entry = text(Signal::SIGSEGV, 1, 0x10, 0x7fff_0000);
         assert!(entry.summary.ends_with("crashed: SIGSEGV at address 0x10"), "{entry:?}");
         for line in [
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn a_signal_that_was_sent_is_told_with_its_sender() {
+    fn a_signal_that_was_sent_is_reported_with_its_sender() {
         let entry = text(Signal::SIGSEGV, libc::SI_USER, 0, 0x7fff_0000);
         assert!(entry.text.contains("SIGSEGV, sent by this process (user 7)\n"), "{entry:?}");
         assert!(entry.text.contains("address:    none\n"), "{entry:?}");

@@ -1,4 +1,4 @@
-//! Where the threads of a plugin are: asked of gdb, if it is there, or found out.
+//! The stacks of a plugin's threads: by gdb, or unwound here without it.
 
 mod debugger;
 #[cfg(all(feature = "unwind", any(target_arch = "x86_64", target_arch = "aarch64")))]

@@ -257,7 +257,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_slip_of_the_fingers_is_near() {
+    fn only_a_key_with_few_edits_is_near() {
         let names: Vec<_> = KEYS.iter().map(ConfigKey::name).collect();
         let nearest = |rest: &str| {
             let name = format!("{PREFIX}{rest}");
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn every_key_has_a_name_of_its_own_and_tells_its_default() {
+    fn every_key_has_its_own_name_and_documents_its_default() {
         for (number, key) in KEYS.iter().enumerate() {
             assert!(key.name().starts_with(PREFIX));
             assert!(KEYS[..number].iter().all(|other| other.name() != key.name()));

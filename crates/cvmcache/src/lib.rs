@@ -64,6 +64,7 @@
 //! - [`Server`]: a plugin as a part of a program, or of a test.
 //! - [`Options`], [`Limits`]: a plugin's configuration, and what clients can make it spend.
 //! - [`Log`], [`Supervisor`], [`ServiceManager`]: parts of [`run`] for a main function of your own.
+//! - [`MemoryLimit`]: how much memory the process may take.
 //! - [`Watermarks`]: what a plugin that evicts has to decide, decided.
 //! - [`client`]: the other end of the wire.
 //! - [`watchdog`]: what is left of a plugin that crashed.
@@ -92,6 +93,7 @@ mod limits;
 mod locator;
 #[cfg(feature = "program")]
 mod log;
+mod memory;
 mod options;
 pub mod plugin;
 mod plugin_context;
@@ -125,12 +127,13 @@ pub use limits::{InvalidLimit, Limits};
 pub use locator::{Locator, LocatorError};
 #[cfg(feature = "program")]
 pub use log::{Log, LogTarget};
+pub use memory::{MemoryLimit, MemoryLimitSource};
 pub use options::{Options, OptionsError};
 pub use plugin::{CachePlugin, Transaction};
 pub use plugin_context::PluginContext;
 #[cfg(feature = "program")]
 #[doc(hidden)]
-pub use run::CHECK_MARKER;
+pub use run::{CHECK_MARKER, lock_holder};
 #[cfg(feature = "program")]
 pub use run::{Findings, InvalidMetricsAddress, MetricsAddress, Program, run};
 pub use server::{

@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_that_is_no_locator_says_what_one_looks_like() {
+    fn an_invalid_locator_is_an_error_with_an_example() {
         for (text, remedy) in [
             ("", "use unix=/path/to/socket or tcp=host:port"),
             ("/tmp/socket", "use unix=/path/to/socket or tcp=host:port"),

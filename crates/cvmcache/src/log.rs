@@ -1,5 +1,4 @@
-//! Where the log goes: what matters to standard error or to the system's log, everything to the
-//! debug log.
+//! Log targets: important lines go to standard error or syslog, all lines to the debug log.
 //!
 //! Lines are written by threads of their own, one for each output, behind a bounded queue. If an output
 //! takes none, such as a full pipe or a stopped terminal, lines are lost and counted, and the plugin

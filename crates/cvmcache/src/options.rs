@@ -362,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_that_makes_no_sense_names_key_value_and_file() {
+    fn an_invalid_value_is_an_error_with_key_value_and_file() {
         let mut options = Options::parse(b"K=many");
         options.source = Some("/etc/ram.conf".into());
         let error = options.parse_value::<u32>("K").unwrap_err().to_string();
@@ -385,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_cannot_be_read_is_named() {
+    fn a_file_that_cannot_be_read_is_an_error_that_names_it() {
         let error = Options::from_file("/nowhere/ram.conf".as_ref()).unwrap_err().to_string();
         assert!(
             error.starts_with(

@@ -1,4 +1,4 @@
-//! What a plugin author implements: [`CachePlugin`], and the values it speaks in.
+//! What a plugin author implements: [`CachePlugin`], and the types of its methods.
 
 use bytes::Bytes;
 

@@ -1,4 +1,4 @@
-//! What a plugin is made from.
+//! The context that a plugin is made in: its configuration, and a handle on its server.
 
 use crate::{Options, ServerHandle};
 

@@ -1,4 +1,4 @@
-//! Buffers that bytes of an object are read into, and that are reused once the reply has been sent.
+//! Buffers for reads of objects, reused after their reply has been sent.
 //!
 //! Fresh memory is zeroed, and large pieces of it are mapped page by page and unmapped again: for a
 //! read, that takes longer than to copy the bytes.

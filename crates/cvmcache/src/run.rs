@@ -1,10 +1,11 @@
-//! Everything that the main function of a plugin does.
+//! The main function of a plugin: command line, configuration, log, watchdog and server.
 
 mod appendable;
 mod arguments;
 mod background;
 mod check;
 mod default_locator;
+mod lock_holder;
 mod marker;
 mod metrics;
 mod serve;
@@ -22,6 +23,7 @@ use crate::{CachePlugin, ConfigKey, PluginContext};
 use arguments::Arguments;
 
 pub use check::Findings;
+pub use lock_holder::lock_holder;
 pub use marker::CHECK_MARKER;
 pub use metrics::{InvalidMetricsAddress, MetricsAddress};
 
@@ -51,13 +53,13 @@ type Failure = Box<dyn Error + Send + Sync>;
 /// # Command line
 ///
 /// One argument, a configuration file in the format of [`Options`](crate::Options). Without it, the plugin serves
-/// a unix socket of its own and says which one: `$XDG_RUNTIME_DIR/cvmcache/<name>.socket`, or the
+/// a unix socket of its own and prints which one: `$XDG_RUNTIME_DIR/cvmcache/<name>.socket`, or the
 /// same in `cvmcache-<uid>` in the directory for temporary files. If a service manager has handed over
 /// a socket, it serves that one. `--help` and `--version` are understood.
 ///
 /// `--check CONFIG` judges a configuration as a start would, but does not serve, disturbs no plugin that
 /// serves there, and leaves no files behind: lines, keys and values, the files and users that they name,
-/// the socket and the port for metrics, and what [`Program::check`] says of the plugin itself. It prints
+/// the socket and the port for metrics, and what [`Program::check`] finds in the plugin itself. It prints
 /// all that is wrong, a line each, as [`Findings`] do.
 ///
 /// # Configuration
@@ -77,19 +79,19 @@ type Failure = Box<dyn Error + Send + Sync>;
 ///
 /// # What it does
 ///
-/// - Started by a client (supervised), it tells the client when to connect, and ends when the last
-///   client has gone. If another process serves the locator already, it tells the client to
+/// - Started by a client (supervised), it reports to the client when to connect, and ends when the last
+///   client has gone. If another process serves the locator already, it reports to the client to
 ///   connect, too, and ends.
-/// - Started by a [service manager](crate::ServiceManager), such as systemd, it tells when clients can
+/// - Started by a [service manager](crate::ServiceManager), such as systemd, it reports when clients can
 ///   connect, and that it is alive, and serves on the socket that it is given, if any. It must be
 ///   the one of the locator.
-/// - Started on a terminal, it greets; `R` and Enter ask the clients to detach, Ctrl+D ends it.
+/// - Started on a terminal, it prints its locator; `R` and Enter ask the clients to detach, Ctrl+D ends it.
 ///   A standard input that is no terminal is not read.
 /// - SIGTERM and SIGINT end it cleanly, as does SIGHUP on a terminal; a second SIGTERM or
 ///   SIGINT ends it at once, with status 1. SIGUSR1 writes to the log what the plugin holds, see
 ///   [`ServerHandle::report`](crate::ServerHandle::report). SIGUSR2 and otherwise SIGHUP do nothing, unless the plugin handles them.
 /// - A [watchdog](crate::watchdog) reports what it dies of. Without one, as when there are threads
-///   already, it says so and goes on.
+///   already, it logs that and goes on.
 /// - The limit on open descriptors is raised as far as it can be.
 ///
 /// # Exit status
@@ -106,7 +108,7 @@ where
     Program::new(name).run(make)
 }
 
-/// A plugin as a program that can say more of itself than its name.
+/// A plugin as a program, with its version, its configuration keys and its check.
 ///
 /// ```no_run
 /// # use cvmcache::{CachePlugin, PluginContext};
@@ -129,7 +131,7 @@ pub struct Program<'a> {
     check: Option<CheckPlugin<'a>>,
 }
 
-/// What a plugin says of its configuration.
+/// The check of a plugin's own configuration.
 type CheckPlugin<'a> = Box<dyn FnOnce(&PluginContext, &mut Findings) + 'a>;
 
 impl<'a> Program<'a> {
@@ -146,12 +148,12 @@ impl<'a> Program<'a> {
         self
     }
 
-    /// What `--check` asks the plugin: whether it could be made of this configuration, as far as that
+    /// The plugin's part of `--check`: whether it could be made of this configuration, as far as that
     /// can be found out without disturbing a plugin that serves there, and without leaving anything
     /// behind. What it logs as a warning meanwhile counts as a [warning](Findings::warning). It is
     /// called even if there are errors in the keys of the SDK.
     ///
-    /// Without it, the plugin's own keys are not judged, and `--check` says so: to make the plugin and
+    /// Without it, the plugin's own keys are not checked, and `--check` prints that: to make the plugin and
     /// drop it would be harmless for some and not for others, such as one that tidies its directory.
     ///
     /// ```no_run

@@ -1,4 +1,4 @@
-//! The control channel: what a program, or a plugin, tells the server that it is part of.
+//! The control channel: commands of a program, or of a plugin, to its server.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -24,8 +24,8 @@ const ATTACHED: u8 = 8;
 /// ```
 ///
 /// Handles can be cloned and sent to other threads, and a callback may use one: nothing here waits.
-/// They do not keep the server running. What is asked for twice before the server gets to it is done
-/// once; what is asked for before the start is done at the start; and after the end of the server, or
+/// They do not keep the server running. A command that is repeated before the server gets to it is done
+/// once; a command before the start is done at the start; and after the end of the server, or
 /// without one, nothing comes of it. So in the tests of a plugin, a new handle is enough.
 #[derive(Clone, Default)]
 pub struct ServerHandle(Arc<Shared>);
@@ -41,7 +41,7 @@ struct Shared {
     wake: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
-/// What handles have asked for.
+/// The commands of handles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Commands {
     pub(crate) ask_detach: bool,
@@ -64,7 +64,7 @@ impl ServerHandle {
 
     /// Has the server write to the log what it holds: its sessions with their names, what each of
     /// them has open, the oldest uploads, and the limits. It is at most about a hundred lines, and at
-    /// most once a second: a report that is asked for within a second of the last one is left out.
+    /// most once a second: a report that is requested within a second of the last one is left out.
     pub fn report(&self) {
         self.command(REPORT);
     }
@@ -103,7 +103,7 @@ impl ServerHandle {
         true
     }
 
-    /// Takes what has been asked for since this was last called. `None`, if that is nothing, costs no
+    /// Takes the commands since this was last called. `None`, if there are none, costs no
     /// more than a load.
     pub(crate) fn take_commands(&self) -> Option<Commands> {
         if self.0.flags.load(Ordering::Acquire) & COMMANDS == 0 {

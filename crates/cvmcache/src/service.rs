@@ -1,4 +1,4 @@
-//! What a plugin's side of the protocol does, without I/O: `(session, request) -> reply`.
+//! The rules of the protocol on the plugin's side, without I/O: `(session, request) -> reply`.
 //!
 //! A [`Service`] stands between clients and a [`CachePlugin`]. It gates by capability, keeps
 //! track of what each session holds (references, uploads, listings), and lets a plugin see only
@@ -37,7 +37,7 @@
 //! let service = Service::new(Box::new(Empty), "empty", Limits::default());
 //! let mut peer = Peer::new(None);
 //!
-//! // A frame comes, the peer says what to do about it. `frame` makes one of a message.
+//! // A frame comes, the peer returns what to do about it. `frame` makes one of a message.
 //! let name = Some("test.cern.ch:1".into());
 //! let hello = ClientMessage::Handshake { protocol_version: 1, name };
 //! let action = peer.receive(&service, frame(hello));
@@ -59,6 +59,7 @@
 //! # }
 //! ```
 
+mod callbacks;
 mod guard;
 mod holdings;
 mod listings;
@@ -76,14 +77,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use cvmcache_proto::{HandshakeAck, Operation, PROTOCOL_VERSION, Reply, ReplyBody, Request};
 use parking_lot::Mutex;
-use tracing::{debug, warn};
+use tracing::debug;
 
 use crate::plugin::{
-    Breadcrumb, CacheInfo, CachePlugin, Capabilities, Data, ObjectId, ObjectInfo, PluginResult,
-    Status,
+    CacheInfo, CachePlugin, Capabilities, Data, ObjectId, ObjectInfo, PluginResult, Status,
 };
 use crate::{Limits, Session};
 
+use callbacks::checksum;
 pub(crate) use guard::guard;
 use holdings::Holdings;
 use listings::Listings;
@@ -109,7 +110,7 @@ pub struct Service {
     sessions: Mutex<HashMap<u64, Weak<OpenSession>>>,
     /// Methods that belong to a declared capability and answered NOSUPPORT.
     unsupported: Mutex<Vec<&'static str>>,
-    /// What the clock said last, in microseconds since the start. For reports only.
+    /// The last time that was set, in microseconds since the start. For reports only.
     clock: AtomicU64,
 }
 
@@ -145,7 +146,7 @@ impl Service {
     ///
     /// # Panics
     ///
-    /// If the plugin panics when it is asked for its capabilities.
+    /// If the plugin panics in its method `capabilities`.
     pub fn new(plugin: Box<dyn CachePlugin>, name: impl Into<Bytes>, limits: Limits) -> Self {
         let capabilities = plugin.capabilities();
         Self {
@@ -184,7 +185,7 @@ impl Service {
         &self.limits
     }
 
-    /// Opens a session, under a number that no other has had. `pid` is told to the client; it should
+    /// Opens a session, under a number that no other has had. `pid` is sent to the client; it should
     /// be `None` for one on another machine. The session is to be [ended](Self::end).
     ///
     /// # Errors
@@ -289,7 +290,7 @@ impl Service {
     }
 
     /// Ends a session: drops its uploads and listings, and gives its references back, unless it
-    /// announced a reload. No other call for the session may be under way.
+    /// announced a reload. No other call for the session may be in flight.
     ///
     /// Gives back the references to `at_most` objects; false if there are more, and this has to be
     /// called again. References that the plugin does not take back are logged, and given up.
@@ -304,100 +305,6 @@ impl Service {
             debug!(session = %open.session, "session ended");
         }
         ended
-    }
-
-    fn object_info(&self, open: &OpenSession, id: &ObjectId) -> PluginResult<ObjectInfo> {
-        guard("object_info", || self.plugin.object_info(&open.session, id))
-    }
-
-    fn read(&self, open: &OpenSession, id: &ObjectId, offset: u64, len: u32) -> PluginResult<Data> {
-        if len > self.limits.max_object_size {
-            return Err(Status::Malformed);
-        }
-        let data = guard("read", || self.plugin.read(&open.session, id, offset, len))?;
-        if data.len() > len as usize {
-            // The client has a buffer of `len` bytes and aborts on more.
-            warn!(%id, offset, len, got = data.len(), "the plugin read more than it was asked for");
-            // The memory may be the plugin's, and its code run when it is dropped.
-            let _logged = guard("drop of data", || {
-                drop(data);
-                Ok(())
-            });
-            return Err(Status::IoErr);
-        }
-        Ok(data)
-    }
-
-    fn info(&self, session: Option<&Session>) -> PluginResult<CacheInfo> {
-        self.require(Capabilities::INFO)?;
-        let mut info = self.call(Capabilities::INFO, "info", || self.plugin.info(session))?;
-        if !self.capabilities.contains(Capabilities::SHRINK_RATE) {
-            info.shrink_count = None;
-        }
-        Ok(info)
-    }
-
-    fn shrink(&self, open: &OpenSession, target: u64) -> PluginResult<u64> {
-        self.require(Capabilities::SHRINK)?;
-        self.call(Capabilities::SHRINK, "shrink", || self.plugin.shrink(&open.session, target))
-    }
-
-    fn store_breadcrumb(
-        &self,
-        open: &OpenSession,
-        repository: &[u8],
-        breadcrumb: Breadcrumb,
-    ) -> PluginResult<()> {
-        self.require(Capabilities::BREADCRUMB)?;
-        self.check_text(repository)?;
-        self.call(Capabilities::BREADCRUMB, "store_breadcrumb", || {
-            self.plugin.store_breadcrumb(&open.session, repository, breadcrumb)
-        })
-    }
-
-    fn load_breadcrumb(&self, open: &OpenSession, repository: &[u8]) -> PluginResult<Breadcrumb> {
-        self.require(Capabilities::BREADCRUMB)?;
-        self.check_text(repository)?;
-        self.call(Capabilities::BREADCRUMB, "load_breadcrumb", || {
-            self.plugin.load_breadcrumb(&open.session, repository)
-        })
-    }
-
-    /// Calls a method that a capability needs. What a plugin declares and has no method for shows in the
-    /// trait's own answer, [`Status::NoSupport`], and nowhere else: so this is logged once per method, at
-    /// the first request for it. To find out at the start would take a call of each, and they change
-    /// what is in the cache.
-    fn call<T>(
-        &self,
-        capability: Capabilities,
-        method: &'static str,
-        call: impl FnOnce() -> PluginResult<T>,
-    ) -> PluginResult<T> {
-        let result = guard(method, call);
-        if let Err(Status::NoSupport) = result {
-            let mut unsupported = self.unsupported.lock();
-            if !unsupported.contains(&method) {
-                unsupported.push(method);
-                warn!(
-                    %capability, method,
-                    "the plugin declares a capability, but its method answers NOSUPPORT: implement \
-                     it, or do not declare that"
-                );
-            }
-        }
-        result
-    }
-
-    fn require(&self, capability: Capabilities) -> PluginResult<()> {
-        if self.capabilities.contains(capability) { Ok(()) } else { Err(Status::NoSupport) }
-    }
-
-    fn check_text(&self, text: &[u8]) -> PluginResult<()> {
-        if text.len() <= self.limits.max_text {
-            return Ok(());
-        }
-        debug!(len = text.len(), limit = self.limits.max_text, "a text is too long");
-        Err(Status::Malformed)
     }
 }
 
@@ -445,12 +352,6 @@ impl fmt::Debug for Service {
     }
 }
 
-fn checksum(data: &Data) -> u32 {
-    let mut crc = crc32fast::Hasher::new();
-    data.pieces().for_each(|piece| crc.update(piece));
-    crc.finalize()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -478,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_in_the_drop_of_the_plugin_goes_no_further() {
+    fn a_panic_in_the_drop_of_the_plugin_is_caught() {
         drop(Service::new(Box::new(PanicsInDrop), "test", Limits::default()));
     }
 }

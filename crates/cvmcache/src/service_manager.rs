@@ -1,7 +1,6 @@
-//! Being started by a service manager, such as systemd: the socket that it hands over, and telling
-//! it how things are.
+//! Service managers, such as systemd: socket activation, readiness and heartbeats.
 //!
-//! It speaks by variables of the environment, as in `sd_notify(3)` and `sd_listen_fds(3)`.
+//! It passes them in variables of the environment, see `sd_notify(3)` and `sd_listen_fds(3)`.
 //! [`run`](crate::run) understands them; other programs do so with [`ServiceManager`].
 
 use std::env;
@@ -27,7 +26,7 @@ const LISTEN_FDS: &str = "LISTEN_FDS";
 /// How long to wait for a service manager that is to know that clients can connect.
 const READY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How often it is told within the time that it waits. Twice would do if none were lost; but they
+/// How many heartbeats are sent within the time that it waits. Two would do if none were lost; but they
 /// are sent without waiting for room in its queue, and a restart would end all mounts.
 const BEATS: u32 = 4;
 
@@ -63,7 +62,7 @@ pub struct ServiceManager {
     watchdog: Option<Duration>,
 }
 
-/// What a service manager says makes no sense.
+/// The variables of a service manager are invalid.
 #[derive(Debug, Error)]
 #[error(
     "{variable}={value:?}: {reason}; a service manager sets this variable: unset it to start the \
@@ -117,11 +116,11 @@ impl ServiceManager {
         self.socket.as_ref()
     }
 
-    /// Has the server tell that it is alive and how many clients it has, four times in the time that
+    /// Has the server send heartbeats with its number of clients, four times in the time that
     /// the service manager waits for that (`WatchdogSec=`), and that it ends.
     ///
-    /// It comes from the I/O thread: if a callback is stuck there, nothing is told, and the service
-    /// manager does what it is set up to do. A stuck worker does not keep it from telling.
+    /// They come from the I/O thread: if a callback is stuck there, none is sent, and the service
+    /// manager does what it is set up to do. A stuck worker does not stop them.
     ///
     /// It takes the place of another [`heartbeat`](ServerBuilder::heartbeat). If the service
     /// manager wants no heartbeats, only the end is reported; if there is no service manager, the builder stays as it is.
@@ -230,7 +229,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_beat_may_be_lost() {
+    fn one_lost_heartbeat_does_not_exceed_watchdog_usec() {
         let watchdog = Duration::from_secs(60);
         let manager = ServiceManager { watchdog: Some(watchdog), ..ServiceManager::default() };
         // A turn of the event loop may keep each of them waiting.

@@ -30,7 +30,7 @@ impl Session {
     }
 
     /// The number of the session. It is never used again as long as the server runs. Sessions of
-    /// clients count from 1; what the server asks for itself, as for
+    /// clients count from 1; what the server requests for itself, as for
     /// [metrics](crate::ServerBuilder::metrics), comes under 0 and an empty name.
     pub fn id(&self) -> u64 {
         self.id
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_need_not_be_text() {
+    fn a_name_need_not_be_utf8() {
         let session = Session::new(1, &b"caf\xe9\n"[..]);
         assert_eq!(session.repository(), b"caf\xe9\n");
         assert_eq!(session.instance(), None);

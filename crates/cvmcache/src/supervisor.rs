@@ -1,7 +1,7 @@
-//! Being started by a client: telling it when it can connect.
+//! The supervisor, a client that has started the plugin: the report that it can connect.
 //!
 //! A client that starts a plugin passes the number of a pipe's descriptor in the environment, and
-//! waits for one byte. [`run`](crate::run) answers it; other programs do so with [`Supervisor`].
+//! waits for one byte. [`run`](crate::run) writes it; other programs do so with [`Supervisor`].
 
 use std::env;
 use std::ffi::OsString;
@@ -13,7 +13,7 @@ use std::os::fd::{FromRawFd, RawFd};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use thiserror::Error;
 
-/// The environment variable by which a client says that it waits, and where.
+/// The environment variable in which a supervisor passes the descriptor of its pipe.
 const READY_PIPE: &str = "__CVMFS_CACHE_EXTERNAL_PIPE_READY__";
 
 const READY: &[u8] = b"C";

@@ -1,4 +1,5 @@
-//! How full a cache is to become: what plugins that evict decide alike.
+//! Watermarks, for all plugins that evict: when clients are asked to detach, and how far a clean-up
+//! goes.
 
 /// The water marks of a cache that evicts: when a clean-up begins and ends, and when so much is pinned
 /// that clients should detach.
@@ -7,9 +8,9 @@
 /// it cleans up: it goes on until only a low water mark is in use. Pinned objects cannot be evicted; the
 /// plugin asks clients to detach ([`ServerHandle::ask_detach`](crate::ServerHandle::ask_detach)) when
 /// they pass a high water mark, once, and again only after they have been below a low one (hysteresis),
-/// or an object that is opened and closed at the mark would have all clients asked each time.
+/// or an object that is opened and closed at the mark would send a detach to all clients each time.
 ///
-/// It does no I/O and knows no time: the plugin tells what is in use, and is told what to do.
+/// It does no I/O and has no clock: the plugin passes what is in use, and gets back what to do.
 ///
 /// ```
 /// use cvmcache::Watermarks;
@@ -35,7 +36,7 @@ pub struct Watermarks {
 }
 
 impl Watermarks {
-    /// What a clean-up leaves in use, in percent of the size, unless told otherwise.
+    /// What a clean-up leaves in use, in percent of the size, by default.
     pub const LOW_PERCENT: u64 = 75;
 
     /// More than so many percent of the size pinned, and clients are asked to detach. The reference's
@@ -79,7 +80,7 @@ impl Watermarks {
         used.saturating_sub(self.low())
     }
 
-    /// Takes note of how many bytes are pinned. True if clients are to be asked to detach now.
+    /// Updates how many bytes are pinned. True if clients are to be asked to detach now.
     #[must_use = "clients are not asked again until less is pinned"]
     pub fn update_pinned(&mut self, pinned: u64) -> bool {
         let is_high = pinned > percent_of(self.size, Self::PINNED_HIGH_PERCENT);
@@ -136,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clean_up_counts_once_and_leaves_the_low_water_mark() {
+    fn a_clean_up_counts_once_and_ends_at_the_low_water_mark() {
         let mut marks = Watermarks::new(1000).with_low_percent(90);
         assert_eq!((marks.excess(950), marks.excess(10)), (50, 0));
         assert!(marks.begin_clean_up() && !marks.begin_clean_up());

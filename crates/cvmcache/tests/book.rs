@@ -58,7 +58,7 @@ fn anchor(heading: &str) -> String {
 }
 
 #[test]
-fn every_link_leads_somewhere() {
+fn every_link_has_a_target() {
     let mut dead = Vec::new();
     for document in documents() {
         let (links, _) = links_and_anchors(&read(&document));
@@ -134,7 +134,7 @@ fn with_fresh_quotations(document: &Path) -> (String, usize) {
 }
 
 #[test]
-fn what_the_book_quotes_is_what_the_files_say() {
+fn quotations_in_the_book_equal_their_files() {
     let overwrite = std::env::var("BOOK").is_ok_and(|value| value == "overwrite");
     let mut quotations = 0;
     for document in documents() {
@@ -223,7 +223,7 @@ fn the_crate_and_the_book_have_the_same_picture_of_callbacks() {
 }
 
 #[test]
-fn porting_has_every_name_of_the_c_library() {
+fn the_porting_page_has_every_name_of_the_c_library() {
     let header = read(&root().join("crates/cvmcache-capi/include/libcvmfs_cache.h"));
     let page = read(&root().join("docs/porting.md"));
     let of = |text: &str| -> BTreeSet<String> {
@@ -281,7 +281,7 @@ fn the_protocol_reference_has_every_field_with_its_number() {
 }
 
 #[test]
-fn the_samples_of_configuration_make_sense() {
+fn the_sample_configurations_parse_and_agree() {
     let sample = |name: &str| {
         let path = root().join("packaging/conf").join(name);
         let text = read(&path);

@@ -102,7 +102,7 @@ fn without_gdb_all_threads_have_stacks_with_names_and_lines() {
 }
 
 #[test]
-fn with_gdb_the_stacks_are_its() {
+fn with_gdb_the_stacks_are_those_of_gdb() {
     let crash = || {
         let mut f = Crashing::new();
         let mut command = f.command("CVMFS_CACHE_PLUGIN_WORKERS=1\n");
@@ -143,7 +143,7 @@ fn a_gdb_that_hangs_is_ended_and_replaced() {
 }
 
 #[test]
-fn a_debugger_hears_of_its_children_and_not_of_the_process_that_ends_the_service() {
+fn gdb_runs_with_termination_signals_blocked_and_sigchld_not() {
     let mut f = Crashing::new();
     start_with_gdb(
         &mut f,

@@ -11,7 +11,7 @@ use support::served::{serve, serve_with};
 use support::{TestCache, id};
 
 #[test]
-fn the_end_answers_what_is_under_way_and_removes_the_socket() {
+fn a_shutdown_answers_requests_in_flight_and_removes_the_socket() {
     let mut f = serve(2);
     f.cache.insert(id(1), "abc");
     f.cache.change(|state| state.hold_reads = true);
@@ -34,7 +34,7 @@ fn the_end_answers_what_is_under_way_and_removes_the_socket() {
 }
 
 #[test]
-fn the_end_does_not_wait_for_ever_for_a_callback() {
+fn a_shutdown_waits_for_a_callback_until_its_timeout() {
     let mut limits = Limits::default();
     limits.shutdown_timeout = Duration::from_millis(100);
     let mut f = serve_with(1, limits);
@@ -49,7 +49,7 @@ fn the_end_does_not_wait_for_ever_for_a_callback() {
 }
 
 #[test]
-fn the_end_does_not_wait_for_ever_for_a_client() {
+fn a_shutdown_waits_for_a_client_until_its_timeout() {
     let mut limits = Limits::default();
     limits.shutdown_timeout = Duration::from_millis(100);
     let mut f = serve_with(0, limits);
@@ -63,7 +63,7 @@ fn the_end_does_not_wait_for_ever_for_a_client() {
 }
 
 #[test]
-fn a_supervised_server_ends_with_its_last_client() {
+fn a_supervised_server_ends_with_its_last_connection() {
     let directory = tempfile::tempdir().unwrap();
     let locator = Locator::Unix(directory.path().join("socket"));
     let cache = TestCache::default();

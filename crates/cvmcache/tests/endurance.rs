@@ -18,7 +18,7 @@ use support::plugin::{LIMIT, Plugin, eventually, program};
 use support::served::serve;
 
 #[test]
-fn the_ram_cache_asks_to_detach_when_too_much_is_pinned() {
+fn the_ram_cache_asks_clients_to_detach_when_too_much_is_pinned() {
     let mut plugin = Plugin::new("ram");
     plugin.start("CVMFS_CACHE_PLUGIN_SIZE=100\n");
     let mut client = plugin.client();
@@ -159,7 +159,7 @@ fn requests_that_wait_for_a_worker_wait_in_the_socket_and_cost_no_processor_time
 }
 
 #[test]
-fn many_short_sessions_leave_nothing_behind() {
+fn many_short_sessions_leave_no_memory_descriptors_or_threads() {
     let mut plugin = Plugin::new("ram");
     let pid = plugin.start("").id();
     let descriptors = || fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();

@@ -28,7 +28,7 @@ fn raw(message: ClientMessage) -> RawMessage {
 }
 
 #[test]
-fn what_makes_no_sense_is_answered_and_the_connection_stays() {
+fn an_invalid_request_is_answered_and_the_connection_stays() {
     let f = serve(0);
     let mut client = f.client("repo:1");
     let session = client.session();
@@ -187,7 +187,7 @@ fn half_a_frame_delays_no_other_connection() {
 }
 
 #[test]
-fn a_client_that_does_not_read_is_not_read_from_and_harms_no_other() {
+fn a_connection_that_takes_no_replies_is_not_read_and_delays_no_other() {
     let mut limits = Limits::default();
     limits.max_buffered = 512 * 1024;
     for workers in [0, 4] {
@@ -223,7 +223,7 @@ fn a_client_that_does_not_read_is_not_read_from_and_harms_no_other() {
 }
 
 #[test]
-fn a_connection_that_is_closed_without_a_word_is_forgotten() {
+fn the_session_of_a_connection_closed_without_quit_ends() {
     let f = serve(0);
     for _ in 0..200 {
         drop(UnixStream::connect(&f.socket).unwrap());
@@ -247,7 +247,7 @@ fn a_panic_in_a_callback_is_answered_over_the_wire() {
 }
 
 #[test]
-fn replies_that_are_not_read_keep_no_object_in_memory_for_a_few_bytes() {
+fn a_small_reply_that_is_not_read_keeps_no_large_object_in_memory() {
     let f = serve(0);
     f.cache.insert(id(1), vec![7; 128 * 1024]);
     let data = Bytes::from(vec![7; 256 * 1024]);
@@ -272,7 +272,7 @@ fn replies_that_are_not_read_keep_no_object_in_memory_for_a_few_bytes() {
 }
 
 #[test]
-fn what_a_client_says_before_it_hangs_up_counts() {
+fn requests_before_the_end_of_a_connection_are_handled() {
     for workers in [0, 4] {
         let f = serve(workers);
         let client = f.client("repo:1");
@@ -293,7 +293,7 @@ fn what_a_client_says_before_it_hangs_up_counts() {
 }
 
 #[test]
-fn with_workers_a_flood_does_not_go_before_other_connections() {
+fn with_workers_a_flood_of_requests_does_not_starve_other_connections() {
     let f = serve(2);
     f.cache.insert(id(1), "abc");
     f.cache.change(|state| state.hold_reads = true);
@@ -314,7 +314,7 @@ fn with_workers_a_flood_does_not_go_before_other_connections() {
 }
 
 #[test]
-fn without_workers_a_flood_does_not_go_before_other_connections() {
+fn without_workers_a_flood_of_requests_does_not_starve_other_connections() {
     let f = serve(0);
     let mut hostile = f.client("evil:1");
     let mut bystander = f.client("repo:1");
@@ -355,7 +355,7 @@ fn a_callback_that_never_returns_blocks_only_its_worker() {
 }
 
 #[test]
-fn what_was_answered_with_a_timeout_is_not_done_after_all() {
+fn a_request_answered_with_a_timeout_never_runs() {
     let mut limits = Limits::default();
     limits.request_deadline = Some(Duration::from_millis(50));
     let f = serve_with(1, limits);

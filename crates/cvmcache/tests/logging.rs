@@ -38,7 +38,7 @@ fn talk_nonsense(plugin: &Plugin) {
 }
 
 #[test]
-fn a_client_that_provokes_a_line_with_every_connection_fills_no_disk() {
+fn lines_that_each_connection_provokes_are_suppressed_beyond_their_limit() {
     let mut plugin = logging("null", "");
     for _ in 0..2000 {
         talk_nonsense(&plugin);
@@ -62,7 +62,7 @@ fn a_client_that_provokes_a_line_with_every_connection_fills_no_disk() {
 }
 
 #[test]
-fn what_clients_call_themselves_stays_on_its_line() {
+fn control_characters_in_client_names_are_escaped_in_the_log() {
     let plugin = logging("null", "");
     let name = &b"repo\n2026-01-01T00:00:00Z ERROR made up\x1b[2J\xff:1"[..];
     let client = Client::builder().name(name).timeout(LIMIT).connect(&plugin.locator()).unwrap();
@@ -76,7 +76,7 @@ fn what_clients_call_themselves_stays_on_its_line() {
 }
 
 #[test]
-fn sigusr1_has_it_report_what_it_holds() {
+fn sigusr1_writes_a_status_report() {
     for workers in ["0", "2"] {
         let plugin = logging("ram", &format!("CVMFS_CACHE_PLUGIN_WORKERS={workers}\n"));
         let named = |name: &'static str| {
@@ -109,7 +109,7 @@ fn sigusr1_has_it_report_what_it_holds() {
 }
 
 #[test]
-fn status_reports_asked_for_without_end_come_once_a_second() {
+fn status_reports_are_written_at_most_once_a_second() {
     let mut plugin = logging("null", "");
     let mut client = plugin.client();
     let begun = Instant::now();
@@ -126,7 +126,7 @@ fn status_reports_asked_for_without_end_come_once_a_second() {
 }
 
 #[test]
-fn what_happens_behind_the_end_of_the_server_is_logged() {
+fn the_last_lines_before_an_exit_are_logged() {
     let mut first = Plugin::new("null");
     first.start("");
     let second = Plugin::new("null");
@@ -140,7 +140,7 @@ fn what_happens_behind_the_end_of_the_server_is_logged() {
 }
 
 #[test]
-fn the_journal_is_told_how_bad_a_line_is() {
+fn lines_for_the_journal_begin_with_their_severity() {
     let mut plugin = Plugin::new("null");
     let config = plugin.configure("");
     let stderr = File::create(plugin.path("stderr")).expect("a file");
@@ -156,7 +156,7 @@ fn the_journal_is_told_how_bad_a_line_is() {
 }
 
 #[test]
-fn what_cannot_be_written_to_the_debug_log_is_said_to_be_lost() {
+fn lines_lost_on_a_full_disk_are_reported() {
     let mut plugin = logging("null", "CVMFS_CACHE_PLUGIN_DEBUGLOG=/dev/full\n");
     plugin.client().quit().unwrap();
     plugin.signal(Signal::SIGTERM);
@@ -166,7 +166,7 @@ fn what_cannot_be_written_to_the_debug_log_is_said_to_be_lost() {
 }
 
 #[test]
-fn a_plugin_that_a_client_starts_logs_to_the_system() {
+fn a_supervised_plugin_logs_to_syslog() {
     let plugin = Plugin::new("null");
     let syslog = Syslog::new(plugin.directory.path());
     let config = plugin.configure("");
@@ -182,7 +182,7 @@ fn a_plugin_that_a_client_starts_logs_to_the_system() {
 }
 
 #[test]
-fn what_keeps_it_from_starting_is_in_the_log_of_the_system() {
+fn an_error_at_the_start_of_a_supervised_plugin_is_in_syslog() {
     for (lines, complaint) in [
         ("CVMFS_CACHE_PLUGIN_WORKERS=many\n", "write a number from 0 to 1024"),
         ("CVMFS_CACHE_PLUGIN_DEBUGLOG=/nowhere/log\n", "name a regular file in a directory"),

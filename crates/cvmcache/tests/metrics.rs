@@ -72,7 +72,7 @@ fn requests_are_counted_by_operation_and_status() {
 }
 
 #[test]
-fn what_is_held_is_told_every_few_seconds() {
+fn gauges_are_updated_every_few_seconds() {
     for workers in ["0", "2"] {
         let (plugin, url) = measured("ram", &format!("CVMFS_CACHE_PLUGIN_WORKERS={workers}\n"));
         let mut client = plugin.client();
@@ -94,7 +94,7 @@ fn what_is_held_is_told_every_few_seconds() {
 }
 
 #[test]
-fn what_the_ram_cache_evicts_is_counted() {
+fn evictions_of_the_ram_cache_are_counted() {
     let (plugin, url) = measured("ram", "CVMFS_CACHE_PLUGIN_SIZE=100\n");
     let mut client = plugin.client();
     for number in 0..120 {
@@ -127,7 +127,7 @@ fn the_book_has_every_metric_and_no_other() {
 }
 
 #[test]
-fn nothing_that_a_client_says_becomes_a_label() {
+fn no_text_of_a_client_becomes_a_label() {
     let (plugin, url) = measured("ram", "");
     let lines = scrape(&url).lines().count();
     for number in 0..20 {
@@ -142,7 +142,7 @@ fn nothing_that_a_client_says_becomes_a_label() {
 }
 
 #[test]
-fn a_metrics_key_that_cannot_be_used_is_told_at_the_start() {
+fn an_unusable_metrics_key_is_an_error_at_the_start() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
     for (value, expected) in [
@@ -193,7 +193,7 @@ fn connect(url: &str) -> TcpStream {
 }
 
 #[test]
-fn a_request_for_anything_else_is_answered_with_an_http_error() {
+fn a_request_for_another_path_is_answered_with_an_http_error() {
     let (_plugin, url) = measured("ram", "");
     for (request, answer) in [
         (&b"GET / HTTP/1.1\r\n\r\n"[..], "HTTP/1.1 404 "),
@@ -211,7 +211,7 @@ fn a_request_for_anything_else_is_answered_with_an_http_error() {
 }
 
 #[test]
-fn scrapers_that_hang_harm_neither_the_plugin_nor_the_next_one_for_long() {
+fn scrapers_that_hang_delay_neither_clients_nor_the_next_scrape() {
     let (plugin, url) = measured("ram", "");
     let mut client = plugin.client();
     let threads = |plugin: &Plugin| {

@@ -19,7 +19,7 @@ use support::id;
 use support::plugin::{Plugin, Supervised, eventually};
 
 #[test]
-fn without_arguments_it_serves_and_says_where() {
+fn without_arguments_a_plugin_serves_and_prints_its_locator() {
     for name in ["null", "ram"] {
         let mut plugin = Plugin::new(name);
         let runtime = plugin.path("runtime");
@@ -50,7 +50,7 @@ fn without_arguments_it_serves_and_says_where() {
 }
 
 #[test]
-fn sigterm_and_sigint_end_it_and_others_do_not() {
+fn sigterm_and_sigint_end_a_plugin_and_other_signals_do_not() {
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
         let mut plugin = Plugin::new("null");
         plugin.start("");
@@ -66,7 +66,7 @@ fn sigterm_and_sigint_end_it_and_others_do_not() {
 }
 
 #[test]
-fn after_kill_it_starts_again_at_the_same_place() {
+fn a_plugin_starts_at_the_locator_of_one_that_was_killed() {
     let mut plugin = Plugin::new("null");
     plugin.start("");
     plugin.signal(Signal::SIGKILL);
@@ -77,7 +77,7 @@ fn after_kill_it_starts_again_at_the_same_place() {
 }
 
 #[test]
-fn in_test_mode_it_prints_its_process_and_goes_to_the_background() {
+fn in_test_mode_a_plugin_prints_its_process_id_and_goes_to_the_background() {
     let plugin = Plugin::new("ram");
     let config = plugin.configure("CVMFS_CACHE_PLUGIN_TEST=yes\n");
     let output = plugin.command(&[config.as_ref()]).output().unwrap();
@@ -91,7 +91,7 @@ fn in_test_mode_it_prints_its_process_and_goes_to_the_background() {
 }
 
 #[test]
-fn in_test_mode_a_failure_is_told_before_the_background() {
+fn in_test_mode_an_error_is_printed_before_going_to_the_background() {
     let plugin = Plugin::new("ram");
     let config = plugin.configure("CVMFS_CACHE_PLUGIN_TEST=yes\nCVMFS_CACHE_PLUGIN_SIZE=much\n");
     let output = plugin.command(&[config.as_ref()]).output().unwrap();
@@ -100,7 +100,7 @@ fn in_test_mode_a_failure_is_told_before_the_background() {
 }
 
 #[test]
-fn started_by_a_client_it_reports_and_ends_with_the_last_one() {
+fn a_supervised_plugin_reports_to_its_supervisor_and_ends_with_the_last_connection() {
     for name in ["null", "ram"] {
         let plugin = Plugin::new(name);
         let config = plugin.configure("");
@@ -122,7 +122,7 @@ fn started_by_a_client_it_reports_and_ends_with_the_last_one() {
 }
 
 #[test]
-fn a_second_plugin_started_by_a_client_leaves_it_to_the_first() {
+fn a_second_supervised_plugin_reports_success_and_leaves_the_socket_to_the_first() {
     let mut first = Plugin::new("null");
     first.start("");
     let mut second = Plugin::new("null");
@@ -135,7 +135,7 @@ fn a_second_plugin_started_by_a_client_leaves_it_to_the_first() {
 }
 
 #[test]
-fn a_plugin_that_cannot_start_tells_the_client() {
+fn a_supervised_plugin_that_cannot_start_reports_failure() {
     for (lines, extra) in [
         ("CVMFS_CACHE_PLUGIN_LOCATOR=unix=/nowhere/at/all/socket\n", "unusable locator"),
         ("CVMFS_CACHE_PLUGIN_LOCATOR=nonsense\n", "no locator"),
@@ -154,7 +154,7 @@ fn a_plugin_that_cannot_start_tells_the_client() {
 }
 
 #[test]
-fn a_plugin_that_is_started_wrongly_says_what_to_do() {
+fn a_plugin_with_invalid_arguments_prints_the_remedy() {
     let plugin = Plugin::new("ram");
     let complaint = |arguments: &[&str]| {
         let arguments: Vec<_> = arguments.iter().map(OsStr::new).collect();
@@ -210,7 +210,7 @@ fn a_configuration_that_is_checked_leaves_no_files_and_is_ok() {
 }
 
 #[test]
-fn a_check_tells_all_that_is_wrong_at_once() {
+fn a_check_prints_all_errors_at_once() {
     let plugin = Plugin::new("ram");
     fs::write(plugin.path("socket"), "").unwrap();
     let (status, lines) = checked(
@@ -258,7 +258,7 @@ fn a_port_for_both_clients_and_metrics_is_an_error_of_the_check() {
 }
 
 #[test]
-fn what_the_plugin_would_warn_of_is_a_warning_of_the_check() {
+fn warnings_of_the_start_are_warnings_of_the_check() {
     let (status, lines) = checked(&Plugin::new("ram"), "CVMFS_CACHE_PLUGIN_SIZE=5\n");
     assert_eq!(status, 0);
     assert!(lines[0].starts_with("warning: CVMFS_CACHE_PLUGIN_SIZE: "), "{lines:?}");
@@ -266,7 +266,7 @@ fn what_the_plugin_would_warn_of_is_a_warning_of_the_check() {
 }
 
 #[test]
-fn a_plugin_that_serves_is_not_disturbed_by_a_check() {
+fn a_check_does_not_disturb_a_plugin_that_serves() {
     let mut plugin = Plugin::new("ram");
     plugin.start("");
     let mut client = plugin.client();
@@ -281,7 +281,7 @@ fn a_plugin_that_serves_is_not_disturbed_by_a_check() {
 }
 
 #[test]
-fn a_key_that_is_not_known_is_a_warning_with_the_nearest_one() {
+fn an_unknown_key_is_a_warning_with_the_nearest_known_one() {
     let mut plugin = Plugin::new("ram");
     let log = plugin.path("log");
     let lines = format!(
@@ -301,7 +301,7 @@ fn a_key_that_is_not_known_is_a_warning_with_the_nearest_one() {
 }
 
 #[test]
-fn help_lists_the_keys_of_the_plugin_itself() {
+fn help_lists_the_keys_of_the_plugin() {
     let help = Plugin::new("ram").command(&["--help".as_ref()]).output().unwrap();
     let help = String::from_utf8(help.stdout).unwrap();
     assert!(help.contains("\n  CVMFS_CACHE_PLUGIN_SIZE=MB|N%  how much memory"), "{help}");
@@ -345,7 +345,7 @@ fn names_that_are_not_utf8_are_carried_as_they_are() {
 }
 
 #[test]
-fn sigusr2_makes_the_ram_cache_forget_its_breadcrumbs() {
+fn sigusr2_drops_the_breadcrumbs_of_the_ram_cache() {
     let mut plugin = Plugin::new("ram");
     plugin.start("");
     let mut client = plugin.client();
@@ -360,7 +360,7 @@ fn sigusr2_makes_the_ram_cache_forget_its_breadcrumbs() {
 }
 
 #[test]
-fn everything_is_in_the_debug_log() {
+fn the_debug_log_has_the_debug_lines_of_a_session() {
     let mut plugin = Plugin::new("null");
     let log = plugin.path("log");
     plugin.start(&format!("CVMFS_CACHE_PLUGIN_DEBUGLOG={}\n", log.display()));
@@ -372,7 +372,7 @@ fn everything_is_in_the_debug_log() {
 }
 
 #[test]
-fn on_a_terminal_r_asks_to_detach_and_end_of_file_ends_it() {
+fn on_a_terminal_r_asks_clients_to_detach_and_end_of_file_ends_the_plugin() {
     let mut plugin = Plugin::new("null");
     let config = plugin.configure("");
     let terminal = openpty(None, None).unwrap();

@@ -90,7 +90,7 @@ fn use_it(plugin: &Plugin) {
 
 #[test]
 #[ignore = "it needs Debian's package prometheus, as .ci/run has it"]
-fn promtool_finds_nothing_wrong_with_the_metrics() {
+fn promtool_finds_no_problem_in_the_metrics() {
     let (plugin, url) = busy_plugin();
     use_it(&plugin);
     let output = promtool(&["check", "metrics"], &scrape(&url));

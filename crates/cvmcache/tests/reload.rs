@@ -63,7 +63,7 @@ fn come_back<'a>(service: &'a Service, name: &'static str) -> Client<'a> {
 }
 
 #[test]
-fn references_pass_to_the_session_that_comes_back() {
+fn references_pass_to_the_successor() {
     let (cache, service) = service();
     let old = connect(&service, "repo:1");
     old.change(1, 2).unwrap();
@@ -98,7 +98,7 @@ fn a_session_of_another_name_is_no_successor() {
 }
 
 #[test]
-fn two_mounts_of_one_name_that_reload_at_once_lose_nothing() {
+fn two_clients_of_one_name_that_reload_at_once_lose_no_reference() {
     let (cache, service) = service();
     let (one, two) = (connect(&service, "repo:1"), connect(&service, "repo:1"));
     one.change(1, 1).unwrap();
@@ -133,7 +133,7 @@ fn references_that_no_successor_gives_back_end_with_the_last_successor() {
 }
 
 #[test]
-fn a_second_reload_keeps_what_the_first_one_left() {
+fn a_second_reload_hands_over_the_references_of_the_first() {
     let (cache, service) = service();
     let first = connect(&service, "repo:1");
     first.change(1, 1).unwrap();
@@ -148,7 +148,7 @@ fn a_second_reload_keeps_what_the_first_one_left() {
 }
 
 #[test]
-fn a_new_session_may_be_faster_than_the_end_of_the_old_one() {
+fn a_successor_may_connect_before_the_old_session_ends() {
     let (cache, service) = service();
     let old = connect(&service, "repo:1");
     old.change(1, 1).unwrap();
@@ -162,7 +162,7 @@ fn a_new_session_may_be_faster_than_the_end_of_the_old_one() {
 }
 
 #[test]
-fn a_reload_that_is_called_off_leaves_nothing_behind() {
+fn a_reload_that_is_called_off_leaves_no_reference() {
     let (cache, service) = service();
     let client = connect(&service, "repo:1");
     client.change(1, 1).unwrap();
@@ -204,7 +204,7 @@ fn a_successor_need_not_wait_until_the_old_session_has_ended() {
 }
 
 #[test]
-fn reloads_under_way_are_limited() {
+fn pending_reloads_are_limited() {
     let cache = TestCache::default();
     cache.insert(id(1), "abc");
     let mut limits = Limits::default();

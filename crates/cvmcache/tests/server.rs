@@ -44,7 +44,7 @@ fn objects_are_stored_and_read_on_every_kind_of_socket() {
 }
 
 #[test]
-fn what_was_asked_before_the_end_of_the_input_is_answered() {
+fn requests_before_an_end_of_file_are_answered() {
     for workers in [0, 4] {
         let f = serve(workers);
         f.cache.insert(id(1), vec![7; 100_000]);
@@ -68,7 +68,7 @@ fn what_was_asked_before_the_end_of_the_input_is_answered() {
 }
 
 #[test]
-fn the_end_of_a_connection_ends_what_its_session_held() {
+fn uploads_listings_and_references_end_with_the_connection() {
     for workers in [0, 4] {
         let f = serve(workers);
         let mut client = f.client("repo:1");
@@ -103,7 +103,7 @@ fn all_sessions_are_asked_to_detach() {
 }
 
 #[test]
-fn with_workers_a_slow_request_does_not_hold_up_others() {
+fn with_workers_a_slow_callback_delays_no_other_request() {
     let f = serve(2);
     f.cache.insert(id(1), "abc");
     f.cache.change(|state| state.hold_reads = true);
@@ -151,7 +151,7 @@ impl CachePlugin for Told {
 }
 
 #[test]
-fn a_large_answer_does_not_wait_for_the_next_request_to_be_done() {
+fn a_large_reply_does_not_wait_for_the_next_request() {
     let directory = tempfile::tempdir().unwrap();
     let locator = Locator::Unix(directory.path().join("socket"));
     let (tell, told) = mpsc::channel();
@@ -192,7 +192,7 @@ impl CachePlugin for Waiting {
 }
 
 #[test]
-fn a_plugin_gets_the_workers_it_wants_unless_the_server_is_told_otherwise() {
+fn the_workers_of_the_plugin_apply_unless_the_builder_sets_them() {
     for (workers, on_worker) in [(None, 1), (Some(1), 1), (Some(0), 0)] {
         let directory = tempfile::tempdir().unwrap();
         let locator = Locator::Unix(directory.path().join("socket"));
@@ -209,7 +209,7 @@ fn a_plugin_gets_the_workers_it_wants_unless_the_server_is_told_otherwise() {
 }
 
 #[test]
-fn with_workers_what_builds_on_each_other_keeps_its_order() {
+fn with_workers_requests_with_one_ordering_key_run_in_order() {
     let f = serve(4);
     f.cache.insert(id(1), "abc");
     let mut client = f.client("repo:1");

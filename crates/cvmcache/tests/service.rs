@@ -30,7 +30,7 @@ fn replies_can_carry_a_checksum() {
 }
 
 #[test]
-fn a_session_gives_back_what_others_hold_if_isolation_is_relaxed() {
+fn with_relaxed_isolation_a_session_releases_references_of_others() {
     let cache = TestCache::default();
     cache.insert(id(1), "abc");
     let mut trust = Trust::default();
@@ -72,7 +72,7 @@ fn a_panic_is_answered_and_leaves_the_plugin_serving() {
 }
 
 #[test]
-fn a_session_gives_back_only_what_it_holds() {
+fn a_session_releases_only_references_it_holds() {
     let f = fixture();
     f.cache.insert(id(1), "abc");
     let (one, other) = (f.client("a"), f.client("b"));
@@ -135,7 +135,7 @@ fn methods_of_undeclared_capabilities_are_not_called() {
 }
 
 #[test]
-fn a_declared_capability_without_its_method_is_warned_of_once() {
+fn a_declared_capability_without_its_method_logs_one_warning() {
     let f = fixture();
     f.cache.insert(id(1), "abc");
     for callback in ["begin", "begin", "shrink"] {
@@ -179,7 +179,7 @@ fn logged(body: impl FnOnce()) -> String {
 }
 
 #[test]
-fn without_reference_counts_opening_asks_whether_the_object_exists() {
+fn without_reference_counts_an_open_calls_object_info() {
     let f = fixture_with(TestCache::with(Capabilities::NONE));
     f.cache.insert(id(1), "abc");
     let client = f.client("a");
@@ -191,7 +191,7 @@ fn without_reference_counts_opening_asks_whether_the_object_exists() {
 }
 
 #[test]
-fn without_reference_counts_a_stored_object_is_not_given_back() {
+fn without_reference_counts_a_commit_calls_no_change_refcount() {
     let f = fixture_with(TestCache::with(Capabilities::WRITE));
     let client = f.client("a");
     client.store(1, part(1, 3, true)).unwrap();
@@ -258,7 +258,7 @@ fn a_listing_belongs_to_the_session_that_started_it() {
 }
 
 #[test]
-fn texts_are_carried_verbatim_up_to_the_limit() {
+fn texts_reach_the_plugin_verbatim_up_to_the_limit() {
     let f = fixture();
     let client = f.client("a");
     let described =
@@ -273,7 +273,7 @@ fn texts_are_carried_verbatim_up_to_the_limit() {
 }
 
 #[test]
-fn a_breadcrumb_comes_back_as_it_was_left() {
+fn a_breadcrumb_is_loaded_as_it_was_stored() {
     let f = fixture();
     let client = f.client("a");
     let repository = Bytes::from_static(b"caf\xe9.cern.ch");
@@ -286,7 +286,7 @@ fn a_breadcrumb_comes_back_as_it_was_left() {
 }
 
 #[test]
-fn the_number_of_clean_ups_is_sent_only_if_it_is_declared() {
+fn the_number_of_clean_ups_is_sent_only_with_its_capability() {
     let f = fixture_with(TestCache::with(Capabilities::ALL.difference(Capabilities::SHRINK_RATE)));
     let ReplyBody::Info(Ok(info)) = f.client("a").ask(Operation::Info) else { panic!() };
     assert_eq!(info.shrink_count, None);
@@ -296,7 +296,7 @@ fn the_number_of_clean_ups_is_sent_only_if_it_is_declared() {
 }
 
 #[test]
-fn a_shrink_that_falls_short_is_partial() {
+fn a_shrink_above_its_target_is_partial() {
     let f = fixture();
     f.cache.insert(id(1), "abc");
     f.cache.insert(id(2), "defg");

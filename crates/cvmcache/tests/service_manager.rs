@@ -76,7 +76,7 @@ fn complaint_of(command: &mut Command) -> String {
 }
 
 #[test]
-fn it_tells_when_it_is_ready_how_it_is_and_when_it_ends() {
+fn ready_status_and_stopping_are_sent_to_the_service_manager() {
     let mut plugin = Plugin::new("null");
     let config = plugin.configure("");
     let name = format!("cvmcache-test-{}", std::process::id());
@@ -104,7 +104,7 @@ fn it_tells_when_it_is_ready_how_it_is_and_when_it_ends() {
 }
 
 #[test]
-fn it_tells_nothing_in_between_unless_asked_to() {
+fn without_watchdog_usec_for_this_process_no_heartbeat_is_sent() {
     let mut plugin = Plugin::new("null");
     let manager = Manager::at(&plugin.path("notify"));
     let config = plugin.configure("");
@@ -122,7 +122,7 @@ fn it_tells_nothing_in_between_unless_asked_to() {
 }
 
 #[test]
-fn a_stuck_io_thread_tells_nothing_and_is_found_in_the_report() {
+fn a_stuck_io_thread_sends_no_heartbeat_and_is_named_in_the_crash_report() {
     let mut crashing = Crashing::new();
     let manager = Manager::at(&crashing.plugin.path("notify"));
     let mut command = crashing.command("");
@@ -144,7 +144,7 @@ fn a_stuck_io_thread_tells_nothing_and_is_found_in_the_report() {
 }
 
 #[test]
-fn a_stuck_worker_does_not_keep_it_from_telling() {
+fn a_stuck_worker_does_not_stop_the_heartbeat() {
     let mut crashing = Crashing::new();
     let manager = Manager::at(&crashing.plugin.path("notify"));
     let mut command = crashing.command("CVMFS_CACHE_PLUGIN_WORKERS=1\n");
@@ -162,7 +162,7 @@ fn a_stuck_worker_does_not_keep_it_from_telling() {
 }
 
 #[test]
-fn a_service_manager_that_does_not_listen_does_not_delay_the_server() {
+fn a_service_manager_that_does_not_read_delays_no_request() {
     let mut plugin = Plugin::new("null");
     let manager = Manager::at(&plugin.path("notify"));
     let config = plugin.configure("");
@@ -182,7 +182,7 @@ fn a_service_manager_that_does_not_listen_does_not_delay_the_server() {
 }
 
 #[test]
-fn a_plugin_that_a_client_starts_leaves_the_clients_service_manager_alone() {
+fn a_supervised_plugin_does_not_notify_the_service_manager_of_the_client() {
     let plugin = Plugin::new("null");
     let manager = Manager::at(&plugin.path("notify"));
     let config = plugin.configure("");
@@ -200,7 +200,7 @@ fn a_plugin_that_a_client_starts_leaves_the_clients_service_manager_alone() {
 }
 
 #[test]
-fn it_serves_on_a_unix_socket_that_it_is_given_and_leaves_it_there() {
+fn an_inherited_unix_socket_is_served_and_not_removed() {
     let mut plugin = Plugin::new("ram");
     let config = plugin.configure("");
     let socket = UnixListener::bind(plugin.path("socket")).unwrap();
@@ -229,7 +229,7 @@ fn it_serves_on_a_unix_socket_that_it_is_given_and_leaves_it_there() {
 }
 
 #[test]
-fn it_serves_on_a_tcp_socket_that_it_is_given() {
+fn an_inherited_tcp_socket_is_served() {
     let mut plugin = Plugin::new("null");
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = socket.local_addr().unwrap();
@@ -245,7 +245,7 @@ fn it_serves_on_a_tcp_socket_that_it_is_given() {
 }
 
 #[test]
-fn without_a_configuration_it_serves_where_the_socket_is() {
+fn without_a_configuration_the_inherited_socket_is_the_locator() {
     let mut plugin = Plugin::new("null");
     let socket = UnixListener::bind(plugin.path("socket")).unwrap();
     let mut command = activated(&plugin, socket, 1, Path::new(""));
@@ -257,7 +257,7 @@ fn without_a_configuration_it_serves_where_the_socket_is() {
 }
 
 #[test]
-fn a_socket_that_cannot_be_meant_is_refused() {
+fn an_unsuitable_inherited_socket_is_an_error() {
     let plugin = Plugin::new("null");
     let config = plugin.configure("");
     let socket = || UnixListener::bind(plugin.path("socket").with_extension("other")).unwrap();
@@ -278,7 +278,7 @@ fn a_socket_that_cannot_be_meant_is_refused() {
 }
 
 #[test]
-fn variables_that_make_no_sense_are_named() {
+fn invalid_variables_of_socket_activation_are_named() {
     let plugin = Plugin::new("null");
     let config = plugin.configure("");
     for (variable, value) in [
@@ -302,7 +302,7 @@ fn variables_that_make_no_sense_are_named() {
 }
 
 #[test]
-fn what_is_for_another_process_is_not_taken() {
+fn descriptors_meant_for_another_process_are_not_inherited() {
     let mut plugin = Plugin::new("null");
     let config = plugin.configure("");
     let mut command = plugin.command(&[config.as_ref()]);
@@ -313,7 +313,7 @@ fn what_is_for_another_process_is_not_taken() {
 }
 
 #[test]
-fn a_supervised_server_on_an_inherited_socket_turns_no_client_away_at_its_end() {
+fn a_supervised_server_on_an_inherited_socket_refuses_no_client_at_its_end() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("socket");
     let socket = UnixListener::bind(&path).unwrap();

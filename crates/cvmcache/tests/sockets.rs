@@ -42,7 +42,7 @@ fn a_port_belongs_to_one_server() {
 }
 
 #[test]
-fn what_a_killed_plugin_left_behind_is_replaced_and_nothing_else() {
+fn only_a_stale_socket_is_replaced() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("socket");
     let locator = Locator::Unix(path.clone());
@@ -57,7 +57,7 @@ fn what_a_killed_plugin_left_behind_is_replaced_and_nothing_else() {
 }
 
 #[test]
-fn paths_that_fit_into_no_address_work() {
+fn paths_longer_than_a_socket_address_work() {
     let directory = tempfile::tempdir().unwrap();
     let long = directory.path().join("d".repeat(200));
     fs::create_dir(&long).unwrap();
@@ -80,7 +80,7 @@ fn paths_that_fit_into_no_address_work() {
 }
 
 #[test]
-fn a_limit_out_of_bounds_is_named() {
+fn a_limit_out_of_bounds_is_an_error_that_names_it() {
     for size in [0, 4095, 512 * 1024 + 1] {
         let mut limits = Limits::default();
         limits.max_object_size = size;
@@ -92,7 +92,7 @@ fn a_limit_out_of_bounds_is_named() {
 }
 
 #[test]
-fn a_locator_that_cannot_be_listened_on_is_named() {
+fn a_locator_that_cannot_be_listened_on_is_an_error_that_names_it() {
     let error = |locator: &str| {
         let listening = Server::builder(TestCache::default()).listen(&locator.parse().unwrap());
         listening.unwrap_err().to_string()
@@ -105,7 +105,7 @@ fn a_locator_that_cannot_be_listened_on_is_named() {
 }
 
 #[test]
-fn on_tcp_only_the_networks_that_are_named_are_let_in() {
+fn on_tcp_only_addresses_of_allowed_networks_are_accepted() {
     for (networks, is_let_in) in [("127.0.0.0/8", true), ("10.0.0.0/8, ::1", false), ("", false)] {
         let builder = Server::builder(TestCache::default());
         let builder = builder.allow_networks(networks.parse().unwrap());

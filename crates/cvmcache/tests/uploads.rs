@@ -34,7 +34,7 @@ fn a_last_part_may_be_full_or_empty() {
 }
 
 #[test]
-fn a_part_that_makes_no_sense_is_malformed_and_changes_nothing() {
+fn an_invalid_part_is_malformed_and_leaves_the_upload_unchanged() {
     let f = fixture();
     let client = f.client("a");
     let expecting = |part: StorePart| StorePart { expected_size: Some(2 * PART as u64), ..part };
@@ -61,7 +61,7 @@ fn a_part_that_makes_no_sense_is_malformed_and_changes_nothing() {
 }
 
 #[test]
-fn an_announced_size_is_held_to_and_reserves_nothing() {
+fn an_announced_size_is_enforced_and_reserves_nothing() {
     let f = fixture();
     let client = f.client("a");
     let of_size = |size, part| StorePart { expected_size: Some(size), ..part };
@@ -76,7 +76,7 @@ fn an_announced_size_is_held_to_and_reserves_nothing() {
 }
 
 #[test]
-fn an_aborted_upload_leaves_nothing_and_its_number_is_free_again() {
+fn an_aborted_upload_is_dropped_and_its_number_is_free_again() {
     let f = fixture();
     let client = f.client("a");
     client.store(5, part(1, PART, false)).unwrap();
@@ -131,7 +131,7 @@ fn bytes_in_open_uploads_are_limited() {
 }
 
 #[test]
-fn an_upload_that_gets_no_parts_is_given_up() {
+fn an_upload_without_parts_is_aborted_at_its_timeout() {
     let f = fixture();
     let client = f.client("a");
     client.store(1, part(1, PART, false)).unwrap();
@@ -151,7 +151,7 @@ fn an_upload_that_gets_no_parts_is_given_up() {
 }
 
 #[test]
-fn a_part_that_came_damaged_changes_nothing() {
+fn a_part_with_a_wrong_checksum_leaves_the_upload_unchanged() {
     let f = fixture();
     let client = f.client("a");
     let checked = |crc| StorePart { data_crc32: Some(crc), ..part(1, 9, true) };

@@ -42,7 +42,7 @@ fn a_plugin_whose_watchdog_is_killed_goes_on_and_ends_by_the_right_signal() {
 }
 
 #[test]
-fn a_crash_in_the_handler_ends_the_process_and_leaves_a_line() {
+fn a_crash_in_the_signal_handler_ends_the_process_and_leaves_a_line() {
     let mut f = Crashing::start("");
     let (stderr, watchdog) = (f.take_stderr(), f.watchdog());
     assert_eq!(f.crash(told_to::CRASH_IN_HANDLER), Signal::SIGSEGV);
@@ -51,7 +51,7 @@ fn a_crash_in_the_handler_ends_the_process_and_leaves_a_line() {
 }
 
 #[test]
-fn a_dump_that_cannot_be_written_is_on_standard_error() {
+fn a_crash_dump_that_cannot_be_written_goes_to_standard_error() {
     for (path, reason) in [
         ("/dev/full", "No space left on device"),
         ("/nowhere/dump", "No such file or directory"),
@@ -78,7 +78,7 @@ fn a_dump_that_cannot_be_written_is_on_standard_error() {
 }
 
 #[test]
-fn started_by_a_client_it_leaves_a_dump() {
+fn a_supervised_plugin_writes_a_crash_dump() {
     let plugin = Plugin::new("crashing");
     let dump = plugin.path("dump");
     let config = plugin.configure(&format!("CVMFS_CACHE_PLUGIN_CRASH_DUMP={}\n", dump.display()));
@@ -93,7 +93,7 @@ fn started_by_a_client_it_leaves_a_dump() {
 }
 
 #[test]
-fn in_the_background_it_leaves_a_dump() {
+fn a_plugin_in_the_background_writes_a_crash_dump() {
     let plugin = Plugin::new("crashing");
     let dump = plugin.path("dump");
     let lines =
@@ -110,7 +110,7 @@ fn in_the_background_it_leaves_a_dump() {
 }
 
 #[test]
-fn a_normal_end_leaves_no_process_and_no_report() {
+fn a_normal_exit_leaves_no_watchdog_and_no_report() {
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
         let mut f = Crashing::start("");
         let watchdog = f.watchdog();
@@ -140,7 +140,7 @@ fn signals_for_the_plugins_group_do_not_end_its_watchdog() {
 }
 
 #[test]
-fn the_watchdog_holds_nothing_of_the_plugins() {
+fn the_watchdog_holds_no_descriptor_of_the_plugin() {
     let f = Crashing::start("");
     let descriptors = fs::read_dir(format!("/proc/{}/fd", f.watchdog())).unwrap();
     let mut names: Vec<_> = descriptors
@@ -154,7 +154,7 @@ fn the_watchdog_holds_nothing_of_the_plugins() {
 }
 
 #[test]
-fn socket_and_lock_are_free_while_the_watchdog_still_writes() {
+fn socket_and_lock_file_are_free_while_the_watchdog_writes() {
     let mut f = Crashing::new();
     // A write to it blocks until it is read.
     mkfifo(&f.dump, nix::sys::stat::Mode::S_IRWXU).unwrap();
@@ -175,7 +175,7 @@ fn socket_and_lock_are_free_while_the_watchdog_still_writes() {
 }
 
 #[test]
-fn syslog_has_the_report() {
+fn the_crash_report_is_in_syslog() {
     let mut f = Crashing::new();
     let syslog = Syslog::new(f.plugin.directory.path());
     let plain = f.command("");
@@ -197,7 +197,7 @@ fn syslog_has_the_report() {
 }
 
 #[test]
-fn the_dump_is_for_its_user_only() {
+fn the_crash_dump_is_readable_by_its_user_only() {
     let mut f = Crashing::start("");
     f.crash(told_to::USE_NULL);
     let mode = fs::metadata(&f.dump).unwrap().permissions().mode();

@@ -51,9 +51,9 @@ fn a_plugin_in_c_conforms_with_the_static_library() {
 const NEEDS_A_LIMIT: [&str; 5] = [
     "capability-undeclared",
     "quota-under-pressure",
-    "quota-full-of-open-objects",
+    "quota-all-pinned",
     "detach-reaches-all",
-    "gone-uploads",
+    "disconnect-uploads",
 ];
 
 #[test]
@@ -67,7 +67,7 @@ fn a_plugin_in_cpp_conforms_with_the_static_library() {
 }
 
 #[test]
-fn what_a_plugin_does_not_declare_is_not_called() {
+fn callbacks_of_undeclared_capabilities_are_not_called() {
     let program = program("store.cpp", Library::Shared);
     let plugin = PluginCommand::new(program).option("READ_ONLY", "yes").start().expect("it starts");
     let suite = Suite::new().filter("capability-undeclared");
@@ -78,7 +78,7 @@ fn what_a_plugin_does_not_declare_is_not_called() {
 }
 
 #[test]
-fn what_a_client_leaves_behind_is_ended_with_it() {
+fn references_of_a_session_end_with_it() {
     let plugin = start("store.c", Library::Shared);
     let mut client = connect(plugin.locator());
     let id = "0beec7b5ea3f0fdbc95d0dd47f3c5bc275da8a33".parse().expect("an id");

@@ -14,7 +14,7 @@ use crate::install::{Library, program, run};
 /// Cases that list thousands of objects: half a minute each, and what they do others do, too.
 const LONG: [&str; 5] = [
     "list-in-parts",
-    "list-in-turns",
+    "list-concurrent",
     "listing-unfinished",
     "listing-after-its-end",
     "listing-foreign",
@@ -81,7 +81,7 @@ fn runs_clean(source: &str, suite: Suite) {
 }
 
 #[test]
-fn a_plugin_in_c_runs_clean_under_all_but_the_longest_cases() {
+fn valgrind_finds_no_error_in_a_plugin_in_c() {
     let all = Suite::new().hostile(true);
     let names = all.cases().map(|case| case.name()).filter(|name| !LONG.contains(name));
     let suite = names.fold(Suite::new().hostile(true), |suite, name| suite.filter(name));
@@ -89,7 +89,7 @@ fn a_plugin_in_c_runs_clean_under_all_but_the_longest_cases() {
 }
 
 #[test]
-fn a_plugin_in_cpp_runs_clean() {
+fn valgrind_finds_no_error_in_a_plugin_in_cpp() {
     let subjects = ["breadcrumb", "info", "list-pinned", "read-", "ref", "reload", "upload"];
     let suite = subjects.into_iter().fold(Suite::new(), |suite, subject| suite.filter(subject));
     runs_clean("store.cpp", suite);

@@ -77,7 +77,7 @@ fn ask_for_values(client: &mut Client) {
 }
 
 #[test]
-fn values_out_of_range_are_errors_of_the_plugin_or_say_nothing() {
+fn values_out_of_range_are_ioerr_or_left_out() {
     let plugin = start("values");
     let mut client = connect(&plugin);
     ask_for_values(&mut client);
@@ -86,7 +86,7 @@ fn values_out_of_range_are_errors_of_the_plugin_or_say_nothing() {
 }
 
 #[test]
-fn a_read_that_leaves_its_buffer_as_it_is_is_answered_all_the_same() {
+fn a_read_that_does_not_write_its_buffer_is_answered() {
     let plugin = start("untouched");
     let mut client = connect(&plugin);
     client.open(&id()).expect("it is there");
@@ -96,7 +96,7 @@ fn a_read_that_leaves_its_buffer_as_it_is_is_answered_all_the_same() {
 }
 
 #[test]
-fn a_read_that_leaves_its_buffer_as_it_is_shows_no_bytes_of_another_object() {
+fn a_read_that_does_not_write_its_buffer_shows_no_bytes_of_another_object() {
     const LEN: u32 = 128 * 1024;
     let plugin = start("untouched");
     let mut client = connect(&plugin);
@@ -123,7 +123,7 @@ fn a_listing_without_an_end_comes_in_parts_and_ends_with_its_session() {
 }
 
 #[test]
-fn what_a_plugin_without_counts_has_stored_and_lost_is_not_read() {
+fn a_plugin_without_reference_counts_is_not_asked_to_read_an_object_it_lost() {
     let plugin = start("forgetful");
     let mut client = connect(&plugin);
     client.store(NewUpload::new(id()), "odd").expect("it is stored");
@@ -163,7 +163,7 @@ fn a_context_that_comes_after_others_have_ended_is_logged_to_its_last_line() {
 }
 
 #[test]
-fn a_callback_that_waits_for_its_own_end_is_told_so() {
+fn waiting_for_termination_within_a_callback_fails_with_a_message() {
     let plugin = start("wait");
     let mut client = connect(&plugin);
     assert_eq!(client.object_info(&id()).expect("it is there").size, 3);
@@ -188,7 +188,7 @@ fn a_callback_that_ends_its_thread_ends_the_process_with_a_message() {
 }
 
 #[test]
-fn odd_answers_lose_no_memory_and_break_none() {
+fn valgrind_finds_no_error_after_invalid_results_of_callbacks() {
     for (odd, ask) in
         [("status", ask_for_everything as fn(&mut Client)), ("values", ask_for_values)]
     {

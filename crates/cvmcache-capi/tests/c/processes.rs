@@ -76,7 +76,7 @@ fn connect(locator: &Locator) -> Client {
 }
 
 #[test]
-fn started_by_a_client_it_reports_and_ends_with_the_last_one() {
+fn a_supervised_plugin_reports_to_its_supervisor_and_ends_with_the_last_connection() {
     let mut plugin = Supervised::start(socket);
     assert_eq!(plugin.answer(), b'C');
     let locator = socket(plugin.directory.path());
@@ -93,7 +93,7 @@ fn started_by_a_client_it_reports_and_ends_with_the_last_one() {
 }
 
 #[test]
-fn descriptors_that_the_client_has_closed_are_open_when_the_plugin_prints() {
+fn descriptors_0_to_2_that_the_client_closed_are_open_on_dev_null() {
     let mut plugin = Supervised::start(socket);
     assert_eq!(plugin.answer(), b'C');
     for descriptor in 0..3 {
@@ -105,7 +105,7 @@ fn descriptors_that_the_client_has_closed_are_open_when_the_plugin_prints() {
 }
 
 #[test]
-fn where_another_process_listens_the_client_is_sent_there() {
+fn a_supervised_plugin_whose_socket_is_taken_reports_success_and_exits() {
     let mut first = Supervised::start(socket);
     assert_eq!(first.answer(), b'C');
     let theirs = socket(first.directory.path());
@@ -117,7 +117,7 @@ fn where_another_process_listens_the_client_is_sent_there() {
 }
 
 #[test]
-fn a_plugin_that_cannot_listen_tells_the_client() {
+fn a_supervised_plugin_that_cannot_listen_reports_failure() {
     let mut plugin = Supervised::start(|_| Locator::Unix("/nowhere/at/all/socket".into()));
     assert_eq!(plugin.answer(), b'F');
     assert_eq!(plugin.wait().code(), Some(1));
@@ -138,7 +138,7 @@ fn an_exception_in_a_callback_ends_the_process_with_a_message() {
 }
 
 #[test]
-fn what_a_plugin_dies_of_is_in_the_file_that_the_watchdog_was_given() {
+fn a_crash_is_reported_in_the_crash_dump_of_the_watchdog() {
     let directory = tempfile::tempdir().unwrap();
     let dump = directory.path().join("crash");
     let command = PluginCommand::new(program("store.cpp", Library::Shared))
@@ -165,7 +165,7 @@ fn calls_that_meet(command: PluginCommand) -> usize {
 }
 
 #[test]
-fn callbacks_run_at_once_only_if_the_plugin_or_the_environment_says_so() {
+fn callbacks_run_concurrently_only_if_the_plugin_or_the_environment_allows_it() {
     let program = program("rendezvous.c", Library::Shared);
     let plain = PluginCommand::new(&program);
     assert_eq!(calls_that_meet(plain.clone().option("PATIENCE", "1")), 0);

@@ -56,7 +56,7 @@ fn the_documentation_lists_the_functions() {
 }
 
 #[test]
-fn it_goes_by_the_name_of_the_library_whose_place_it_takes() {
+fn the_shared_library_has_the_soname_of_the_reference_library() {
     let path = PREFIX.join("lib/libcvmfs_cache.so");
     let dynamic = run(Command::new("readelf").arg("-d").arg(path), "binutils");
     assert!(dynamic.contains("soname: [libcvmfs_cache.so.2.12.0]"), "{dynamic}");

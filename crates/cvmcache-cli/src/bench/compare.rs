@@ -1,4 +1,4 @@
-//! Measures contenders in interleaved rounds.
+//! Measures candidates in interleaved rounds.
 //!
 //! The speed of a machine drifts over minutes, which paired rounds cancel out: the ratio of
 //! neighbouring rounds says more than that of two sums.

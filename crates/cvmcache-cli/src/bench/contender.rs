@@ -291,14 +291,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_open_objects_stay_within_the_limit_but_are_at_least_one() {
+    fn open_objects_stay_within_the_limit_and_are_at_least_one() {
         let objects = Family::new(Sizes::All(100)).sample(10);
         assert_eq!(within(350, objects.clone()).len(), 3);
         assert_eq!(within(99, objects).len(), 1);
     }
 
     #[test]
-    fn a_cache_is_full_when_the_last_object_has_no_room_or_there_are_no_more() {
+    fn filling_stops_at_nospace_or_after_the_last_object() {
         assert_eq!(filling(100, [40, 40, 40, 40].into_iter()), 3);
         assert_eq!(filling(100, [40, 40].into_iter()), 2);
     }

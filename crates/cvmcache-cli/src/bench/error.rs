@@ -1,4 +1,4 @@
-//! Why a benchmark is not run, or does not come to its end.
+//! The errors of a benchmark.
 
 use std::fmt;
 

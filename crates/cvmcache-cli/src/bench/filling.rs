@@ -1,4 +1,4 @@
-//! Objects that a workload is to find: stored many at a time, before anything is measured.
+//! Stores the objects of a workload, many at a time, before it is measured.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,4 +1,4 @@
-//! What the machine allows: the same bytes through a bare socket, with nothing in between.
+//! The limit of the machine: the same bytes over a bare socket, without a plugin.
 //!
 //! A workload is played through once with an imaginary plugin that has everything, and the length
 //! of each message noted. Then an echo of those lengths is measured by the same loop as plugins.
@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_tells_both_lengths() {
+    fn a_head_has_the_lengths_of_request_and_reply() {
         let exchange = Exchange { request: 9, answer: 1 << 24 };
         assert_eq!(Exchange::from_head(exchange.head()), exchange);
     }

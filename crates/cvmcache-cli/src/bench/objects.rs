@@ -1,4 +1,4 @@
-//! Objects that no client asks for: random ids, and random content.
+//! The objects of a benchmark: random ids, and random content.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -154,7 +154,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_object_is_the_same_whenever_it_is_named() {
+    fn an_object_follows_from_its_number() {
         let family = Family::new(Sizes::Repository);
         assert_eq!(family.object(7), family.object(7));
         assert_ne!(family.object(7).id, family.object(8).id);
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_make_up_the_object() {
+    fn the_parts_of_an_object_are_its_content() {
         let part_size = 4096;
         for size in [0, 1, 4096, 4097, 3 * 4096] {
             let family = Family::new(Sizes::All(size));
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sample_has_the_mean_of_its_family() {
+    fn sampled_sizes_have_the_mean_of_the_distribution() {
         let family = Family::new(Sizes::Repository);
         let sample = family.sample(1000);
         let mean = sample.iter().map(|object| object.size as f64).sum::<f64>() / 1000.0;

@@ -1,5 +1,5 @@
-//! The results as a picture: for each workload a row, with latencies to the left and throughput to
-//! the right, and for each contender a colour.
+//! The results as a plot: for each workload a row, with latencies to the left and throughput to the
+//! right, and for each candidate a colour.
 
 use std::error::Error as StdError;
 use std::io;

@@ -1,4 +1,4 @@
-//! The results as tables, for people.
+//! The results as tables.
 
 use std::io::Write;
 

@@ -1,4 +1,4 @@
-//! What came of a run: the figures, as they are printed, drawn and written as JSON.
+//! The results of a run: printed, plotted and written as JSON.
 
 use serde::Serialize;
 
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn neighbouring_rounds_are_compared() {
+    fn ratios_are_those_of_neighbouring_rounds() {
         let (a, b) = ([1, 2, 9].map(round), [2, 4, 6].map(round));
         let ratio = Ratio::of(("a", &a), ("b", &b));
         let near = |x: f64, y: f64| assert!((x - y).abs() < 0.01, "{x} {y}");
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn a_round_in_which_nothing_was_done_is_not_compared() {
+    fn a_round_without_operations_has_no_ratio() {
         let nothing = Round::of(Vec::new());
         let ratio = Ratio::of(("a", &[round(1), round(1)]), ("b", &[nothing, round(1)]));
         assert_eq!(ratio.ops_per_second.pairs, [1.0]);

@@ -38,10 +38,11 @@ impl Session {
         let session = client.session();
         Ok(Self { connection: client.into_connection(), session, sent: vec![0; tasks] })
     }
+}
 
-    fn id(&self, task: usize) -> u64 {
-        self.sent[task] * self.sent.len() as u64 + task as u64
-    }
+/// The id of the last request of a task.
+fn id(sent: &[u64], task: usize) -> u64 {
+    sent[task] * sent.len() as u64 + task as u64
 }
 
 impl Link for Session {
@@ -52,24 +53,22 @@ impl Link for Session {
         // All parts of an upload have the number of the first.
         let goes_on = matches!(&operation, Operation::Store(part) if part.number > 1);
         self.sent[task] += u64::from(!goes_on);
-        let request = Request { session: self.session, id: self.id(task), operation };
+        let request = Request { session: self.session, id: id(&self.sent, task), operation };
         self.connection.queue(ClientMessage::Request(request))
     }
 
     fn receive(&mut self) -> Result<(usize, ReplyBody), ClientError> {
-        loop {
-            match self.connection.receive()?.ok_or(ClientError::Closed)? {
-                ServerMessage::Reply(reply) => {
-                    let task = (reply.id % self.sent.len() as u64) as usize;
-                    if reply.id == self.id(task) {
-                        return Ok((task, reply.body));
-                    }
-                }
-                // The session has no open object that it could close.
-                ServerMessage::Detach => {}
-                _ => return Err(ClientError::BadMessage),
+        let Self { connection, sent, .. } = self;
+        let answer = connection.receive_first(|message| match message {
+            ServerMessage::Reply(reply) => {
+                let task = (reply.id % sent.len() as u64) as usize;
+                (reply.id == id(sent, task)).then_some(Ok((task, reply.body)))
             }
-        }
+            // The session has no open object that it could close.
+            ServerMessage::Detach => None,
+            _ => Some(Err(ClientError::BadMessage)),
+        });
+        answer?.ok_or(ClientError::Closed)?
     }
 }
 

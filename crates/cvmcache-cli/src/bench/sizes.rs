@@ -1,4 +1,4 @@
-//! Sizes: those of files in a software repository, and those that people write.
+//! Sizes of objects: the distribution in a software repository, and the parser of an argument.
 
 use bytesize::ByteSize;
 
@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_are_read_as_people_write_them() {
+    fn sizes_parse_with_decimal_and_binary_units() {
         for (text, size) in [("4096", 4096), ("128K", 128 << 10), ("4MiB", 4 << 20)] {
             assert_eq!(parse(text).unwrap(), size);
         }

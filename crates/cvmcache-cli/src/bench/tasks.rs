@@ -1,4 +1,4 @@
-//! What the threads of a client do in the workloads: which request follows which answer.
+//! The state machines of the workloads: which request follows which reply.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -319,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_read_to_its_end() {
+    fn a_file_is_read_up_to_a_short_reply() {
         let objects = Pool::Closed(family(), 1);
         let mut cache = Cache::default();
         cache.objects.insert(objects.any().id, 10_000);
@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_stored_and_a_hit_the_next_time() {
+    fn a_missing_object_is_stored_and_hit_the_next_time() {
         let family = family();
         let (part_size, step) = (PART, 4096);
         let (object, upload, read) = (None, None, None);
@@ -344,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn a_status_is_an_error_and_so_is_another_answer() {
+    fn a_failure_status_or_a_reply_of_another_kind_is_an_error() {
         let mut stat = Stat(Pool::Open(family().sample(1).into()));
         let no_space = ReplyBody::ObjectInfo(Err(Status::NoSpace));
         let error = stat.proceed(no_space).err().unwrap();

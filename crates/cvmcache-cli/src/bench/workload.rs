@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_measured_unasked_evicts_only_where_it_may() {
+    fn default_workloads_evict_only_if_that_is_allowed() {
         assert!(!Workload::usual(false).iter().any(|workload| workload.evicts()));
         assert!(Workload::usual(true).contains(&Workload::Store));
     }

@@ -1,4 +1,4 @@
-//! The results of a check as JUnit XML, which continuous integration understands.
+//! The results of a check as JUnit XML, for continuous integration.
 
 use std::io;
 

@@ -1,4 +1,4 @@
-//! The results of a check, for people.
+//! The results of a check as text.
 
 use std::io::Write;
 use std::time::Duration;

@@ -1,7 +1,7 @@
-//! The client's configuration: which cache it uses, and how it gets at the plugin.
+//! The client's configuration: its caches, and how it reaches their plugins.
 //!
-//! The client takes the keys from the file, and lets a shell say what their values are; so `shell`
-//! has to be asked what a line means.
+//! The client takes the keys from the file, and has a shell evaluate them; so `shell` determines
+//! what a line means.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
@@ -16,7 +16,7 @@ use super::file::{ConfFile, Line};
 use super::kind::Kind;
 use super::report::Section;
 use super::shell::{self, Value};
-use super::user::{User, quoted};
+use crate::user::{User, quoted};
 
 pub(crate) const PRIMARY: &str = "CVMFS_CACHE_PRIMARY";
 pub(crate) const USER: &str = "CVMFS_USER";
@@ -31,7 +31,7 @@ pub(crate) struct ClientConf {
 #[derive(Debug)]
 pub(crate) struct Instance {
     pub(crate) name: String,
-    /// `None` if there is no telling; the section has what is wrong.
+    /// `None` if it is not known; the section has the findings.
     pub(crate) locator: Option<Locator>,
     pub(crate) starter: Starter,
 }
@@ -52,7 +52,7 @@ impl ClientConf {
         self.file.path()
     }
 
-    /// Finds lines that do not mean to the client what they look like.
+    /// Finds lines that the client's shell evaluates otherwise than they look.
     pub(crate) fn check_lines(&self, section: &mut Section) {
         let path = self.path();
         let lines = || self.file.lines().iter().filter(|line| line.key.starts_with("CVMFS_"));
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_with_a_cache_is_found() {
+    fn mistakes_in_the_definition_of_a_cache_are_found() {
         const RAM: &str = "CVMFS_CACHE_PRIMARY=ram\nCVMFS_CACHE_ram_TYPE=external\n";
         const TIERED: &str = "CVMFS_CACHE_PRIMARY=both\nCVMFS_CACHE_both_TYPE=tiered\n";
         const LOCATOR: &str = "CVMFS_CACHE_ram_LOCATOR=";
@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_that_mean_something_else_are_found() {
+    fn lines_that_a_shell_reads_otherwise_are_found() {
         for (text, kind) in [
             (&b"CVMFS_CACHE_PRIMARY = ram"[..], Kind::NotAnAssignment),
             (b"CVMFS_CACHE_PRIMARY=ram\r", Kind::CarriageReturn),

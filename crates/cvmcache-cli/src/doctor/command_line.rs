@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::kind::Kind;
 use super::report::Section;
-use super::user::{Obstacle, Reason, User, Want, quoted};
+use crate::user::{Obstacle, Reason, User, Want, quoted};
 
 /// What starts the plugin.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,7 +36,7 @@ pub(crate) fn has_blank_for_comma(key: &str, value: &OsStr) -> bool {
     key.ends_with("_CMDLINE") && { arguments }.any(has_blank)
 }
 
-/// Checks whether the user can do what the command line says.
+/// Checks whether the user can run the command line.
 pub(crate) fn check(key: &str, value: &OsStr, user: &User, section: &mut Section) -> Starter {
     let mut value = value.to_owned();
     if has_blank_for_comma(key, &value) {
@@ -119,7 +119,7 @@ fn check_configuration(key: &str, path: &Path, user: &User, section: &mut Sectio
     }
 }
 
-/// In words, what a user cannot do, and why.
+/// The text of what a user cannot do, and why.
 pub(crate) fn cannot(user: &User, what: &str, path: &Path, obstacle: &Obstacle) -> String {
     if obstacle.path == path {
         return format!("user {user} cannot {what} it: {obstacle}");
@@ -135,7 +135,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_wrong_with_a_command_line_is_found() {
+    fn mistakes_in_a_command_line_are_found() {
         let directory = tempfile::tempdir().unwrap();
         let [program, plain, conf] = ["program", "plain", "conf"].map(|name| {
             let path = directory.path().join(name);

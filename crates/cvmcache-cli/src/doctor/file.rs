@@ -42,7 +42,7 @@ pub(crate) struct Line {
 }
 
 impl ConfFile {
-    /// Reads a file, or says in the section why that cannot be done.
+    /// Reads a file, or adds a finding why that cannot be done.
     pub(crate) fn read(path: &Path, section: &mut Section) -> Option<Self> {
         match read_text(path) {
             Ok(text) => Some(Self::parse(path, &text)),
@@ -83,7 +83,7 @@ impl ConfFile {
         Self { options, plugin: Some(name), ..self }
     }
 
-    /// The keys: as they stand there, and as plugins are asked for them.
+    /// The keys: as they stand there, and as plugins look them up.
     pub(crate) fn keys(&self) -> impl Iterator<Item = (&str, String)> {
         let own = self.plugin.as_ref().map(|name| format!("CVMFS_CACHE_{name}_"));
         self.options.keys().map(move |key| {
@@ -109,7 +109,7 @@ impl ConfFile {
         self.options.get(key)
     }
 
-    /// Which lines hold neither a key nor a comment, in words.
+    /// The text of which lines hold neither a key nor a comment.
     pub(crate) fn skipped(&self) -> Option<String> {
         numbers(&self.skipped)
     }
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_configuration_is_not_read() {
+    fn a_file_that_is_no_configuration_is_an_error() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("file");
         std::fs::write(&path, b"\x7fELF\0\0").unwrap();
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_that_hold_nothing_are_counted() {
+    fn skipped_lines_are_counted() {
         let file = ConfFile::parse(Path::new("f"), b"K=1\n\nif true\n  # no\nL = 2 # yes\nK M=1");
         assert_eq!(file.skipped().as_deref(), Some("lines 3, 6"));
         let keys = file.lines().iter().map(|line| (line.number, line.key.as_str()));

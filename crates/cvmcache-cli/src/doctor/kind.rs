@@ -89,7 +89,7 @@ pub(crate) enum Kind {
     PluginSilent,
     NotAPlugin,
     SizeNotInUse,
-    // Wherever doctor may not look.
+    // Where doctor lacks permissions.
     NotLookedAt,
 }
 

@@ -1,4 +1,4 @@
-//! Whether two locators lead to the same place.
+//! Whether two locators name the same socket or address.
 
 use std::net::{IpAddr, ToSocketAddrs};
 use std::path::Path;

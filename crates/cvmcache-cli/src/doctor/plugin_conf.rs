@@ -1,4 +1,4 @@
-//! The plugin's configuration: what keeps it from starting, or makes it a poor cache.
+//! The plugin's configuration: obstacles to a start, and settings that make a poor cache.
 
 use std::fmt::Display;
 use std::net::IpAddr;
@@ -14,7 +14,7 @@ use super::file::ConfFile;
 use super::kind::Kind;
 use super::locators;
 use super::report::Section;
-use super::user::{Reason, User, Want};
+use crate::user::{Reason, User, Want};
 
 const LOCATOR: &str = config_keys::LOCATOR.name();
 const ALLOW: &str = config_keys::ALLOW.name();
@@ -245,7 +245,7 @@ fn check_written(file: &ConfFile, key: &str, kind: Kind, user: &User, section: &
         Ok(()) => return,
         Err(obstacle) => {
             let remedy = match &obstacle.reason {
-                Reason::Missing => format!("install -d -o {user} {}", super::user::quoted(parent)),
+                Reason::Missing => format!("install -d -o {user} {}", crate::user::quoted(parent)),
                 _ => obstacle.remedy(user),
             };
             let kind = match obstacle.reason {
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_with_a_configuration_is_found() {
+    fn mistakes_in_a_configuration_are_found() {
         const UNIX: &str = "CVMFS_CACHE_PLUGIN_LOCATOR=unix=/s\n";
         const ANY: &str = "CVMFS_CACHE_PLUGIN_LOCATOR=tcp=:4224\n";
         for (locator, line, kinds) in [
@@ -327,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_looks_elsewhere_is_found() {
+    fn a_client_with_another_locator_is_found() {
         for (conf, client, kinds) in [
             ("unix=/s", "unix=/s", vec![]),
             ("unix=/s", "unix=//s", vec![Kind::LocatorsSpelledDifferently]),

@@ -1,4 +1,4 @@
-//! The report of doctor: findings and what is right, by subject, for people and for scripts.
+//! The report of doctor: findings and what is right, by subject, as text and as JSON.
 
 use std::io::Write;
 
@@ -9,11 +9,11 @@ use super::kind::{Kind, Severity};
 use crate::error::Result;
 use crate::output::{self, BAD, FAINT, GOOD, TITLE, WARN};
 
-/// All there is to say.
+/// The report: one section a subject.
 #[derive(Debug, Default)]
 pub(crate) struct Report(Vec<Section>);
 
-/// What there is to say about one subject, such as a file.
+/// The findings on one subject, such as a file.
 #[derive(Debug)]
 pub(crate) struct Section {
     subject: String,
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn it_counts_what_it_has_found() {
+    fn a_report_counts_its_findings() {
         let text = printed(&report(&[Kind::PollBad, Kind::KeyTwice, Kind::WorkersBad]));
         assert!(text.ends_with("2 errors, 1 warning, 0 notes\n"), "{text}");
     }

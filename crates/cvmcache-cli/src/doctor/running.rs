@@ -1,4 +1,4 @@
-//! Whether a plugin runs, lets the client in, and is the one that its configuration describes.
+//! A running plugin: whether it admits the client, and serves the configuration.
 //!
 //! Doctor is a client for a moment. A plugin that clients started ends with its last connection,
 //! also if that is this one; but then it was about to end anyway.
@@ -17,8 +17,8 @@ use super::kind::Kind;
 use super::plugin_conf::PluginConf;
 use super::report::Section;
 use super::socket::{self, Remains};
-use super::user::{User, Want, quoted};
 use crate::output;
+use crate::user::{User, Want, quoted};
 
 /// How long a plugin may take to let a client in, and to answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -80,7 +80,7 @@ fn connect(locator: &Locator, timeout: Duration) -> Option<Result<Client, Client
 }
 
 fn check_client(mut client: Client, conf: Option<&PluginConf>, section: &mut Section) {
-    // Those of the reference say no name.
+    // Plugins of the reference library send no name.
     let name = match client.plugin_name().escape_ascii().to_string() {
         name if name.is_empty() => "a plugin without a name".to_owned(),
         name => name,

@@ -1,4 +1,4 @@
-//! What a plugin says of its own configuration: the output of `PROGRAM --check CONF`.
+//! The check of a plugin by itself: the output of `PROGRAM --check CONF`.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -14,7 +14,7 @@ use nix::unistd::geteuid;
 
 use super::kind::Kind;
 use super::report::Section;
-use super::user::{User, Want};
+use crate::user::{User, Want};
 
 /// How long a plugin may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -27,7 +27,7 @@ const MAX_PROGRAM: u64 = 200 * 1024 * 1024;
 
 const ELF: &[u8] = b"\x7fELF";
 
-/// Has a plugin judge its configuration, and adds what it says. False if it was not asked.
+/// Has a plugin check its configuration, and adds its findings. False if it was not run.
 pub(super) fn check(program: &Path, conf: &Path, user: &User, section: &mut Section) -> bool {
     // There is a finding about these already.
     if program.is_relative() || !program.is_file() || user.may(program, Want::Execute).is_err() {

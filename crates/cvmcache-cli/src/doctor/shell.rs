@@ -1,6 +1,6 @@
-//! What a shell makes of a line of the client's configuration.
+//! Lines of the client's configuration as a shell evaluates them.
 //!
-//! Nothing is run: quotes are understood, and whatever else has a meaning to a shell is said to be
+//! Nothing is run: quotes are understood, and everything else with a meaning to a shell is reported as
 //! unclear.
 
 use std::ffi::OsString;
@@ -20,7 +20,7 @@ pub(crate) enum Value {
     Text(OsString),
     /// To nothing: a shell does not take it for an assignment.
     Lost,
-    /// To what only a shell could tell.
+    /// To a value that only a shell could compute.
     Unclear,
 }
 

@@ -1,4 +1,4 @@
-//! Whether a plugin can make its socket and its lock file: the directory, and what is there.
+//! Whether a plugin can create its socket and its lock file.
 
 use std::fs::{self, File};
 use std::io;
@@ -12,7 +12,7 @@ use nix::sys::statfs::statfs;
 use super::command_line::cannot;
 use super::kind::Kind;
 use super::report::Section;
-use super::user::{Reason, User, Want, quoted};
+use crate::user::{Reason, User, Want, quoted};
 
 /// The longest name of a file, in bytes.
 const MAX_NAME: usize = 255;
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_plugin_leaves_behind_is_told_apart() {
+    fn a_stale_socket_is_told_from_other_files() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("socket");
         assert_eq!(remains(&path), []);
@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn directories_are_judged() {
+    fn permissions_of_directories_are_checked() {
         let directory = tempfile::tempdir().unwrap();
         let check = |path: &Path| {
             let mut section = Section::new("socket");
@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn who_holds_locks_on_a_file_is_found() {
+    fn holders_of_locks_on_a_file_are_found() {
         let locks = "1: POSIX  ADVISORY  WRITE 7 00:1c:42 0 EOF\n\
                      2: FLOCK  ADVISORY  WRITE 8 00:1c:43 0 EOF\n\
                      3: FLOCK  ADVISORY  WRITE 9 00:1c:42 0 EOF\n";
@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn file_systems_that_are_shared_are_known() {
+    fn network_file_systems_are_recognised() {
         assert_eq!(shared(0x6969_i64), Some("NFS"));
         assert_eq!(shared(0xff53_4d42_u32.cast_signed()), Some("CIFS"));
         assert_eq!(shared(0xef53_i64), None);

@@ -1,4 +1,4 @@
-//! The pause of a thread that polls, which commands of the user interrupt.
+//! The pause between two polls, which commands of the user interrupt.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};

@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plugin_that_is_gone_leaves_a_gap_and_what_was_known() {
+    fn a_lost_connection_leaves_a_gap_and_the_last_known_state() {
         let (mut state, now) = (state(), Instant::now());
         state.apply(connected(), now);
         state.apply(info(40, 0), now);
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plugin_that_is_back_is_counted_again() {
+    fn the_objects_of_a_plugin_are_counted_again_after_a_reconnect() {
         let (mut state, now) = (state(), Instant::now());
         assert!(!state.apply(connected(), now));
         state.apply(Update::Counted { counts: [Count::default(); 3], took: SECOND }, now);
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_is_overdue_is_noticed() {
+    fn an_overdue_reply_is_noticed() {
         let (mut state, now) = (state(), Instant::now());
         assert_eq!(state.silence(now), None);
         state.apply(connected(), now);

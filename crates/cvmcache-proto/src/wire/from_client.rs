@@ -1,4 +1,4 @@
-//! What a client sends.
+//! The messages of a client in Protobuf.
 
 use prost::Message;
 

@@ -1,4 +1,4 @@
-//! What a plugin sends.
+//! The messages of a plugin in Protobuf.
 
 use prost::Message;
 

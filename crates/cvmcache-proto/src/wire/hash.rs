@@ -1,4 +1,4 @@
-//! An object id on the wire. Most requests have one, so it is decoded without allocating, which
+//! An object id in Protobuf. Most requests have one, so it is decoded without allocating, which
 //! derived code would.
 
 use std::fmt;

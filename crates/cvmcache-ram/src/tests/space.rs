@@ -14,7 +14,7 @@ use crate::object::Object;
 use crate::store::Store;
 
 #[test]
-fn what_can_never_fit_is_refused_before_anything_is_evicted() {
+fn an_upload_larger_than_the_unpinned_space_is_refused_before_anything_is_evicted() {
     let cache = ram_cache(100 * cost(1000));
     (0..100).for_each(|number| store(&cache, number, ObjectType::Regular, 1000).unwrap());
     (0..50).for_each(|number| refer(&cache, number, 1).unwrap());
@@ -28,7 +28,7 @@ fn what_can_never_fit_is_refused_before_anything_is_evicted() {
 }
 
 #[test]
-fn what_is_announced_is_not_reserved() {
+fn an_announced_size_reserves_no_memory() {
     let cache = ram_cache(100 * cost(1000));
     let announced = 90 * cost(1000);
     let uploads: Vec<_> = (0..100)
@@ -40,7 +40,7 @@ fn what_is_announced_is_not_reserved() {
 }
 
 #[test]
-fn there_is_space_again_as_soon_as_something_is_closed() {
+fn closing_an_object_makes_space_at_once() {
     let cache = ram_cache(10 * cost(1000));
     (0..10).for_each(|number| store_open(&cache, number, ObjectType::Regular, 1000).unwrap());
     assert_eq!(store(&cache, 10, ObjectType::Regular, 0), Err(Status::NoSpace));
@@ -87,7 +87,7 @@ fn volatile_objects_go_first_and_then_those_used_longest_ago() {
 }
 
 #[test]
-fn a_full_cache_is_cleaned_up_in_steps_that_no_request_notices() {
+fn a_clean_up_goes_in_steps_that_delay_no_request() {
     let cache = ram_cache(4000 * cost(1000));
     (0..4000).for_each(|number| store(&cache, number, ObjectType::Regular, 1000).unwrap());
     assert_eq!(used(&cache), 4000 * cost(1000));
@@ -114,7 +114,7 @@ fn a_full_cache_is_cleaned_up_in_steps_that_no_request_notices() {
 }
 
 #[test]
-fn clients_are_asked_to_detach_once_each_time_that_too_much_becomes_pinned() {
+fn clients_are_asked_to_detach_once_each_time_the_pinned_bytes_pass_the_mark() {
     let mut store = Store::new(10 * cost(1000));
     let asked_when_stored = |number: u32| {
         let mut object = Object::new(id(number), ObjectType::Catalog, Some(description(0)));

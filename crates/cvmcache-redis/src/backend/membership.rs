@@ -1,5 +1,5 @@
-//! Which repository may see which object: a set for each repository, of the objects that its own clients
-//! have stored.
+//! Membership: a set for each repository, of the objects that its own clients have stored and may
+//! read.
 //!
 //! The sets and the objects are independent. Either may be missing, because objects are evicted and sets
 //! are revoked at any time; an object in a set may have been stored by another repository after it was

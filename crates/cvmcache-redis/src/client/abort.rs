@@ -1,4 +1,4 @@
-//! Tasks that end with what they serve.
+//! A task that is aborted when its handle is dropped.
 
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;

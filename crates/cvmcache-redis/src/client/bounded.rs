@@ -1,6 +1,6 @@
-//! A bound on what a server can make the plugin keep in memory. The redis crate collects a reply
-//! until it is complete, however long the server says it is; here, the announced lengths are looked
-//! at while the bytes come in, and a connection that goes too far fails.
+//! A bound on the memory that a server can make the plugin take. The redis crate collects a reply
+//! until it is complete, however long the server announces it; here, the announced lengths are checked
+//! while the bytes come in, and a connection that goes too far fails.
 
 use std::io;
 use std::pin::Pin;
@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// The largest reply to one command, in bytes. The largest one that is asked for is a read, of
+/// The largest reply to one command, in bytes. The largest one that is requested is a read, of
 /// 512 KiB at most.
 pub(super) const MAX_REPLY: u64 = 16 * 1024 * 1024;
 
@@ -46,7 +46,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for BoundedStream<S> {
     }
 }
 
-/// What the error of a connection that went too far says.
+/// The message of the error of a connection over the bound.
 pub(super) const TOO_LARGE: &str = "a reply is larger than any that was asked for";
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for BoundedStream<S> {

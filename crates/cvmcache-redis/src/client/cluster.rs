@@ -146,13 +146,13 @@ impl Cluster {
             part.add_command(command.clone());
             places.push(n);
         }
-        let answers = parts.iter().map(async |(address, (part, places))| {
+        let replies = parts.iter().map(async |(address, (part, places))| {
             let node = self.shared.node(address);
             self.observe_all(node.commands(part, 0, places.len()).await)
         });
         let mut values = vec![Value::Nil; count];
-        for (part, answers) in parts.values().zip(join_all(answers).await) {
-            for (&place, value) in part.1.iter().zip(answers?) {
+        for (part, replies) in parts.values().zip(join_all(replies).await) {
+            for (&place, value) in part.1.iter().zip(replies?) {
                 values[place] = value;
             }
         }
@@ -201,8 +201,8 @@ impl Cluster {
     }
 
     /// Has the topology fetched if a reply may mean that it has changed.
-    fn observe(&self, answer: Result<Value, Failure>) -> Result<Value, Failure> {
-        let failure = match &answer {
+    fn observe(&self, reply: Result<Value, Failure>) -> Result<Value, Failure> {
+        let failure = match &reply {
             Ok(value) => server_error(value).map(Failure::from),
             Err(failure) => Some(failure.clone()),
         };
@@ -217,16 +217,16 @@ impl Cluster {
         ) {
             self.shared.stale.notify_one();
         }
-        answer
+        reply
     }
 
-    fn observe_all(&self, answers: Result<Vec<Value>, Failure>) -> Result<Vec<Value>, Failure> {
-        if answers.as_ref().map_or(true, |values| {
+    fn observe_all(&self, replies: Result<Vec<Value>, Failure>) -> Result<Vec<Value>, Failure> {
+        if replies.as_ref().map_or(true, |values| {
             values.iter().any(|value| matches!(value, Value::ServerError(_)))
         }) {
             self.shared.stale.notify_one();
         }
-        answers
+        replies
     }
 }
 
@@ -246,9 +246,9 @@ impl Shared {
         }
     }
 
-    /// Asks all servers at once: one that hangs holds up no other. The first reply wins.
+    /// Sends the request to all servers at once: one that hangs delays no other. The first reply wins.
     async fn fetch_slots_from(&self, addresses: &[Address]) -> Result<SlotMap, Failure> {
-        let mut answers: FuturesUnordered<_> = addresses
+        let mut replies: FuturesUnordered<_> = addresses
             .iter()
             .map(async |address| {
                 let node = self.node(address);
@@ -257,8 +257,8 @@ impl Shared {
             })
             .collect();
         let mut reason = Failure::Unreachable;
-        while let Some(answer) = answers.next().await {
-            match answer {
+        while let Some(reply) = replies.next().await {
+            match reply {
                 Ok(map) => return Ok(map),
                 // A wrong password is worth more in the log than a server that is away.
                 Err(_) if matches!(reason, Failure::AccessDenied(_)) => {}
@@ -300,6 +300,6 @@ async fn refresh_topology(shared: Arc<Shared>) {
 async fn ask(node: &Node, command: &Cmd) -> Result<Value, Failure> {
     let mut pipeline = Pipeline::new();
     pipeline.cmd("ASKING").add_command(command.clone());
-    let answers = node.commands(&pipeline, 0, 2).await?;
-    answers.into_iter().nth(1).ok_or_else(|| Failure::InvalidResponse("no answer".to_owned()))
+    let replies = node.commands(&pipeline, 0, 2).await?;
+    replies.into_iter().nth(1).ok_or_else(|| Failure::InvalidResponse("no reply".to_owned()))
 }

@@ -1,4 +1,4 @@
-//! One server, and the connection to it, which is opened again whenever it breaks.
+//! One server, and the connection to it, which is reopened whenever it breaks.
 //!
 //! The redis crate has a `ConnectionManager` for that. It lets requests wait while it connects,
 //! connects only when there is a request, and keeps a connection on which no reply comes. Here, a

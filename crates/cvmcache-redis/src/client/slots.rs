@@ -23,7 +23,7 @@ impl Slot {
     }
 
     /// The slot of a key: CRC-16/XMODEM of its hash tag or, without one, of all of it. The type of the
-    /// redis crate does not tell the number.
+    /// redis crate does not expose the number.
     pub(super) fn for_key(key: &[u8]) -> Self {
         Self(State::<XMODEM>::calculate(hash_tag(key).unwrap_or(key)) % SLOTS)
     }
@@ -54,7 +54,7 @@ fn hash_tag(key: &[u8]) -> Option<&[u8]> {
     Some(&rest[..close]).filter(|tag| !tag.is_empty())
 }
 
-/// Which server has which slot: as a Cluster says it, a few ranges for each server.
+/// Which server has which slot: as in `CLUSTER SLOTS`, a few ranges for each server.
 ///
 /// Invariant: ranges do not overlap, and neighbours that have one owner are one range. So a clone copies
 /// as many entries as `CLUSTER SLOTS` has, and a reference count each, and so does the update after a

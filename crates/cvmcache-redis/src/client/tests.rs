@@ -85,7 +85,7 @@ fn timed<T>(what: impl FnOnce() -> T) -> (T, bool) {
 }
 
 #[test]
-fn every_kind_of_server_serves() {
+fn a_server_on_tcp_or_a_unix_socket_serves_with_and_without_a_password() {
     for setup in [
         Setup::new(),
         Setup::new().tcp(),

@@ -1,4 +1,4 @@
-//! Secrets in files: the key that authenticators objects, and the password of the server.
+//! Secrets in files: the key of the authenticator, and the password of the server.
 
 use std::fmt;
 use std::fs::{self, File};
@@ -23,7 +23,7 @@ pub enum SecretError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the system.
         source: io::Error,
     },
     /// It is too short to be safe.

@@ -1,5 +1,5 @@
-//! Where the server is: one URL for a server, a unix socket and a Cluster. The redis crate parses
-//! it; a list of hosts, which a Cluster may have, is taken apart here.
+//! The address of the server: one URL for a server, a unix socket and a Cluster. The redis crate
+//! parses it; a list of hosts, which a Cluster may have, is taken apart here.
 
 use std::fmt;
 use std::path::PathBuf;

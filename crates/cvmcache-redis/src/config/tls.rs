@@ -1,4 +1,4 @@
-//! TLS: whose certificates are trusted, and which one the plugin shows.
+//! TLS: the trusted authorities, and the certificate of the plugin.
 
 use std::fmt;
 use std::path::{Path, PathBuf};

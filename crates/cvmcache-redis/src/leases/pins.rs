@@ -1,5 +1,5 @@
 //! The state machine of pins: which objects sessions of this instance have open, and what the server knows
-//! of it. There is no I/O and no clock in this file; it says what to request, and is given the outcome.
+//! of it. There is no I/O and no clock in this file; it returns what to request, and is passed the outcome.
 //!
 //! The server has one pin for this instance, however many references there are: the first acquires it,
 //! further ones only count. The last reference queues the object for release; opening it again before
@@ -46,7 +46,7 @@ struct Pin {
     state: State,
     /// Present while the object is known to exist.
     metadata: Option<Arc<ObjectMetadata>>,
-    /// When it was closed last; tells its entry in the queue from older ones.
+    /// When it was closed last; distinguishes its entry in the queue from older ones.
     closed: u64,
 }
 

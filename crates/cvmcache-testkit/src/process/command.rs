@@ -1,4 +1,4 @@
-//! How to start a plugin: a command line, and a configuration file made for it.
+//! The command that starts a plugin: its arguments, and a configuration file made for it.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn the_configuration_file_is_where_it_is_wanted_or_the_last_argument() {
+    fn the_configuration_file_replaces_its_placeholder_or_is_the_last_argument() {
         assert_eq!(arguments("plugin"), ["{conf}"]);
         assert_eq!(arguments("plugin -v 'a b'"), ["-v", "a b", "{conf}"]);
         assert_eq!(arguments("plugin --config={conf} -v"), ["--config={conf}", "-v"]);
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_command_is_named() {
+    fn an_invalid_command_line_is_named_in_the_error() {
         for (text, reason) in [("", "empty"), ("plugin 'x", "quote")] {
             let error = text.parse::<PluginCommand>().unwrap_err().to_string();
             assert!(error.contains(&format!("{text:?}")) && error.contains(reason), "{error}");
@@ -188,13 +188,13 @@ mod tests {
     }
 
     #[test]
-    fn a_program_that_is_not_there_is_an_error() {
+    fn a_missing_program_is_an_error() {
         let error = PluginCommand::new("/nowhere/plugin").start().unwrap_err().to_string();
         assert!(error.starts_with("cannot start \"/nowhere/plugin\": No such file"), "{error}");
     }
 
     #[test]
-    fn a_program_that_ends_is_shown_with_what_it_printed() {
+    fn a_program_that_exits_is_an_error_with_its_output() {
         let command: PluginCommand =
             r#"sh -c "echo no socket >&2; exit 3" {conf}"#.parse().unwrap();
         let error = command.start().unwrap_err().to_string();

@@ -1,5 +1,5 @@
-//! What no client should do. Invalid requests are answered; a connection that sends no valid frames
-//! may be closed, without any effect on other clients.
+//! Hostile behaviour: what the protocol forbids to clients. Invalid requests are answered; a
+//! connection that sends no valid frames may be closed, without any effect on other clients.
 
 use cvmcache::client::{
     Client, ClientError, ClientMessage, Connection, Operation, ReplyBody, Request, ServerMessage,
@@ -120,17 +120,18 @@ pub(super) fn break_protocol(actor: &mut Actor) -> CheckResult {
     if actor.rng.bool() {
         return Ok(());
     }
-    let session = loop {
-        match connection.receive().expect_ok("an answer to the handshake")? {
-            Some(ServerMessage::HandshakeAck(ack)) => break ack.session,
-            Some(ServerMessage::Detach) => {}
-            Some(other) => {
-                let seen = format_args!("it is {other:?}");
-                return Err(Violation::new("an answer to the handshake", seen));
-            }
-            None => {
-                return Err(Violation::new("an answer to the handshake", "the connection ended"));
-            }
+    let answer = connection.receive_first(|message| match message {
+        ServerMessage::Detach => None,
+        message => Some(message),
+    });
+    let session = match answer.expect_ok("an answer to the handshake")? {
+        Some(ServerMessage::HandshakeAck(ack)) => ack.session,
+        Some(other) => {
+            let seen = format_args!("it is {other:?}");
+            return Err(Violation::new("an answer to the handshake", seen));
+        }
+        None => {
+            return Err(Violation::new("an answer to the handshake", "the connection ended"));
         }
     };
     // Floods the plugin with requests, and disconnects.

@@ -1,4 +1,4 @@
-//! A client that measures latencies: it asks for an object that does not exist, over and over.
+//! A client that measures latencies by repeated requests for an absent object.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

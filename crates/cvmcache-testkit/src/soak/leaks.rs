@@ -1,4 +1,4 @@
-//! Checks that nothing is left of clients that have disconnected.
+//! Checks that clients that have disconnected leave nothing behind.
 
 use std::thread;
 use std::time::{Duration, Instant};

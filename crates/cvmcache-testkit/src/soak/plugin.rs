@@ -1,4 +1,4 @@
-//! The plugin under test: started here or found, and what the kernel knows of its process.
+//! The plugin under test: started here or found, and the figures of its process in /proc.
 
 use std::io;
 use std::time::Duration;

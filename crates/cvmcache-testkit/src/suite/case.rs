@@ -1,4 +1,4 @@
-//! A case of the suite: one thing that a plugin has to do.
+//! A case of the suite: one requirement on a plugin.
 
 use cvmcache::plugin::Capabilities;
 

@@ -1,4 +1,4 @@
-//! What CernVM-FS clients rely on, by subject.
+//! The conformance cases, by subject.
 
 mod breadcrumbs;
 mod capabilities;

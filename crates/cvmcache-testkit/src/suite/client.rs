@@ -1,4 +1,4 @@
-//! A client whose every request is a step that a case checks.
+//! A client of which each request is a step that a case checks.
 
 use std::collections::BTreeSet;
 

@@ -1,13 +1,14 @@
-//! What no client should do, by subject: that a plugin lives with it, and other clients do not
-//! notice.
+//! The hostile cases, by subject: a plugin survives a client that breaks the protocol, and other
+//! clients are served.
 //!
 //! The cases expect what clients need, and leave the rest to the plugin. What can be answered is
 //! answered, and the connection stays, because a client whose connection closes aborts. Bytes that
 //! are no frame may cost the connection they came on. What a client leaves behind is freed.
 
+mod disconnect;
 mod foreign;
 mod frames;
-mod gone;
+
 mod listings;
 mod load;
 mod raw;
@@ -24,6 +25,6 @@ pub(super) const ALL: &[&[Case]] = &[
     uploads::CASES,
     listings::CASES,
     foreign::CASES,
-    gone::CASES,
+    disconnect::CASES,
     load::CASES,
 ];

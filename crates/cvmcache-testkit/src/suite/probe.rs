@@ -1,4 +1,4 @@
-//! What a case reaches the plugin with: clients, connections, and objects that no other client has.
+//! The access of a case to the plugin: clients, connections, and objects of its own.
 
 use std::cell::RefCell;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! What came of a suite: every case, and of those that failed, what was sent, expected and
-//! received.
+//! The report of a suite: all cases, and of those that failed, the request, the expectation and the
+//! reply.
 
 use std::fmt;
 use std::time::Duration;

@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_says_what_was_sent_expected_and_received_and_what_went_before() {
+    fn a_failure_has_request_expectation_reply_and_the_steps_before() {
         let trace = Trace::default();
         trace.step("open", Ok(())).ok().unwrap();
         let step: Step<()> = trace.step("close", Err(Status::NoEntry.into()));
@@ -205,13 +205,13 @@ mod tests {
     }
 
     #[test]
-    fn wrong_bytes_are_shown_by_where_they_begin() {
+    fn wrong_bytes_are_reported_with_the_offset_of_the_first() {
         let step = Trace::default().step("read", Ok(Bytes::from_static(b"abX")));
         assert_eq!(failure(step.has_content(b"abc")).received, "OK: 3 bytes, wrong from byte 2 on");
     }
 
     #[test]
-    fn a_value_is_not_shown_at_any_length() {
+    fn a_long_value_is_cut_in_a_failure() {
         let step = Trace::default().step("list".repeat(1000), Ok(vec![7; 10_000]));
         let failure = failure(step.is(Vec::new()));
         for shown in [failure.sent, failure.received] {
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn a_status_is_an_answer_and_silence_is_none() {
+    fn a_status_is_a_reply_and_a_timeout_is_none() {
         let trace = Trace::default();
         let refused: Step<()> = trace.step("x", Err(Status::IoErr.into()));
         assert!(refused.answered().unwrap().is_none());

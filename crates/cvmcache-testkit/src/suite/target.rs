@@ -1,4 +1,4 @@
-//! The plugin under test: where it comes from, and whether it is still there.
+//! The plugin under test: how it is reached, and whether it still runs.
 
 use std::time::Duration;
 

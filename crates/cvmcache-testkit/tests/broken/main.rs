@@ -46,7 +46,7 @@ const OPTIONAL: [Capabilities; 5] = [
 ];
 
 #[test]
-fn without_a_flaw_the_plugin_passes_all_that_applies() {
+fn a_plugin_without_flaws_passes_every_case_that_applies() {
     for workers in [0, 2] {
         let report = Suite::new().run(Target::server(trusting(Memory::sound(), workers))).unwrap();
         report.assert_good();
@@ -55,26 +55,26 @@ fn without_a_flaw_the_plugin_passes_all_that_applies() {
 }
 
 #[test]
-fn without_a_flaw_the_wire_passes_all_that_applies() {
+fn an_unchanged_wire_passes_every_case_that_applies() {
     let meddler = Meddler::start(served(Memory::sound(), 0), None);
     passes_through(&meddler);
 }
 
 #[test]
-fn without_a_flaw_the_wire_passes_all_that_applies_with_workers() {
+fn an_unchanged_wire_passes_every_case_that_applies_with_workers() {
     let meddler = Meddler::start(served(Memory::sound(), 2), None);
     passes_through(&meddler);
 }
 
 #[test]
-fn a_plugin_that_counts_no_references_passes_all_that_applies() {
+fn a_plugin_without_reference_counts_passes_every_case_that_applies() {
     // Without listings, too, which have nothing to do with it and take long.
     let plugin = Memory::sound().without(Capabilities::REFCOUNT).without(Capabilities::LIST);
     Suite::new().run(Target::server(served(plugin, 0))).unwrap().assert_good();
 }
 
 #[test]
-fn what_is_not_declared_may_be_missing() {
+fn an_undeclared_capability_may_be_missing() {
     for missing in OPTIONAL {
         let suite = Suite::new().filter("capability-undeclared");
         let plugin = Memory::sound().without(missing);
@@ -83,7 +83,7 @@ fn what_is_not_declared_may_be_missing() {
 }
 
 #[test]
-fn what_a_plugin_does_wrong_is_caught_by_name() {
+fn each_flaw_of_a_plugin_fails_its_case() {
     let runs = flaw::TABLE.iter().flat_map(|(flaw, cases)| {
         cases.iter().map(move |case| (format!("{flaw:?}"), *case, run(*flaw, case)))
     });
@@ -91,7 +91,7 @@ fn what_a_plugin_does_wrong_is_caught_by_name() {
 }
 
 #[test]
-fn what_is_wrong_on_the_wire_is_caught_by_name() {
+fn each_flaw_on_the_wire_fails_its_case() {
     let runs = tamper::TABLE.iter().flat_map(|(flaw, cases)| {
         cases.iter().map(move |case| (format!("{flaw:?}"), *case, run_on_wire(*flaw, case)))
     });
@@ -99,7 +99,7 @@ fn what_is_wrong_on_the_wire_is_caught_by_name() {
 }
 
 #[test]
-fn every_capability_is_missed_when_it_is_not_declared_but_granted() {
+fn an_undeclared_capability_that_works_fails_a_case() {
     for missing in OPTIONAL {
         let plugin = served(Memory::sound().without(missing), 0);
         let meddler = Meddler::start(plugin, Some(WireFlaw::GrantsUndeclared));
@@ -110,7 +110,7 @@ fn every_capability_is_missed_when_it_is_not_declared_but_granted() {
 }
 
 #[test]
-fn every_case_catches_something() {
+fn every_case_catches_a_flaw() {
     let by_plugins = flaw::TABLE.iter().flat_map(|(_, cases)| *cases);
     let by_wire = tamper::TABLE.iter().flat_map(|(_, cases)| *cases);
     let catching: BTreeSet<&str> = by_plugins.chain(by_wire).copied().collect();
@@ -122,7 +122,7 @@ fn every_case_catches_something() {
 }
 
 #[test]
-fn an_offer_that_no_client_takes_is_told_before_any_case() {
+fn a_handshake_that_clients_refuse_is_an_error_before_any_case() {
     let mut limits = Limits::default();
     limits.max_object_size = PART as u32;
     let plugin = Server::builder(Memory::sound()).limits(limits);
@@ -133,7 +133,7 @@ fn an_offer_that_no_client_takes_is_told_before_any_case() {
 }
 
 #[test]
-fn a_failure_tells_what_it_is_about() {
+fn failures_name_objects_offsets_and_the_steps_before() {
     let seeded = |flaw, case| {
         let target = Target::server(trusting(Memory::with(flaw), 0));
         let report = Suite::new().seed(1).filter(case).run(target).unwrap();

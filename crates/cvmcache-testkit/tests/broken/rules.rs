@@ -42,7 +42,7 @@ fn no_two_cases_have_the_same_name_or_meaning() {
 }
 
 #[test]
-fn a_filter_that_finds_nothing_is_an_error_that_names_it() {
+fn a_filter_without_a_match_is_an_error_that_names_it() {
     let suite = Suite::new().filter("session-ids").filter("sesion");
     let error = suite.run(Target::plugin(Nothing::new())).unwrap_err();
     assert!(matches!(&error, SuiteError::NoSuchCase(name) if name == "sesion"), "{error}");
@@ -50,7 +50,7 @@ fn a_filter_that_finds_nothing_is_an_error_that_names_it() {
 }
 
 #[test]
-fn one_of_several_filters_has_to_find_a_case() {
+fn a_case_runs_if_one_of_the_filters_matches() {
     let names = |suite: &Suite| suite.cases().map(|case| case.name()).collect::<Vec<_>>();
     let suite = Suite::new().filter("ioctl").filter("session-q");
     assert_eq!(names(&suite), ["session-quit", "ioctl-silent"]);
@@ -61,7 +61,7 @@ fn one_of_several_filters_has_to_find_a_case() {
 }
 
 #[test]
-fn what_others_have_in_the_cache_is_evicted_only_if_that_is_allowed() {
+fn objects_of_other_clients_are_evicted_only_if_that_is_allowed() {
     let evicting = Suite::new().filter("evict-all").filter("session-ids");
     let running = Elsewhere::start(Server::builder(Memory::sound()));
     let report = evicting.run(running.locator.clone()).unwrap();
@@ -74,7 +74,7 @@ fn what_others_have_in_the_cache_is_evicted_only_if_that_is_allowed() {
 }
 
 #[test]
-fn what_a_plugin_has_not_declared_is_not_tried() {
+fn cases_of_undeclared_capabilities_are_skipped() {
     let missing = Capabilities::SHRINK;
     let plugin = Target::plugin(Memory::sound().without(missing));
     let report = Suite::new().filter("evict-all").run(plugin).unwrap();
@@ -106,12 +106,12 @@ fn a_seed_gives_a_case_the_same_objects_whatever_else_is_run() {
 }
 
 #[test]
-fn a_plugin_that_passes_is_checked_in_silence() {
+fn check_returns_if_the_plugin_passes() {
     check(Nothing::new());
 }
 
 #[test]
-fn a_plugin_that_fails_is_shown_with_all_that_was_found() {
+fn check_panics_with_the_report_if_the_plugin_fails() {
     let checked = catch_unwind(|| check(Nothing { knows_everything: true, ..Nothing::new() }));
     let panic = checked.unwrap_err().downcast::<String>().unwrap();
     for part in ["ok      session-ids", "FAILED  object-absent", "expected: NOENTRY", " failed, "] {

@@ -1,4 +1,4 @@
-//! Stacks as gdb sees them, if it is installed.
+//! Stacks of all threads by gdb, if it is installed.
 
 use std::io::{self, Read};
 use std::os::unix::process::CommandExt;

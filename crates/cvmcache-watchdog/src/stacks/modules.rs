@@ -1,4 +1,4 @@
-//! The program and the libraries of a process: where they are, and what is at an address in them.
+//! The mapped files of a process: the program and its libraries, and the one at an address.
 
 use std::fmt::Write;
 use std::fs::{self, File};
@@ -154,7 +154,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_about_files_are_understood_and_others_are_not() {
+    fn only_lines_of_mapped_files_are_parsed() {
         let line = "7f01c000-7f01e000 r-xp 00002000 fe:00 1234     /usr/lib/a b.so (deleted)";
         let expected = Mapping {
             range: 0x7f01_c000..0x7f01_e000,

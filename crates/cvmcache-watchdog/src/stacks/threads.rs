@@ -1,4 +1,4 @@
-//! Stopping the threads of a process, and reading where they are.
+//! Stopping the threads of a process, and reading their registers.
 
 use std::fs;
 use std::thread;

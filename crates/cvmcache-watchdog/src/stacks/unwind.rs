@@ -1,4 +1,4 @@
-//! Stacks without gdb: stop the threads, walk up their stacks, and look up the names.
+//! Stacks of all threads without gdb: it stops them, unwinds their stacks, and looks up symbols.
 
 use std::fmt::Write;
 use std::fs;

@@ -1,4 +1,4 @@
-//! What a client says of itself when it connects, and how long it waits.
+//! Connecting a client: the name in its handshake, and its timeout.
 
 use std::time::Duration;
 
@@ -8,6 +8,7 @@ use cvmcache_proto::{
     ServerMessage,
 };
 
+use super::deadline::Deadline;
 use super::pending::Pending;
 use super::{Client, ClientError, Connection};
 use crate::Locator;
@@ -42,9 +43,10 @@ impl ClientBuilder {
         self
     }
 
-    /// Sets how long the plugin may be silent while it is waited for, from the connection on.
-    /// After that, waiting fails with [`ClientError::Timeout`]. Default: for ever. Zero counts as a
-    /// microsecond.
+    /// Sets how long each call may wait for the plugin, from the connection on: a request for its
+    /// reply, and the connection for the end of the handshake. After that, it fails with
+    /// [`ClientError::Timeout`]. What else the plugin sends meanwhile does not extend it. Default: for
+    /// ever. Zero counts as a microsecond.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
@@ -60,14 +62,16 @@ impl ClientBuilder {
     /// get no session; [`ClientError::TooLarge`] if the name is longer than 16 MiB; any other if what
     /// listens there is no plugin.
     pub fn connect(self, locator: &Locator) -> Result<Client, ClientError> {
-        let mut connection = Connection::connect_within(locator, self.timeout)?;
-        connection.send(ClientMessage::Handshake {
+        let mut deadline = Deadline::after(self.timeout);
+        let mut connection = Connection::connect_by(locator, self.timeout, &mut deadline)?;
+        let handshake = ClientMessage::Handshake {
             protocol_version: PROTOCOL_VERSION,
             name: self.name.clone(),
-        })?;
+        };
+        connection.send_by(handshake, &mut deadline)?;
         let mut detach_requests = 0;
         let handshake = loop {
-            match connection.receive()?.ok_or(ClientError::Closed)? {
+            match connection.receive_by(&mut deadline)?.ok_or(ClientError::Closed)? {
                 ServerMessage::HandshakeAck(handshake) => break handshake,
                 ServerMessage::Detach => detach_requests += 1,
                 _ => {
@@ -105,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_handshake_tells_each_side_of_the_other() {
+    fn a_handshake_exchanges_names_and_capabilities() {
         let plugin = FakePlugin::start(|end| {
             let (version, name) = end.accept_with(fake::ack());
             assert_eq!((version, name), (1, Some(Bytes::from_static(b"caf\xe9:1"))));
@@ -120,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_may_be_anonymous() {
+    fn a_client_without_a_name_connects() {
         let plugin = FakePlugin::start(|end| {
             assert_eq!(end.accept_with(fake::ack()), (1, None));
         });
@@ -129,14 +133,14 @@ mod tests {
     }
 
     #[test]
-    fn a_plugin_can_refuse() {
+    fn a_refused_handshake_is_an_error() {
         let refusal = HandshakeAck { result: Err(Status::Forbidden), ..fake::ack() };
         let error = connect_and_get(refusal).unwrap_err();
         assert!(matches!(error, ClientError::Refused(Status::Forbidden)), "{error}");
     }
 
     #[test]
-    fn an_object_size_that_no_client_takes_is_an_error() {
+    fn a_part_size_out_of_bounds_is_an_error() {
         for max_object_size in [0, 4095, 512 * 1024 + 1] {
             let error = connect_and_get(HandshakeAck { max_object_size, ..fake::ack() });
             let error = error.unwrap_err();
@@ -160,6 +164,18 @@ mod tests {
             end.expect_end();
         });
         let builder = Client::builder().timeout(Duration::from_millis(10));
+        let error = builder.connect(plugin.locator()).unwrap_err();
+        assert!(matches!(error, ClientError::Timeout), "{error}");
+        plugin.join();
+    }
+
+    #[test]
+    fn requests_to_detach_do_not_extend_the_wait_for_the_handshake() {
+        let plugin = FakePlugin::start(|end| {
+            end.accept();
+            end.repeat(fake::DETACH);
+        });
+        let builder = Client::builder().timeout(Duration::from_millis(20));
         let error = builder.connect(plugin.locator()).unwrap_err();
         assert!(matches!(error, ClientError::Timeout), "{error}");
         plugin.join();

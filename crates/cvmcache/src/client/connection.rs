@@ -1,4 +1,4 @@
-//! A connection that sends and receives messages, and knows nothing of sessions.
+//! A connection to a plugin: sends and receives messages, without a session.
 
 use std::collections::VecDeque;
 use std::io;
@@ -10,6 +10,7 @@ use std::time::Duration;
 use cvmcache_proto::{ClientMessage, Decoder, DecoderLimits, Frame, ServerMessage, frame};
 
 use super::ClientError;
+use super::deadline::Deadline;
 use super::socket::Socket;
 use crate::Locator;
 
@@ -55,7 +56,7 @@ impl Connection {
         Self::connect_within(locator, None)
     }
 
-    /// The same, with a bound on how long the plugin may keep this side waiting, from now on: see
+    /// The same, with a bound on how long this takes, and each call from now on: see
     /// [`set_read_timeout`](Self::set_read_timeout).
     ///
     /// # Errors
@@ -66,8 +67,16 @@ impl Connection {
         locator: &Locator,
         timeout: Option<Duration>,
     ) -> Result<Self, ClientError> {
+        Self::connect_by(locator, timeout, &mut Deadline::after(timeout))
+    }
+
+    pub(super) fn connect_by(
+        locator: &Locator,
+        timeout: Option<Duration>,
+        deadline: &mut Deadline,
+    ) -> Result<Self, ClientError> {
         let mut socket =
-            Socket::connect(locator, timeout).map_err(|source| match source.kind() {
+            Socket::connect(locator, deadline).map_err(|source| match source.kind() {
                 io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut if timeout.is_some() => {
                     ClientError::Timeout
                 }
@@ -113,9 +122,9 @@ impl Connection {
         }
     }
 
-    /// Bounds how long the plugin may keep this side waiting, with an answer or with taking what
-    /// is sent: after that the wait fails with [`ClientError::Timeout`]. There is no bound by
-    /// default.
+    /// Bounds how long each call may wait for the plugin, until a whole message has come or all has
+    /// been sent: after that it fails with [`ClientError::Timeout`]. What comes or goes meanwhile does
+    /// not extend it. There is no bound by default.
     ///
     /// # Errors
     ///
@@ -133,8 +142,16 @@ impl Connection {
     /// [`ClientError::Timeout`] and [`ClientError::Io`]; [`ClientError::Frame`] if what came in
     /// meanwhile is none. After a timeout, the rest of the message goes before the next.
     pub fn send(&mut self, message: ClientMessage) -> Result<(), ClientError> {
-        self.queue(message)?;
-        self.flush()
+        self.send_by(message, &mut self.deadline())
+    }
+
+    pub(super) fn send_by(
+        &mut self,
+        message: ClientMessage,
+        deadline: &mut Deadline,
+    ) -> Result<(), ClientError> {
+        self.queue_by(message, deadline)?;
+        self.flush_by(deadline)
     }
 
     /// Has a message sent, with those before it, by the next call that sends or receives, or when
@@ -144,13 +161,21 @@ impl Connection {
     ///
     /// Those of [`send`](Self::send).
     pub fn queue(&mut self, message: ClientMessage) -> Result<(), ClientError> {
+        self.queue_by(message, &mut self.deadline())
+    }
+
+    pub(super) fn queue_by(
+        &mut self,
+        message: ClientMessage,
+        deadline: &mut Deadline,
+    ) -> Result<(), ClientError> {
         let (message, attachment) = message.into_wire();
         frame::encode(message, attachment.len(), &mut self.outgoing)?;
         if attachment.len() > COPIED_ATTACHMENT {
-            return self.send_with(&attachment);
+            return self.send_with(&attachment, deadline);
         }
         self.outgoing.extend_from_slice(&attachment);
-        if self.outgoing.len() >= QUEUE { self.flush() } else { Ok(()) }
+        if self.outgoing.len() >= QUEUE { self.flush_by(deadline) } else { Ok(()) }
     }
 
     /// Sends what is queued, as [`send`](Self::send) does.
@@ -159,7 +184,7 @@ impl Connection {
     ///
     /// Those of [`send`](Self::send), but for [`ClientError::TooLarge`].
     pub fn flush(&mut self) -> Result<(), ClientError> {
-        self.send_with(&[])
+        self.flush_by(&mut self.deadline())
     }
 
     /// Sends bytes, whatever they are, behind what is queued. It receives nothing meanwhile: if
@@ -169,8 +194,9 @@ impl Connection {
     ///
     /// Those of [`flush`](Self::flush). How many of the bytes have been sent is not known then.
     pub fn send_raw(&mut self, bytes: &[u8]) -> Result<(), ClientError> {
-        self.flush()?;
-        Ok(self.socket.send_all(bytes)?)
+        let mut deadline = self.deadline();
+        self.flush_by(&mut deadline)?;
+        Ok(self.socket.send_all(bytes, &mut deadline)?)
     }
 
     /// Waits for the next message of the plugin; `None` if it has closed the connection.
@@ -181,6 +207,32 @@ impl Connection {
     /// [`ClientError::Frame`] and [`ClientError::BadMessage`] if what came is no message of a
     /// plugin; [`ClientError::Timeout`] and [`ClientError::Io`].
     pub fn receive(&mut self) -> Result<Option<ServerMessage>, ClientError> {
+        self.receive_by(&mut self.deadline())
+    }
+
+    /// Waits for the first message that `pick` makes something of, and drops those before it; `None` if
+    /// the plugin has closed the connection. To the timeout it is one call, whatever comes before.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`receive`](Self::receive).
+    pub fn receive_first<T>(
+        &mut self,
+        mut pick: impl FnMut(ServerMessage) -> Option<T>,
+    ) -> Result<Option<T>, ClientError> {
+        let mut deadline = self.deadline();
+        while let Some(message) = self.receive_by(&mut deadline)? {
+            if let Some(picked) = pick(message) {
+                return Ok(Some(picked));
+            }
+        }
+        Ok(None)
+    }
+
+    pub(super) fn receive_by(
+        &mut self,
+        deadline: &mut Deadline,
+    ) -> Result<Option<ServerMessage>, ClientError> {
         loop {
             if let Some(message) = self.next_arrived()? {
                 return Ok(Some(message));
@@ -188,9 +240,9 @@ impl Connection {
             if self.ended {
                 return self.end();
             }
-            self.flush_while_heard()?;
+            self.flush_while_heard(deadline)?;
             if self.arrived.is_empty() {
-                let received = self.socket.receive(self.decoder.buffer());
+                let received = self.socket.receive(self.decoder.buffer(), deadline);
                 self.note_end(received)?;
             }
         }
@@ -204,7 +256,7 @@ impl Connection {
     /// Those of [`receive`](Self::receive); [`ClientError::Timeout`] only if the plugin does not
     /// take what is queued.
     pub fn try_receive(&mut self) -> Result<Option<ServerMessage>, ClientError> {
-        self.flush_while_heard()?;
+        self.flush_while_heard(&mut self.deadline())?;
         loop {
             if let Some(message) = self.next_arrived()? {
                 return Ok(Some(message));
@@ -225,6 +277,11 @@ impl Connection {
         Ok(self.socket.shutdown_write()?)
     }
 
+    /// When a call ends that begins now.
+    pub(super) fn deadline(&self) -> Deadline {
+        self.socket.deadline()
+    }
+
     fn next_arrived(&mut self) -> Result<Option<ServerMessage>, ClientError> {
         let frame = match self.arrived.pop_front() {
             Some(frame) => frame,
@@ -238,19 +295,23 @@ impl Connection {
 
     /// What the plugin said before it closed the connection is worth hearing, even if it does not
     /// listen any more.
-    fn flush_while_heard(&mut self) -> Result<(), ClientError> {
-        match self.flush() {
+    fn flush_while_heard(&mut self, deadline: &mut Deadline) -> Result<(), ClientError> {
+        match self.flush_by(deadline) {
             Err(ClientError::Closed) => Ok(()),
             result => result,
         }
     }
 
+    fn flush_by(&mut self, deadline: &mut Deadline) -> Result<(), ClientError> {
+        self.send_with(&[], deadline)
+    }
+
     /// Sends what is queued, and behind it an attachment.
-    fn send_with(&mut self, attachment: &[u8]) -> Result<(), ClientError> {
+    fn send_with(&mut self, attachment: &[u8], deadline: &mut Deadline) -> Result<(), ClientError> {
         let mut outgoing = mem::take(&mut self.outgoing);
         let (mut head, mut tail) = (&outgoing[..], attachment);
         while !(head.is_empty() && tail.is_empty()) {
-            match self.send_some(head, tail) {
+            match self.send_some(head, tail, deadline) {
                 Ok(sent) => {
                     let of_head = sent.min(head.len());
                     head = &head[of_head..];
@@ -269,11 +330,16 @@ impl Connection {
     }
 
     /// Sends what fits; if nothing does, waits for room or takes in what there is.
-    fn send_some(&mut self, head: &[u8], tail: &[u8]) -> Result<usize, ClientError> {
+    fn send_some(
+        &mut self,
+        head: &[u8],
+        tail: &[u8],
+        deadline: &mut Deadline,
+    ) -> Result<usize, ClientError> {
         if let Some(sent) = self.socket.send_now([head, tail])? {
             return Ok(sent);
         }
-        if self.socket.wait_for_room(!self.ended)? && self.receive_now()? {
+        if self.socket.wait_for_room(!self.ended, deadline)? && self.receive_now()? {
             while let Some(frame) = self.decoder.next_frame()? {
                 self.arrived.push_back(frame);
             }

@@ -1,4 +1,4 @@
-//! Why a client does not get what it asked for.
+//! The errors of a client.
 
 use std::io;
 
@@ -59,9 +59,10 @@ pub enum ClientError {
     /// The plugin answered that the request failed.
     #[error("the plugin answered: {0}")]
     Status(#[from] Status),
-    /// The plugin was silent, or took nothing that was sent, for longer than the client's timeout.
+    /// The plugin has not let the client in, not taken what was sent, or not answered within the client's
+    /// timeout.
     #[error(
-        "the plugin was silent for longer than the timeout: it is busy, stuck, or lost the request"
+        "no answer from the plugin within the timeout: it is busy or stuck, or has lost the request"
     )]
     Timeout,
     /// The request fits into no frame.

@@ -1,4 +1,4 @@
-//! A plugin for the tests of the client: a thread that does what a test tells it to.
+//! A fake plugin for the unit tests of the client: a thread that runs the script of a test.
 
 use std::io::{Read, Write};
 use std::net::Shutdown;
@@ -35,6 +35,18 @@ pub(super) fn ack() -> HandshakeAck {
 /// A name for an object.
 pub(super) fn object(number: u8) -> ObjectId {
     ObjectId::new(HashAlgorithm::Shake128, [number; 20])
+}
+
+/// A request to detach.
+pub(super) const DETACH: &[u8] = &[0x01, 0x03, 0x00, 0x00, 0xca, 0x01, 0x00];
+
+/// The bytes of a message.
+pub(super) fn encoded(message: ServerMessage) -> Vec<u8> {
+    let (message, attachment) = message.into_wire();
+    let mut bytes = Vec::new();
+    frame::encode(message, attachment.len(), &mut bytes).unwrap();
+    bytes.extend_from_slice(&attachment.into_bytes());
+    bytes
 }
 
 /// A plugin that follows a script, and a place where it listens.
@@ -140,11 +152,7 @@ impl PluginEnd {
     }
 
     pub(super) fn send(&mut self, message: ServerMessage) {
-        let (message, attachment) = message.into_wire();
-        let mut bytes = Vec::new();
-        frame::encode(message, attachment.len(), &mut bytes).unwrap();
-        bytes.extend_from_slice(&attachment.into_bytes());
-        self.send_raw(&bytes);
+        self.send_raw(&encoded(message));
     }
 
     pub(super) fn reply(&mut self, id: u64, body: ReplyBody) {
@@ -160,6 +168,18 @@ impl PluginEnd {
 
     pub(super) fn send_raw(&mut self, bytes: &[u8]) {
         self.client.as_mut().unwrap().0.write_all(bytes).unwrap();
+    }
+
+    /// Sends the same over and over, until the client is gone.
+    pub(super) fn repeat(&mut self, bytes: &[u8]) {
+        let (stream, _) = self.client.as_mut().unwrap();
+        while stream.write_all(bytes).is_ok() {}
+    }
+
+    /// Receives byte for byte, until the client is gone.
+    pub(super) fn sip(&mut self) {
+        let (stream, _) = self.client.as_mut().unwrap();
+        while let Ok(1) = stream.read(&mut [0]) {}
     }
 
     pub(super) fn close(&mut self) {

@@ -1,4 +1,4 @@
-//! The other end of the wire: a client that blocks, and can have any number of requests under way.
+//! A blocking client of a cache plugin, with any number of requests in flight.
 //!
 //! It is what the tests, tools and benchmarks of a plugin speak with. [`Client`] does what a
 //! CernVM-FS client does, one method for each thing; its requests can overlap. [`Connection`], the
@@ -37,6 +37,7 @@ use crate::Locator;
 
 mod builder;
 mod connection;
+mod deadline;
 mod error;
 mod new_upload;
 mod pending;
@@ -65,6 +66,7 @@ pub use cvmcache_proto::{
     ServerMessage, StorePart,
 };
 
+use deadline::Deadline;
 use pending::Pending;
 
 /// A session with a plugin.
@@ -149,9 +151,8 @@ impl Client {
         &self.locator
     }
 
-    /// Sets how long the plugin may be silent while it is waited for, instead of what
-    /// [`ClientBuilder::timeout`] set; without a timeout, for ever. Anything that the plugin sends
-    /// ends the silence, the answer to another request too.
+    /// Sets how long each call may wait for the plugin, instead of what [`ClientBuilder::timeout`] set;
+    /// without a timeout, for ever.
     ///
     /// # Errors
     ///
@@ -188,8 +189,9 @@ impl Client {
     /// [`ClientError::Timeout`]; [`ClientError::Closed`] and others if the connection is of no
     /// more use.
     pub fn wait_for_detach(&mut self) -> Result<(), ClientError> {
+        let mut deadline = self.connection.deadline();
         while self.detach_waited == self.detach_requests {
-            self.receive()?;
+            self.receive(&mut deadline)?;
         }
         self.detach_waited += 1;
         Ok(())
@@ -200,8 +202,8 @@ impl Client {
     }
 
     /// Waits for a message and puts it where it belongs.
-    fn receive(&mut self) -> Result<(), ClientError> {
-        let message = self.connection.receive()?.ok_or(ClientError::Closed)?;
+    fn receive(&mut self, deadline: &mut Deadline) -> Result<(), ClientError> {
+        let message = self.connection.receive_by(deadline)?.ok_or(ClientError::Closed)?;
         self.sort(message);
         Ok(())
     }
@@ -229,7 +231,7 @@ mod tests {
     const INFO: ReplyBody = ReplyBody::Info(Err(Status::NoSupport));
 
     #[test]
-    fn requests_for_detaching_are_noted_between_replies() {
+    fn detach_messages_between_replies_are_counted() {
         let (plugin, mut client) = FakePlugin::with_client(|end| {
             let (id, _) = end.request();
             end.send(ServerMessage::Detach);

@@ -1,4 +1,4 @@
-//! What is said of an object before it is stored.
+//! The metadata of an object to be stored: its id, type, size and description.
 
 use bytes::Bytes;
 use cvmcache_proto::{ObjectId, ObjectType};

@@ -1,4 +1,4 @@
-//! Requests in flight, and their replies until they are asked for.
+//! Requests in flight, and their replies until they are claimed.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ticket_of_another_client_is_known_even_if_both_have_asked_the_same() {
+    fn a_ticket_of_another_client_is_refused_even_with_equal_numbers() {
         let (mut ours, mut theirs) = (Pending::default(), Pending::default());
         let (ticket, foreign) = (expect(&mut ours, 1, 1), expect(&mut theirs, 1, 1));
         assert!(ours.answer(store(1, 1, Ok(()))));
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_forgotten_is_waited_for_no_longer() {
+    fn a_reply_to_a_forgotten_request_is_not_kept() {
         let mut pending = Pending::default();
         let ticket = expect(&mut pending, 1, 1);
         pending.forget(&ticket);

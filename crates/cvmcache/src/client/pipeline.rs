@@ -1,7 +1,8 @@
-//! Requests without waiting, and waiting for one of them.
+//! Pipelining: requests are queued without waiting, and their replies are claimed in any order.
 
 use cvmcache_proto::{ClientMessage, Operation, Request};
 
+use super::deadline::Deadline;
 use super::pending::Read;
 use super::{Client, ClientError, Ticket};
 
@@ -62,17 +63,22 @@ impl Client {
     /// # Errors
     ///
     /// [`ClientError::Unexpected`] if the reply is of another kind than the request;
-    /// [`ClientError::ForeignTicket`] for a ticket of another client; [`ClientError::Timeout`],
-    /// after which the reply is [forgotten](Self::forget); [`ClientError::Closed`] and others if
+    /// [`ClientError::ForeignTicket`] for a ticket of another client; [`ClientError::Timeout`] if this
+    /// reply does not come in time, whatever else does, after which it is [forgotten](Self::forget); [`ClientError::Closed`] and others if
     /// the connection is of no more use. A ticket from [`submit`](Self::submit) or
     /// [`queue`](Self::queue) has the status in the reply, any other has [`ClientError::Status`] if
     /// the request failed.
     pub fn wait<T>(&mut self, ticket: Ticket<T>) -> Result<T, ClientError> {
+        let mut deadline = self.connection.deadline();
+        self.wait_by(ticket, &mut deadline)
+    }
+
+    fn wait_by<T>(&mut self, ticket: Ticket<T>, deadline: &mut Deadline) -> Result<T, ClientError> {
         loop {
             if let Some(body) = self.pending.claim(&ticket)? {
                 return ticket.open(body);
             }
-            if let Err(error) = self.receive() {
+            if let Err(error) = self.receive(deadline) {
                 self.pending.forget(&ticket);
                 return Err(error);
             }
@@ -85,13 +91,17 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// Those of [`submit`](Self::submit) and [`Connection::receive`](super::Connection::receive).
+    /// Those of [`submit`](Self::submit) and [`Connection::receive`](super::Connection::receive);
+    /// [`ClientError::Timeout`] if other messages come for so long without a pause.
     pub fn is_ready<T>(&mut self, ticket: &Ticket<T>) -> Result<bool, ClientError> {
+        let mut deadline = self.connection.deadline();
         while !self.pending.is_answered(ticket)? {
             match self.connection.try_receive()? {
                 Some(message) => self.sort(message),
                 None => return Ok(false),
             }
+            // Replies to other requests may come without an end.
+            deadline.remaining()?;
         }
         Ok(true)
     }
@@ -125,8 +135,11 @@ impl Client {
         operation: Operation,
         read: Read<T>,
     ) -> Result<T, ClientError> {
-        let ticket = self.queue_typed(operation, read)?;
-        self.wait(ticket)
+        let mut deadline = self.connection.deadline();
+        let (session, id) = (self.session(), self.next_id());
+        let request = Request { session, id, operation };
+        let ticket = self.queue_by(request, read, &mut deadline)?;
+        self.wait_by(ticket, &mut deadline)
     }
 
     pub(super) fn next_id(&mut self) -> u64 {
@@ -148,8 +161,18 @@ impl Client {
         request: Request,
         read: Read<T>,
     ) -> Result<Ticket<T>, ClientError> {
+        let mut deadline = self.connection.deadline();
+        self.queue_by(request, read, &mut deadline)
+    }
+
+    fn queue_by<T>(
+        &mut self,
+        request: Request,
+        read: Read<T>,
+        deadline: &mut Deadline,
+    ) -> Result<Ticket<T>, ClientError> {
         let envelope = request.envelope();
-        self.connection.queue(ClientMessage::Request(request))?;
+        self.connection.queue_by(ClientMessage::Request(request), deadline)?;
         Ok(self.pending.expect(envelope, read))
     }
 }
@@ -160,7 +183,7 @@ mod tests {
     use std::time::Duration;
 
     use bytes::Bytes;
-    use cvmcache_proto::{CacheInfo, Data, ReplyBody, RequestKind, ServerMessage, Status};
+    use cvmcache_proto::{CacheInfo, Data, Reply, ReplyBody, RequestKind, ServerMessage, Status};
 
     use super::super::fake::{self, FakePlugin, PluginEnd, object};
     use super::*;
@@ -201,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reply_that_is_there_is_not_waited_for() {
+    fn a_reply_that_has_arrived_is_returned_without_waiting() {
         let (say, is_said) = mpsc::channel();
         let (plugin, mut client) = FakePlugin::with_client(move |end| {
             let (first, _) = end.request();
@@ -222,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn replies_without_a_request_are_counted() {
+    fn unmatched_replies_are_counted() {
         let (plugin, mut client) = FakePlugin::with_client(|end| {
             let (forgotten, _) = end.request();
             let (id, _) = end.request();
@@ -258,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plugin_that_is_silent_times_out_and_may_still_answer_the_next() {
+    fn a_timeout_of_one_request_leaves_the_next_in_flight() {
         let (plugin, mut client) = FakePlugin::with_client(|end| {
             let (late, _) = end.request();
             let (id, _) = end.request();
@@ -274,7 +297,22 @@ mod tests {
     }
 
     #[test]
-    fn a_plugin_that_closes_is_an_error_of_all_that_wait() {
+    fn nothing_but_its_reply_extends_the_wait_of_a_request() {
+        let foreign = fake::encoded(ServerMessage::Reply(Reply { id: 777, body: INFO }));
+        for other in [fake::DETACH.to_vec(), foreign] {
+            let (plugin, mut client) = FakePlugin::with_client(move |end| end.repeat(&other));
+            client.set_timeout(Some(Duration::from_millis(20))).unwrap();
+            assert!(matches!(client.info(), Err(ClientError::Timeout)));
+            let ticket = client.queue(Operation::Info).unwrap();
+            let is_ready = client.is_ready(&ticket);
+            assert!(matches!(is_ready, Ok(false) | Err(ClientError::Timeout)), "{is_ready:?}");
+            assert!(matches!(client.quit(), Err(ClientError::Timeout)));
+            plugin.join();
+        }
+    }
+
+    #[test]
+    fn a_closed_connection_is_an_error_of_all_requests_in_flight() {
         let (plugin, mut client) = FakePlugin::with_client(|end| {
             let (first, _) = end.request();
             end.request();
@@ -290,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ticket_is_good_for_one_client() {
+    fn a_ticket_of_another_client_is_an_error() {
         let (a, mut client_a) = FakePlugin::with_client(|end| end.serve(Operation::Info, INFO));
         let (b, mut client_b) = FakePlugin::with_client(PluginEnd::expect_end);
         let ticket = client_a.submit(Operation::Info).unwrap();
@@ -301,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_may_speak_for_another_session() {
+    fn a_request_can_carry_another_session_id() {
         let (plugin, mut client) = FakePlugin::with_client(|end| {
             let request = Request { session: 77, id: 88, operation: Operation::Info };
             assert_eq!(end.next(), Some(ClientMessage::Request(request)));
@@ -314,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn two_sides_with_much_to_say_do_not_wait_for_each_other() {
+    fn large_requests_and_replies_at_once_do_not_deadlock() {
         const LARGE: usize = 4 * 1024 * 1024;
         let (plugin, mut client) = FakePlugin::with_client(|end| {
             // It says all it has to say before it listens.

@@ -1,4 +1,4 @@
-//! Reading objects, a piece or all of it.
+//! Reads of a range or of a whole object.
 
 use std::collections::VecDeque;
 
@@ -110,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_read_has_at_most_what_was_asked_for() {
+    fn a_reply_longer_than_the_read_is_an_error() {
         let (plugin, mut client) = FakePlugin::with_client(|end| {
             let read = |offset, size| Operation::Read { object: object(1), offset, size };
             end.serve(read(7, 5), bytes(b"short"));
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn an_object_is_read_whole_with_several_reads_under_way() {
+    fn an_object_is_read_with_several_reads_in_flight() {
         let object_bytes: Vec<u8> = (0..100_000u32).map(|n| n as u8).collect();
         let content = Bytes::from(object_bytes);
         let served = content.clone();
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn an_object_that_is_shorter_than_it_says_is_not_read() {
+    fn an_object_shorter_than_its_size_is_an_error() {
         let (plugin, mut client) = FakePlugin::with_client(|end| {
             let info = ObjectInfo::new(u64::MAX, ObjectType::Regular);
             let ask = Operation::ObjectInfo { object: object(1) };

@@ -1,4 +1,4 @@
-//! How a client leaves, for good or to come back at once.
+//! Quit and reload: how a client ends its session.
 
 use cvmcache_proto::ClientMessage;
 
@@ -20,12 +20,13 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`ClientError::Timeout`] if the plugin does not close it and is silent; others as with
+    /// [`ClientError::Timeout`] if the plugin does not close it in time; others as with
     /// [`wait`](Self::wait).
     pub fn quit(mut self) -> Result<(), ClientError> {
         let session = self.session();
-        self.send(ClientMessage::Quit { session })?;
-        while self.connection.receive()?.is_some() {}
+        let mut deadline = self.connection.deadline();
+        self.connection.send_by(ClientMessage::Quit { session }, &mut deadline)?;
+        while self.connection.receive_by(&mut deadline)?.is_some() {}
         Ok(())
     }
 
@@ -112,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_comes_back_under_its_name_in_a_new_session() {
+    fn a_client_reconnects_under_its_name_in_a_new_session() {
         let (plugin, client) = FakePlugin::with_client(|end| {
             expect_farewell(end, true);
             end.close();

@@ -1,4 +1,4 @@
-//! The requests of a client, one method for each, which sends it and waits for the answer.
+//! One method for each request, which sends it and waits for the reply.
 
 use bytes::Bytes;
 use cvmcache_proto::{
@@ -216,7 +216,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn objects_are_opened_closed_and_looked_for() {
+    fn objects_are_opened_closed_and_checked_for_existence() {
         let (plugin, mut client) = FakePlugin::with_client(|end| {
             let change = |change_by| Operation::Refcount { object: object(1), change_by };
             end.serve(change(1), ReplyBody::Refcount(Ok(())));
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cache_that_is_not_shrunk_as_far_says_how_far() {
+    fn a_partial_shrink_returns_the_bytes_still_used() {
         let (plugin, mut client) = FakePlugin::with_client(|end| {
             for (result, used_bytes) in
                 [(Ok(()), 1), (Err(Status::Partial), 2), (Err(Status::NoSupport), 3)]
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn a_breadcrumb_is_that_of_the_repository_asked_for() {
+    fn a_breadcrumb_of_another_repository_is_an_error() {
         let breadcrumb = Breadcrumb { catalog: object(1), timestamp: 5, revision: Some(6) };
         let (plugin, mut client) = FakePlugin::with_client(move |end| {
             let repository = Bytes::from_static(b"caf\xe9");

@@ -1,4 +1,4 @@
-//! Uploads: an object at once, or part by part.
+//! Uploads of a whole object, or part by part.
 
 use bytes::Bytes;
 use cvmcache_proto::{ObjectType, Operation, ReplyBody, Request, StorePart};
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_part_aborts_what_was_begun() {
+    fn a_refused_part_aborts_the_upload() {
         let (plugin, mut client) = FakePlugin::with_client(|end| {
             let refuse = |end: &mut PluginEnd, result| {
                 let (id, Operation::Store(part)) = end.request() else { panic!("not a part") };
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn an_upload_goes_part_by_part_among_other_requests() {
+    fn parts_of_an_upload_interleave_with_other_requests() {
         let (plugin, mut client) = FakePlugin::with_client(|end| {
             let (upload, operation) = end.request();
             assert!(matches!(operation, Operation::Store(StorePart { number: 1, .. })));
@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn an_upload_need_not_tell_its_size() {
+    fn an_upload_without_a_size_announces_none() {
         let (plugin, mut client) = FakePlugin::with_client(|end| {
             assert_eq!(take_parts(end, None), [(1, 0, true)]);
             assert_eq!(take_parts(end, Some(99)), [(1, 1, true)]);

@@ -1,4 +1,4 @@
-//! The debug log: a file that has everything of late, and an end.
+//! The debug log: a file of all lines, rotated at its maximum size.
 //!
 //! At its largest, it becomes `FILE.1`, in place of the one that was there, and a new one begins.
 //! Processes that write to the same file, as a plugin that ends and the one that follows it, do so
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_cannot_be_moved_begins_anew_all_the_same() {
+    fn a_debug_log_that_cannot_be_renamed_is_truncated() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("log");
         fs::create_dir_all(directory.path().join("log.1/full")).unwrap();

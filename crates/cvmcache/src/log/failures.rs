@@ -1,11 +1,11 @@
-//! Lines that could not be written, as on a disk that is full. The thread that writes has no place to
-//! tell, so they are counted here, and said to be lost where that can still be read.
+//! Lines that could not be written, as on a full disk. The thread that writes cannot log, so
+//! they are counted here, and reported as lost on another log target.
 
 use std::io::{self, ErrorKind, Write};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-/// How many lines could not be written since this was last asked, and why. Clones share it.
+/// How many lines could not be written since this was last taken, and why. Clones share it.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Failures(Arc<Mutex<Option<Failed>>>);
 

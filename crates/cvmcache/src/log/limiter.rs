@@ -1,4 +1,4 @@
-//! How much is logged: so many lines a minute from each place in the program.
+//! The rate limit of the log: a number of lines a minute for each place in the code.
 //!
 //! Nothing a client does is worth more, or a hostile one could fill the disk. Counted by place, and
 //! not by content, because the content can be the client's. Suppressed lines are reported once a minute.
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn each_place_logs_so_many_lines_a_minute_whatever_they_say() {
+    fn lines_are_limited_by_their_place_in_the_code() {
         let (written, limiter) = (Written::default(), Limiter::default());
         let limiter_of_lines = Some(limiter.clone());
         let writer = written.clone();

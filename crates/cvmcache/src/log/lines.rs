@@ -1,6 +1,6 @@
-//! What a line looks like: one that cannot be taken for another, and not too long.
+//! Sanitizing lines: control characters are escaped, and the length is bounded.
 //!
-//! Whatever a line says of clients is escaped where it is said. This is for what was not thought
+//! Texts of clients are escaped where they are logged. This is for texts that were not thought
 //! of, such as the message of a panic.
 
 use std::io::{self, Write};
@@ -15,7 +15,7 @@ use super::prefix::Prefix;
 const LONGEST: usize = 2 * 1024;
 const LONGEST_ERROR: usize = 32 * 1024;
 
-/// Puts lines in order for a writer, with what it wants in front.
+/// Sanitizes lines for a writer, and begins them with its prefix.
 #[derive(Debug)]
 pub(super) struct Lines<W> {
     pub(super) writer: W,
@@ -93,13 +93,13 @@ mod tests {
     }
 
     #[test]
-    fn a_line_cannot_be_taken_for_another() {
+    fn control_characters_are_escaped() {
         assert_eq!(sanitize("panic\nINFO fine\n"), "<6>panic\n<6>    INFO fine\n");
         assert_eq!(sanitize("\x1b[2J\r\u{9b}é"), "<6>\\u{1b}[2J\\r\\u{9b}é\n");
     }
 
     #[test]
-    fn a_line_has_an_end() {
+    fn a_long_line_is_cut() {
         assert_eq!(sanitize(&"x".repeat(1000)), format!("<6>{} ...\n", "x".repeat(28)));
     }
 }

@@ -1,4 +1,4 @@
-//! How the reader of the lines is told their severity: in front of each.
+//! The severity at the beginning of a line, as its log target expects it.
 
 use std::env;
 use std::io;
@@ -6,7 +6,7 @@ use std::io;
 use nix::sys::stat::fstat;
 use tracing::Level;
 
-/// What takes the lines.
+/// The prefix of a log target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Prefix {
     /// A terminal or a file: the level is in the line.
@@ -18,7 +18,7 @@ pub(super) enum Prefix {
 }
 
 impl Prefix {
-    /// What standard error wants: the journal's, if that is behind it, as `JOURNAL_STREAM` tells.
+    /// The prefix for standard error: the journal's, if `JOURNAL_STREAM` names it as the journal's stream.
     /// It may have been redirected since.
     pub(super) fn of_stderr() -> Self {
         let stream = fstat(io::stderr()).map(|file| format!("{}:{}", file.st_dev, file.st_ino));

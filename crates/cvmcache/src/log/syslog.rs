@@ -1,4 +1,4 @@
-//! The system's log: syslog, or the journal where there is one, which listens at the same place.
+//! Syslog, or the journal where it listens at the same socket.
 //!
 //! The C library keeps up the connection. It may wait for the other end, so this is for a thread
 //! that writes, and for no other thread.
@@ -9,7 +9,7 @@ use std::path::Path;
 
 use nix::syslog::{Facility, LogFlags, Priority, Severity, openlog, syslog};
 
-/// Where the system takes lines.
+/// The socket of syslog.
 const SOCKET: &str = "/dev/log";
 
 /// Sends lines that begin with [`Prefix::Syslog`](super::prefix::Prefix::Syslog).

@@ -1,4 +1,4 @@
-//! Whether a file can be appended to, without making it.
+//! Whether a file can be appended to, checked without creating it.
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -11,7 +11,7 @@ use crate::files;
 /// What to do if it cannot.
 pub(super) const REMEDY: &str = "name a regular file in a directory that the plugin can write to";
 
-/// Why a file cannot be appended to, or made, as far as that can be said without making it.
+/// Why a file cannot be appended to, or created, as far as that is known without creating it.
 pub(super) fn check(path: &Path) -> io::Result<()> {
     match fs::metadata(path) {
         Ok(metadata) => {
@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_that_cannot_be_made_is_told_from_one_that_can() {
+    fn a_file_that_cannot_be_created_is_told_from_one_that_can() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("file");
         check(&path).unwrap();

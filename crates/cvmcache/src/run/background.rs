@@ -1,4 +1,4 @@
-//! Going to the background, for tests that start a plugin and need its process id.
+//! Forking to the background, for tests that start a plugin and need its process id.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -18,7 +18,7 @@ pub(super) enum Fork {
     Child(Background),
 }
 
-/// The process that goes on, and has yet to say that it is ready.
+/// The process in the background, which has yet to report that it is ready.
 pub(super) struct Background(File);
 
 /// Splits the process in two. To be called before there are threads.
@@ -40,7 +40,7 @@ fn wait_until_ready(child: Pid, mut receiver: File) -> io::Result<ExitCode> {
     if receiver.read(&mut [0])? == 1 {
         return Ok(terminal::print(&format!("{child}\n")));
     }
-    // It has said why on standard error.
+    // It has printed the reason on standard error.
     waitpid(child, None)?;
     Ok(ExitCode::FAILURE)
 }

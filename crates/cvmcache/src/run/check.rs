@@ -1,6 +1,7 @@
-//! `--check`: judges a configuration as a start would, without serving and without a trace.
+//! `--check`: checks a configuration as a start would, without serving and without leaving files.
 
 mod findings;
+mod ports;
 mod socket;
 
 use std::io::ErrorKind;
@@ -16,6 +17,7 @@ use crate::server::Settings;
 use crate::{MetricsAddress, Options, OptionsError, PluginContext, ServerHandle};
 
 pub use findings::Findings;
+use socket::Live;
 
 /// Prints all that is wrong with a configuration file, each with a remedy in a line, and `ok` if a
 /// start would succeed.
@@ -49,10 +51,10 @@ fn judge(
     for warning in unknown_keys::warnings(&options, name, keys) {
         findings.warning(warning);
     }
-    let is_live = match serve::locator(&options) {
+    let live = match serve::locator(&options) {
         Err(error) => {
             findings.error(error);
-            false
+            Live::No
         }
         Ok(locator) => socket::check(&locator, &options, &mut findings),
     };
@@ -60,7 +62,7 @@ fn judge(
         findings.error(error);
     }
     check_files(&options, &mut findings);
-    check_metrics(&options, is_live, &mut findings);
+    check_metrics(&options, &live, &mut findings);
     match plugin {
         Some(check) => {
             let context = PluginContext::new(options, ServerHandle::new());
@@ -72,7 +74,7 @@ fn judge(
     findings
 }
 
-/// What a start skips or overrides without a word.
+/// Lines that a start skips or overrides silently.
 fn check_lines(config: &Path, text: &[u8], findings: &mut Findings) {
     let file = config.display();
     for line in Options::skipped_lines(text) {
@@ -100,7 +102,7 @@ fn check_files(options: &Options, findings: &mut Findings) {
     }
 }
 
-fn check_metrics(options: &Options, is_live: bool, findings: &mut Findings) {
+fn check_metrics(options: &Options, live: &Live, findings: &mut Findings) {
     let address = match options.value::<MetricsAddress>(&METRICS) {
         Ok(None) => return,
         Ok(Some(address)) => address.get(),
@@ -113,14 +115,13 @@ fn check_metrics(options: &Options, is_live: bool, findings: &mut Findings) {
         let remedy = format!("{} has this port; set another port", LOCATOR.name());
         return findings.error(options.bad_value(METRICS, remedy));
     }
-    let bound = match is_live {
-        true => socket::bind(address),
-        false => metrics::wait_for_port(|| socket::bind(address)),
+    let bound = match live {
+        Live::Yes(_) => socket::bind(address),
+        Live::No => metrics::wait_for_port(|| socket::bind(address)),
     };
     match bound {
         Ok(()) => warn_of_readers(address, findings),
-        // It is most likely that plugin's.
-        Err(error) if is_live && error.kind() == ErrorKind::AddrInUse => {
+        Err(error) if error.kind() == ErrorKind::AddrInUse && is_its_own(live, address) => {
             findings.note(format!("{address} is in use, as for its metrics"));
         }
         Err(error) => {
@@ -128,6 +129,13 @@ fn check_metrics(options: &Options, is_live: bool, findings: &mut Findings) {
             findings.error(options.bad_value(METRICS, remedy));
         }
     }
+}
+
+/// True unless another process than the plugin that serves already is known to listen there.
+fn is_its_own(live: &Live, address: SocketAddr) -> bool {
+    let Live::Yes(plugin) = live else { return false };
+    let others = ports::listeners(address);
+    plugin.is_empty() || others.is_empty() || !plugin.is_disjoint(&others)
 }
 
 fn warn_of_readers(address: SocketAddr, findings: &mut Findings) {

@@ -1,4 +1,4 @@
-//! Where a plugin listens without a configuration file.
+//! The locator of a plugin that is started without a configuration file.
 
 use std::env;
 use std::fs::{self, DirBuilder};
@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_directory_of_ones_own_is_used() {
+    fn only_a_directory_of_the_user_is_used() {
         let parent = tempfile::tempdir().unwrap();
         let mine = parent.path().join("mine");
         make_private(&mine).unwrap();

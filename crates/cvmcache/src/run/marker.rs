@@ -1,6 +1,6 @@
-//! How a program tells, without being run, that it understands `--check`.
+//! The marker in the file of a program that supports `--check`, found without running it.
 
-/// A text that a program has in its file if it can call [`run`](crate::run).
+/// A text in the file of every program that calls [`run`](crate::run).
 ///
 /// `cvmcache doctor` looks for it before it runs a plugin with `--check`: a plugin of another kind
 /// could take the option for its configuration, and serve.

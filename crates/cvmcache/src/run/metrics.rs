@@ -1,4 +1,4 @@
-//! Whether metrics are served, and where.
+//! The address at which metrics are served.
 
 #[cfg_attr(not(feature = "prometheus"), path = "metrics/no_exporter.rs")]
 mod exporter;
@@ -17,7 +17,7 @@ use crate::config_keys::METRICS;
 
 pub(super) use exporter::Exporter;
 
-/// Where metrics are served, as `CVMFS_CACHE_PLUGIN_METRICS` says it: `ADDRESS:PORT`, or a port of the
+/// Where metrics are served, the value of `CVMFS_CACHE_PLUGIN_METRICS`: `ADDRESS:PORT`, or a port of the
 /// loopback address. An IPv6 address stands in brackets; names of hosts are not understood.
 ///
 /// ```
@@ -67,7 +67,7 @@ pub(super) enum MetricsError {
     NoFeature,
 }
 
-/// What is to serve metrics, if the configuration wants it. From now on, they are recorded.
+/// The exporter of metrics, if the configuration has one. From now on, they are recorded.
 pub(super) fn prepare(options: &Options) -> Result<Option<Exporter>, Failure> {
     match options.value::<MetricsAddress>(&METRICS)? {
         None => Ok(None),

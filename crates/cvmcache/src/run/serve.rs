@@ -1,4 +1,4 @@
-//! From a configuration to a server that has ended.
+//! Serves a plugin, from its configuration to the end of its server.
 
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ use crate::{
     CachePlugin, Locator, Log, LogTarget, Options, OptionsError, Server, ServerError, ServerHandle,
 };
 
-/// Serves clients until the plugin is told to end, and reports to the process that started it if it
+/// Serves clients until the plugin is terminated, and reports to the process that started it if it
 /// cannot.
 pub(super) fn serve<P, E>(
     name: &str,
@@ -35,7 +35,7 @@ where
         Ok(starter) => starter,
         Err(error) => return terminal::complain(name, &*error),
     };
-    // It lasts longer than the server, so that nothing said at the end is lost.
+    // It outlives the server, so that its last lines are not lost.
     let mut log = None;
     match try_serve(name, keys, config, make, &mut starter, &mut log) {
         Ok(code) => code,

@@ -1,4 +1,4 @@
-//! What signals ask of a plugin.
+//! Signals: termination and status reports.
 //!
 //! They are read by a thread from a pipe that signal-hook's handlers write to, so nothing here has to be
 //! async-signal-safe. The thread shares nothing with the I/O thread but the handle, which sends a command
@@ -23,7 +23,7 @@ pub(super) fn watch(control: ServerHandle, on_terminal: bool) -> io::Result<()> 
         for signal in signals.forever() {
             match signal {
                 // The first did not help: a callback may be stuck on the I/O thread. Destructors do not
-                // run; functions registered by atexit do, and tell the watchdog of a normal end.
+                // run; functions registered by atexit do, and report a normal exit to the watchdog.
                 SIGTERM | SIGINT if ending => process::exit(1),
                 SIGTERM | SIGINT => {
                     ending = true;

@@ -1,4 +1,5 @@
-//! The process that started the plugin, and waits to be told how that went.
+//! The supervisor or service manager that started the plugin process, and the report of the result of
+//! the start.
 
 use std::error::Error;
 use std::io;
@@ -9,7 +10,7 @@ use tracing::{info, warn};
 use super::Failure;
 use crate::{Locator, ServerBuilder, ServiceManager, Supervisor};
 
-/// A client, a service manager, or a shell that waits for nothing.
+/// A supervisor, a service manager, or a shell, which waits for no report.
 pub(super) struct Starter {
     client: Option<Supervisor>,
     manager: ServiceManager,
@@ -40,7 +41,7 @@ impl Starter {
         self.manager.take_socket()
     }
 
-    /// Has the server report heartbeats, if the service manager wants them.
+    /// Has the server report heartbeats, if the service manager requires them.
     pub(super) fn report_on(&self, builder: ServerBuilder, locator: &Locator) -> ServerBuilder {
         self.manager.report_on(builder, locator)
     }

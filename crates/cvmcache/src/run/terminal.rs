@@ -1,4 +1,4 @@
-//! The terminal that a plugin was started on by hand.
+//! Commands on the terminal of a plugin that was started by hand.
 //!
 //! Nothing here fails: a plugin does not end because its standard output is closed.
 
@@ -60,7 +60,7 @@ pub(super) fn listen(control: ServerHandle) -> io::Result<()> {
                     control.ask_detach();
                 }
                 Ok(_) => {}
-                // There is no way to be told when it is in the foreground again.
+                // No event reports that it is in the foreground again.
                 Err(_) => thread::sleep(Duration::from_secs(1)),
             }
         }

@@ -1,4 +1,4 @@
-//! Keys of a configuration that are not known: most of them are misspelled.
+//! Warnings for unknown configuration keys, most of which are misspelled.
 
 use crate::Options;
 use crate::config_keys::{self, ConfigKey, KEYS, PREFIX};
@@ -9,8 +9,9 @@ const CLIENT_KEYS: [&str; 2] = ["TYPE", "CMDLINE"];
 /// What some editors write at the beginning of a file, where it would be a part of the first key.
 const BYTE_ORDER_MARK: char = '\u{feff}';
 
-/// What to say of the keys that are neither the SDK's nor in the table of the plugin of this name. A
-/// plugin without a table may have any key, so only those near to one of the SDK's are reported.
+/// Warnings for the keys that are neither the SDK's nor in the table of the plugin of this name. A
+/// plugin without a table may have any key, so only those near to one of the SDK's are reported. The
+/// same holds for keys that do not begin as a plugin's do: a file may have keys for others.
 pub(super) fn warnings(options: &Options, name: &str, own: &[ConfigKey]) -> Vec<String> {
     let known = || KEYS.iter().chain(own).map(ConfigKey::name);
     let with_name = format!("CVMFS_CACHE_{name}_");
@@ -22,8 +23,12 @@ pub(super) fn warnings(options: &Options, name: &str, own: &[ConfigKey]) -> Vec<
         }
         let rest = match (written.strip_prefix(PREFIX), written.strip_prefix(&with_name)) {
             (Some(rest), _) => rest,
-            (None, Some(rest)) if !CLIENT_KEYS.contains(&rest) => rest,
-            _ => return None,
+            (None, Some(rest)) if CLIENT_KEYS.contains(&rest) => return None,
+            (None, Some(rest)) => rest,
+            (None, None) => {
+                let meant = meant(written, &with_name, known())?;
+                return Some(format!("there is no key {written}: is {meant} meant?"));
+            }
         };
         let key = format!("{PREFIX}{rest}");
         if known().any(|known| known == key) {
@@ -40,6 +45,20 @@ pub(super) fn warnings(options: &Options, name: &str, own: &[ConfigKey]) -> Vec<
         None => warning,
     };
     options.keys().filter_map(warning).map(in_file).collect()
+}
+
+/// The key that one of another prefix was meant to be: letters in the wrong case, the prefix left out or
+/// misspelled.
+fn meant<'a>(
+    written: &str,
+    with_name: &str,
+    mut known: impl Iterator<Item = &'a str> + Clone,
+) -> Option<&'a str> {
+    let is_written = |key: &str| {
+        let rest = key.strip_prefix(PREFIX).unwrap_or(key);
+        [key, rest, &format!("{with_name}{rest}")].iter().any(|it| it.eq_ignore_ascii_case(written))
+    };
+    known.clone().find(|key| is_written(key)).or_else(|| config_keys::nearest(written, &mut known))
 }
 
 #[cfg(test)]
@@ -67,6 +86,21 @@ mod tests {
         let warning = warn("CVMFS_CACHE_PLUGIN_TYPE=1", &[SIZE]);
         assert_eq!(warning, "there is no key CVMFS_CACHE_PLUGIN_TYPE: remove it, or see --help");
         assert_eq!(warn("CVMFS_CACHE_PLUGIN_DIRECTORY=/", &[]), "", "it may be the plugin's own");
+    }
+
+    #[test]
+    fn a_prefix_that_is_misspelled_left_out_or_in_the_wrong_case_is_reported() {
+        for line in [
+            "CVMFS_CACHE_PLUGN_SIZE=1",
+            "CVMFS_CACHE_PLUGINS_SIZE=1",
+            "CVMFS_CACHE_RAM_SIZE=1",
+            "CVMFS_CACHE_Ram_size=1",
+            "cvmfs_cache_plugin_size=1",
+            "SIZE=1",
+        ] {
+            let warning = warn(line, &[SIZE]);
+            assert!(warning.ends_with("is CVMFS_CACHE_PLUGIN_SIZE meant?"), "{line}: {warning}");
+        }
     }
 
     #[test]

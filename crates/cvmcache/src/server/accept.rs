@@ -1,5 +1,5 @@
-//! The socket that clients connect to, and the connections it accepts. Knows no connection beyond
-//! its socket and its token.
+//! Accepting connections: the listening socket, its lock file, and access control. Knows no connection
+//! beyond its socket and its token.
 
 mod acceptor;
 mod access;

@@ -1,4 +1,4 @@
-//! What a program makes a server of, and what it gets.
+//! The builder of a server, and the server that it returns: bound, then running.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -20,7 +20,7 @@ use super::workers::Workers;
 use crate::service::{Service, Trust, guard};
 use crate::{CachePlugin, Limits, Locator, ServerHandle, watchdog};
 
-/// The longest name, in bytes: it has to fit into a message beside what else a handshake tells.
+/// The longest name, in bytes: it has to fit into a message beside the other fields of a handshake.
 const MAX_NAME: usize = 60 * 1024;
 
 /// How long to poll for requests before sleeping, by default.
@@ -71,7 +71,7 @@ pub struct ServerBuilder {
     plugin: Box<dyn CachePlugin>,
     name: Bytes,
     limits: Limits,
-    /// `None`: as many as the plugin asks for.
+    /// `None`: as many as the plugin requests.
     workers: Option<usize>,
     supervised: bool,
     poll_for: Duration,
@@ -85,7 +85,7 @@ pub struct ServerBuilder {
 
 impl ServerBuilder {
     /// Runs callbacks on `count` threads; 0 runs them on the I/O thread, one at a time. By default,
-    /// as many as the plugin asks for with [`CachePlugin::workers`], which is 0 for most.
+    /// as many as the plugin requests with [`CachePlugin::workers`], which is 0 for most.
     ///
     /// Callbacks that never wait are fastest on the I/O thread. Callbacks that wait, for a disk or
     /// a network, want as many workers as requests should wait at once. There is no bound but what
@@ -102,7 +102,7 @@ impl ServerBuilder {
         self
     }
 
-    /// The name that clients, metrics and reports are told; at most 60 KiB, default `cvmcache`.
+    /// The name in handshakes, metrics and reports; at most 60 KiB, default `cvmcache`.
     pub fn name(mut self, name: impl Into<Bytes>) -> Self {
         self.name = name.into();
         self
@@ -171,7 +171,7 @@ impl ServerBuilder {
     }
 
     /// Calls `beat` on the I/O thread at once, then whenever `period` has passed, and when the
-    /// server begins to end: for telling a service manager, which acts if it stops because a callback is
+    /// server begins to end: for reports to a service manager, which acts if they stop because a callback is
     /// stuck there.
     ///
     /// No client is served while it runs: it must not wait. A beat that panics is the last. A `period`
@@ -341,7 +341,7 @@ fn call<T>(callback: &'static str, call: impl FnOnce() -> T) -> Result<T, Server
     guard(callback, || Ok(call())).map_err(|_| ServerError::PluginPanicked { callback })
 }
 
-/// A server that runs, until it is told to end or, if supervised, its last client has gone.
+/// A server that runs, until it is terminated or, if supervised, its last connection has closed.
 ///
 /// Dropping this does not end it.
 #[derive(Debug)]
@@ -356,7 +356,7 @@ impl RunningServer {
         &self.handle
     }
 
-    /// Waits for the server to end. It is not told to: see [`ServerHandle::terminate`]. Not to be called
+    /// Waits for the server to end, without terminating it: see [`ServerHandle::terminate`]. Not to be called
     /// from a callback, which would wait for itself.
     ///
     /// # Errors

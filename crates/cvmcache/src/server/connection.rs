@@ -1,4 +1,4 @@
-//! One client: bytes in, requests to the service, replies out.
+//! A connection: reads frames, passes requests to the service, and writes replies.
 //!
 //! A connection does a bounded amount of work in a turn, so that none keeps the others waiting. It
 //! takes no more requests while too many of its replies are unread or too many of its requests are
@@ -87,7 +87,7 @@ enum WriteHalf {
         /// It has taken bytes since [`Connection::take_progress`].
         has_progressed: bool,
     },
-    /// It takes no more. It may still have said something of importance.
+    /// It takes no more replies. It may still have sent requests of importance, such as an Ioctl.
     Closed,
 }
 
@@ -306,7 +306,7 @@ impl Connection {
         match socket.receive(self.decoder.buffer())? {
             Received::Eof => return Err(CloseReason::Eof),
             Received::Full(_) => {}
-            // Less than asked for means that there is no more. `epoll` reports what comes next, but
+            // A short read means that the socket is empty. `epoll` reports what comes next, but
             // an end of file only once.
             Received::Drained(len) if len > 0 && self.read_half == ReadHalf::HungUp => {}
             Received::Drained(_) => self.read_half = ReadHalf::Drained,

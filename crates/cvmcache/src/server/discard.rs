@@ -1,4 +1,4 @@
-//! Dropping what a plugin has made.
+//! Dropping values that a plugin has made, behind the guard against panics.
 
 use crate::service::guard;
 

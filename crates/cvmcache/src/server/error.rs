@@ -1,4 +1,4 @@
-//! Why a server cannot run.
+//! The errors of a server.
 
 use std::io;
 

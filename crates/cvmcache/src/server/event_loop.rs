@@ -3,7 +3,7 @@
 //! The loop alone knows all parts of the server, and carries values between them:
 //!
 //! - `accept` makes sockets, which become connections;
-//! - a connection does as much as its turn allows and says what it needs next; its jobs go to
+//! - a connection does as much as its turn allows and returns what it needs next; its jobs go to
 //!   `workers`, and what comes of them goes back to it;
 //! - [`Scheduler`] decides which connection has the next turn and which may hand over a job;
 //! - [`Timers`] has all deadlines;
@@ -13,12 +13,13 @@
 //! an event or the completion of a job, can reach another one.
 //!
 //! The clock is read when `epoll_wait` returns, and once more before it is called if there is a
-//! timeout to compute; all parts are told that time. Only a turn reads it by itself, because callbacks
+//! timeout to compute; all parts are passed that time. Only a turn reads it by itself, because callbacks
 //! may run in it.
 //!
 //! Invariant: no panic in a connection ends the loop: whatever may encode or drop a reply is called in
 //! [`guarded`].
 
+mod deadlines;
 mod status;
 
 use std::collections::HashMap;
@@ -43,12 +44,6 @@ use crate::service::{Peer, Service};
 
 pub(crate) const WAKER: Token = Token(0);
 
-/// How often gauges are set.
-const GAUGES_PERIOD: Duration = Duration::from_secs(2);
-
-/// No timer of the server is set for less: a limit of zero must not keep the thread busy.
-const SHORTEST_PERIOD: Duration = Duration::from_millis(1);
-
 pub(crate) struct EventLoop {
     pub(crate) poll: Poll,
     pub(crate) waker: Arc<Waker>,
@@ -67,7 +62,7 @@ pub(crate) struct EventLoop {
     pub(crate) state: State,
 }
 
-/// What the server tells of itself.
+/// Metrics, the status report and the heartbeat.
 pub(crate) struct Telemetry {
     /// The server's name, escaped.
     name: String,
@@ -76,7 +71,7 @@ pub(crate) struct Telemetry {
     /// `None`: nothing is measured.
     metrics: Option<Metrics>,
     reporter: Reporter,
-    /// A worker asks the plugin how full the cache is.
+    /// A worker gets the fill of the cache from the plugin.
     asks_usage: bool,
 }
 
@@ -199,7 +194,7 @@ impl EventLoop {
     }
 
     /// Reads from the connection that had the last turn: a client that waits for its answers is the
-    /// next to ask, and `epoll` need not be asked about it. True if there is something for a turn.
+    /// next to send a request, and `epoll` need not be called for it. True if there is something for a turn.
     fn poll_last_socket(&mut self) -> bool {
         let State { connections, scheduler, .. } = &mut self.state;
         let Some(token) = scheduler.last_idle() else { return false };
@@ -228,7 +223,7 @@ impl EventLoop {
         }
     }
 
-    /// Does what handles ask for.
+    /// Executes the commands of handles.
     fn run_commands(&mut self, now: Instant) {
         let Some(commands) = self.control.take_commands() else { return };
         if commands.ask_detach {
@@ -278,95 +273,6 @@ impl EventLoop {
         if let Some(completed) = usage {
             self.telemetry.asks_usage = false;
             self.on_usage(completed.outcome);
-        }
-    }
-
-    fn start_timers(&mut self) {
-        let now = Instant::now();
-        if self.telemetry.heartbeat.period().is_some() {
-            self.state.timers.set(Timer::Heartbeat, now);
-        }
-        if self.telemetry.metrics.is_some() {
-            self.state.timers.set(Timer::Gauges, now);
-        }
-    }
-
-    /// Sets the timers that the present connections and jobs need.
-    fn keep_timers(&mut self, now: Instant) {
-        let State { connections, timers, .. } = &mut self.state;
-        let limits = self.service.limits();
-        // An upload is given up at the third sweep without a part: after 1 to 1.5 times the limit.
-        let after = |period: Duration| now + period.max(SHORTEST_PERIOD);
-        timers.keep(Timer::UploadSweep, !connections.is_empty(), || after(limits.upload_idle / 2));
-        let timeout = limits
-            .request_deadline
-            .filter(|_| self.workers.as_ref().is_some_and(|workers| workers.running() > 0));
-        let check = || after(timeout.unwrap_or_default() / 4);
-        timers.keep(Timer::RequestCheck, timeout.is_some(), check);
-    }
-
-    /// Does what is due. A timer that is set again here is due later than `now`, so this ends.
-    fn expire_timers(&mut self, now: Instant) {
-        while let Some(timer) = self.state.timers.pop_expired(now) {
-            match timer {
-                Timer::AcceptRetry => self.acceptor.retry_now(),
-                Timer::UploadSweep => self.sweep_uploads(),
-                Timer::RequestCheck => self.time_out_requests(now),
-                Timer::Heartbeat => self.beat(now),
-                Timer::Gauges => {
-                    self.set_gauges(now);
-                    self.state.timers.set(Timer::Gauges, now + GAUGES_PERIOD);
-                }
-                Timer::Shutdown => self.state.is_timed_out = true,
-                Timer::Close(token) => self.abort_unless_it_progresses(token, now),
-            }
-        }
-    }
-
-    fn sweep_uploads(&mut self) {
-        for connection in self.state.connections.values() {
-            connection.sweep_uploads(&self.service);
-        }
-    }
-
-    fn beat(&mut self, now: Instant) {
-        let clients = self.state.connections.len();
-        self.telemetry.heartbeat.emit(Heartbeat::Alive { clients });
-        let period = self.telemetry.heartbeat.period();
-        let period = period.map(|period| period.max(Duration::from_nanos(1)));
-        if let Some(next) = period.and_then(|period| now.checked_add(period)) {
-            self.state.timers.set(Timer::Heartbeat, next);
-        }
-    }
-
-    /// Answers requests that took too long.
-    fn time_out_requests(&mut self, now: Instant) {
-        let (Some(workers), Some(timeout)) =
-            (&mut self.workers, self.service.limits().request_deadline)
-        else {
-            return;
-        };
-        let metrics = self.telemetry.metrics.as_ref();
-        let State { connections, scheduler, .. } = &mut self.state;
-        for timed_out in workers.time_out(now, timeout) {
-            let token = timed_out.token;
-            let Some(connection) = connections.get_mut(&token) else { continue };
-            guarded(token, connection, &self.service, |connection| {
-                connection.on_timed_out(timed_out, metrics, now);
-            });
-            scheduler.ready(token);
-        }
-    }
-
-    /// Gives up on a client that has not taken its last replies in time.
-    fn abort_unless_it_progresses(&mut self, token: Token, now: Instant) {
-        let State { connections, scheduler, timers, .. } = &mut self.state;
-        let Some(connection) = connections.get_mut(&token) else { return };
-        if connection.take_progress() {
-            timers.set(Timer::Close(token), now + self.service.limits().shutdown_timeout);
-        } else {
-            guarded(token, connection, &self.service, |c| c.abort(&self.service));
-            scheduler.ready(token);
         }
     }
 

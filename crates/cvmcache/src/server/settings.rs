@@ -1,4 +1,4 @@
-//! What a configuration says to the server, as opposed to the plugin.
+//! The settings of a server in a configuration: keys that are not the plugin's own.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::config_keys::{ALLOW, ALLOW_USERS, POLL, WORKERS};
 use crate::{Options, OptionsError};
 
 impl ServerBuilder {
-    /// Takes what a configuration says to the server, and keeps the rest as it is:
+    /// Takes the server's keys of a configuration, and keeps the rest as it is:
     ///
     /// | key | as with |
     /// |---|---|

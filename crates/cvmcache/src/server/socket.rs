@@ -1,4 +1,4 @@
-//! A connection's socket, unix or TCP, as far as the server needs one.
+//! The socket of a connection, unix or TCP.
 
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd};

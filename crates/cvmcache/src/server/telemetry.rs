@@ -1,5 +1,5 @@
-//! What the server tells of itself: metrics, the status report and the heartbeat. Knows values only:
-//! the event loop collects them.
+//! Telemetry: metrics, the status report and the heartbeat. Knows values only: the event loop collects
+//! them.
 
 mod gauges;
 mod heartbeat;

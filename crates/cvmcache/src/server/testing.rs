@@ -1,4 +1,4 @@
-//! What the unit tests of the server share.
+//! Fixtures of the unit tests of the server.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! All deadlines of a server in one table. Pure: the event loop tells it the time.
+//! The timer table: all deadlines of a server. Pure: the event loop passes the time.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Instant;

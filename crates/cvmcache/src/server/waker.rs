@@ -1,4 +1,4 @@
-//! How other threads wake the event loop.
+//! The waker: wakes the event loop from another thread.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,7 +10,7 @@ use mio::{Registry, Token};
 /// Wake-ups coalesce: as long as the loop has not seen the first one, others make no system call.
 ///
 /// Invariant: a thread publishes what it has for the loop (a completion, a flag) before it wakes it,
-/// and the loop acknowledges before it looks. So a wake-up that was left out because one was pending
+/// and the loop acknowledges before it checks. So a wake-up that was left out because one was pending
 /// is never lost: the loop has not looked yet.
 #[derive(Debug)]
 pub(crate) struct Waker {

@@ -1,4 +1,4 @@
-//! The threads that run callbacks, and the accounting of what they run. Knows no socket.
+//! The workers, which run callbacks, and the accounting of their jobs. Knows no socket.
 //!
 //! [`Workers`] is the I/O thread's end, and the one owner of the accounting: how many jobs run, which
 //! of them are overdue, and how many threads make up for those. A job has a serial, by which a worker

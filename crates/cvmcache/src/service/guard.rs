@@ -1,4 +1,4 @@
-//! The boundary that no panic of a plugin crosses.
+//! The guard around callbacks, which catches their panics.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};

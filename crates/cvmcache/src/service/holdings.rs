@@ -1,4 +1,4 @@
-//! References: what each session holds, and may give back.
+//! References: which of them a session holds, and may release.
 //!
 //! The plugin counts the references of an object over all sessions. The service counts them by
 //! session, so that a session gives back only what it holds, and all of it when it ends.
@@ -30,7 +30,7 @@ pub(super) struct Holdings {
 }
 
 impl Service {
-    /// Opens or closes an object, or looks whether it is there.
+    /// Opens or closes an object, or checks whether it exists.
     pub(super) fn change_refcount(
         &self,
         open: &OpenSession,

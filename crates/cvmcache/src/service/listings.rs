@@ -14,7 +14,7 @@ use crate::plugin::{Capabilities, ListEntry, Listing, ObjectId, ObjectType, Plug
 /// and the flag.
 const ENTRY_OVERHEAD: usize = ObjectId::DIGEST_LEN + 28;
 
-/// The listings of a session that have more to tell.
+/// The unfinished listings of a session.
 #[derive(Default)]
 pub(super) struct Listings {
     /// By number; `None` while the plugin works on one, since the lock is not held then.

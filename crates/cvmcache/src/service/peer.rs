@@ -1,4 +1,4 @@
-//! The peer of a connection: what a frame means, given what came before it.
+//! The peer: the protocol's state of one connection, by which a frame is interpreted.
 
 use std::sync::Arc;
 

@@ -3,7 +3,7 @@
 //! A client that reloads announces it (Ioctl +1), quits, connects again under the same name, reports
 //! that it is done (Ioctl -1), and goes on with what its old session had open. In between, there may be
 //! no connection at all. The references of the old session are handed over: kept under its name, where
-//! the new session, its successor, may release them. Mounts of the same name cannot be told apart, so
+//! the new session, its successor, may release them. Clients of the same name cannot be distinguished, so
 //! they share one handover: it ends, and its references are given back, when no successor is open and
 //! no reload is pending. In doubt, references are kept.
 

@@ -1,4 +1,4 @@
-//! Reports of what each session holds, and for how long.
+//! Reports of what each session holds, and since when.
 //!
 //! There is no clock here: the server passes the time now and then, and ages are as exact as that.
 
@@ -12,7 +12,7 @@ use crate::plugin::ObjectId;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SessionReport {
-    /// How long it has been open, by the clock that is [told](Service::set_clock).
+    /// How long it has been open, by the time that is [set](Service::set_clock).
     pub age: Duration,
     /// How many objects it has open.
     pub objects: usize,
@@ -32,11 +32,11 @@ pub struct SessionReport {
 pub struct UploadReport {
     /// The object that it is to become.
     pub object: ObjectId,
-    /// How long ago it began, by the clock that is [told](Service::set_clock).
+    /// How long ago it began, by the time that is [set](Service::set_clock).
     pub age: Duration,
     /// How many bytes have been received.
     pub received: u64,
-    /// How many bytes there will be, if the client said so.
+    /// How many bytes there will be, if the client announced it.
     pub expected: Option<u64>,
 }
 

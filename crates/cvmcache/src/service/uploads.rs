@@ -1,4 +1,4 @@
-//! Uploads: that their parts come in order and add up, and that none outlives its session.
+//! Uploads: their parts are checked for order and size, and they end with their session.
 
 use std::collections::HashMap;
 use std::mem;
@@ -29,7 +29,7 @@ pub(super) struct Upload {
     pub(super) received: u64,
     pub(super) expected: Option<u64>,
     /// What the plugin made of it. After a failure the client still has to abort the upload, and
-    /// parts that it had sent before it heard of the failure get the same answer.
+    /// parts that it had sent before the reply with the failure get the same status.
     transaction: PluginResult<Box<dyn Transaction>>,
     /// How many sweeps have passed since the last part.
     age: u8,
@@ -54,7 +54,7 @@ impl Service {
         let upload =
             if first { self.begin(open, id, &part)? } else { self.resume(open, id, &part)? };
         let (result, upload) = self.append(open, upload, part);
-        // A client that hears of a failure with the first part does not abort the upload, and may
+        // A client whose first part fails does not abort the upload, and may
         // try again under the same number.
         match upload {
             Some(upload) if result.is_ok() || !first => {

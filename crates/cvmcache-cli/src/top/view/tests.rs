@@ -40,7 +40,7 @@ fn state(start: Instant) -> State {
 }
 
 #[test]
-fn it_shows_fill_objects_clean_ups_and_history() {
+fn the_view_has_fill_objects_clean_ups_and_history() {
     let start = Instant::now();
     let shown = screen(&state(start), start + 30 * SECOND, (80, 24));
     assert_data_eq!(
@@ -149,7 +149,7 @@ Lost 9s ago, trying again: the plugin closed the connection
 }
 
 #[test]
-fn what_a_plugin_does_not_report_is_named() {
+fn missing_capabilities_are_named_in_the_view() {
     let start = Instant::now();
     let mut state = State::new("tcp=a:1", SECOND, false);
     state.apply(Update::Connected { name: b"none".to_vec(), pid: None }, start);
@@ -187,7 +187,7 @@ fn a_name_has_no_terminal_control_sequence() {
 }
 
 #[test]
-fn no_size_is_too_small_or_too_large() {
+fn every_terminal_size_can_be_drawn() {
     let start = Instant::now();
     let mut lost = state(start);
     lost.apply(Update::Lost("gone".into()), start);

@@ -11,21 +11,22 @@ const KEEPS: &[Capabilities] = &[Capabilities::BREADCRUMB];
 pub(super) const CASES: &[Case] = &[
     Case::new(
         "breadcrumb-absent",
-        "A repository that has left no breadcrumb has none (NOENTRY).",
+        "The breadcrumb of a repository that has stored none is NOENTRY.",
         absent,
     )
     .needs_all(KEEPS),
     Case::new(
         "breadcrumb-kept",
-        "A breadcrumb comes back with its catalog, timestamp and revision, to any client.",
+        "A breadcrumb is loaded with the catalog, timestamp and revision it was stored with, by \
+         any client.",
         kept,
     )
     .needs_all(KEEPS),
-    Case::new("breadcrumb-replaced", "A breadcrumb takes the place of the one before.", replaced)
+    Case::new("breadcrumb-replaced", "A breadcrumb replaces the one before.", replaced)
         .needs_all(KEEPS),
     Case::new(
         "breadcrumb-names",
-        "Breadcrumbs belong to repositories, whose names may be long or not UTF-8.",
+        "Each repository has its own breadcrumb, also if its name is long or not UTF-8.",
         names,
     )
     .needs_all(KEEPS),

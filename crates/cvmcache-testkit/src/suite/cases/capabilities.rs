@@ -1,4 +1,4 @@
-//! What a plugin has not declared.
+//! Undeclared capabilities.
 
 use cvmcache::client::NewUpload;
 use cvmcache::plugin::{Breadcrumb, Capabilities, ObjectType, Status};
@@ -9,7 +9,7 @@ use crate::suite::step::Checked;
 
 pub(super) const CASES: &[Case] = &[Case::new(
     "capability-undeclared",
-    "What the plugin has not declared is answered NOSUPPORT.",
+    "A request for a capability that the plugin has not declared is NOSUPPORT.",
     undeclared,
 )];
 

@@ -9,7 +9,7 @@ use crate::suite::step::Checked;
 
 pub(super) const CASES: &[Case] = &[Case::new(
     "detach-reaches-all",
-    "When the plugin asks to detach, every client hears of it, in the midst of its requests.",
+    "A detach reaches every client, also between the replies to its requests.",
     reaches_all,
 )
 .needs_all(&[Capabilities::WRITE, Capabilities::REFCOUNT, Capabilities::INFO])

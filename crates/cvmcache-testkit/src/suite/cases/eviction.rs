@@ -1,4 +1,4 @@
-//! Eviction: what goes, what stays, and that the size is kept to.
+//! Eviction: shrinking, pinned objects, and the size of the cache.
 
 use cvmcache::client::Shrunk;
 use cvmcache::plugin::{Capabilities, Status};
@@ -20,53 +20,49 @@ const LARGE: usize = 1024 * 1024;
 pub(super) const CASES: &[Case] = &[
     Case::new(
         "evict-all",
-        "Asked to shrink to 0, a cache in which nothing is open is empty: nothing is used, and \
-         nothing is there.",
+        "A shrink to 0 with no object pinned empties the cache: no bytes are used, and no object \
+         exists.",
         all,
     )
     .needs_all(SHRINKS)
     .alone(),
+    Case::new("evict-none", "A shrink to at least the bytes used evicts nothing.", none)
+        .needs_all(SHRINKS)
+        .alone(),
     Case::new(
-        "evict-not-needed",
-        "Asked for a size that is not exceeded, the cache evicts nothing.",
-        not_needed,
+        "evict-to-target",
+        "A shrink below the bytes used evicts until the target is reached.",
+        to_target,
     )
     .needs_all(SHRINKS)
     .alone(),
     Case::new(
-        "evict-to-a-size",
-        "Asked for less than is used, the cache evicts until it fits.",
-        to_a_size,
-    )
-    .needs_all(SHRINKS)
-    .alone(),
-    Case::new(
-        "evict-keeps-what-is-open",
-        "What is open stays and can be read; asked for less than that, the plugin says PARTIAL.",
-        keeps_what_is_open,
+        "evict-keeps-pinned",
+        "A shrink keeps pinned objects readable, and is PARTIAL if they exceed its target.",
+        keeps_pinned,
     )
     .needs_all(PINS)
     .alone(),
     Case::new(
-        "evict-spares-uploads",
-        "An upload under way does not count as used, and survives a shrink to 0.",
-        spares_uploads,
+        "evict-keeps-uploads",
+        "An open upload does not count as used, and survives a shrink to 0.",
+        keeps_uploads,
     )
     .needs_all(SHRINKS)
     .alone(),
     Case::new(
         "quota-under-pressure",
-        "However much is stored, no more is used than the cache is large, what is open stays, and \
-         what was stored last is there.",
+        "However much is stored, the bytes used stay within the size, pinned objects stay, and \
+         the object stored last exists.",
         under_pressure,
     )
     .needs_all(FILLS)
     .alone(),
     Case::new(
-        "quota-full-of-open-objects",
-        "When all of the cache is open, a store is refused with NOSPACE and nothing is lost; when \
-         something is closed, there is room again.",
-        full_of_open_objects,
+        "quota-all-pinned",
+        "With the cache full of pinned objects, a store is NOSPACE and no object is lost; once \
+         objects are closed, a store succeeds.",
+        all_pinned,
     )
     .needs_all(FILLS)
     .alone(),
@@ -106,7 +102,7 @@ fn all(probe: &Probe<'_>) -> Checked<()> {
     client.quit()
 }
 
-fn not_needed(probe: &Probe<'_>) -> Checked<()> {
+fn none(probe: &Probe<'_>) -> Checked<()> {
     let mut client = emptied(probe)?;
     let objects = probe.objects(20, 10_000);
     for object in &objects {
@@ -121,7 +117,7 @@ fn not_needed(probe: &Probe<'_>) -> Checked<()> {
     client.quit()
 }
 
-fn to_a_size(probe: &Probe<'_>) -> Checked<()> {
+fn to_target(probe: &Probe<'_>) -> Checked<()> {
     let mut client = emptied(probe)?;
     for object in probe.objects(40, 10_000) {
         client.store_and_close(&object)?;
@@ -134,7 +130,7 @@ fn to_a_size(probe: &Probe<'_>) -> Checked<()> {
     client.quit()
 }
 
-fn keeps_what_is_open(probe: &Probe<'_>) -> Checked<()> {
+fn keeps_pinned(probe: &Probe<'_>) -> Checked<()> {
     let mut client = emptied(probe)?;
     let (open, closed) = (probe.objects(5, 10_000), probe.objects(20, 10_000));
     for object in &open {
@@ -157,7 +153,7 @@ fn keeps_what_is_open(probe: &Probe<'_>) -> Checked<()> {
     client.quit()
 }
 
-fn spares_uploads(probe: &Probe<'_>) -> Checked<()> {
+fn keeps_uploads(probe: &Probe<'_>) -> Checked<()> {
     let mut client = emptied(probe)?;
     let object = probe.object(probe.part + 5);
     let mut upload = client.begin(object.id, object.id);
@@ -198,7 +194,7 @@ fn under_pressure(probe: &Probe<'_>) -> Checked<()> {
     client.quit()
 }
 
-fn full_of_open_objects(probe: &Probe<'_>) -> Checked<()> {
+fn all_pinned(probe: &Probe<'_>) -> Checked<()> {
     let mut client = probe.client()?;
     let size = probe.fillable(&mut client)?.size_bytes;
     let mut open: Vec<TestObject> = Vec::new();

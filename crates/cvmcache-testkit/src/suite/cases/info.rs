@@ -1,4 +1,4 @@
-//! How full the cache says it is.
+//! The reported size, used and pinned bytes.
 
 use cvmcache::plugin::Capabilities;
 
@@ -8,30 +8,30 @@ use crate::suite::step::Checked;
 
 pub(super) const CASES: &[Case] = &[
     Case::new(
-        "info-adds-up",
-        "No more is pinned than used, and no more used than the cache is large.",
-        adds_up,
+        "info-consistent",
+        "Pinned bytes do not exceed used bytes, and used bytes do not exceed the size.",
+        consistent,
     )
     .needs_all(&[Capabilities::INFO]),
-    Case::new("info-used", "An object that is stored, small as it may be, counts as used.", used)
+    Case::new("info-used", "A stored object counts as used, however small it is.", used)
         .needs_all(&[Capabilities::INFO, Capabilities::WRITE])
         .alone(),
     Case::new(
         "info-pinned",
-        "An object is counted as pinned once, as long as somebody has it open.",
+        "An object counts as pinned once while any client has it open.",
         pinned,
     )
     .needs_all(&[Capabilities::INFO, Capabilities::WRITE, Capabilities::REFCOUNT])
     .alone(),
     Case::new(
         "info-clean-ups",
-        "A plugin that declares the shrink rate says how often it has cleaned up.",
+        "A plugin that declares the shrink rate reports its number of clean-ups.",
         clean_ups,
     )
     .needs_all(&[Capabilities::INFO, Capabilities::SHRINK_RATE]),
 ];
 
-fn adds_up(probe: &Probe<'_>) -> Checked<()> {
+fn consistent(probe: &Probe<'_>) -> Checked<()> {
     let mut client = probe.client()?;
     client.info().ok_and("OK, with a size and pinned <= used <= size", |info| {
         info.size_bytes > 0

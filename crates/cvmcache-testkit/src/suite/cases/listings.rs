@@ -1,4 +1,4 @@
-//! Listings: what is in the cache, and what of it is open.
+//! Listings: all objects of a type, which of them are pinned, and their descriptions.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,27 +17,27 @@ const PINS: &[Capabilities] = &[Capabilities::WRITE, Capabilities::LIST, Capabil
 const TYPES: [ObjectType; 3] = [ObjectType::Regular, ObjectType::Catalog, ObjectType::Volatile];
 
 pub(super) const CASES: &[Case] = &[
-    Case::new("list-types", "A listing has the objects of one type, each once.", types)
+    Case::new("list-types", "A listing has each object of one type exactly once.", types)
         .needs_all(LISTS),
     Case::new(
         "list-pinned",
-        "Of a thousand objects, exactly those that are open are pinned.",
+        "Of a thousand objects, a listing marks exactly the open ones as pinned.",
         pinned,
     )
     .needs_all(PINS),
     Case::new(
         "list-descriptions",
-        "Descriptions come back as they were given, also those that are not UTF-8.",
+        "A listing has descriptions as they were stored, also those that are not UTF-8.",
         descriptions,
     )
     .needs_all(LISTS),
     Case::new(
         "list-in-parts",
-        "A listing of more than 4 MiB comes in several parts, and is complete.",
+        "A listing of more than 4 MiB is complete and comes in several parts.",
         in_parts,
     )
     .needs_all(LISTS),
-    Case::new("list-in-turns", "Listings can be under way at the same time.", in_turns)
+    Case::new("list-concurrent", "Several listings can be open at the same time.", concurrent)
         .needs_all(LISTS),
 ];
 
@@ -177,7 +177,7 @@ fn in_parts(probe: &Probe<'_>) -> Checked<()> {
     client.quit()
 }
 
-fn in_turns(probe: &Probe<'_>) -> Checked<()> {
+fn concurrent(probe: &Probe<'_>) -> Checked<()> {
     let mut clients = [probe.client()?, probe.client()?];
     let objects = probe.objects(6000, 1);
     for object in &objects {

@@ -1,4 +1,4 @@
-//! Objects: that they are there as they were stored, and not otherwise.
+//! Objects exist as they were stored, and not otherwise.
 
 use cvmcache::client::NewUpload;
 use cvmcache::plugin::{Capabilities, HashAlgorithm, ObjectId, ObjectInfo, ObjectType, Status};
@@ -13,39 +13,40 @@ const STORES: &[Capabilities] = &[Capabilities::WRITE];
 pub(super) const CASES: &[Case] = &[
     Case::new(
         "object-absent",
-        "An object that is not in the cache cannot be opened, looked for or asked about: NOENTRY.",
+        "To open, check or get the info of an absent object is NOENTRY.",
         absent,
     ),
     Case::new(
         "object-stored",
-        "An object that was stored is there for every client, as it was stored.",
+        "A stored object exists for every client, with its content, type and size.",
         stored,
     )
     .needs_all(STORES),
     Case::new("object-empty", "An object may be empty.", empty).needs_all(STORES),
     Case::new(
         "object-sizes",
-        "Objects of any size are kept whole: a byte, a part, a byte more or less, many parts.",
+        "Objects of any size are stored whole: one byte, one part, a byte more or less, many \
+         parts.",
         sizes,
     )
     .needs_all(STORES),
     Case::new(
         "object-algorithms",
-        "The same digest under three hash algorithms names three objects.",
+        "One digest under three hash algorithms names three objects.",
         algorithms,
     )
     .needs_all(STORES),
     Case::new(
         "object-zero-digest",
-        "A digest of twenty zeros is as good a name as any other.",
+        "An object id with a digest of twenty zero bytes is valid.",
         zero_digest,
     )
     .needs_all(STORES),
-    Case::new("object-types", "An object keeps the type with which it was stored.", types)
+    Case::new("object-types", "An object keeps the type it was stored with.", types)
         .needs_all(STORES),
     Case::new(
         "object-stored-again",
-        "An object can be stored again, and is then still there.",
+        "An object can be stored again, and exists afterwards.",
         stored_again,
     )
     .needs_all(STORES),

@@ -1,4 +1,4 @@
-//! Many requests and many clients at once.
+//! Many requests in flight, and many clients.
 
 use std::collections::VecDeque;
 use std::thread;
@@ -17,29 +17,28 @@ const STORES: &[Capabilities] = &[Capabilities::WRITE];
 
 pub(super) const CASES: &[Case] = &[
     Case::new(
-        "pipeline-answers",
-        "Of a thousand requests under way, each gets one answer, which is its own; the order does \
-         not matter.",
-        answers,
+        "pipeline-replies",
+        "Of a thousand requests in flight, each gets exactly one reply, its own, in any order.",
+        replies,
     )
     .needs_all(STORES),
-    Case::new("pipeline-reads", "64 reads of the largest size can be under way at once.", reads)
+    Case::new("pipeline-reads", "64 reads of the maximum size can be in flight at once.", reads)
         .needs_all(STORES),
     Case::new(
         "concurrent-clients",
-        "Eight clients that store and read at the same time get what is theirs.",
+        "Eight clients that store and read at the same time read what they stored.",
         clients,
     )
     .needs_all(STORES),
     Case::new(
         "concurrent-uploads",
-        "Eight clients that store the same object at the same time all succeed.",
+        "Eight clients that store one object at the same time all succeed.",
         uploads,
     )
     .needs_all(STORES),
 ];
 
-fn answers(probe: &Probe<'_>) -> Checked<()> {
+fn replies(probe: &Probe<'_>) -> Checked<()> {
     let mut client = probe.client()?;
     let objects: Vec<_> = (1..=20).map(|number| probe.object(100 * number)).collect();
     for object in &objects {

@@ -13,27 +13,27 @@ const STORES: &[Capabilities] = &[Capabilities::WRITE];
 pub(super) const CASES: &[Case] = &[
     Case::new(
         "read-bounds",
-        "A read at the very end of an object is empty, and one beyond it OUTOFBOUNDS.",
+        "A read at the end of an object is empty, and one beyond it is OUTOFBOUNDS.",
         bounds,
     )
     .needs_all(STORES),
-    Case::new("read-short", "A read over the end of an object gets what there is.", short)
-        .needs_all(STORES),
     Case::new(
-        "read-far-offsets",
-        "Offsets of 2^32 and more are not taken for smaller ones.",
-        far_offsets,
+        "read-short",
+        "A read across the end of an object returns the bytes up to the end.",
+        short,
     )
     .needs_all(STORES),
+    Case::new("read-large-offsets", "Offsets of 2^32 and more are not truncated.", large_offsets)
+        .needs_all(STORES),
     Case::new(
         "read-anywhere",
-        "Reads of any size from anywhere in an object of many parts are right.",
+        "Reads of any size at any offset of an object of many parts are correct.",
         anywhere,
     )
     .needs_all(STORES),
     Case::new(
         "read-large-object",
-        "An object of 24 MiB and a byte is read from beginning to end in pieces of any size.",
+        "An object of 24 MiB and one byte is read to its end with reads of any size.",
         large_object,
     )
     .needs_all(STORES),
@@ -72,7 +72,7 @@ fn short(probe: &Probe<'_>) -> Checked<()> {
     close(client, &object)
 }
 
-fn far_offsets(probe: &Probe<'_>) -> Checked<()> {
+fn large_offsets(probe: &Probe<'_>) -> Checked<()> {
     let (mut client, object) = stored(probe, 1000)?;
     for offset in [(1 << 32) - 1, 1 << 32, (1 << 32) + 500, 1 << 40, 1 << 63, u64::MAX] {
         client.read(&object.id, offset, 10).fails(Status::OutOfBounds)?;

@@ -1,4 +1,4 @@
-//! Reference counts: what open objects rely on.
+//! Reference counts: opened objects stay until they are closed.
 
 use cvmcache::plugin::{Capabilities, Status};
 
@@ -11,33 +11,32 @@ const COUNTS: &[Capabilities] = &[Capabilities::WRITE, Capabilities::REFCOUNT];
 pub(super) const CASES: &[Case] = &[
     Case::new(
         "reference-balance",
-        "An object is opened and closed as often as one likes, and BADCOUNT is the answer to one \
-         close too many.",
+        "An object can be opened any number of times, and one close more than opens is BADCOUNT.",
         balance,
     )
     .needs_all(COUNTS),
     Case::new(
-        "reference-look",
-        "Looking whether an object is there (refcount 0) does not open it.",
-        exists,
+        "reference-check",
+        "A change of the reference count by 0 checks for existence, and does not open the object.",
+        check,
     )
     .needs_all(COUNTS),
     Case::new(
         "reference-steps",
-        "A count can change by more than one; a change that would take it below zero changes \
-         nothing.",
+        "A reference count can change by more than one; a change below zero is refused and has no \
+         effect.",
         steps,
     )
     .needs_all(COUNTS),
     Case::new(
         "reference-of-upload",
-        "Each committed upload leaves one reference, also if the object was there before.",
+        "Each committed upload leaves one reference, also if the object existed before.",
         of_upload,
     )
     .needs_all(COUNTS),
     Case::new(
         "reference-each-session",
-        "Several clients can have the same object open, and each closes its own.",
+        "Several sessions can have one object open, and each closes its own.",
         each_session,
     )
     .needs_all(COUNTS),
@@ -59,7 +58,7 @@ fn balance(probe: &Probe<'_>) -> Checked<()> {
     client.quit()
 }
 
-fn exists(probe: &Probe<'_>) -> Checked<()> {
+fn check(probe: &Probe<'_>) -> Checked<()> {
     let mut client = probe.client()?;
     let object = probe.object(100);
     client.store_and_close(&object)?;

@@ -1,4 +1,4 @@
-//! Reloads: a client goes, and comes back for what it had open.
+//! Reloads: references pass to the successor of a session.
 
 use cvmcache::plugin::{Capabilities, Status};
 
@@ -11,25 +11,24 @@ const COUNTS: &[Capabilities] = &[Capabilities::WRITE, Capabilities::REFCOUNT];
 pub(super) const CASES: &[Case] = &[
     Case::new(
         "reload-keeps-references",
-        "A client that announces a reload (Ioctl +1) finds what it had open still open, and closes \
-         it in its new session.",
+        "References of a client that announces a reload (Ioctl +1) pass to its next session.",
         keeps_references,
     )
     .needs_all(COUNTS),
     Case::new(
-        "reload-keeps-from-eviction",
-        "What a client has open stays while it is away for a reload.",
-        keeps_from_eviction,
+        "reload-keeps-pinned",
+        "Objects that a client has open stay pinned during its reload.",
+        keeps_pinned,
     )
     .needs_all(&[Capabilities::WRITE, Capabilities::REFCOUNT, Capabilities::SHRINK])
     .alone(),
     Case::new(
-        "reload-again-and-again",
-        "A client can reload any number of times, while others go on.",
-        again_and_again,
+        "reload-repeated",
+        "A client can reload any number of times, while other clients are served.",
+        repeated,
     )
     .needs_all(COUNTS),
-    Case::new("ioctl-silent", "An Ioctl gets no answer.", silent),
+    Case::new("ioctl-silent", "An Ioctl has no reply.", silent),
 ];
 
 /// A name of its own, as each mount has one, of the repository that all are of: a plugin may keep
@@ -51,7 +50,7 @@ fn keeps_references(probe: &Probe<'_>) -> Checked<()> {
     client.quit()
 }
 
-fn keeps_from_eviction(probe: &Probe<'_>) -> Checked<()> {
+fn keeps_pinned(probe: &Probe<'_>) -> Checked<()> {
     let mut other = probe.client()?;
     let mut client = probe.client_named(name(probe))?;
     let object = probe.object(10_000);
@@ -67,7 +66,7 @@ fn keeps_from_eviction(probe: &Probe<'_>) -> Checked<()> {
     other.quit()
 }
 
-fn again_and_again(probe: &Probe<'_>) -> Checked<()> {
+fn repeated(probe: &Probe<'_>) -> Checked<()> {
     let mut client = probe.client_named(name(probe))?;
     let mut other = probe.client()?;
     let object = probe.object(10_000);

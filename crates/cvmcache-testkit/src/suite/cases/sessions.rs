@@ -1,4 +1,4 @@
-//! Handshakes, and what tells one session from another.
+//! Handshakes and sessions.
 
 use cvmcache::Locator;
 use cvmcache::client::ClientMessage;
@@ -10,22 +10,22 @@ use crate::suite::step::Checked;
 pub(super) const CASES: &[Case] = &[
     Case::new(
         "session-offer",
-        "The handshake makes an offer that clients take: a part size from 4 KiB to 512 KiB, and on \
-         a unix socket the process id.",
+        "The handshake has a part size from 4 KiB to 512 KiB and, on a unix socket, the process \
+         id.",
         offer,
     ),
-    Case::new("session-ids", "No two sessions have the same number.", ids),
+    Case::new("session-ids", "No two sessions have the same id.", ids),
     Case::new(
         "session-names",
-        "A client may have any name, also one that is long or not UTF-8, or none.",
+        "The name of a client may be long, empty, absent or not UTF-8.",
         names,
     ),
     Case::new(
         "session-quit",
-        "The plugin closes the connection of a client that quits, and says nothing to it.",
+        "After a Quit, the plugin closes the connection without a reply.",
         quit,
     ),
-    Case::new("session-many", "A hundred mounts can be connected at once.", many),
+    Case::new("session-many", "A hundred clients can be connected at once.", many),
 ];
 
 fn offer(probe: &Probe<'_>) -> Checked<()> {

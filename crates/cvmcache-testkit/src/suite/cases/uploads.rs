@@ -12,34 +12,34 @@ const STORES: &[Capabilities] = &[Capabilities::WRITE];
 
 pub(super) const CASES: &[Case] = &[
     Case::new(
-        "upload-appears-at-the-end",
-        "An object appears when its last part has been stored, and not before.",
-        appears_at_the_end,
+        "upload-commit",
+        "An object exists after its last part has been stored, and not before.",
+        commit,
     )
     .needs_all(STORES),
     Case::new("upload-empty-last-part", "The last part may be empty.", empty_last_part)
         .needs_all(STORES),
-    Case::new("upload-unknown-size", "An upload need not say how large it will be.", unknown_size)
+    Case::new("upload-unknown-size", "An upload need not announce its size.", unknown_size)
         .needs_all(STORES),
     Case::new(
         "upload-abort",
-        "An upload that is aborted after some of its parts leaves nothing, and can be done again.",
+        "An upload that is aborted after some of its parts leaves nothing, and can be repeated.",
         abort,
     )
     .needs_all(STORES),
     Case::new(
-        "upload-twice-at-once",
+        "upload-same-object",
         "Two uploads of one object at the same time both succeed.",
-        twice_at_once,
+        same_object,
     )
     .needs_all(STORES),
     Case::new(
-        "upload-abort-spares-others",
-        "The end of one upload does not touch another of the same object.",
-        abort_spares_others,
+        "upload-abort-one-of-two",
+        "The abort of one upload does not affect another of the same object.",
+        abort_one_of_two,
     )
     .needs_all(STORES),
-    Case::new("upload-interleaved", "The parts of many uploads may come in turns.", interleaved)
+    Case::new("upload-interleaved", "The parts of many uploads may be interleaved.", interleaved)
         .needs_all(STORES),
 ];
 
@@ -48,7 +48,7 @@ fn halves(probe: &Probe<'_>, content: &Bytes) -> (Bytes, Bytes) {
     (content.slice(..probe.part), content.slice(probe.part..))
 }
 
-fn appears_at_the_end(probe: &Probe<'_>) -> Checked<()> {
+fn commit(probe: &Probe<'_>) -> Checked<()> {
     let (mut client, mut other) = (probe.client()?, probe.client()?);
     let object = probe.object(probe.part + 5);
     let (first, last) = halves(probe, &object.content);
@@ -108,7 +108,7 @@ fn abort(probe: &Probe<'_>) -> Checked<()> {
     client.quit()
 }
 
-fn twice_at_once(probe: &Probe<'_>) -> Checked<()> {
+fn same_object(probe: &Probe<'_>) -> Checked<()> {
     let (mut one, mut two) = (probe.client()?, probe.client()?);
     let object = probe.object(probe.part + 5);
     let (first, last) = halves(probe, &object.content);
@@ -126,7 +126,7 @@ fn twice_at_once(probe: &Probe<'_>) -> Checked<()> {
     Ok(())
 }
 
-fn abort_spares_others(probe: &Probe<'_>) -> Checked<()> {
+fn abort_one_of_two(probe: &Probe<'_>) -> Checked<()> {
     let mut client = probe.client()?;
     let object = probe.object(probe.part + 5);
     let (first, last) = halves(probe, &object.content);

@@ -1,4 +1,4 @@
-//! What belongs to another client: its session, its uploads and what it has open.
+//! Sessions, uploads, references and reloads of another client.
 
 use cvmcache::client::{ClientMessage, Operation};
 use cvmcache::plugin::{Capabilities, ObjectId, Status};
@@ -18,45 +18,45 @@ const VICTIM: &[u8] = b"test.cern.ch:victim";
 pub(super) const CASES: &[Case] = &[
     Case::hostile(
         "foreign-session",
-        "A request in a session that is not the client's own, or is nobody's, is refused.",
+        "A request with the session id of another client, or of none, is refused.",
         session,
     )
     .needs_all(COUNTS),
     Case::hostile(
         "foreign-references",
-        "A client cannot give back what only others have open.",
+        "A client cannot release references that only other sessions hold.",
         references,
     )
     .needs_all(COUNTS),
     Case::hostile(
-        "foreign-upload-finished",
-        "A client cannot add to the upload of another, or finish it.",
-        upload_finished,
+        "foreign-upload-commit",
+        "A client cannot add parts to the upload of another, or commit it.",
+        upload_commit,
     )
     .needs_all(STORES),
     Case::hostile(
-        "foreign-upload-aborted",
+        "foreign-upload-abort",
         "A client cannot abort the upload of another.",
-        upload_aborted,
+        upload_abort,
     )
     .needs_all(STORES),
     Case::hostile(
-        "foreign-upload-begun",
+        "foreign-upload-begin",
         "A client cannot upload in the session of another.",
-        upload_begun,
+        upload_begin,
     )
     .needs_all(STORES),
     Case::hostile("foreign-quit", "A client cannot end the session of another.", quit),
     Case::hostile(
         "foreign-ioctl",
-        "An Ioctl that ends a reload nobody announced, or a very large one, changes nothing for \
-         others.",
+        "An Ioctl that ends a reload which was not announced, or a very large one, has no effect \
+         on other clients.",
         ioctl,
     )
     .needs_all(COUNTS),
     Case::hostile(
         "foreign-reload",
-        "Nobody ends the reload of another: what it has open stays while it is away.",
+        "A client cannot end the reload of another: its references stay.",
         reload,
     )
     .needs_all(&[Capabilities::WRITE, Capabilities::REFCOUNT, Capabilities::SHRINK])
@@ -139,19 +139,19 @@ fn interfere(
     probe.others_are_served()
 }
 
-fn upload_finished(probe: &Probe<'_>) -> Checked<()> {
+fn upload_commit(probe: &Probe<'_>) -> Checked<()> {
     let full = |probe: &Probe<'_>, id| part(id, 2, false, probe.content(probe.part));
     let last = |probe: &Probe<'_>, id| part(id, 2, true, probe.content(5));
     interfere(probe, full, Step::fails_somehow)?;
     interfere(probe, last, Step::fails_somehow)
 }
 
-fn upload_aborted(probe: &Probe<'_>) -> Checked<()> {
+fn upload_abort(probe: &Probe<'_>) -> Checked<()> {
     let abort = |_: &Probe<'_>, object| Operation::StoreAbort { object };
     interfere(probe, abort, |step| step.answered().map(drop))
 }
 
-fn upload_begun(probe: &Probe<'_>) -> Checked<()> {
+fn upload_begin(probe: &Probe<'_>) -> Checked<()> {
     let mut victim = probe.client_named(VICTIM)?;
     let mut client = probe.client()?;
     let id = probe.id();

@@ -1,4 +1,4 @@
-//! Frames: broken, late, or with nothing in them that a plugin knows.
+//! Frames that are invalid, partial or unknown.
 
 use cvmcache::client::{
     ClientError, Connection, Operation, Reply, ReplyBody, RequestKind, ServerMessage,
@@ -12,12 +12,12 @@ use crate::suite::step::Checked;
 pub(super) const CASES: &[Case] = &[
     Case::hostile(
         "frame-empty-message",
-        "A frame whose message is empty is ignored, and the connection stays.",
+        "A frame with an empty message is ignored, and the connection stays.",
         empty_message,
     ),
     Case::hostile(
         "frame-unknown-message",
-        "A message that nobody has defined is ignored, and the connection stays.",
+        "A message that the protocol does not define is ignored, and the connection stays.",
         unknown_message,
     ),
     Case::hostile(
@@ -27,52 +27,53 @@ pub(super) const CASES: &[Case] = &[
     ),
     Case::hostile(
         "frame-stray-attachment",
-        "A request with an attachment that does not belong to it is answered.",
+        "A request of a kind without attachment is answered even if it has one.",
         stray_attachment,
     ),
     Case::hostile(
         "frame-byte-by-byte",
-        "Messages that arrive byte by byte are answered as any other.",
+        "Messages that arrive byte by byte are answered.",
         byte_by_byte,
     ),
     Case::hostile(
         "frame-in-two",
-        "Between two halves of a message others are served, and then the message is answered.",
+        "Between the halves of a message other clients are served, and then the message is \
+         answered.",
         in_two,
     ),
     Case::hostile(
         "frame-half",
-        "Two hundred connections with half a message each keep nobody waiting.",
+        "Two hundred connections with half a message each delay no other client.",
         half,
     ),
     Case::hostile(
         "frame-announced",
-        "A frame of 16 MB that is announced and does not come keeps nobody waiting.",
+        "A frame of 16 MB that is announced and not sent delays no other client.",
         announced,
     ),
     Case::hostile(
         "frame-garbage",
-        "Bytes that are no frame cost at most the connection they came on.",
+        "Bytes that are no frame close at most their own connection.",
         garbage,
     ),
     Case::hostile(
         "frame-version",
-        "A frame of an unknown version opens no session, and costs at most its own connection.",
+        "A frame of an unknown version opens no session, and closes at most its own connection.",
         version,
     ),
     Case::hostile(
         "frame-length-zero",
-        "A frame without length costs at most its own connection.",
+        "A frame of length 0 closes at most its own connection.",
         length_zero,
     ),
     Case::hostile(
-        "frame-message-beyond-its-end",
-        "A frame whose message claims to be longer than the frame costs at most its own connection.",
-        message_beyond_its_end,
+        "frame-message-too-long",
+        "A frame whose message claims to exceed the frame closes at most its own connection.",
+        message_too_long,
     ),
     Case::hostile(
         "frame-broken-message",
-        "A sound frame with a broken message costs at most its own connection.",
+        "A valid frame with an invalid message closes at most its own connection.",
         broken_message,
     ),
 ];
@@ -218,7 +219,7 @@ fn length_zero(probe: &Probe<'_>) -> Checked<()> {
     is_refused(probe, "a frame with an attachment, of length 1", &[0x81, 1, 0, 0, 0])
 }
 
-fn message_beyond_its_end(probe: &Probe<'_>) -> Checked<()> {
+fn message_too_long(probe: &Probe<'_>) -> Checked<()> {
     let what = "a frame of 10 bytes with a message of 65535";
     is_refused(probe, what, &[0x81, 10, 0, 0, 0xff, 0xff, 0, 0, 0, 0, 0, 0, 0, 0])
 }

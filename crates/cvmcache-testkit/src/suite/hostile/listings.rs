@@ -1,4 +1,4 @@
-//! Listings that were never begun, belong to others, or are not ended.
+//! Listings that are unknown, of another session, or unfinished.
 
 use std::collections::BTreeSet;
 
@@ -15,26 +15,26 @@ const FILLS: &[Capabilities] = &[Capabilities::WRITE, Capabilities::LIST];
 
 pub(super) const CASES: &[Case] = &[
     Case::hostile(
-        "listing-made-up",
-        "A listing that nobody has begun is refused, and the connection stays.",
-        made_up,
+        "listing-unknown",
+        "A listing id that was never given is refused, and the connection stays.",
+        unknown,
     )
     .needs_all(LISTS),
     Case::hostile(
         "listing-foreign",
-        "A client cannot go on with the listing of another, or take parts of it away.",
+        "A client cannot continue the listing of another, or consume parts of it.",
         foreign,
     )
     .needs_all(FILLS),
     Case::hostile(
         "listing-after-its-end",
-        "A listing does not go on after its last part.",
+        "A listing does not continue after its last part.",
         after_its_end,
     )
     .needs_all(FILLS),
     Case::hostile(
         "listing-unfinished",
-        "A hundred listings that are not ended are given or refused, and keep nobody else from \
+        "A hundred unfinished listings are given or refused, and keep no other client from \
          listing.",
         unfinished,
     )
@@ -104,7 +104,7 @@ fn is_whole(
     probe.check(missing == 0, "list Volatile objects, to the end", expected, received)
 }
 
-fn made_up(probe: &Probe<'_>) -> Checked<()> {
+fn unknown(probe: &Probe<'_>) -> Checked<()> {
     let mut client = probe.client()?;
     for listing in [1, 1 << 31, 1 << 32, u64::MAX, 1 + probe.below(u64::MAX - 1)] {
         client.list_part(listing, ObjectType::Regular).fails_somehow()?;

@@ -1,4 +1,4 @@
-//! Too much of everything: requests, answers and connections.
+//! Load: many requests, unread replies and many connections.
 
 use std::thread;
 
@@ -19,36 +19,37 @@ const STORES: &[Capabilities] = &[Capabilities::WRITE];
 
 pub(super) const CASES: &[Case] = &[
     Case::hostile(
-        "load-answers-unread",
-        "While a client asks for 2000 reads and does not listen, others are served; when it \
-         listens, it gets every answer.",
-        answers_unread,
+        "load-replies-unread",
+        "While a client does not read the replies to its 2000 reads, others are served; when it \
+         reads, every reply arrives.",
+        replies_unread,
     )
     .needs_all(STORES),
     Case::hostile(
         "load-flood",
-        "While four clients send 5000 requests each, another is served, and all are answered.",
+        "While four clients send 5000 requests each, another is served, and all requests are \
+         answered.",
         flood,
     ),
     Case::hostile(
         "load-idle-connections",
-        "Five hundred connections that say nothing keep nobody out.",
+        "Five hundred idle connections keep no other client from connecting.",
         idle_connections,
     ),
     Case::hostile(
         "load-connect-and-close",
-        "Two thousand connections that are closed at once leave nothing behind that is in the way.",
+        "Two thousand connections that are closed at once keep no other client from connecting.",
         connect_and_close,
     ),
     Case::hostile(
         "load-half-closed",
-        "A client that says that it has no more requests still gets its answers.",
+        "A client that shuts down its write half still gets its replies.",
         half_closed,
     ),
     Case::hostile(
-        "load-dies-listening",
-        "Clients that die in the midst of a large answer harm nobody.",
-        dies_listening,
+        "load-disconnect-in-reply",
+        "Clients that die while a large reply is sent do not affect other clients.",
+        disconnect_in_reply,
     )
     .needs_all(STORES),
 ];
@@ -72,7 +73,7 @@ fn reads(probe: &Probe<'_>, session: u64, object: &TestObject, count: u64) -> Ch
     Ok(frames)
 }
 
-fn answers_unread(probe: &Probe<'_>) -> Checked<()> {
+fn replies_unread(probe: &Probe<'_>) -> Checked<()> {
     const READS: u64 = 2000;
     let (mut client, object) = stored(probe)?;
     let mut hostile = probe.client_named(&b"test.cern.ch:deaf"[..])?;
@@ -178,7 +179,7 @@ fn half_closed(probe: &Probe<'_>) -> Checked<()> {
     probe.others_are_served()
 }
 
-fn dies_listening(probe: &Probe<'_>) -> Checked<()> {
+fn disconnect_in_reply(probe: &Probe<'_>) -> Checked<()> {
     let (mut client, object) = stored(probe)?;
     for _ in 0..10 {
         let mut dying = probe.client_named(&b"test.cern.ch:dying"[..])?;

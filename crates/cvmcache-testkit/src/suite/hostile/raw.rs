@@ -1,4 +1,4 @@
-//! Messages that no client would build, sent as they are.
+//! Raw messages, which no client would build.
 
 use cvmcache::client::{
     ClientError, ClientMessage, Connection, HandshakeAck, Operation, Request, ServerMessage,
@@ -69,15 +69,14 @@ pub(super) fn session(probe: &Probe<'_>, connection: &mut Connection) -> Step<Ha
 pub(super) fn ends(probe: &Probe<'_>, mut connection: Connection, sent: &str) -> Checked<()> {
     // It may have ended already.
     let _ = connection.shutdown_write();
-    let received = loop {
-        match connection.receive() {
-            Ok(None) | Err(ClientError::Closed) => return Ok(()),
-            Ok(Some(ServerMessage::HandshakeAck(ack))) if ack.result.is_ok() => {
-                break "a session".to_owned();
-            }
-            Ok(Some(_)) => {}
-            Err(error) => break error.to_string(),
-        }
+    let session = connection.receive_first(|message| match message {
+        ServerMessage::HandshakeAck(ack) if ack.result.is_ok() => Some("a session"),
+        _ => None,
+    });
+    let received = match session {
+        Ok(None) | Err(ClientError::Closed) => return Ok(()),
+        Ok(Some(session)) => session.to_owned(),
+        Err(error) => error.to_string(),
     };
     let sent = format!("{sent}, and no more");
     Err(probe.trace.failure(sent, "the end of that connection", received))
@@ -85,12 +84,11 @@ pub(super) fn ends(probe: &Probe<'_>, mut connection: Connection, sent: &str) ->
 
 /// The next message that was not sent out of the blue.
 pub(super) fn next(connection: &mut Connection) -> Result<ServerMessage, ClientError> {
-    loop {
-        match connection.receive()?.ok_or(ClientError::Closed)? {
-            ServerMessage::Detach => {}
-            message => return Ok(message),
-        }
-    }
+    let message = connection.receive_first(|message| match message {
+        ServerMessage::Detach => None,
+        message => Some(message),
+    });
+    message?.ok_or(ClientError::Closed)
 }
 
 /// Waits for the answer to the request [`NUMBER`].

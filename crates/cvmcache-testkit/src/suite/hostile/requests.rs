@@ -1,4 +1,4 @@
-//! Requests that make no sense: at the wrong time, without what they need, or out of all bounds.
+//! Invalid requests: at the wrong time, without required fields, or out of bounds.
 
 use bytes::Bytes;
 use cvmcache::client::{ClientMessage, Operation, Request, RequestKind};
@@ -21,7 +21,7 @@ pub(super) const CASES: &[Case] = &[
     ),
     Case::hostile(
         "request-quit-before-handshake",
-        "A Quit before the handshake costs at most that connection.",
+        "A Quit before the handshake closes at most its own connection.",
         quit_before_handshake,
     ),
     Case::hostile(
@@ -31,23 +31,22 @@ pub(super) const CASES: &[Case] = &[
     ),
     Case::hostile(
         "request-unknown-version",
-        "A handshake of another protocol version is answered.",
+        "A handshake with another protocol version is answered.",
         unknown_version,
     ),
     Case::hostile(
-        "request-same-number",
-        "Of several requests under way with the same number, each is answered once.",
-        same_number,
+        "request-same-id",
+        "Of several requests in flight with one request id, each has one reply.",
+        same_id,
     ),
     Case::hostile(
         "request-missing-field",
-        "A request without a field that the protocol requires is MALFORMED, and the connection \
-         stays.",
+        "A request without a required field is MALFORMED, and the connection stays.",
         missing_field,
     ),
     Case::hostile(
         "request-unknown-algorithm",
-        "An object under an unknown hash algorithm is MALFORMED, and the connection stays.",
+        "An object id with an unknown hash algorithm is MALFORMED, and the connection stays.",
         unknown_algorithm,
     ),
     Case::hostile(
@@ -57,31 +56,31 @@ pub(super) const CASES: &[Case] = &[
     ),
     Case::hostile(
         "request-unknown-type",
-        "A listing of objects of an unknown type is MALFORMED, and the connection stays.",
+        "A listing of an unknown object type is MALFORMED, and the connection stays.",
         unknown_type,
     )
     .needs_all(&[Capabilities::LIST]),
     Case::hostile(
         "request-read-absent",
-        "A read of an object that is not there is refused, whatever its size and offset are.",
+        "A read of an absent object is refused, whatever its size and offset are.",
         read_absent,
     ),
     Case::hostile(
-        "request-read-too-much",
-        "A read of more than the largest part is refused or gets no more than there is.",
-        read_too_much,
+        "request-read-too-large",
+        "A read of more than the part size is refused or returns at most the rest of the object.",
+        read_too_large,
     )
     .needs_all(STORES),
     Case::hostile(
-        "request-shrink-far",
-        "Asked to shrink to more than the cache holds, the plugin evicts nothing, however large \
-         the number is.",
-        shrink_far,
+        "request-shrink-above-size",
+        "A shrink to more than the size evicts nothing, however large the number is.",
+        shrink_above_size,
     )
     .needs_all(&[Capabilities::WRITE, Capabilities::SHRINK]),
     Case::hostile(
         "request-refcount-overflow",
-        "A reference count does not overflow: what was counted can be given back, and no more.",
+        "A reference count does not overflow: as many references as were counted can be released, \
+         and no more.",
         refcount_overflow,
     )
     .needs_all(&[Capabilities::WRITE, Capabilities::REFCOUNT]),
@@ -140,7 +139,7 @@ fn unknown_version(probe: &Probe<'_>) -> Checked<()> {
     probe.others_are_served()
 }
 
-fn same_number(probe: &Probe<'_>) -> Checked<()> {
+fn same_id(probe: &Probe<'_>) -> Checked<()> {
     let mut client = probe.client()?;
     let session = client.raw.session();
     let mut tickets = Vec::new();
@@ -248,7 +247,7 @@ fn read_absent(probe: &Probe<'_>) -> Checked<()> {
     goes_on(probe, client)
 }
 
-fn read_too_much(probe: &Probe<'_>) -> Checked<()> {
+fn read_too_large(probe: &Probe<'_>) -> Checked<()> {
     let mut client = probe.client()?;
     let object = probe.object(3 * probe.part);
     client.store(&object).ok()?;
@@ -268,7 +267,7 @@ fn read_too_much(probe: &Probe<'_>) -> Checked<()> {
     goes_on(probe, client)
 }
 
-fn shrink_far(probe: &Probe<'_>) -> Checked<()> {
+fn shrink_above_size(probe: &Probe<'_>) -> Checked<()> {
     let mut client = probe.client()?;
     let object = probe.object(1000);
     client.store_and_close(&object)?;

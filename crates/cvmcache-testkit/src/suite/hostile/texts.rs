@@ -1,4 +1,4 @@
-//! Texts that are far too long: descriptions, and names of clients and repositories.
+//! Overlong texts: descriptions, and names of clients and repositories.
 
 use cvmcache::client::{ClientMessage, NewUpload};
 use cvmcache::plugin::{Breadcrumb, Capabilities, ObjectType};
@@ -17,12 +17,12 @@ pub(super) const CASES: &[Case] = &[
     .needs_all(&[Capabilities::WRITE]),
     Case::hostile(
         "text-long-client-name",
-        "A client whose name has 1 MB gets an answer, and nobody else suffers.",
+        "A client whose name has 1 MB is answered, and other clients are served.",
         long_client_name,
     ),
     Case::hostile(
         "text-long-repository-name",
-        "A breadcrumb for a repository whose name has 1 MB is refused or kept, and the connection \
+        "A breadcrumb of a repository whose name has 1 MB is refused or kept, and the connection \
          stays.",
         long_repository_name,
     )

@@ -1,4 +1,4 @@
-//! Uploads whose parts do not fit together: they make no object, and the next upload does.
+//! Uploads of inconsistent parts: they make no object, and the next upload does.
 
 use bytes::Bytes;
 use cvmcache::client::NewUpload;
@@ -22,10 +22,13 @@ pub(super) const CASES: &[Case] = &[
     .needs_all(STORES),
     Case::hostile("upload-part-number-zero", "No part has the number 0.", part_zero)
         .needs_all(STORES),
-    Case::hostile("upload-part-twice", "A part that was taken is not taken again.", part_twice)
-        .needs_all(STORES),
-    Case::hostile("upload-part-skipped", "No part can be left out.", part_skipped)
-        .needs_all(STORES),
+    Case::hostile(
+        "upload-part-twice",
+        "A part that was accepted is not accepted again.",
+        part_twice,
+    )
+    .needs_all(STORES),
+    Case::hostile("upload-part-skipped", "No part can be skipped.", part_skipped).needs_all(STORES),
     Case::hostile(
         "upload-part-too-short",
         "A part that is not the last must be full.",
@@ -34,13 +37,13 @@ pub(super) const CASES: &[Case] = &[
     .needs_all(STORES),
     Case::hostile(
         "upload-part-too-long",
-        "A part is not longer than the handshake says.",
+        "A part larger than the part size is refused.",
         part_too_long,
     )
     .needs_all(STORES),
     Case::hostile(
         "upload-of-two-objects",
-        "The parts of an upload are of one object.",
+        "All parts of an upload are of one object.",
         of_two_objects,
     )
     .needs_all(STORES),
@@ -52,7 +55,7 @@ pub(super) const CASES: &[Case] = &[
     .needs_all(&[Capabilities::WRITE, Capabilities::REFCOUNT]),
     Case::hostile(
         "upload-wrong-size",
-        "An upload that is not as large as it said makes a sound object or none.",
+        "An upload of another size than announced makes a valid object or none.",
         wrong_size,
     )
     .needs_all(STORES),
@@ -63,13 +66,17 @@ pub(super) const CASES: &[Case] = &[
     )
     .needs_all(STORES),
     Case::hostile(
-        "upload-abort-of-none",
-        "To abort an upload that there is not, or not any more, is answered.",
-        abort_of_none,
+        "upload-abort-unknown",
+        "An abort of an upload that does not exist, or no longer, is answered.",
+        abort_unknown,
     )
     .needs_all(STORES),
-    Case::hostile("upload-after-abort", "An upload that was aborted does not go on.", after_abort)
-        .needs_all(STORES),
+    Case::hostile(
+        "upload-after-abort",
+        "An upload that was aborted does not continue.",
+        after_abort,
+    )
+    .needs_all(STORES),
 ];
 
 /// An upload of two full parts and a rest that goes wrong somewhere.
@@ -257,7 +264,7 @@ fn unknown_type(probe: &Probe<'_>) -> Checked<()> {
     probe.others_are_served()
 }
 
-fn abort_of_none(probe: &Probe<'_>) -> Checked<()> {
+fn abort_unknown(probe: &Probe<'_>) -> Checked<()> {
     let mut client = probe.client()?;
     let id = probe.id();
     client.begin(id, id).abort(&mut client).answered()?;

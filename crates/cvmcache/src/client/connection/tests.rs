@@ -5,12 +5,12 @@ use std::sync::mpsc;
 use cvmcache_proto::{FrameError, Operation, Request, StorePart};
 
 use super::*;
-use crate::client::fake::{self, FakePlugin};
+use crate::client::fake::{self, DETACH, FakePlugin};
 
-const DETACH: &[u8] = &[0x01, 0x03, 0x00, 0x00, 0xca, 0x01, 0x00];
+const TIMEOUT: Option<Duration> = Some(Duration::from_millis(20));
 
 #[test]
-fn any_bytes_can_be_sent_and_the_end_of_the_connection_seen() {
+fn arbitrary_bytes_can_be_sent_and_an_end_of_file_is_none() {
     let plugin = FakePlugin::start(|end| {
         end.accept_with(fake::ack());
         end.close();
@@ -27,14 +27,14 @@ fn any_bytes_can_be_sent_and_the_end_of_the_connection_seen() {
 }
 
 #[test]
-fn a_connection_that_ends_in_the_midst_of_a_message_is_an_error() {
+fn an_end_of_file_within_a_message_is_an_error() {
     let (plugin, mut connection) = talking_to(|end| end.send_raw(&DETACH[..5]));
     assert!(matches!(connection.receive(), Err(ClientError::Closed)));
     plugin.join();
 }
 
 #[test]
-fn what_a_plugin_said_before_it_closed_is_heard() {
+fn replies_before_an_end_of_file_are_received() {
     let (plugin, mut connection) = talking_to(|end| {
         end.send_raw(DETACH);
         // What it has not read when it closes makes the system tell of a broken connection.
@@ -50,7 +50,7 @@ fn what_a_plugin_said_before_it_closed_is_heard() {
 }
 
 #[test]
-fn what_has_not_arrived_is_not_waited_for() {
+fn polling_does_not_wait_for_a_message() {
     let (say, is_said) = mpsc::channel();
     let (plugin, mut connection) = talking_to(move |end| {
         is_said.recv().unwrap();
@@ -64,7 +64,7 @@ fn what_has_not_arrived_is_not_waited_for() {
 }
 
 #[test]
-fn bytes_that_are_no_message_of_a_plugin_are_told_apart() {
+fn invalid_messages_are_told_from_invalid_frames() {
     let (plugin, mut connection) = talking_to(|end| {
         // A handshake, which is a client's; then no frame at all.
         end.send_raw(&[0x01, 0x05, 0x00, 0x00, 0x82, 0x01, 0x02, 0x08, 0x01]);
@@ -77,7 +77,7 @@ fn bytes_that_are_no_message_of_a_plugin_are_told_apart() {
 }
 
 #[test]
-fn a_message_that_could_not_be_sent_in_time_is_sent_before_the_next() {
+fn a_message_whose_send_timed_out_is_sent_before_the_next() {
     let (listen, is_listening) = mpsc::channel();
     let (plugin, mut connection) = talking_to(move |end| {
         is_listening.recv().unwrap();
@@ -94,7 +94,7 @@ fn a_message_that_could_not_be_sent_in_time_is_sent_before_the_next() {
 }
 
 #[test]
-fn a_plugin_that_has_nothing_more_to_say_may_still_listen() {
+fn a_plugin_that_closed_its_write_half_can_still_be_sent_to() {
     let (listen, is_listening) = mpsc::channel();
     let (plugin, mut connection) = talking_to(move |end| {
         end.shutdown_write();
@@ -106,6 +106,56 @@ fn a_plugin_that_has_nothing_more_to_say_may_still_listen() {
     listen.send(()).unwrap();
     connection.send(large(1)).unwrap();
     connection.shutdown_write().unwrap();
+    plugin.join();
+}
+
+#[test]
+fn a_byte_now_and_then_does_not_extend_the_wait_for_a_message() {
+    let (plugin, mut connection) = talking_to(|end| {
+        // A frame of 16 MiB.
+        end.send_raw(&[0x01, 0xff, 0xff, 0xff]);
+        end.repeat(b"x");
+    });
+    connection.set_read_timeout(TIMEOUT).unwrap();
+    assert!(matches!(connection.receive(), Err(ClientError::Timeout)));
+    drop(connection);
+    plugin.join();
+}
+
+#[test]
+fn a_plugin_that_takes_a_byte_now_and_then_does_not_extend_the_wait_for_room() {
+    let (plugin, mut connection) = talking_to(fake::PluginEnd::sip);
+    connection.set_read_timeout(TIMEOUT).unwrap();
+    assert!(matches!(connection.send(large(1)), Err(ClientError::Timeout)));
+    let raw = connection.send_raw(&[0; 1024 * 1024]);
+    assert!(matches!(raw, Err(ClientError::Timeout)));
+    drop(connection);
+    plugin.join();
+}
+
+#[test]
+fn a_plugin_that_talks_and_does_not_listen_does_not_extend_the_wait_for_room() {
+    let (plugin, mut connection) = talking_to(|end| end.repeat(DETACH));
+    connection.set_read_timeout(TIMEOUT).unwrap();
+    assert!(matches!(connection.send(large(1)), Err(ClientError::Timeout)));
+    drop(connection);
+    plugin.join();
+}
+
+#[test]
+fn messages_that_are_not_wanted_do_not_extend_the_wait_for_one_that_is() {
+    let (plugin, mut connection) = talking_to(|end| end.repeat(DETACH));
+    connection.set_read_timeout(TIMEOUT).unwrap();
+    let mut dropped = 0;
+    let error = connection.receive_first(|_| {
+        dropped += 1;
+        None::<()>
+    });
+    assert!(matches!(error, Err(ClientError::Timeout)), "{error:?}");
+    assert!(dropped > 0);
+    let message = connection.receive_first(Some).unwrap();
+    assert_eq!(message, Some(ServerMessage::Detach));
+    drop(connection);
     plugin.join();
 }
 

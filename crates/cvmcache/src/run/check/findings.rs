@@ -1,4 +1,4 @@
-//! What a check has found.
+//! The findings of a check: errors and warnings, one line each.
 
 use std::fmt;
 use std::sync::Arc;

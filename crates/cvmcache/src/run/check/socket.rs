@@ -1,11 +1,11 @@
-//! Whether a plugin could listen. Nothing is made or locked, and no connection is made, so that no plugin
-//! that serves, starts or ends meanwhile notices.
+//! Whether a plugin could listen at its locator. Nothing is made or locked, and no connection is made, so
+//! that no plugin that serves, starts or ends meanwhile notices.
 
-use std::fs::{self, File};
+use std::collections::BTreeSet;
+use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::thread;
 
@@ -13,15 +13,23 @@ use nix::sys::socket::{
     self, AddressFamily, SockFlag, SockType, SockaddrStorage, setsockopt, sockopt,
 };
 
-use super::Findings;
+use super::{Findings, ports};
 use crate::config_keys::{ALLOW, ALLOW_USERS};
 use crate::files;
-use crate::run::appendable;
+use crate::run::{appendable, lock_holder};
 use crate::server::{FoundSocket, LOCK_STEP, LOCK_STEPS, find_socket, lock_path};
 use crate::{ListenError, Locator, Options, Users};
 
-/// Checks a locator. True if another process serves it.
-pub(super) fn check(locator: &Locator, options: &Options, findings: &mut Findings) -> bool {
+/// The processes that serve a locator already.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Live {
+    No,
+    /// These; none if the system does not tell.
+    Yes(BTreeSet<u32>),
+}
+
+/// Checks a locator.
+pub(super) fn check(locator: &Locator, options: &Options, findings: &mut Findings) -> Live {
     match locator {
         Locator::Unix(path) => {
             let users = options.value::<Users>(&ALLOW_USERS).ok().flatten().unwrap_or_default();
@@ -32,33 +40,33 @@ pub(super) fn check(locator: &Locator, options: &Options, findings: &mut Finding
     }
 }
 
-fn check_unix(locator: &Locator, path: &Path, findings: &mut Findings) -> bool {
+fn check_unix(locator: &Locator, path: &Path, findings: &mut Findings) -> Live {
     let lock = lock_path(path);
     // The file is opened, which no other process notices, and not locked.
     match files::open_regular(File::options().write(true), &lock) {
-        Ok(file) => match wait_for_holder(&file, path) {
+        Ok(_) => match wait_for_holder(&lock, path) {
             Lock::Free => {}
             Lock::Serves(holder) => {
                 findings.note(format!(
                     "process {holder} serves {locator} already: a client that starts the plugin \
                      connects to that one; a start by hand is refused"
                 ));
-                return true;
+                return Live::Yes([holder].into());
             }
             Lock::Held => {
                 findings.error(ListenError::NotServed { locator: locator.clone(), lock });
-                return false;
+                return Live::No;
             }
         },
         Err(error) if error.kind() == ErrorKind::NotFound => {
             if let Err(source) = appendable::check_new(&lock) {
                 findings.error(ListenError::LockFile { path: lock, source });
-                return false;
+                return Live::No;
             }
         }
         Err(source) => {
             findings.error(ListenError::LockFile { path: lock, source });
-            return false;
+            return Live::No;
         }
     }
     match find_socket(path) {
@@ -70,7 +78,7 @@ fn check_unix(locator: &Locator, path: &Path, findings: &mut Findings) -> bool {
                 "some process serves {locator} already, without the lock {lock}: a client that starts \
                  the plugin connects to that one; a start by hand is refused", lock = lock.display()
             ));
-            return true;
+            return Live::Yes(BTreeSet::new());
         }
         // A socket that is left over is removed, which the directory has to allow as well.
         Ok(FoundSocket::Nothing | FoundSocket::Stale(_)) => {
@@ -82,7 +90,7 @@ fn check_unix(locator: &Locator, path: &Path, findings: &mut Findings) -> bool {
             findings.error(ListenError::System { locator: locator.clone(), source });
         }
     }
-    false
+    Live::No
 }
 
 /// What a lock says.
@@ -95,9 +103,9 @@ enum Lock {
 }
 
 /// Waits for as long as a start would.
-fn wait_for_holder(lock: &File, path: &Path) -> Lock {
+fn wait_for_holder(lock: &Path, path: &Path) -> Lock {
     for _ in 0..LOCK_STEPS {
-        let Some(holder) = holder(lock) else { return Lock::Free };
+        let Some(holder) = lock_holder(lock) else { return Lock::Free };
         if let Ok(FoundSocket::Live(_)) = find_socket(path) {
             return Lock::Serves(holder);
         }
@@ -106,45 +114,13 @@ fn wait_for_holder(lock: &File, path: &Path) -> Lock {
     Lock::Held
 }
 
-/// The process that has locked a file. It would be a risk to try to lock it: a plugin that starts at
-/// this moment would find it locked, and end.
-fn holder(file: &File) -> Option<u32> {
-    let file = file.metadata().ok()?;
-    let pid = holder_in(&fs::read_to_string("/proc/locks").ok()?, file.ino())?;
-    // Files of two file systems may have the same number. A process of another user does not show
-    // its files.
-    has_open(pid, &file).unwrap_or(true).then_some(pid)
-}
-
-fn has_open(pid: u32, file: &fs::Metadata) -> io::Result<bool> {
-    for descriptor in fs::read_dir(format!("/proc/{pid}/fd"))? {
-        // It may have been closed meanwhile.
-        let Ok(open) = fs::metadata(descriptor?.path()) else { continue };
-        if (open.dev(), open.ino()) == (file.dev(), file.ino()) {
-            return Ok(true);
-        }
-    }
-    Ok(false)
-}
-
-/// The one that a text like that of `/proc/locks` names; see proc_locks(5).
-fn holder_in(locks: &str, inode: u64) -> Option<u32> {
-    locks.lines().find_map(|line| {
-        let mut words = line.split_ascii_whitespace().skip(1);
-        let (kind, _advisory, _write) = (words.next()?, words.next()?, words.next()?);
-        let (pid, file) = (words.next()?, words.next()?);
-        let is_it = kind == "FLOCK" && file.rsplit(':').next()?.parse() == Ok(inode);
-        pid.parse().ok().filter(|_| is_it)
-    })
-}
-
 fn check_tcp(
     locator: &Locator,
     host: &str,
     port: u16,
     options: &Options,
     findings: &mut Findings,
-) -> bool {
+) -> Live {
     // As with `Listener::bind`, no host is any address.
     let resolve = |host: &str| (host, port).to_socket_addrs().map(Vec::from_iter);
     let addresses = match host {
@@ -155,7 +131,7 @@ fn check_tcp(
         Ok(addresses) => addresses,
         Err(source) => {
             findings.error(ListenError::Resolve { locator: locator.clone(), source });
-            return false;
+            return Live::No;
         }
     };
     let is_exposed = addresses.iter().any(|address| !address.ip().to_canonical().is_loopback());
@@ -167,9 +143,9 @@ fn check_tcp(
         ));
     }
     let mut failure = io::Error::from(ErrorKind::AddrNotAvailable);
-    for address in addresses {
+    for &address in &addresses {
         match bind(address) {
-            Ok(()) => return false,
+            Ok(()) => return Live::No,
             Err(error) => failure = error,
         }
     }
@@ -178,10 +154,10 @@ fn check_tcp(
             "some process listens on {locator} already: a client that starts the plugin connects to \
              that one; a start by hand is refused"
         ));
-        return true;
+        return Live::Yes(addresses.into_iter().flat_map(ports::listeners).collect());
     }
     findings.error(ListenError::System { locator: locator.clone(), source: failure });
-    false
+    Live::No
 }
 
 /// True if a locator's socket keeps another from this address.
@@ -208,6 +184,7 @@ pub(super) fn bind(address: SocketAddr) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::net::TcpListener;
     use std::os::unix::net::UnixListener;
 
@@ -221,12 +198,12 @@ mod tests {
 
     fn found(locator: &Locator) -> (String, bool) {
         let mut findings = Findings::default();
-        let is_live = check(locator, &Options::new(), &mut findings);
-        (findings.to_string(), is_live)
+        let live = check(locator, &Options::new(), &mut findings);
+        (findings.to_string(), live != Live::No)
     }
 
     #[test]
-    fn what_keeps_a_plugin_from_a_unix_socket_is_found() {
+    fn obstacles_to_a_unix_socket_are_found() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("socket");
         let unix = |path: &Path| found(&Locator::Unix(path.to_owned()));
@@ -259,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn what_keeps_a_plugin_from_a_tcp_socket_is_found() {
+    fn obstacles_to_a_tcp_socket_are_found() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let tcp = |host: &str| found(&Locator::Tcp { host: host.to_owned(), port });
@@ -310,14 +287,5 @@ mod tests {
         bind(address).unwrap();
         let _listener = TcpListener::bind(address).unwrap();
         assert_eq!(bind(address).unwrap_err().kind(), ErrorKind::AddrInUse);
-    }
-
-    #[test]
-    fn the_holder_of_a_lock_is_found() {
-        let locks = "1: POSIX  ADVISORY  WRITE 7 00:1c:42 0 EOF\n\
-                     2: FLOCK  ADVISORY  WRITE 8 00:1c:43 0 EOF\n\
-                     3: FLOCK  ADVISORY  WRITE 9 00:1c:42 0 EOF\n";
-        assert_eq!(holder_in(locks, 42), Some(9));
-        assert_eq!(holder_in(locks, 44), None);
     }
 }

@@ -1,6 +1,6 @@
 //! Metrics in the text format of Prometheus, by HTTP.
 //!
-//! All peers that can connect may ask, so no request costs much: a few threads serve one connection
+//! All peers that can connect may scrape, so no request costs much: a few threads serve one connection
 //! each, for a short time, and rest after it. Other connections wait in the backlog of the socket, and
 //! the plugin notices nothing of them.
 

@@ -1,4 +1,4 @@
-//! What stands for the exporter where it was not built.
+//! The exporter of a build without the feature `prometheus`: an error.
 
 use std::net::SocketAddr;
 

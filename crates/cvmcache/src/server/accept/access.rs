@@ -93,7 +93,7 @@ fn enumerated(items: &[String], conjunction: &str) -> String {
 /// Where a connection comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Origin {
-    /// A process of this user; `None` if the system does not tell.
+    /// A process of this user; `None` if it is not known.
     User(Option<u32>),
     Address(IpAddr),
 }

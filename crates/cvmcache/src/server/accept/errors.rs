@@ -1,4 +1,4 @@
-//! Why a server cannot listen.
+//! The errors of listening on a socket.
 
 use std::io;
 use std::path::PathBuf;
@@ -45,7 +45,7 @@ pub enum ListenError {
     LockFile {
         /// The lock file.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the system.
         source: io::Error,
     },
     /// The host has no address.
@@ -55,7 +55,7 @@ pub enum ListenError {
     Resolve {
         /// The locator in question.
         locator: Locator,
-        /// What the resolver says.
+        /// The error of the resolver.
         source: io::Error,
     },
     /// Clients cannot be served on the inherited socket.
@@ -82,7 +82,7 @@ pub enum ListenError {
     System {
         /// The locator in question.
         locator: Locator,
-        /// What the system says.
+        /// The error of the system.
         source: io::Error,
     },
 }

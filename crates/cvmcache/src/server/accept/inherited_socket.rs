@@ -112,7 +112,7 @@ fn is_same_file(actual: &Path, configured: &Path) -> bool {
     actual == configured || (file(actual).is_some() && file(actual) == file(configured))
 }
 
-/// True for exactly this address: one that admits more clients than the configuration says is a
+/// True for exactly this address: one that admits more clients than the configuration allows is a
 /// mistake, too.
 fn is_configured(actual: SocketAddr, host: &str, port: u16) -> bool {
     if port != 0 && port != actual.port() {

@@ -145,7 +145,7 @@ fn bind_tcp(locator: &Locator, host: &str, port: u16) -> Result<Listener, Listen
 fn open_tcp(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = TcpListener::bind(address)?;
     // The backlog is short so far. A SYN that finds it full is sent again only after a second, the
-    // kernel's TCP_TIMEOUT_INIT. What is asked for here is bounded by net.core.somaxconn.
+    // kernel's TCP_TIMEOUT_INIT. The backlog requested here is bounded by net.core.somaxconn.
     socket::listen(&socket, Backlog::MAXCONN)?;
     Ok(socket)
 }

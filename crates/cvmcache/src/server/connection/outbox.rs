@@ -1,4 +1,4 @@
-//! Encoded replies that the client has not taken yet.
+//! The outbox: encoded replies that the socket has not taken yet.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_piece_counts_for_is_held_until_all_of_it_is_sent() {
+    fn a_piece_counts_in_full_until_all_of_it_is_sent() {
         let mut outbox = Outbox::new(1 << 20);
         outbox.push(reply(1, vec![7; COPIED].into()));
         let copied = outbox.len();

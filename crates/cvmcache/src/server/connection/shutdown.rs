@@ -1,5 +1,5 @@
-//! How a connection ends: requests in flight are waited for, the session ends, and the last replies
-//! are sent.
+//! The shutdown of a connection: it waits for requests in flight, ends the session, and drains the
+//! outbox.
 
 use std::io;
 use std::time::Instant;

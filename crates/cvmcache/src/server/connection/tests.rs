@@ -280,7 +280,7 @@ fn bytes_that_are_no_frame_end_the_connection() {
 }
 
 #[test]
-fn only_a_client_with_a_session_is_asked_to_detach() {
+fn a_detach_is_sent_only_to_a_connection_with_a_session() {
     let mut f = Fixture::new(Limits::default(), None);
     f.connection.ask_detach(&f.service);
     f.turn();

@@ -1,6 +1,6 @@
-//! What the loop collects for telemetry: gauges, the status report, and how full the cache is.
+//! Gauges, the status report and the fill of the cache, as the event loop collects them.
 //!
-//! The plugin is asked for the latter in the same way as by clients: on this thread, or on a worker if
+//! The latter is requested from the plugin as by clients: on this thread, or on a worker if
 //! there are any.
 
 use std::time::Instant;
@@ -10,7 +10,7 @@ use crate::server::telemetry::{Gauges, SessionStatus, StatusReport};
 use crate::server::workers::{Job, Outcome, Ticket};
 
 impl EventLoop {
-    /// Sets the gauges, and asks the plugin for those of the cache.
+    /// Sets the gauges, and requests those of the cache from the plugin.
     pub(super) fn set_gauges(&mut self, now: Instant) {
         let gauges = self.gauges();
         if let Some(metrics) = &self.telemetry.metrics {
@@ -70,7 +70,7 @@ impl EventLoop {
         gauges
     }
 
-    /// Asks the plugin how full the cache is, unless it has been asked and has not answered.
+    /// Requests the fill of the cache from the plugin, unless such a request is in flight.
     fn ask_usage(&mut self, now: Instant) {
         match &mut self.workers {
             None => self.on_usage(Outcome::Usage(self.service.usage())),

@@ -1,7 +1,7 @@
-//! What the server and the plugin hold at one moment.
+//! Gauges: what the server and the plugin hold at one moment.
 
 use cvmcache_proto::CacheInfo;
-use metrics::{Gauge, Unit, describe_gauge, gauge};
+use metrics::{Counter, Gauge, Unit, counter, describe_counter, describe_gauge, gauge};
 
 /// What a server holds at one moment.
 #[derive(Debug, Clone, Copy, Default)]
@@ -20,7 +20,7 @@ pub(crate) struct Gauges {
     pub(crate) reloads: u64,
 }
 
-/// The handles of all gauges.
+/// The handles of all gauges, and of what the plugin counts by itself.
 pub(super) struct GaugeHandles {
     connections: Gauge,
     sessions: Gauge,
@@ -34,7 +34,7 @@ pub(super) struct GaugeHandles {
     cache_size: Gauge,
     cache_used: Gauge,
     cache_pinned: Gauge,
-    clean_ups: Gauge,
+    clean_ups: Counter,
 }
 
 impl GaugeHandles {
@@ -52,7 +52,7 @@ impl GaugeHandles {
             cache_size: gauge!("cvmcache_size_bytes"),
             cache_used: gauge!("cvmcache_used_bytes"),
             cache_pinned: gauge!("cvmcache_pinned_bytes"),
-            clean_ups: gauge!("cvmcache_clean_ups"),
+            clean_ups: counter!("cvmcache_clean_ups_total"),
         }
     }
 
@@ -72,7 +72,7 @@ impl GaugeHandles {
         self.cache_size.set(usage.size_bytes as f64);
         self.cache_used.set(usage.used_bytes as f64);
         self.cache_pinned.set(usage.pinned_bytes as f64);
-        self.clean_ups.set(usage.shrink_count.unwrap_or(0) as f64);
+        self.clean_ups.absolute(usage.shrink_count.unwrap_or(0));
     }
 }
 
@@ -83,17 +83,18 @@ pub(super) fn describe() {
         ("cvmcache_sessions", Unit::Count, "Sessions that are open: mounts, mostly"),
         ("cvmcache_uploads", Unit::Count, "Uploads that have begun and not ended"),
         ("cvmcache_upload_bytes", Unit::Bytes, "Bytes received of these uploads"),
-        ("cvmcache_jobs", Unit::Count, "Requests that workers are at, or will be next"),
+        ("cvmcache_jobs", Unit::Count, "Jobs that workers run, or will run next"),
         ("cvmcache_waiting_connections", Unit::Count, "Connections that wait for a free worker"),
         ("cvmcache_stuck_callbacks", Unit::Count, "Callbacks that exceed the deadline"),
-        ("cvmcache_unsent_bytes", Unit::Bytes, "Memory held by answers not taken yet"),
+        ("cvmcache_unsent_bytes", Unit::Bytes, "Memory held by replies not sent yet"),
         ("cvmcache_reloads", Unit::Count, "Clients that announced a reload and are away"),
-        ("cvmcache_size_bytes", Unit::Bytes, "Size of the cache, as the plugin says"),
-        ("cvmcache_used_bytes", Unit::Bytes, "Bytes in use, as the plugin says"),
+        ("cvmcache_size_bytes", Unit::Bytes, "Size of the cache, as the plugin reports"),
+        ("cvmcache_used_bytes", Unit::Bytes, "Bytes in use, as the plugin reports"),
         ("cvmcache_pinned_bytes", Unit::Bytes, "Bytes in use that cannot be evicted"),
-        ("cvmcache_clean_ups", Unit::Count, "Clean-ups since the start, as the plugin says"),
     ];
     for (name, unit, help) in gauges {
         describe_gauge!(name, unit, help);
     }
+    let clean_ups = "Clean-ups since the start, as the plugin says";
+    describe_counter!("cvmcache_clean_ups_total", Unit::Count, clean_ups);
 }

@@ -1,5 +1,5 @@
-//! A callback of the program on the I/O thread, by which it tells a supervisor or a service manager
-//! that the thread is alive: a thread that is stuck does not call it.
+//! The heartbeat: a callback of the program on the I/O thread, which reports to a supervisor or a
+//! service manager that the thread is alive: a stuck thread does not call it.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tracing::error;
 
-/// What a [heartbeat](crate::ServerBuilder::heartbeat) says.
+/// The state that a [heartbeat](crate::ServerBuilder::heartbeat) reports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Heartbeat {

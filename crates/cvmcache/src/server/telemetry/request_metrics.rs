@@ -1,4 +1,4 @@
-//! What is measured of requests, and under which names.
+//! The metrics of requests, and their names.
 //!
 //! Everything goes through the facade of the crate `metrics`, to whatever recorder the program has
 //! installed. The handles are made once, so a request costs an index, two readings of the clock and a
@@ -20,7 +20,7 @@ use super::gauges::{self, GaugeHandles, Gauges};
 /// The latency of requests, whose buckets suit it better than the usual ones.
 pub(crate) const DURATION: &str = "cvmcache_request_duration_seconds";
 
-/// What a request asks for.
+/// The kind of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Operation(OperationKind),

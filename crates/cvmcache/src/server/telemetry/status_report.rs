@@ -1,4 +1,4 @@
-//! The status report: what the server holds, in the log, when the program asks for it.
+//! The status report: what the server holds, written to the log on request.
 
 use std::cmp::Reverse;
 use std::fmt::Display;
@@ -24,7 +24,7 @@ const MAX_UPLOADS: usize = 10;
 #[derive(Debug, Default)]
 pub(crate) struct Reporter {
     last: Option<Instant>,
-    /// The last line is to follow: the plugin is asked how full the cache is.
+    /// The last line is to follow: the fill of the cache is requested from the plugin.
     awaits_usage: bool,
 }
 
@@ -60,7 +60,7 @@ impl Reporter {
         true
     }
 
-    /// Writes the last line of a report, if it is to follow. `None`: the plugin does not say.
+    /// Writes the last line of a report, if it is to follow. `None`: the plugin does not report it.
     pub(crate) fn on_usage(&mut self, usage: Option<&CacheInfo>) {
         if !std::mem::take(&mut self.awaits_usage) {
             return;
@@ -74,7 +74,7 @@ impl Reporter {
                 usage.size_bytes,
                 usage.shrink_count.map_or_else(|| "unknown".to_owned(), |n| n.to_string()),
             ),
-            None => info!(target: REPORT, "cache: the plugin does not say how full it is"),
+            None => info!(target: REPORT, "cache: the plugin does not report how full it is"),
         }
     }
 }
@@ -94,7 +94,7 @@ impl StatusReport<'_> {
         info!(
             target: REPORT,
             "{} connections, {} sessions, {} uploads with {} bytes, {} clients away for a reload, \
-             {} bytes of answers not taken",
+             {} bytes of replies not sent",
             gauges.connections,
             gauges.sessions,
             gauges.uploads,
@@ -125,7 +125,7 @@ impl SessionStatus<'_> {
         info!(
             target: REPORT,
             "{session}: {} objects open, {} uploads with {} bytes, {} listings, {in_flight} requests \
-             in flight, {unsent_bytes} bytes of answers not taken, open for {}",
+             in flight, {unsent_bytes} bytes of replies not sent, open for {}",
             holds.objects,
             holds.uploads,
             holds.upload_bytes,

@@ -1,5 +1,5 @@
-//! What is in flight: the jobs that workers have, and those that wait behind another one. Pure: no
-//! thread and no clock.
+//! Jobs in flight: those that workers run, and those that wait for another one of their ordering key.
+//! Pure: no thread and no clock.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn a_question_of_the_server_may_be_overdue_and_the_end_of_a_session_may_not() {
+    fn an_info_request_of_the_server_times_out_and_the_end_of_a_session_does_not() {
         let mut f = Fixture::new();
         let Job::Handle(open, _) = (f.job)(0, 0) else { panic!("a request") };
         let ticket = Ticket::new(f.start);

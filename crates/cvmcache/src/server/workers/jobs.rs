@@ -1,4 +1,4 @@
-//! What is to be done on a worker, and what came of it.
+//! The jobs of workers, and their outcomes.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;

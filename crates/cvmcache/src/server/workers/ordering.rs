@@ -1,4 +1,5 @@
-//! Which requests of a connection wait for each other when several workers are at it.
+//! Ordering keys: which requests of a connection run one after another, however many workers there
+//! are.
 //!
 //! The parts of an upload and the parts of a listing build on each other, and so do the changes of
 //! one object's reference count: a client that sends `+1` and `-1` without waiting means them in that

@@ -1,4 +1,4 @@
-//! The threads.
+//! The threads of the workers.
 
 use std::io;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Users, and what files let them do.
+//! Users, and their permissions on files.
 
 use std::fmt;
 use std::fs::Metadata;
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::unistd::{self, AccessFlags, Uid, getegid, geteuid};
 
-/// A user whose permissions can be asked for.
+/// A user whose permissions can be checked.
 ///
 /// A client changes to its user and that user's first group, and to none of the other groups.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,7 +19,7 @@ pub(crate) struct User {
     gid: u32,
 }
 
-/// What a user wants to do with a file; with a directory, writing is making files in it, and
+/// A permission that a user needs on a file; with a directory, writing is making files in it, and
 /// executing is going through it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Want {
@@ -46,9 +46,9 @@ pub(crate) enum Reason {
         mode: u32,
         owner: u32,
     },
-    /// The kernel does not permit it, whatever the mode says.
+    /// The kernel does not permit it, whatever the mode is.
     System(io::Error),
-    /// It takes another user to tell.
+    /// Only another user can determine it.
     Hidden(String),
 }
 
@@ -83,7 +83,7 @@ impl User {
 
     /// Whether the user can do that with a file, and get there.
     ///
-    /// For oneself, the kernel is asked; for others, the answer is worked out from modes.
+    /// For the user of this process, the kernel decides; for others, it is worked out from modes.
     pub(crate) fn may(&self, path: &Path, want: Want) -> Result<(), Obstacle> {
         let by_mode = self.may_by_mode(path, want);
         let is_self = self.uid == geteuid().as_raw();
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn modes_are_for_the_owner_the_group_or_the_rest() {
+    fn modes_apply_to_the_owner_the_group_or_others() {
         for (who, mode, want, permitted) in [
             ((1, 9), 0o600, Want::Write, true),
             ((1, 9), 0o466, Want::Write, false),
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_on_the_way_can_be_the_obstacle() {
+    fn a_parent_directory_may_deny_access() {
         let parent = tempfile::tempdir().unwrap();
         fs::set_permissions(parent.path(), Permissions::from_mode(0o755)).unwrap();
         let closed = parent.path().join("closed");
@@ -293,13 +293,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_there_is_said_to_be_missing() {
+    fn a_missing_path_is_reported_as_missing() {
         let obstacle = User::current().may(Path::new("/nowhere/at/all"), Want::Read).unwrap_err();
         assert_eq!(obstacle.to_string(), "/nowhere does not exist");
     }
 
     #[test]
-    fn users_have_names_and_numbers() {
+    fn a_user_is_found_by_name_or_number() {
         assert_eq!(User::named("root"), User::named("0"));
         assert_eq!(User::named("no-such-user"), None);
     }

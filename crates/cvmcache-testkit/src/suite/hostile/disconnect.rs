@@ -1,4 +1,4 @@
-//! What a client leaves that is gone, whether it has said so or not: nothing.
+//! Clients that disconnect, with or without a Quit, leave nothing behind.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -15,38 +15,40 @@ const TELLS: &[Capabilities] = &[Capabilities::WRITE, Capabilities::REFCOUNT, Ca
 
 pub(super) const CASES: &[Case] = &[
     Case::hostile(
-        "gone-references",
-        "What only clients had open that have died is open no more.",
+        "disconnect-references",
+        "The references of clients that died are released.",
         references,
     )
     .needs_all(TELLS)
     .alone(),
     Case::hostile(
-        "gone-references-quit",
-        "What only clients had open that have quit is open no more.",
+        "disconnect-references-quit",
+        "The references of clients that quit are released.",
         references_quit,
     )
     .needs_all(TELLS)
     .alone(),
     Case::hostile(
-        "gone-references-in-requests",
-        "A client that dies in the midst of a message, with requests under way, leaves nothing \
-         open.",
-        references_in_requests,
+        "disconnect-references-in-flight",
+        "The references of a client that dies within a message, with requests in flight, are \
+         released.",
+        references_in_flight,
     )
     .needs_all(TELLS)
     .alone(),
     Case::hostile(
-        "gone-uploads",
-        "Uploads of more than the cache holds, whose clients are gone, leave room for others.",
+        "disconnect-uploads",
+        "Uploads of clients that disconnected, larger than the cache in total, leave space for \
+         others.",
         uploads,
     )
     .needs_all(TELLS)
     .alone(),
     Case::hostile(
-        "gone-in-requests",
-        "A client that quits or dies with a thousand requests under way harms nobody.",
-        in_requests,
+        "disconnect-in-flight",
+        "A client that quits or dies with a thousand requests in flight does not affect other \
+         clients.",
+        in_flight,
     ),
 ];
 
@@ -114,7 +116,7 @@ fn references_quit(probe: &Probe<'_>) -> Checked<()> {
     leaves_nothing_open(probe, "have quit", TestClient::quit)
 }
 
-fn references_in_requests(probe: &Probe<'_>) -> Checked<()> {
+fn references_in_flight(probe: &Probe<'_>) -> Checked<()> {
     let how = "closed their connections in the midst of a message";
     leaves_nothing_open(probe, how, |mut client| {
         let object = probe.object(100);
@@ -173,7 +175,7 @@ fn uploads(probe: &Probe<'_>) -> Checked<()> {
     client.quit()
 }
 
-fn in_requests(probe: &Probe<'_>) -> Checked<()> {
+fn in_flight(probe: &Probe<'_>) -> Checked<()> {
     for quits in [true, false] {
         for _ in 0..5 {
             let client = probe.client_named(&b"test.cern.ch:gone"[..])?;

@@ -11,8 +11,11 @@ use nix::sys::stat::makedev;
 /// How many bytes of a configuration file are read.
 const MAX_CONFIG: u64 = 1024 * 1024;
 
-/// The number of `/dev/null`.
-const NULL: (u64, u64) = (1, 3);
+/// `/dev/null`, `/dev/zero` and `/dev/full`: the devices whose writes never wait.
+const SINKS: [(u64, u64); 3] = [(1, 3), (1, 5), (1, 7)];
+
+/// They make no difference to a regular file.
+const FLAGS: OFlag = OFlag::O_NONBLOCK.union(OFlag::O_NOCTTY);
 
 /// Which file a path leads to, or a descriptor is open on.
 ///
@@ -35,42 +38,58 @@ pub(crate) fn open_regular(options: &mut OpenOptions, path: &Path) -> io::Result
     if let Ok(metadata) = fs::metadata(path) {
         refuse_other_types(metadata.file_type())?;
     }
-    // It may have been replaced meanwhile. O_NONBLOCK makes no difference to a regular file.
-    let flags = OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
-    let file = options.custom_flags(flags.bits()).open(path)?;
+    // It may have been replaced meanwhile.
+    let file = options.custom_flags(FLAGS.bits()).open(path)?;
     refuse_other_types(file.metadata()?.file_type())?;
     Ok(file)
 }
 
-/// Opens a file to append to it, and makes it if it is not there. It is a regular file, or `/dev/null`.
+/// Opens a file to append to it, and makes it if it is not there. It is a regular file, or one of the
+/// devices whose writes never wait, such as `/dev/null`.
 pub(crate) fn append_to(path: &Path) -> io::Result<File> {
     let mut options = File::options();
     options.create(true).append(true);
-    if fs::metadata(path).is_ok_and(|metadata| is_null(&metadata)) {
-        return options.open(path);
+    if fs::metadata(path).is_ok_and(|metadata| is_sink(&metadata)) {
+        return options.custom_flags(FLAGS.bits()).open(path);
     }
     open_regular(&mut options, path)
 }
 
 /// Refuses what [`append_to`] refuses by its type.
 pub(crate) fn check_appendable(metadata: &Metadata) -> io::Result<()> {
-    if is_null(metadata) { Ok(()) } else { refuse_other_types(metadata.file_type()) }
+    if is_sink(metadata) { Ok(()) } else { refuse_other_types(metadata.file_type()) }
 }
 
 /// Reads a configuration file.
 pub(crate) fn read_config(path: &Path) -> io::Result<Vec<u8>> {
-    let file = open_regular(File::options().read(true), path)?;
-    let mut text = Vec::new();
-    file.take(MAX_CONFIG + 1).read_to_end(&mut text)?;
-    if text.len() as u64 > MAX_CONFIG {
-        let reason = format!("it has more than {MAX_CONFIG} bytes, so it is no configuration");
-        return Err(io::Error::new(ErrorKind::FileTooLarge, reason));
-    }
-    Ok(text)
+    read_regular_file(path, MAX_CONFIG)
 }
 
-fn is_null(metadata: &Metadata) -> bool {
-    metadata.file_type().is_char_device() && metadata.rdev() == makedev(NULL.0, NULL.1)
+/// Reads a file that a configuration names, such as one with a key: at most `max` bytes.
+///
+/// ```
+/// let error = cvmcache::read_regular_file("/dev/zero".as_ref(), 1024).unwrap_err();
+/// assert_eq!(error.to_string(), "it is a device, not a regular file");
+/// ```
+///
+/// # Errors
+///
+/// Those of the system; [`ErrorKind::FileTooLarge`] if it has more bytes; and an error if it is no
+/// regular file: a FIFO, whose open(2) would wait for a writer, is not waited for.
+pub fn read_regular_file(path: &Path, max: u64) -> io::Result<Vec<u8>> {
+    let file = open_regular(File::options().read(true), path)?;
+    let mut content = Vec::new();
+    file.take(max.saturating_add(1)).read_to_end(&mut content)?;
+    if content.len() as u64 > max {
+        let reason = format!("it has more than {max} bytes; is it the right file?");
+        return Err(io::Error::new(ErrorKind::FileTooLarge, reason));
+    }
+    Ok(content)
+}
+
+fn is_sink(metadata: &Metadata) -> bool {
+    let is_device = |(major, minor)| metadata.rdev() == makedev(major, minor);
+    metadata.file_type().is_char_device() && SINKS.into_iter().any(is_device)
 }
 
 fn refuse_other_types(file_type: FileType) -> io::Result<()> {
@@ -106,8 +125,7 @@ mod tests {
             (fifo, "it is a FIFO, not a regular file"),
             (link, "it is a FIFO, not a regular file"),
             (socket, "it is a socket, not a regular file"),
-            ("/dev/zero".into(), "it is a device, not a regular file"),
-            ("/dev/full".into(), "it is a device, not a regular file"),
+            ("/dev/urandom".into(), "it is a device, not a regular file"),
             (directory.to_owned(), "is a directory"),
         ]
     }
@@ -137,9 +155,12 @@ mod tests {
     }
 
     #[test]
-    fn lines_can_be_appended_to_dev_null() {
-        append_to("/dev/null".as_ref()).unwrap();
-        check_appendable(&fs::metadata("/dev/null").unwrap()).unwrap();
+    fn lines_can_be_appended_to_devices_whose_writes_never_wait() {
+        for path in ["/dev/null", "/dev/zero", "/dev/full"] {
+            append_to(path.as_ref()).unwrap();
+            check_appendable(&fs::metadata(path).unwrap()).unwrap();
+            assert!(read_config(path.as_ref()).unwrap_err().to_string().contains("a device"));
+        }
     }
 
     #[test]

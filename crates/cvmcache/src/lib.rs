@@ -123,6 +123,7 @@ mod watchdog {
 pub(crate) const REPORT: &str = "cvmcache::report";
 
 pub use config_keys::ConfigKey;
+pub use files::read_regular_file;
 pub use limits::{InvalidLimit, Limits};
 pub use locator::{Locator, LocatorError};
 #[cfg(feature = "program")]

@@ -14,7 +14,7 @@ use crate::files::{self, FileId};
 /// How large the file becomes, in bytes. There are two of them.
 pub(super) const LARGEST: u64 = 64 * 1024 * 1024;
 
-/// A file that is bounded, or `/dev/null`.
+/// A file that is bounded, or a device such as `/dev/null`.
 #[derive(Debug)]
 pub(super) struct DebugLog {
     path: PathBuf,

@@ -24,7 +24,7 @@ impl Fixture {
     fn new() -> Self {
         let shelf = Shelf::with_backend(Duration::ZERO);
         let service = Service::new(Box::new(shelf), "shelf", Limits::default());
-        let (_, open) = service.handshake(Some("bench:1".into()), None).expect("a session");
+        let (_, open) = service.handshake(Some("bench:1".into()), None);
         Self { service, open, last_id: 0 }
     }
 

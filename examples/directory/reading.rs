@@ -44,7 +44,7 @@ impl CachePlugin for Directory {
     }
 }
 
-/// What a client is told of an error of the file system.
+/// The status for an error of the file system.
 fn status(error: std::io::Error) -> Status {
     match error.kind() {
         std::io::ErrorKind::NotFound => Status::NoEntry,

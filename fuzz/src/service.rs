@@ -168,13 +168,13 @@ impl World {
         let Action::Answer(ServerMessage::HandshakeAck(ack)) = action else {
             panic!("{}: {action:?}", self.context);
         };
-        if is_open || name.len() > MAX_TEXT {
+        if is_open {
             assert_eq!(ack, HandshakeAck::refused(Status::Malformed), "{}", self.context);
         } else {
             assert_eq!(ack.result, Ok(()), "{}", self.context);
             assert_eq!(self.any_session(slot), Some(ack.session), "{}", self.context);
             assert!(!self.model.sessions.contains_key(&ack.session), "{}", self.context);
-            self.model.open(ack.session, name);
+            self.model.open(ack.session, model::cut_text(name));
         }
     }
 

@@ -65,7 +65,8 @@ enum cvmcache_object_type {
   CVMCACHE_OBJECT_VOLATILE = 2  /* unlikely to be used again: evict it first */
 };
 
-/* What a plugin can do. Callbacks for what it does not declare are never called, and may be NULL. */
+/* What a plugin can do. Callbacks for what it does not declare may be NULL, and are never called, but for
+ * cvmcache_chrefcnt. */
 enum cvmcache_capabilities {
   CVMCACHE_CAP_NONE        = 0,
   CVMCACHE_CAP_WRITE       = 1,   /* store objects */
@@ -144,8 +145,8 @@ char *cvmcache_hash_print(const struct cvmcache_hash *h);
  * malloc(), or NULL, and end with a zero: they are freed whatever the callback returns.
  */
 struct cvmcache_callbacks {
-  /* REFCOUNT. Opens (> 0) or closes (< 0) an object, or (0) looks whether it is there. NOENTRY if
-   * it is not, BADCOUNT if fewer than zero references would be left. */
+  /* REFCOUNT, but called whenever it is not NULL. Opens (> 0) or closes (< 0) an object, or (0) looks
+   * whether it is there. NOENTRY if it is not, BADCOUNT if fewer than zero references would be left. */
   int (*cvmcache_chrefcnt)(struct cvmcache_hash *id, int32_t change_by);
 
   /* Always there. Sets size, and may set type, pinned and description. NOENTRY if there is no such

@@ -70,6 +70,11 @@ impl Callbacks {
         capabilities(&self.0)
     }
 
+    /// True if the plugin is told of references, whether it declares to count them or not.
+    pub(crate) fn has_chrefcnt(&self) -> bool {
+        self.0.chrefcnt.is_some()
+    }
+
     pub(crate) fn chrefcnt(&self, session: &Session, id: &ObjectId, by: i32) -> PluginResult<()> {
         let callback = self.0.chrefcnt.ok_or(Status::NoSupport)?;
         let mut id = Hash::from(*id);

@@ -3,6 +3,13 @@
 //! C holds a pointer that points nowhere: it is the number of a context, never used again. So
 //! nothing a plugin does with an old pointer can do harm, and a context may be waited for on one
 //! thread and ended on another.
+//!
+//! # Locks
+//!
+//! There is one for the table of contexts, and one for the stage of each context. Neither is held together
+//! with another lock, nor while the server is started or waited for, the plugin is called, or a context is
+//! dropped: a step takes the stage out ([`Stage::Taken`]), works without the lock, and puts the next one in.
+//! So a callback, which may call any function of the library, never waits for the thread that waits for it.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -30,6 +37,8 @@ const MAX_WORKERS: u32 = 1024;
 pub(crate) struct Context {
     shared: Shared,
     workers_allowed: AtomicBool,
+    /// Invariant: a thread that has put `Taken` in puts another stage in later, whatever comes of its step,
+    /// and notifies `changed`: threads may wait for that.
     stage: Mutex<Stage>,
     changed: Condvar,
 }

@@ -7,6 +7,8 @@ use std::path::Path;
 
 use cvmcache::{Options, OptionsError};
 
+use crate::ffi::report_error;
+
 /// Where options come from that are in no file.
 const INTERNAL: &str = "@INTERNAL@";
 
@@ -37,7 +39,11 @@ impl OptionMap {
     }
 
     pub(crate) fn parse(&mut self, path: &Path) -> Result<(), OptionsError> {
-        for (key, value) in Options::from_file(path)?.iter() {
+        let options = Options::from_file(path)?;
+        if let Some(warning) = options.encoding_warning() {
+            report_error(format_args!("{}: {warning}", path.display()));
+        }
+        for (key, value) in options.iter() {
             self.insert(key, value, path.as_os_str());
         }
         Ok(())

@@ -51,6 +51,12 @@ impl CachePlugin for Plugin {
         self.0.callbacks.capabilities()
     }
 
+    /// The reference library calls `cvmcache_chrefcnt` whatever is declared, and plugins open and close
+    /// files in it.
+    fn takes_references(&self) -> bool {
+        self.0.callbacks.has_chrefcnt()
+    }
+
     fn workers(&self) -> usize {
         self.0.workers.load(Ordering::Relaxed)
     }

@@ -1,5 +1,12 @@
 //! State of the process, and not of one context: descriptors 0 to 2, the supervisor, signals and the
 //! log.
+//!
+//! # Locks
+//!
+//! `LOG` before `CLIENT`: whether a client waits decides where the log goes. Under `CLIENT`, one byte is
+//! written to a pipe that has room for it, and nothing else is called. `LOG` is held while the log starts;
+//! nothing is logged meanwhile, since what logs takes no lock of this file. No other lock of the library is
+//! held when either is taken.
 
 use std::env;
 use std::fs::File;
@@ -10,7 +17,7 @@ use std::sync::Once;
 use parking_lot::{Mutex, MutexGuard};
 
 use cvmcache::config_keys::{ALLOW, ALLOW_USERS, ConfigKey, DEBUG_LOG, POLL};
-use cvmcache::{Log, LogTarget, Options, OptionsError, Supervisor};
+use cvmcache::{Log, LogError, LogTarget, Options, Supervisor};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::signal::{SigHandler, Signal, signal};
 use tracing::level_filters::LevelFilter;
@@ -34,6 +41,7 @@ enum Client {
     Told,
 }
 
+/// Invariant: `Unknown` until [`prepare`] has run, and `Told` once a byte was written: a client reads one.
 static CLIENT: Mutex<Client> = Mutex::new(Client::Unknown);
 
 /// Gets the process into order. Whatever a plugin calls first calls this.
@@ -121,7 +129,7 @@ pub(crate) fn is_concurrent() -> bool {
 /// To be called once there will be no fork any more: the log has threads.
 ///
 /// All contexts share it. It ends with the process: what came last is written then.
-pub(crate) fn start_log() -> Result<(), OptionsError> {
+pub(crate) fn start_log() -> Result<(), LogError> {
     ignore_broken_pipes();
     let mut log = LOG.lock();
     if log.is_none() {
@@ -132,6 +140,7 @@ pub(crate) fn start_log() -> Result<(), OptionsError> {
     Ok(())
 }
 
+/// Invariant: filled once, and emptied by the end of the process only.
 static LOG: Mutex<Option<Log>> = Mutex::new(None);
 
 extern "C" fn end_log() {

@@ -6,6 +6,12 @@ use std::collections::HashMap;
 use cvmcache::plugin::ObjectId;
 
 /// The references that the plugin counts, as far as it has confirmed them.
+///
+/// Invariant: no count is zero. The lock is held for one access to the table, never while the plugin is
+/// called, and no other lock is taken under it. With several workers, a change of the plugin's count and
+/// the note of it are two steps, in between which a read may see the older one: after an open, it asks
+/// whether the object is there, in vain; after a close, it does not ask, as if it had come before. The
+/// service keeps the changes that a session makes to one object in order.
 #[derive(Debug, Default)]
 pub(crate) struct References(Mutex<HashMap<ObjectId, u64>>);
 

@@ -56,7 +56,7 @@ pub(crate) fn current() -> layout::Session {
             _ => {
                 let fresh = Names {
                     repository: c_string(session.repository()),
-                    instance: session.instance().map(c_string),
+                    instance: session.instance().map(first_field).map(c_string),
                 };
                 &names.insert((session.clone(), fresh)).1
             }
@@ -68,6 +68,11 @@ pub(crate) fn current() -> layout::Session {
             client_instance: names.instance.as_ref().map_or(ptr::null_mut(), pointer),
         }
     })
+}
+
+/// The instance as C has it: a second colon ends it, as in the reference library.
+fn first_field(instance: &[u8]) -> &[u8] {
+    instance.split(|&byte| byte == b':').next().unwrap_or_default()
 }
 
 /// The text as C has it: a zero byte ends it.
@@ -102,6 +107,14 @@ mod tests {
         assert_eq!(current().id, 0);
         let without = with(Some(&Session::new(7, "atlas.cern.ch")), current);
         assert!(!without.repository_name.is_null() && without.client_instance.is_null());
+    }
+
+    #[test]
+    fn a_second_colon_ends_the_instance() {
+        assert_eq!(
+            [first_field(b"2:x"), first_field(b"2"), first_field(b"")],
+            [&b"2"[..], b"2", b""]
+        );
     }
 
     #[test]

@@ -1,13 +1,13 @@
 //! `cvmcache bench`: measures and compares the throughput, latency and cost of plugins.
 //!
-//! `workload` names what is measured, `shape` says with how many connections and objects. `tasks`
-//! are the state machines of clients, `driver` is the closed loop that runs them, `contender` a
+//! `workload` has the operations to measure, `shape` the number of connections and objects. `tasks`
+//! are the state machines of clients, `driver` is the closed loop that runs them, `candidate` a
 //! plugin with what a workload needs, `limit` the baseline of a raw socket. `compare` interleaves
 //! rounds of all of them, `measure` has their samples, and `results` are what `report` prints and
 //! `plot` draws.
 
+mod candidate;
 mod compare;
-mod contender;
 mod driver;
 mod error;
 mod filling;
@@ -20,7 +20,8 @@ mod report;
 mod results;
 mod session;
 mod shape;
-mod sizes;
+mod size;
+mod size_distribution;
 mod tasks;
 mod workload;
 
@@ -37,7 +38,7 @@ use crate::error::Result;
 use crate::output::ResultFile;
 use crate::target::{self, Plugin, Start};
 use crate::{Verdict, output};
-use contender::Contender;
+use candidate::Candidate;
 use error::Error;
 use progress::Progress;
 use results::Report;
@@ -74,7 +75,7 @@ pub(crate) struct Bench {
     /// As workloads, ping, stat, read, store and mixed are measured if none is named; store only
     /// where evicting is allowed.
     #[arg(value_name = "LOCATOR|WORKLOAD")]
-    what: Vec<Word>,
+    what: Vec<Positional>,
     #[command(flatten)]
     start: Start,
     /// Compare with the plugin that listens there
@@ -103,7 +104,7 @@ pub(crate) struct Bench {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
     objects: Option<u64>,
     /// How large objects are, as in 128K or 4MiB; for stat, read, store and churn
-    #[arg(long, value_name = "SIZE", value_parser = sizes::parse)]
+    #[arg(long, value_name = "SIZE", value_parser = size::parse)]
     object_size: Option<u64>,
     /// How many times as large as the cache the working set of churn is
     #[arg(long, value_name = "FACTOR", default_value_t = 2.0, value_parser = factor)]
@@ -130,7 +131,7 @@ pub(crate) struct Bench {
 
 /// A plugin or a workload; names of workloads have no `=`.
 #[derive(Debug, Clone)]
-enum Word {
+enum Positional {
     Locator(Locator),
     Workload(Workload),
 }
@@ -142,7 +143,7 @@ impl Bench {
             return Ok(Verdict::Good);
         }
         let shape = self.shape();
-        let (locator, named) = self.words()?;
+        let (locator, named) = self.positionals()?;
         let plugins = self.plugins(locator)?;
         let all_ours = plugins.iter().all(|plugin| matches!(plugin, Plugin::ToStart(_)));
         if let Some(workload) = named.iter().find(|w| w.evicts() && !all_ours && !self.evict) {
@@ -152,32 +153,35 @@ impl Bench {
         let descriptors =
             connections.saturating_add(shape.idle).saturating_mul(plugins.len() as u64);
         session::allow_descriptors(descriptors)?;
-        let picture = self.plot.as_deref().map(ResultFile::create).transpose()?;
+        let plot_file = self.plot.as_deref().map(ResultFile::create).transpose()?;
         let idle = [self.idle, if self.vs_no_idle { 0 } else { self.idle }];
-        let start = |(plugin, idle)| Contender::start(plugin, idle);
-        let contenders: Result<Vec<Contender>> = plugins.into_iter().zip(idle).map(start).collect();
-        let mut contenders = contenders?;
-        tell_apart(&mut contenders, if self.vs_no_idle { " without idle" } else { " (2)" });
-        let (workloads, skipped) = choose(named, self.evict, &contenders);
+        let start = |(plugin, idle)| Candidate::start(plugin, idle);
+        let candidates: Result<Vec<Candidate>> = plugins.into_iter().zip(idle).map(start).collect();
+        let mut candidates = candidates?;
+        make_names_distinct(
+            &mut candidates,
+            if self.vs_no_idle { " without idle" } else { " (2)" },
+        );
+        let (workloads, skipped) = choose(named, self.evict, &candidates);
         for workload in &workloads {
-            contenders.iter().try_for_each(|contender| contender.check(*workload, &shape))?;
+            candidates.iter().try_for_each(|candidate| candidate.check(*workload, &shape))?;
         }
-        let arms = contenders.len() + usize::from(self.limit);
+        let series = candidates.len() + usize::from(self.limit);
         let progress =
-            Progress::new(workloads.len() as u64 * arms as u64 * u64::from(shape.rounds));
+            Progress::new(workloads.len() as u64 * series as u64 * u64::from(shape.rounds));
         let measure = |workload: &Workload| {
-            compare::measure(*workload, &contenders, self.limit, &shape, &progress)
+            compare::measure(*workload, &candidates, self.limit, &shape, &progress)
         };
         let measured: Result<Vec<_>> = workloads.iter().map(measure).collect();
         drop(progress);
         let report = Report {
             version: env!("CARGO_PKG_VERSION"),
             settings: shape.settings(),
-            plugins: contenders.iter().map(|contender| contender.summary.clone()).collect(),
+            plugins: candidates.iter().map(|candidate| candidate.summary.clone()).collect(),
             workloads: measured?,
         };
-        if let Some(picture) = picture {
-            plot::draw(picture, &report)?;
+        if let Some(plot_file) = plot_file {
+            plot::draw(plot_file, &report)?;
         }
         if self.json {
             output::json(out, &report)?;
@@ -200,16 +204,16 @@ impl Bench {
         }
     }
 
-    fn words(&self) -> Result<(Option<Locator>, Vec<Workload>)> {
+    fn positionals(&self) -> Result<(Option<Locator>, Vec<Workload>)> {
         let (mut locator, mut workloads) = (None, Vec::new());
         for word in &self.what {
             match word {
-                Word::Locator(new) if locator.is_none() => locator = Some(new.clone()),
-                Word::Locator(_) => {
+                Positional::Locator(new) if locator.is_none() => locator = Some(new.clone()),
+                Positional::Locator(_) => {
                     return Err(Error::TwoLocators.into());
                 }
-                Word::Workload(workload) if workloads.contains(workload) => {}
-                Word::Workload(workload) => workloads.push(*workload),
+                Positional::Workload(workload) if workloads.contains(workload) => {}
+                Positional::Workload(workload) => workloads.push(*workload),
             }
         }
         Ok((locator, workloads))
@@ -239,16 +243,16 @@ impl Bench {
 fn choose(
     named: Vec<Workload>,
     evict: bool,
-    contenders: &[Contender],
+    candidates: &[Candidate],
 ) -> (Vec<Workload>, Vec<String>) {
     if !named.is_empty() {
         return (named, Vec::new());
     }
-    let may_evict = evict || contenders.iter().all(Contender::is_ours);
+    let may_evict = evict || candidates.iter().all(Candidate::is_ours);
     let (mut workloads, mut skipped) = (Vec::new(), Vec::new());
     for workload in Workload::usual(may_evict) {
-        let lacking = |c: &Contender| Some((c.summary.name.clone(), c.lacks(workload)?));
-        match contenders.iter().find_map(lacking) {
+        let lacking = |c: &Candidate| Some((c.summary.name.clone(), c.lacks(workload)?));
+        match candidates.iter().find_map(lacking) {
             Some((plugin, lacking)) => {
                 skipped.push(format!("{workload} was left out: {plugin} cannot do {lacking}"));
             }
@@ -258,16 +262,16 @@ fn choose(
     (workloads, skipped)
 }
 
-/// Two plugins may have the same name.
-fn tell_apart(contenders: &mut [Contender], suffix: &str) {
-    if let [first, second] = contenders
+/// Adds a suffix to the second of two equal names.
+fn make_names_distinct(candidates: &mut [Candidate], suffix: &str) {
+    if let [first, second] = candidates
         && first.summary.name == second.summary.name
     {
         second.summary.name += suffix;
     }
 }
 
-impl FromStr for Word {
+impl FromStr for Positional {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {

@@ -3,8 +3,9 @@
 //! A plugin has to end with the command that has started it, also if only the command gets the
 //! signal, as from `timeout` or a cancelled job.
 
-use std::{io, thread};
+use std::io;
 
+use cvmcache::threads;
 use procfs::process::Process;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -16,13 +17,13 @@ pub(crate) fn on_termination(clean_up: impl FnOnce() + Send + 'static) -> io::Re
     let ignored = ignored();
     let signals = [SIGHUP, SIGINT, SIGTERM].into_iter();
     let mut signals = Signals::new(signals.filter(|signal| ignored >> (signal - 1) & 1 == 0))?;
-    thread::spawn(move || {
+    threads::spawn("signals", move || {
         if let Some(signal) = signals.forever().next() {
             clean_up();
             // For these three, it does not return.
             let _ = emulate_default_handler(signal);
         }
-    });
+    })?;
     Ok(())
 }
 

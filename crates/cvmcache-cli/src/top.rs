@@ -6,10 +6,10 @@
 
 use std::io::{self, IsTerminal};
 use std::sync::mpsc::{self, RecvTimeoutError, SyncSender};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use cvmcache::threads;
 use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::{self, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -108,9 +108,9 @@ impl Top {
         let mut screen = Screen(ratatui::try_init()?);
         let (sender, events) = mpsc::sync_channel(EVENTS);
         watch_signals(sender.clone())?;
-        watch_terminal(sender.clone());
+        watch_terminal(sender.clone())?;
         let send = move |update| sender.send(Event::Update(update)).is_ok();
-        let sampler = Sampler::start(self.remote, locator, client, &state, send);
+        let sampler = Sampler::start(self.remote, locator, client, &state, send)?;
         loop {
             let now = Instant::now();
             screen.0.draw(|frame| view::draw(frame, &state, now, in_colour))?;
@@ -165,8 +165,8 @@ fn action(key: KeyEvent) -> Option<Action> {
     })
 }
 
-fn watch_terminal(events: SyncSender<Event>) {
-    thread::spawn(move || {
+fn watch_terminal(events: SyncSender<Event>) -> io::Result<()> {
+    threads::spawn("terminal", move || {
         loop {
             let event = match event::read() {
                 Ok(event::Event::Key(key)) => Event::Key(key),
@@ -179,18 +179,19 @@ fn watch_terminal(events: SyncSender<Event>) {
                 return;
             }
         }
-    });
+    })?;
+    Ok(())
 }
 
 /// A signal ends the view, rather than the process with the terminal as it is.
 fn watch_signals(events: SyncSender<Event>) -> io::Result<()> {
     let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM])?;
-    thread::spawn(move || {
+    threads::spawn("signals", move || {
         if signals.forever().next().is_some() {
             // If the receiver is gone, the view has ended already.
             let _ = events.send(Event::End);
         }
-    });
+    })?;
     Ok(())
 }
 

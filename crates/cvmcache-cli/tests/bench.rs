@@ -127,7 +127,7 @@ medians of rounds side by side, and from the least to the most
 "#]]);
     let all = ["--tcp", "--limit", "store", "mixed", "churn"];
     for workload in json(bench_ram(&all))["workloads"].as_array().unwrap() {
-        assert_eq!(workload["results"][1]["contender"], "raw socket");
+        assert_eq!(workload["results"][1]["candidate"], "raw socket");
         assert!(workload["results"][1]["ops"].as_u64().unwrap() > 0, "{workload}");
         // Whether anything is hit in a moment is chance.
         if workload["workload"] != "churn" {

@@ -62,6 +62,22 @@ impl Operation {
         body.unwrap_or(ReplyBody::Info(Err(status)))
     }
 
+    /// The object that the operation is about, if it is about one.
+    pub const fn object(&self) -> Option<&ObjectId> {
+        match self {
+            Operation::Refcount { object, .. }
+            | Operation::Read { object, .. }
+            | Operation::ObjectInfo { object }
+            | Operation::StoreAbort { object } => Some(object),
+            Operation::Store(part) => Some(&part.object),
+            Operation::Info
+            | Operation::Shrink { .. }
+            | Operation::List { .. }
+            | Operation::BreadcrumbStore { .. }
+            | Operation::BreadcrumbLoad { .. } => None,
+        }
+    }
+
     /// The number of the part of an upload, else 0.
     fn part(&self) -> u64 {
         match self {

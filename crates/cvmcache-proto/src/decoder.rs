@@ -18,7 +18,9 @@ use crate::frame::{ATTACHMENT_FLAG, HEADER_LEN, INNER_HEADER_LEN, VERSION};
 #[non_exhaustive]
 pub struct DecoderLimits {
     /// The longest message that is kept whole, in bytes without the attachment; default 64 KiB. Of
-    /// a longer one only the beginning is kept, so that it can be answered (see [`Frame::cut`]).
+    /// a longer one only the beginning is kept, so that it can be answered (see [`Frame::cut`]). If
+    /// that ends in the name of a client or the description of an object, these are cut, and the
+    /// message counts as whole.
     /// While it is decoded, a message takes up to three times its length; a listing, which only
     /// plugins send, eleven times.
     pub max_message: usize,
@@ -48,7 +50,8 @@ pub struct Frame {
     pub message: Option<WireMessage>,
     /// The attachment; empty if there is none.
     pub attachment: Bytes,
-    /// True if the frame was larger than the limits, or its message broken. The attachment is
+    /// True if the frame was larger than the limits, by more than a text that may be cut, or its
+    /// message broken. The attachment is
     /// missing then, and all of the message but its [`Envelope`](crate::Envelope).
     pub cut: bool,
 }
@@ -129,9 +132,9 @@ enum State {
     /// In a message: its first `kept` bytes are waited for, `skipped` more are not kept.
     Message { kept: usize, skipped: usize, attachment: usize },
     /// In an attachment of `len` bytes, which is received into `buffer`.
-    Attachment { message: Option<WireMessage>, buffer: Vec<u8>, len: usize },
-    /// In bytes that are not kept.
-    Skip { message: Option<WireMessage>, left: usize },
+    Attachment { message: Option<WireMessage>, message_len: usize, buffer: Vec<u8>, len: usize },
+    /// In `left` bytes that are not kept, before an attachment of `attachment` bytes, if there is one.
+    Skip { message: Option<WireMessage>, left: usize, attachment: usize, cut: bool },
 }
 
 impl Decoder {
@@ -161,9 +164,30 @@ impl Decoder {
             State::Message { kept, .. } => self.limits.read_ahead.max(*kept),
             _ => self.limits.read_ahead,
         };
+        if self.ahead.capacity() > 2 * wanted {
+            // It was used for a long message.
+            self.ahead.shrink_to(wanted);
+        }
         let free = wanted.saturating_sub(self.ahead.len()).max(HEADER_LEN);
         self.ahead.reserve_exact(free);
         &mut self.ahead
+    }
+
+    /// How much memory it takes, in bytes, be it for what was received or for what comes next. A
+    /// message whose attachment is being received counts with its length.
+    pub fn held(&self) -> usize {
+        let attachment = match &self.state {
+            State::Attachment { message_len, buffer, .. } => message_len + buffer.capacity(),
+            _ => 0,
+        };
+        self.ahead.capacity() + attachment
+    }
+
+    /// Frees the memory that has nothing in it. The next bytes take some again.
+    pub fn release(&mut self) {
+        self.ahead.drain(..self.taken);
+        self.taken = 0;
+        self.ahead.shrink_to_fit();
     }
 
     /// True if the stream stands between two frames: if it ends here, nothing is cut off.
@@ -196,26 +220,33 @@ impl Decoder {
                                 None => return Err(FrameError::Message(InvalidProtobuf(error))),
                             },
                         },
-                        _ => (fields::recover_envelope(bytes), true),
+                        _ => match fields::decode_cut_text(bytes) {
+                            Some(message) => (Some(message), false),
+                            None => (fields::recover_envelope(bytes), true),
+                        },
                     };
                     self.taken += kept;
                     if cut || attachment > self.limits.max_attachment {
-                        self.state = State::Skip { message, left: skipped + attachment };
+                        let left = skipped + attachment;
+                        self.state = State::Skip { message, left, attachment: 0, cut: true };
+                    } else if skipped > 0 {
+                        self.state = State::Skip { message, left: skipped, attachment, cut };
                     } else if attachment == 0 {
                         return Ok(Some(Frame { message, ..Frame::default() }));
                     } else {
                         let buffer = Vec::with_capacity(attachment);
-                        self.state = State::Attachment { message, buffer, len: attachment };
+                        let (message_len, len) = (kept, attachment);
+                        self.state = State::Attachment { message, message_len, buffer, len };
                     }
                 }
-                State::Attachment { message, mut buffer, len } => {
+                State::Attachment { message, message_len, mut buffer, len } => {
                     let missing = len.saturating_sub(buffer.len());
                     let unread = self.unread();
                     let here = &unread[..unread.len().min(missing)];
                     buffer.extend_from_slice(here);
                     self.taken += here.len();
                     if buffer.len() < len {
-                        self.state = State::Attachment { message, buffer, len };
+                        self.state = State::Attachment { message, message_len, buffer, len };
                         return Ok(None);
                     }
                     // A reader that filled the buffer beyond its capacity has read the next frame, too.
@@ -223,14 +254,21 @@ impl Decoder {
                     let attachment = Bytes::from(buffer);
                     return Ok(Some(Frame { message, attachment, cut: false }));
                 }
-                State::Skip { message, left } => {
+                State::Skip { message, left, attachment, cut } => {
                     let here = left.min(self.unread().len());
                     self.taken += here;
                     if here < left {
-                        self.state = State::Skip { message, left: left - here };
+                        let left = left - here;
+                        self.state = State::Skip { message, left, attachment, cut };
                         return Ok(None);
                     }
-                    return Ok(Some(Frame { message, attachment: Bytes::new(), cut: true }));
+                    if attachment == 0 {
+                        return Ok(Some(Frame { message, attachment: Bytes::new(), cut }));
+                    }
+                    let buffer = Vec::with_capacity(attachment);
+                    // Only a message over the limit is cut, to the limit.
+                    let (message_len, len) = (self.limits.max_message, attachment);
+                    self.state = State::Attachment { message, message_len, buffer, len };
                 }
             }
         }

@@ -16,6 +16,9 @@ const LIST_RECORD: usize = 5 << 3 | 2;
 /// The keys of the number of a request, and of the part of an upload.
 const REQUEST_ID: usize = 2 << 3;
 const PART_NUMBER: usize = 4 << 3;
+/// The texts that may be cut, as keys of message and field: the name of a client, and the description of
+/// an object. They name nothing that would be another thing then, and no field that is required follows.
+const CUT_TEXTS: [(usize, usize); 2] = [(16 << 3 | 2, 2 << 3 | 2), (7 << 3 | 2, 8 << 3 | 2)];
 /// The bytes of a record that names an object, and says nothing else.
 const SHORTEST_RECORD: usize = ObjectId::DIGEST_LEN + 6;
 
@@ -60,6 +63,36 @@ pub(crate) fn recover_envelope(beginning: &[u8]) -> Option<WireMessage> {
     prost::encode_length_delimiter(numbers.len(), &mut message).ok()?;
     message.extend_from_slice(&numbers);
     MsgRpc::decode(&message[..]).ok()?.msg.map(WireMessage)
+}
+
+/// Decodes a message of which only the beginning is at hand, if what is missing is the end of a text that
+/// may be cut, and optional fields behind it; `None` if it is another message.
+pub(crate) fn decode_cut_text(beginning: &[u8]) -> Option<WireMessage> {
+    let mut message = beginning;
+    let key = varint(&mut message)?;
+    varint(&mut message)?;
+    let mut fields = Fields(message);
+    let mut before = message;
+    while fields.next().is_some() {
+        before = fields.0;
+    }
+    let mut text = before;
+    let text_key = varint(&mut text)?;
+    varint(&mut text)?;
+    if !CUT_TEXTS.contains(&(key, text_key)) {
+        return None;
+    }
+    let whole = &message[..message.len() - before.len()];
+    let mut fields = Vec::with_capacity(message.len());
+    fields.extend_from_slice(whole);
+    prost::encode_length_delimiter(text_key, &mut fields).ok()?;
+    prost::encode_length_delimiter(text.len(), &mut fields).ok()?;
+    fields.extend_from_slice(text);
+    let mut envelope = Vec::with_capacity(fields.len() + 16);
+    prost::encode_length_delimiter(key, &mut envelope).ok()?;
+    prost::encode_length_delimiter(fields.len(), &mut envelope).ok()?;
+    envelope.extend_from_slice(&fields);
+    MsgRpc::decode(&envelope[..]).ok()?.msg.map(WireMessage)
 }
 
 /// The fields of a message, up to the first that is not whole: key, and value if it has a length.

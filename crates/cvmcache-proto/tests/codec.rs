@@ -2,9 +2,9 @@
 
 mod common;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use cvmcache_proto::{
-    ClientMessage, Decoder, DecoderLimits, Frame, FrameError, ServerMessage, WireMessage,
+    ClientMessage, Decoder, DecoderLimits, Frame, FrameError, ServerMessage, WireMessage, frame,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -220,4 +220,45 @@ fn bytes_stay_in_order_even_if_frames_are_taken_out_late() {
     assert_eq!(take_frames(&mut decoder, &mut frames), Ok(()));
     assert_eq!(frames[0].attachment, "data");
     assert_eq!(frames.len(), 2);
+}
+
+#[test]
+fn a_decoder_gives_the_memory_of_a_long_message_back() {
+    let mut limits = DecoderLimits::default();
+    limits.max_message = 1 << 20;
+    let mut decoder = Decoder::new(limits);
+    assert_eq!(decoder.held(), 0);
+    let name = Bytes::from(vec![b'a'; 1 << 20 >> 1]);
+    let hello = ClientMessage::Handshake { protocol_version: 1, name: Some(name) };
+    let mut stream = BytesMut::new();
+    frame::encode(hello.into_wire().0, 0, &mut stream).unwrap();
+    let mut rest = &stream[..];
+    while !rest.is_empty() {
+        assert_eq!(decoder.next_frame(), Ok(None));
+        let buffer = decoder.buffer();
+        let len = rest.len().min(buffer.capacity() - buffer.len());
+        buffer.extend_from_slice(&rest[..len]);
+        rest = &rest[len..];
+    }
+    assert!(decoder.held() > 1 << 19);
+    assert!(decoder.next_frame().unwrap().is_some());
+    decoder.buffer();
+    assert!(decoder.held() <= 2 * limits.read_ahead, "{}", decoder.held());
+    decoder.release();
+    assert_eq!(decoder.held(), 0);
+}
+
+#[test]
+fn a_released_decoder_keeps_what_it_was_given() {
+    let mut stream = BytesMut::new();
+    frame::encode(detach(), 0, &mut stream).unwrap();
+    let mut decoder = Decoder::new(DecoderLimits::default());
+    let (first, rest) = stream.split_at(5);
+    decoder.buffer().extend_from_slice(first);
+    decoder.release();
+    assert_eq!(decoder.held(), 5);
+    assert_eq!(decoder.next_frame(), Ok(None));
+    decoder.release();
+    decoder.buffer().extend_from_slice(rest);
+    assert!(decoder.next_frame().unwrap().is_some());
 }

@@ -176,10 +176,6 @@ fn a_message_over_the_limit_keeps_its_envelope() {
     let request = |operation| {
         ClientMessage::Request(Request { session: u64::MAX, id: u64::MAX - 1, operation })
     };
-    let store = |data| {
-        let description = Some(long.clone());
-        request(Operation::Store(StorePart { description, ..part(data) }))
-    };
     let crumb = cvmcache_proto::Breadcrumb {
         catalog: part(Bytes::new()).object,
         timestamp: 0,
@@ -189,8 +185,7 @@ fn a_message_over_the_limit_keeps_its_envelope() {
     let id = u64::MAX - 1;
     use RequestKind as Kind;
     for (message, kind, id, number) in [
-        (store(Bytes::new()), Kind::Store, id, 3),
-        (store(Bytes::from_static(b"data")), Kind::Store, id, 3),
+        (request(Operation::Store(part(long.clone()))), Kind::Store, id, 3),
         (
             request(Operation::BreadcrumbStore {
                 repository: repository.clone(),
@@ -201,12 +196,6 @@ fn a_message_over_the_limit_keeps_its_envelope() {
             0,
         ),
         (request(Operation::BreadcrumbLoad { repository }), Kind::BreadcrumbLoad, id, 0),
-        (
-            ClientMessage::Handshake { protocol_version: 1, name: Some(long.clone()) },
-            Kind::Handshake,
-            0,
-            0,
-        ),
     ] {
         let (frames, end) = decode(limits, &encode_client(message));
         assert_eq!(end, Ok(()));
@@ -219,6 +208,37 @@ fn a_message_over_the_limit_keeps_its_envelope() {
 }
 
 #[test]
+fn a_text_over_the_limit_is_cut_where_nothing_depends_on_it() {
+    let long = Bytes::from(vec![b'x'; 5000]);
+    let store = |description, data: &[u8]| {
+        let part = StorePart { description, ..part(Bytes::copy_from_slice(data)) };
+        let operation = Operation::Store(StorePart { data_crc32: None, ..part });
+        ClientMessage::Request(Request { session: u64::MAX, id: 7, operation })
+    };
+    let handshake = |name| ClientMessage::Handshake { protocol_version: 1, name };
+    for (data, ahead) in [(&b""[..], 64), (b"data", 64), (b"data", 0), (&[7; 900], 5000)] {
+        for message in [store(Some(long.clone()), data), handshake(Some(long.clone()))] {
+            let stream = [encode_client(message), encode_client(handshake(None))].concat();
+            let (frames, end) = decode(limits(1000, 1000, ahead), &stream);
+            assert_eq!((frames.len(), end), (2, Ok(())));
+            let [text, next] = <[Frame; 2]>::try_from(frames).unwrap();
+            assert_eq!(ClientMessage::from_frame(next), Ok(handshake(None)));
+            let text = ClientMessage::from_frame(text).unwrap();
+            let cut = match &text {
+                ClientMessage::Handshake { name, .. } => name.clone(),
+                ClientMessage::Request(Request { operation: Operation::Store(part), .. }) => {
+                    part.description.clone()
+                }
+                other => panic!("{other:?}"),
+            };
+            let len = cut.as_ref().unwrap().len();
+            assert!((900..1000).contains(&len), "{len}");
+            assert!([store(cut.clone(), data), handshake(cut)].contains(&text));
+        }
+    }
+}
+
+#[test]
 fn a_message_just_within_the_limit_is_whole() {
     let name = Some(Bytes::from(vec![b'x'; 100]));
     let handshake = ClientMessage::Handshake { protocol_version: 1, name };
@@ -227,7 +247,9 @@ fn a_message_just_within_the_limit_is_whole() {
     let (frames, _) = decode(limits(message, 0, 64), &bytes);
     assert_eq!(ClientMessage::from_frame(frames[0].clone()), Ok(handshake));
     let (frames, _) = decode(limits(message - 1, 0, 64), &bytes);
-    assert!(frames[0].cut);
+    let name = Some(Bytes::from(vec![b'x'; 99]));
+    let cut = ClientMessage::Handshake { protocol_version: 1, name };
+    assert_eq!(ClientMessage::from_frame(frames[0].clone()), Ok(cut));
 }
 
 #[test]

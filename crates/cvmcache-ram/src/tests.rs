@@ -1,4 +1,4 @@
-//! What the RAM cache promises, one sentence each. What happens when space runs short is in
+//! The behaviour of the RAM cache, one sentence each. Evictions and refusals are in
 //! `space.rs`, and arbitrary sequences of requests are in `model.rs`.
 
 mod model;
@@ -95,7 +95,7 @@ fn assert_consistent(cache: &RamCache) {
     cache.shared().locked(|store| store.assert_consistent());
 }
 
-/// What [`store`] makes of `len` bytes.
+/// The content that [`store`] makes of `len` bytes.
 fn cost(len: usize) -> u64 {
     let mut object = Object::new(id(0), ObjectType::Regular, Some(description(0)));
     object.push(Bytes::from(vec![0; len]));

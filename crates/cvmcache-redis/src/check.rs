@@ -6,6 +6,7 @@ use cvmcache::{Findings, PluginContext};
 
 use crate::client::RedisClient;
 use crate::config::{Config, ConfigError};
+use crate::io_threads;
 use crate::plugin::RedisCache;
 
 impl RedisCache {
@@ -31,8 +32,7 @@ impl RedisCache {
 
 /// Connects to the server, and returns why it does not answer.
 fn ping(config: &Config) -> Result<Option<String>, ConfigError> {
-    let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    let runtime = runtime.worker_threads(1).enable_all().build()?;
+    let runtime = io_threads::start(1)?;
     let client = RedisClient::new(config, runtime.handle().clone())?;
     let answer = client.wait(client.command::<String>(&redis::cmd("PING")));
     drop(client);

@@ -27,6 +27,7 @@ mod config;
 mod cost;
 mod eviction;
 mod integrity;
+mod io_threads;
 mod keys;
 mod leases;
 mod listing;

@@ -12,6 +12,7 @@ use tokio::runtime::Runtime;
 use crate::client::RedisClient;
 use crate::config::{Config, ConfigError};
 use crate::eviction;
+use crate::io_threads;
 use crate::leases;
 use crate::listing::Pages;
 use crate::store::{Authorized, Store};
@@ -67,11 +68,7 @@ impl RedisCache {
     /// [`ConfigError::AccessDenied`] if the server denies access, [`ConfigError::Tls`] if TLS
     /// cannot be set up, [`ConfigError::Io`] if the system refuses a thread.
     pub fn new(config: Config, handle: ServerHandle) -> Result<Self, ConfigError> {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(IO_THREADS)
-            .thread_name("redis")
-            .enable_all()
-            .build()?;
+        let runtime = io_threads::start(IO_THREADS)?;
         let client = RedisClient::new(&config, runtime.handle().clone())?;
         let store = Arc::new(Store::new(&config, client, handle));
         // They end with the runtime.

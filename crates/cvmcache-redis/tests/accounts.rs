@@ -1,5 +1,5 @@
-//! Whatever several instances do at the same time, the accounts on the server are those that a recount
-//! of all keys gives.
+//! Whatever several instances do at the same time, the counters on the server equal a recount
+//! of all keys.
 
 mod cache;
 
@@ -12,12 +12,12 @@ use redis_test_servers::{RedisServer, eventually};
 
 const OBJECTS: u8 = 24;
 
-/// Objects in few shards, so that instances get into each other's way.
+/// Objects in few shards, so that instances contend for them.
 fn object(n: u8) -> (ObjectId, usize) {
     (id(n % 5, n), usize::from(n) * 31_000)
 }
 
-/// What a client does at random, never reading anything but what was stored.
+/// Random requests of a client, which checks that reads return what was stored.
 fn live(instance: &Instance, seed: u64, steps: usize) -> HashMap<ObjectId, u32> {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut open: HashMap<ObjectId, u32> = HashMap::new();
@@ -59,7 +59,7 @@ fn live(instance: &Instance, seed: u64, steps: usize) -> HashMap<ObjectId, u32> 
     open
 }
 
-/// Compares the accounts of all shards with what is there.
+/// Compares the counters of all shards with a recount of their keys.
 fn recount(server: &RedisServer, open: &[HashMap<ObjectId, u32>]) {
     for shard in 0..5u8 {
         let key = |name: &str| format!("cvmfs:1:{{{shard:02x}}}:{name}");

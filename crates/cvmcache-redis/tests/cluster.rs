@@ -1,5 +1,5 @@
-//! What clients see while a Cluster changes: an answer, whatever happens, on the connection that they
-//! have, and never a wrong byte.
+//! Clients while a Cluster changes: every request has a reply, on the connection that they
+//! have, and no read returns a wrong byte.
 
 mod plugin;
 
@@ -84,7 +84,7 @@ fn a_replica_that_takes_over_serves_what_was_replicated() {
     client.quit().unwrap();
 }
 
-/// What is in the slot of an object.
+/// The keys in the slot of an object.
 fn shard(n: u64) -> String {
     format!("{{{}}}", &object(n).0.to_string()[..2])
 }

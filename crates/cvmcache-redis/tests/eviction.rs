@@ -1,5 +1,5 @@
-//! What goes when the cache is full: volatile objects first, then those used longest ago, wherever
-//! they are, and nothing that is open.
+//! Evictions from a full cache: volatile objects first, then the least recently used, in whatever
+//! shard they are, and never a pinned object.
 
 mod cache;
 

@@ -1,5 +1,5 @@
-//! What clients see while the server fails, and afterwards: an answer, whatever happens, on the
-//! connection that they have, and never a wrong byte.
+//! Clients while the server fails, and afterwards: every request has a reply, on the
+//! connection that they have, and no read returns a wrong byte.
 
 mod plugin;
 
@@ -129,7 +129,7 @@ fn a_server_out_of_memory_evicts_or_refuses() {
     let server = Setup::new().memory(40).start();
     let plugin = start(&server.url());
     let mut client = connect(&plugin, "test.cern.ch:c");
-    // 600 kB each: three times what there is room for.
+    // 600 kB each: three times the memory of the server.
     let large = (0..200).map(|n| 5 * n + 4);
     let mut stored = 0;
     for n in large.clone() {
@@ -142,7 +142,7 @@ fn a_server_out_of_memory_evicts_or_refuses() {
         }
     }
     assert!(stored > 100, "only {stored} of 200 fit, one after the other");
-    // Opened, they stay: there comes an end.
+    // Pinned objects stay, so the cache becomes full.
     let mut held = Vec::new();
     let full = large.clone().find_map(|n| match store(&mut client, n) {
         Ok(()) => {
@@ -186,7 +186,7 @@ fn the_log_has_one_line_for_an_outage_and_never_the_password() {
     store(&mut client, 1).unwrap();
     server.kill();
     for _ in 0..500 {
-        // Some time is needed to notice.
+        // The plugin notices with its next request.
         let _ = store(&mut client, 1);
     }
     assert_eq!(store(&mut client, 1), Err(Status::IoErr));

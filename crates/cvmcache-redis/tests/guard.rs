@@ -1,4 +1,4 @@
-//! The membership guard: a repository sees what its own clients have stored, and nothing else.
+//! The membership guard: a repository sees the objects that its own clients have stored, and no others.
 
 mod cache;
 
@@ -34,7 +34,7 @@ fn a_repository_sees_only_what_it_has_stored_itself() {
     a.session("lhcb.cern.ch:2");
     sees_nothing(&a, id(1, 1));
     sees_nothing(&b, id(1, 1));
-    // Having fetched it under its own rights, it sees what is there, and the first one still does.
+    // After a store of its own, it sees the object, and the first one still does.
     b.store(id(1, 1), &content(2, 10)).unwrap();
     for instance in [&a, &b] {
         assert_eq!(instance.read_all(id(1, 1)).unwrap(), data);
@@ -43,7 +43,7 @@ fn a_repository_sees_only_what_it_has_stored_itself() {
     }
     a.session("atlas.cern.ch:3");
     assert_eq!(a.read_all(id(1, 1)).unwrap(), data);
-    // A refused open holds nothing.
+    // A refused open leaves no reference.
     a.session("cms.cern.ch:1");
     sees_nothing(&a, id(1, 1));
     a.close(id(1, 1)).unwrap();

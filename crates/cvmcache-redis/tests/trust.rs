@@ -17,7 +17,7 @@ fn with_key(server: &RedisServer) -> Config {
     config
 }
 
-/// Reads a changed object: it is an error, and soon it is gone, but never other bytes.
+/// Reads a changed object: an error, and soon NOENTRY, but never other bytes.
 #[track_caller]
 fn is_dropped(instance: &Instance, id: ObjectId, data: &[u8], expected: &[Status]) {
     let mut noticed = false;

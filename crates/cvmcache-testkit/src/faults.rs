@@ -208,7 +208,7 @@ impl Faults {
         match fault {
             None => Ok(()),
             Some(Fault::Fail(status)) => Err(status),
-            Some(Fault::Panic) => panic!("{callback:?} was told to panic"),
+            Some(Fault::Panic) => panic!("panic of {callback:?} on purpose"),
             Some(Fault::Delay(time)) => {
                 thread::sleep(time);
                 Ok(())

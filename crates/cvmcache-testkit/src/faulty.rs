@@ -11,7 +11,7 @@ use crate::faults::Open;
 use crate::{Callback, Faults};
 
 /// A plugin whose calls go wrong as its [`Faults`] say, and do what the plugin inside does
-/// otherwise. `capabilities`, `workers` and `started` never go wrong.
+/// otherwise. `capabilities`, `takes_references` and `workers` never go wrong.
 ///
 /// ```
 /// use cvmcache::client::Client;
@@ -82,6 +82,10 @@ impl<P> Faulty<P> {
 impl<P: CachePlugin> CachePlugin for Faulty<P> {
     fn capabilities(&self) -> Capabilities {
         self.plugin.capabilities()
+    }
+
+    fn takes_references(&self) -> bool {
+        self.plugin.takes_references()
     }
 
     fn change_refcount(&self, session: &Session, id: &ObjectId, by: i32) -> PluginResult<()> {

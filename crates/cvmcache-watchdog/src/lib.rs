@@ -310,7 +310,7 @@ fn wait_until_settled(socket: &OwnedFd) -> io::Result<()> {
     let timeout = TimeVal::new(START, 0);
     setsockopt(socket, sockopt::ReceiveTimeout, &timeout)?;
     match recv(socket.as_raw_fd(), &mut [0], MsgFlags::empty())? {
-        0 => Err(io::Error::other("it ended; is /proc there?")),
+        0 => Err(io::Error::other("it ended; is /proc there, and are there threads to spare?")),
         _ => Ok(()),
     }
 }

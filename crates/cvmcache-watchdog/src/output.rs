@@ -69,12 +69,12 @@ enum Job {
 }
 
 impl Writer {
-    pub(super) fn start(output: Output) -> Self {
+    pub(super) fn start(output: Output) -> io::Result<Self> {
         let tag = output.tag.clone();
-        let syslog = Worker::start(move |jobs| work_on_syslog(&tag, &jobs));
+        let syslog = Worker::start(move |jobs| work_on_syslog(&tag, &jobs))?;
         let failures = syslog.jobs.clone();
-        let files = Worker::start(move |jobs| output.work(&jobs, &failures));
-        Self { files, syslog }
+        let files = Worker::start(move |jobs| output.work(&jobs, &failures))?;
+        Ok(Self { files, syslog })
     }
 
     pub(super) fn write(&mut self, entry: Entry) {
@@ -107,9 +107,10 @@ impl Writer {
 }
 
 impl Worker {
-    fn start(work: impl FnOnce(Receiver<Job>) + Send + 'static) -> Self {
+    fn start(work: impl FnOnce(Receiver<Job>) + Send + 'static) -> io::Result<Self> {
         let (jobs, receiver) = sync_channel(MAX_WAITING);
-        Self { jobs, thread: thread::spawn(move || work(receiver)) }
+        let thread = thread::Builder::new().spawn(move || work(receiver))?;
+        Ok(Self { jobs, thread })
     }
 }
 

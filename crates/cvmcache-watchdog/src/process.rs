@@ -40,16 +40,20 @@ const MAX_PANICS: u32 = 100;
 pub(super) fn run(socket: OwnedFd, about: About, output: Output, keep_stderr: bool) -> ! {
     // What is above on the stack is the plugin's, and not to be unwound into.
     let _ = catch_unwind(AssertUnwindSafe(|| {
-        let isolated = isolate(&socket, keep_stderr);
-        if isolated.and_then(|()| Ok(tell(&socket, READY)?)).is_ok() {
-            watch(socket, &about, output);
+        let ready = isolate(&socket, keep_stderr).and_then(|()| {
+            // Its threads first: a watchdog that cannot write is none.
+            let writer = Writer::start(output)?;
+            tell(&socket, READY)?;
+            Ok(writer)
+        });
+        if let Ok(writer) = ready {
+            watch(socket, &about, writer);
         }
     }));
     fork::exit()
 }
 
-fn watch(socket: OwnedFd, about: &About, output: Output) {
-    let mut writer = Writer::start(output);
+fn watch(socket: OwnedFd, about: &About, mut writer: Writer) {
     let mut panics = 0;
     let limit = loop {
         let news = receive(&socket);
@@ -78,7 +82,8 @@ fn watch(socket: OwnedFd, about: &About, output: Output) {
             }
         }
     };
-    thread::spawn(move || {
+    // Where there is no thread for that, it writes for as long as it takes.
+    let _ = thread::Builder::new().spawn(move || {
         thread::sleep(limit);
         fork::exit()
     });

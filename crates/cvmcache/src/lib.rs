@@ -97,6 +97,7 @@ mod memory;
 mod options;
 pub mod plugin;
 mod plugin_context;
+mod quota;
 mod read_buffer;
 #[cfg(feature = "program")]
 mod run;
@@ -108,6 +109,7 @@ mod service_manager;
 mod session;
 #[cfg(feature = "program")]
 mod supervisor;
+pub mod threads;
 mod watermarks;
 
 #[cfg(feature = "program")]
@@ -127,7 +129,7 @@ pub use files::read_regular_file;
 pub use limits::{InvalidLimit, Limits};
 pub use locator::{Locator, LocatorError};
 #[cfg(feature = "program")]
-pub use log::{Log, LogTarget};
+pub use log::{Log, LogError, LogTarget};
 pub use memory::{MemoryLimit, MemoryLimitSource};
 pub use options::{Options, OptionsError};
 pub use plugin::{CachePlugin, Transaction};

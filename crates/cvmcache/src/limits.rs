@@ -28,18 +28,29 @@ pub struct Limits {
     pub max_object_size: u32,
     /// The longest message that is kept while it arrives, in bytes without its attachment; at least
     /// 1 KiB more than `max_text`, at most 16 MiB less a byte, default 64 KiB. Of a longer one,
-    /// only the numbers are looked at by which it is answered MALFORMED.
+    /// only the numbers are looked at by which it is answered MALFORMED, unless it is so long by a text
+    /// that is cut.
     pub max_message: usize,
     /// The longest description, client name or repository name, in bytes; from 1 to 60 KiB, default
-    /// 4 KiB. A request with a longer one is answered MALFORMED. A longer description that the
-    /// plugin lists is cut.
+    /// 4 KiB, which a path of the kernel cannot exceed (`PATH_MAX`). A longer description or client name
+    /// is cut, before the character that does not fit. A longer repository name is answered MALFORMED,
+    /// since it names what would be another repository then.
     pub max_text: usize,
     /// How much memory a connection may take, in bytes, before no more of its requests are taken;
     /// at least 1, default 8 MiB. What counts are answers it has not read, and requests in flight
     /// with their data and the largest answer that they can have. A piece of an object in an answer
     /// counts as `max_object_size`, because it may keep that much in memory. One request may exceed
-    /// it. There is no bound on all connections together but that on open descriptors.
+    /// it.
     pub max_buffered: usize,
+    /// How much memory all connections may take together, in bytes; at least 1, by default an eighth of
+    /// the memory that the process may use. What counts is what their buffers hold, full or
+    /// empty, and requests in flight as in `max_buffered`.
+    ///
+    /// From half of it on, only connections below their fair share, half of it divided by all connections,
+    /// have more than one of their requests taken: the ones that hold most wait. A connection that holds
+    /// nothing is always read, so if there are more connections than requests of `max_object_size` fit,
+    /// one request of each may exceed it.
+    pub max_buffered_total: Option<usize>,
     /// How many requests of one connection are in flight at once; at least 1, default 64. Without
     /// workers there is only ever one.
     pub max_in_flight: usize,
@@ -76,6 +87,7 @@ impl Default for Limits {
             max_message: 64 * 1024,
             max_text: 4 * 1024,
             max_buffered: 8 * 1024 * 1024,
+            max_buffered_total: None,
             max_in_flight: 64,
             max_uploads: 1024,
             max_upload_bytes: 16 << 30,
@@ -88,6 +100,9 @@ impl Default for Limits {
         }
     }
 }
+
+/// The part of the memory that all connections may take together, by default.
+const BUFFERED_SHARE: u64 = 8;
 
 /// A limit that is out of its bounds.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -104,6 +119,13 @@ pub struct InvalidLimit {
 }
 
 impl Limits {
+    /// Puts a share of so many bytes of memory where no other limit is set.
+    pub(crate) fn resolve(mut self, memory: u64) -> Self {
+        let share = |part| usize::try_from(memory / part).unwrap_or(usize::MAX).max(1);
+        self.max_buffered_total.get_or_insert(share(BUFFERED_SHARE));
+        self
+    }
+
     /// Checks what the protocol bounds.
     pub(crate) fn check(&self) -> Result<(), InvalidLimit> {
         let check = |limit, value, min, max| {
@@ -119,6 +141,8 @@ impl Limits {
         check("max_text", self.max_text, 1, 60 * 1024)?;
         check("max_message", self.max_message, self.max_text + 1024, frame::MAX_LEN)?;
         check("max_buffered", self.max_buffered, 1, usize::MAX)?;
+        let total = self.max_buffered_total.unwrap_or(usize::MAX);
+        check("max_buffered_total", total, 1, usize::MAX)?;
         check("max_in_flight", self.max_in_flight, 1, usize::MAX)?;
         // Descriptions count as they are, so one part with the last entry fits into a frame.
         check("listing_part", self.listing_part, 4 * 1024, 8 * 1024 * 1024)?;

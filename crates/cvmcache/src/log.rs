@@ -10,18 +10,19 @@ mod limiter;
 mod lines;
 mod prefix;
 mod syslog;
+mod writer;
 
 use std::backtrace::Backtrace;
 use std::io::{self, Write};
 use std::panic;
 use std::path::Path;
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use metrics::{Counter, counter};
-use tracing::{error, warn};
-use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
+use thiserror::Error;
+use tracing::{Level, error, warn};
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::layer;
@@ -29,7 +30,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config_keys::DEBUG_LOG;
-use crate::{Options, OptionsError, watchdog};
+use crate::{Options, OptionsError, threads, watchdog};
 
 use debug_log::DebugLog;
 use failures::{Counted, Failed, Failures};
@@ -37,9 +38,7 @@ use limiter::{ABOUT_THE_LOG, Limiter};
 use lines::Lines;
 use prefix::Prefix;
 use syslog::Syslog;
-
-/// How many lines may wait to be written.
-const MAX_LINES: usize = 4096;
+use writer::{Queue, Writer};
 
 /// How often suppressed lines are reported, and places may log again.
 const MINUTE: Duration = Duration::from_secs(60);
@@ -67,7 +66,7 @@ pub enum LogTarget {
 /// ```
 /// use cvmcache::{Log, LogTarget, Options};
 ///
-/// # fn main() -> Result<(), cvmcache::OptionsError> {
+/// # fn main() -> Result<(), cvmcache::LogError> {
 /// let log = Log::start("mine", LogTarget::Stderr, &Options::new())?;
 /// // Make a server, and wait for it.
 /// drop(log);
@@ -76,11 +75,23 @@ pub enum LogTarget {
 /// ```
 #[must_use = "lines are written as long as it is there"]
 pub struct Log {
-    // Invariant: dropped before the guards, because it logs the last losses.
+    // Invariant: dropped before the writers, because it logs the last losses.
     _loss_reporter: LossReporter,
-    _guards: [Option<WorkerGuard>; 2],
+    _writers: [Option<Writer>; 2],
     /// What matters goes to the system's log.
     is_syslog: bool,
+}
+
+/// Why there is no log.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum LogError {
+    /// The file of the debug log cannot be opened.
+    #[error(transparent)]
+    Options(#[from] OptionsError),
+    /// The system has no thread to spare for it.
+    #[error("the log cannot start: {0}")]
+    Thread(#[from] io::Error),
 }
 
 impl Log {
@@ -93,12 +104,13 @@ impl Log {
     ///
     /// # Errors
     ///
-    /// [`OptionsError::Value`] if the file of the debug log cannot be opened.
+    /// [`LogError`] if the file of the debug log cannot be opened, and if the system has no threads to
+    /// spare.
     ///
     /// # Panics
     ///
     /// On a thread that is panicking.
-    pub fn start(name: &str, target: LogTarget, options: &Options) -> Result<Self, OptionsError> {
+    pub fn start(name: &str, target: LogTarget, options: &Options) -> Result<Self, LogError> {
         start(name, target, options)
     }
 
@@ -113,7 +125,19 @@ impl std::fmt::Debug for Log {
     }
 }
 
-fn start(name: &str, target: LogTarget, options: &Options) -> Result<Log, OptionsError> {
+/// Writes a line to the system's log, if there is one, without a thread: for an error that there is no log
+/// for.
+pub(crate) fn tell_system(name: &str, error: &dyn std::error::Error) {
+    if Syslog::is_there()
+        && let Ok(mut syslog) = Syslog::open(name)
+    {
+        let line = format!("ERROR the plugin ends error={error}");
+        let line = lines::sanitize(line.as_bytes(), Prefix::Syslog, Level::ERROR);
+        let _ = syslog.write_all(&line);
+    }
+}
+
+fn start(name: &str, target: LogTarget, options: &Options) -> Result<Log, LogError> {
     let debug_log = match options.get(DEBUG_LOG) {
         None => None,
         Some(path) => {
@@ -126,21 +150,23 @@ fn start(name: &str, target: LogTarget, options: &Options) -> Result<Log, Option
         }
     };
     let failures = Failures::default();
-    let writer = |output: Box<dyn Write + Send>| writer(output, &failures);
-    let debug_log = debug_log.map(|file| writer(Box::new(file)));
+    let start_writer = |output: Box<dyn Write + Send>| {
+        writer::start(Box::new(Counted { writer: output, failures: failures.clone() }))
+    };
+    let debug_log = debug_log.map(|file| start_writer(Box::new(file))).transpose()?;
     let system = match target {
         LogTarget::Syslog if Syslog::is_there() => Syslog::open(name).ok(),
         _ => None,
     };
     let is_syslog = system.is_some();
-    let (main, main_guard) = match system {
-        Some(syslog) => writer(Box::new(syslog)),
-        None => writer(Box::new(io::stderr())),
+    let (main, main_writer) = match system {
+        Some(syslog) => start_writer(Box::new(syslog))?,
+        None => start_writer(Box::new(io::stderr()))?,
     };
-    let (debug_log, debug_log_guard) = debug_log.unzip();
-    let lost = [Some(&main), debug_log.as_ref()].map(|log| log.map(NonBlocking::error_counter));
+    let (debug_log, debug_log_writer) = debug_log.unzip();
+    let queues = [Some(main.clone()), debug_log.clone()];
     let limiter = Limiter::default();
-    let losses = Losses { limiter: limiter.clone(), lost, known: 0, failures };
+    let losses = Losses { limiter: limiter.clone(), queues, known: 0, failures };
     let prefix = if is_syslog { Prefix::Syslog } else { Prefix::of_stderr() };
     let lines = Lines { writer: main, prefix, limiter: Some(limiter) };
     // The system has a clock of its own.
@@ -170,13 +196,8 @@ fn start(name: &str, target: LogTarget, options: &Options) -> Result<Log, Option
         watchdog::report_panic(panic, &backtrace);
     }));
     let loss_reporter = LossReporter::start(losses);
-    let guards = [Some(main_guard), debug_log_guard];
-    Ok(Log { _loss_reporter: loss_reporter, _guards: guards, is_syslog })
-}
-
-fn writer(output: Box<dyn Write + Send>, failures: &Failures) -> (NonBlocking, WorkerGuard) {
-    let output = Counted { writer: output, failures: failures.clone() };
-    NonBlockingBuilder::default().lossy(true).buffered_lines_limit(MAX_LINES).finish(output)
+    let writers = [Some(main_writer), debug_log_writer];
+    Ok(Log { _loss_reporter: loss_reporter, _writers: writers, is_syslog })
 }
 
 /// A thread that reports once a minute, and at the end, which lines are not in the log.
@@ -190,7 +211,7 @@ struct LossReporter {
 
 struct Losses {
     limiter: Limiter,
-    lost: [Option<ErrorCounter>; 2],
+    queues: [Option<Queue>; 2],
     known: usize,
     failures: Failures,
 }
@@ -200,7 +221,7 @@ impl LossReporter {
         let (stop, stopped) = crossbeam_channel::bounded(0);
         let run = move || losses.run(&stopped);
         // Without it, a place that has logged much stays silent, and that is all.
-        let thread = thread::Builder::new().name("log".to_owned()).spawn(run).ok();
+        let thread = threads::spawn("log", run).ok();
         Self { stop: Some(stop), thread }
     }
 }
@@ -234,7 +255,7 @@ impl Losses {
             let (count, file, line) = (place.count, place.file, place.line);
             warn!(target: ABOUT_THE_LOG, "{count} more lines like those of {file}:{line} suppressed");
         }
-        let lost: usize = self.lost.iter().flatten().map(ErrorCounter::dropped_lines).sum();
+        let lost: usize = self.queues.iter().flatten().map(Queue::lost).sum();
         let new = lost - self.known;
         self.known = lost;
         lost_lines().increment(new as u64);
@@ -264,12 +285,12 @@ mod tests {
         options.set(DEBUG_LOG, &path);
         let usual = panic::take_hook();
         let log = start("test", LogTarget::Stderr, &options).unwrap();
-        let panicked = panic::catch_unwind(|| panic!("told to panic"));
+        let panicked = panic::catch_unwind(|| panic!("panic on purpose"));
         panic::set_hook(usual);
         assert!(panicked.is_err());
         drop(log);
         let log = std::fs::read_to_string(path).unwrap();
-        assert!(log.contains("told to panic"), "{log}");
+        assert!(log.contains("panic on purpose"), "{log}");
         assert!(log.contains("a_panic_is_in_the_debug_log_with_its_backtrace"), "{log}");
     }
 }

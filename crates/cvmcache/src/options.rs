@@ -238,12 +238,28 @@ impl Options {
         }
     }
 
-    /// The error that says that a key is missing, and what to write.
+    /// The error that says that a key is missing, and what to write. If it is missing because of the
+    /// encoding of the file, it says that instead.
     pub fn missing(&self, key: impl AsRef<str>, hint: impl Into<String>) -> OptionsError {
         OptionsError::Missing {
             key: key.as_ref().to_owned(),
             file: self.source.clone(),
-            hint: hint.into(),
+            hint: self.encoding_warning().map_or_else(|| hint.into(), Into::into),
+        }
+    }
+
+    /// What is wrong with the encoding of the file, if that hides a key: some editors begin a file with
+    /// a byte-order mark, which is a part of the first key then, as for the client.
+    pub fn encoding_warning(&self) -> Option<&'static str> {
+        let begins = |mark: &[u8]| self.values.keys().any(|key| key.as_bytes().starts_with(mark));
+        if begins(b"\xef\xbb\xbf") {
+            Some(
+                "the file begins with a byte-order mark, and its first key is not read: save it without",
+            )
+        } else if begins(b"\xff\xfe") || begins(b"\xfe\xff") {
+            Some("the file is UTF-16, and no key of it is read: save it as UTF-8")
+        } else {
+            None
         }
     }
 
@@ -369,6 +385,23 @@ mod tests {
         assert_eq!(error, "K=\"many\" in /etc/ram.conf: invalid digit found in string");
         let error = options.missing("L", "write L=1").to_string();
         assert_eq!(error, "L is missing in /etc/ram.conf: write L=1");
+    }
+
+    #[test]
+    fn a_key_that_is_missing_because_of_the_encoding_of_the_file_is_told_so() {
+        let missing = |text: &[u8]| Options::parse(text).missing("K", "write K=1").to_string();
+        assert_eq!(missing(b"L=1"), "K is missing: write K=1");
+        assert_eq!(missing(b"\xef\xbb\xbf# a comment\nL=1"), "K is missing: write K=1");
+        let marked = missing(b"\xef\xbb\xbfK=1\nL=1");
+        assert!(
+            marked.starts_with("K is missing: the file begins with a byte-order mark"),
+            "{marked}"
+        );
+        let utf16: Vec<u8> = "\u{feff}K=1\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
+        assert!(
+            missing(&utf16)
+                .ends_with("the file is UTF-16, and no key of it is read: save it as UTF-8")
+        );
     }
 
     #[test]

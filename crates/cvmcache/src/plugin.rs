@@ -38,7 +38,8 @@ pub type Listing = Box<dyn Iterator<Item = PluginResult<ListEntry>> + Send>;
 ///
 /// # What is taken care of
 ///
-/// - Only what the capabilities declare is called; everything else is answered
+/// - Only what the capabilities declare is called (but see
+///   [`takes_references`](Self::takes_references)); everything else is answered
 ///   [`Status::NoSupport`].
 /// - Requests arrive checked: sizes are within the protocol's bounds, the parts of an upload come in
 ///   order and complete, a listing is continued only by the session that started it.
@@ -61,8 +62,8 @@ pub trait CachePlugin: Send + Sync + 'static {
 
     /// Opens (`by` > 0) or closes (`by` < 0) an object, or with `by` = 0 asks whether it exists.
     ///
-    /// An object with references must not be evicted. Called only with
-    /// [`Capabilities::REFCOUNT`]; without it, opening an object asks
+    /// An object with references must not be evicted, if [`Capabilities::REFCOUNT`] is declared. Called
+    /// only if [`takes_references`](Self::takes_references); otherwise opening an object asks
     /// [`object_info`](Self::object_info) whether it exists.
     ///
     /// # Errors
@@ -73,6 +74,14 @@ pub trait CachePlugin: Send + Sync + 'static {
     fn change_refcount(&self, session: &Session, id: &ObjectId, by: i32) -> PluginResult<()> {
         let _ = (session, id, by);
         Err(Status::NoSupport)
+    }
+
+    /// True if [`change_refcount`](Self::change_refcount) is called; by default, if
+    /// [`Capabilities::REFCOUNT`] is declared. A plugin that opens a file when an object is opened, and
+    /// closes it with the object, but may evict the object meanwhile, does not declare that capability
+    /// and returns true here. Asked once, like [`capabilities`](Self::capabilities).
+    fn takes_references(&self) -> bool {
+        self.capabilities().contains(Capabilities::REFCOUNT)
     }
 
     /// The size and type of an object.

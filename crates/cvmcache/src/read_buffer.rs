@@ -55,6 +55,10 @@ struct Memory {
 }
 
 /// Unused buffers.
+///
+/// Invariant: the lock is held to take a buffer out or to put one in, and no other lock is taken under it.
+/// No buffer is allocated, zeroed, read into or freed meanwhile: replies are dropped on the I/O thread,
+/// which must not wait for a worker that does so.
 struct Pool(Mutex<Vec<Memory>>);
 
 impl ReadBuffer {
@@ -162,6 +166,10 @@ impl Pool {
         let mut unused = self.0.lock();
         if unused.len() < KEPT {
             unused.push(memory);
+        } else {
+            // Freed without the lock.
+            drop(unused);
+            drop(memory);
         }
     }
 }

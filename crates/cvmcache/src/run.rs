@@ -9,6 +9,7 @@ mod lock_holder;
 mod marker;
 mod metrics;
 mod serve;
+mod shortage;
 mod signals;
 mod starter;
 mod terminal;

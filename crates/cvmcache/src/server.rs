@@ -10,6 +10,7 @@
 //! [`run`](crate::run) takes all of them for a program that is nothing but a plugin.
 
 mod accept;
+mod buffers;
 mod builder;
 mod busy_poll;
 mod connection;

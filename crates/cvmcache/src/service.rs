@@ -64,8 +64,10 @@ mod guard;
 mod holdings;
 mod listings;
 mod peer;
+mod refusals;
 mod reload;
 mod report;
+mod texts;
 mod uploads;
 
 use std::collections::HashMap;
@@ -89,6 +91,7 @@ pub(crate) use guard::guard;
 use holdings::Holdings;
 use listings::Listings;
 pub use peer::{Action, Peer};
+use refusals::Refusals;
 use reload::Reloads;
 pub use report::{SessionReport, UploadReport};
 use uploads::Uploads;
@@ -100,6 +103,8 @@ use uploads::Uploads;
 pub struct Service {
     plugin: Box<dyn CachePlugin>,
     capabilities: Capabilities,
+    /// The plugin is told of references.
+    takes_references: bool,
     limits: Limits,
     name: Bytes,
     checksum_replies: bool,
@@ -110,6 +115,7 @@ pub struct Service {
     sessions: Mutex<HashMap<u64, Weak<OpenSession>>>,
     /// Methods that belong to a declared capability and answered NOSUPPORT.
     unsupported: Mutex<Vec<&'static str>>,
+    refusals: Refusals,
     /// The last time that was set, in microseconds since the start. For reports only.
     clock: AtomicU64,
 }
@@ -148,10 +154,11 @@ impl Service {
     ///
     /// If the plugin panics in its method `capabilities`.
     pub fn new(plugin: Box<dyn CachePlugin>, name: impl Into<Bytes>, limits: Limits) -> Self {
-        let capabilities = plugin.capabilities();
+        let (capabilities, takes_references) = (plugin.capabilities(), plugin.takes_references());
         Self {
             plugin,
             capabilities,
+            takes_references,
             limits,
             name: name.into(),
             checksum_replies: false,
@@ -160,6 +167,7 @@ impl Service {
             next_session: AtomicU64::new(1),
             reloads: Mutex::default(),
             unsupported: Mutex::default(),
+            refusals: Refusals::default(),
             clock: AtomicU64::new(0),
         }
     }
@@ -186,18 +194,14 @@ impl Service {
     }
 
     /// Opens a session, under a number that no other has had. `pid` is sent to the client; it should
-    /// be `None` for one on another machine. The session is to be [ended](Self::end).
-    ///
-    /// # Errors
-    ///
-    /// [`Status::Malformed`] if the name is longer than [`Limits::max_text`].
+    /// be `None` for one on another machine. The session is to be [ended](Self::end). A name that is
+    /// longer than [`Limits::max_text`] is cut: to refuse it would cost the mount.
     pub fn handshake(
         &self,
         name: Option<Bytes>,
         pid: Option<u64>,
-    ) -> PluginResult<(HandshakeAck, Arc<OpenSession>)> {
-        let name = name.unwrap_or_default();
-        self.check_text(&name)?;
+    ) -> (HandshakeAck, Arc<OpenSession>) {
+        let name = texts::cut(name.unwrap_or_default(), self.limits.max_text);
         let id = self.next_session.fetch_add(1, Ordering::Relaxed);
         let session = Session::new(id, name);
         debug!(%session, "session opened");
@@ -221,7 +225,7 @@ impl Service {
         if self.trust.foreign_sessions {
             self.sessions.lock().insert(id, Arc::downgrade(&open));
         }
-        Ok((ack, open))
+        (ack, open)
     }
 
     /// A session that is not the connection's own, if that is allowed.
@@ -234,6 +238,7 @@ impl Service {
     ///
     /// `request` is taken for one of this session, whatever it names: see [`Peer::receive`].
     pub fn handle(&self, open: &OpenSession, request: Request) -> Reply {
+        let (operation, object) = (request.operation.kind(), request.operation.object().copied());
         let body = match request.operation {
             Operation::Refcount { object, change_by } => {
                 ReplyBody::Refcount(self.change_refcount(open, &object, change_by))
@@ -273,6 +278,9 @@ impl Service {
             // Of a later revision of the protocol.
             unknown => unknown.refusal(Status::NoSupport),
         };
+        if let Err(status) = body.status() {
+            self.on_failure(open, operation.name(), object, status);
+        }
         Reply { id: request.id, body }
     }
 
@@ -323,6 +331,7 @@ impl Drop for Service {
             drop(plugin);
             Ok(())
         });
+        self.log_suppressed_refusals(Duration::MAX);
     }
 }
 

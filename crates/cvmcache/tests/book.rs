@@ -1,4 +1,4 @@
-//! That what the book and the maps of the code say is there: links, anchors, quoted code, samples of
+//! Holds the book to the code: links, anchors, quoted code, samples of
 //! configuration, and the files that ARCHITECTURE.md names.
 
 use std::collections::BTreeSet;

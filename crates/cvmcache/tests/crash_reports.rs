@@ -1,4 +1,4 @@
-//! What a report of a crash says, or of a panic.
+//! The reports of crashes and panics.
 
 mod support;
 
@@ -8,9 +8,9 @@ use std::time::UNIX_EPOCH;
 
 use nix::sys::signal::Signal;
 use nix::unistd::geteuid;
-use support::crashes::{Crashing, assert_contains, children, is_there, read_to_end, tell};
+use support::crash_command;
+use support::crashes::{Crashing, assert_contains, children, is_there, read_to_end, send_command};
 use support::plugin::{eventually, program};
-use support::told_to;
 
 const SIGNALS: [Signal; 7] = [
     Signal::SIGSEGV,
@@ -73,7 +73,7 @@ fn sigquit_from_outside_is_reported_with_its_sender() {
 #[test]
 fn without_gdb_all_threads_have_stacks_with_names_and_lines() {
     let mut f = Crashing::start("CVMFS_CACHE_PLUGIN_WORKERS=2\n");
-    assert_eq!(f.crash(told_to::USE_NULL), Signal::SIGSEGV);
+    assert_eq!(f.crash(crash_command::USE_NULL), Signal::SIGSEGV);
     let dump = f.dump();
     assert_contains(
         &dump,
@@ -108,7 +108,7 @@ fn with_gdb_the_stacks_are_those_of_gdb() {
         let mut command = f.command("CVMFS_CACHE_PLUGIN_WORKERS=1\n");
         command.env("PATH", std::env::var_os("PATH").unwrap());
         f.spawn(&mut command);
-        assert_eq!(f.crash(told_to::USE_NULL), Signal::SIGSEGV);
+        assert_eq!(f.crash(crash_command::USE_NULL), Signal::SIGSEGV);
         f.dump()
     };
     // On a machine that is busy enough, gdb does not have the time it needs, and the watchdog is
@@ -136,7 +136,7 @@ fn a_gdb_that_hangs_is_ended_and_replaced() {
     // It stops the process, and then does nothing.
     let script = format!("echo $$ >{}\nexec gdb -ex 'shell sleep 1000' \"$@\"\n", pid.display());
     start_with_gdb(&mut f, &script);
-    assert_eq!(f.crash(told_to::USE_NULL), Signal::SIGSEGV);
+    assert_eq!(f.crash(crash_command::USE_NULL), Signal::SIGSEGV);
     assert_contains(&f.dump(), &["because gdb did not end within 20 s", "crashing::use_null"]);
     let gdb: i32 = fs::read_to_string(pid).unwrap().trim().parse().unwrap();
     eventually("gdb is ended", || !is_there(gdb) && children(gdb).is_empty());
@@ -149,7 +149,7 @@ fn gdb_runs_with_termination_signals_blocked_and_sigchld_not() {
         &mut f,
         "while read -r key value; do case $key in SigBlk:) echo $value; esac; done </proc/$$/status\n",
     );
-    assert_eq!(f.crash(told_to::USE_NULL), Signal::SIGSEGV);
+    assert_eq!(f.crash(crash_command::USE_NULL), Signal::SIGSEGV);
     let dump = f.dump();
     let blocked = dump.split("gdb failed (").nth(1).and_then(|rest| rest.split(')').next());
     let blocked = u64::from_str_radix(blocked.unwrap(), 16).unwrap();
@@ -174,7 +174,7 @@ fn start_with_gdb(f: &mut Crashing, script: &str) {
 fn a_stack_overflow_on_a_thread_is_reported() {
     for workers in ["0", "1"] {
         let mut f = Crashing::start(&format!("CVMFS_CACHE_PLUGIN_WORKERS={workers}\n"));
-        assert_eq!(f.crash(told_to::OVERFLOW), Signal::SIGSEGV);
+        assert_eq!(f.crash(crash_command::OVERFLOW), Signal::SIGSEGV);
         let overflow = ["a stack overflow\n", "in crashing::overflow at ", "#99 ", "and so on\n"];
         assert_contains(&f.dump(), &overflow);
     }
@@ -184,7 +184,7 @@ fn a_stack_overflow_on_a_thread_is_reported() {
 fn a_thread_of_c_without_an_alternate_stack_ends_the_process_and_leaves_a_line() {
     let mut f = Crashing::start("");
     let (stderr, watchdog) = (f.take_stderr(), f.watchdog());
-    assert_eq!(f.crash(told_to::OVERFLOW_IN_C), Signal::SIGSEGV);
+    assert_eq!(f.crash(crash_command::OVERFLOW_IN_C), Signal::SIGSEGV);
     assert_contains(&read_to_end(stderr), &["has ended without a report"]);
     assert_contains(&f.dump(), &["has ended without a report"]);
     eventually("the watchdog ends", || !is_there(watchdog));
@@ -193,14 +193,14 @@ fn a_thread_of_c_without_an_alternate_stack_ends_the_process_and_leaves_a_line()
 #[test]
 fn an_abort_is_reported() {
     let mut f = Crashing::start("");
-    assert_eq!(f.crash(told_to::ABORT), Signal::SIGABRT);
+    assert_eq!(f.crash(crash_command::ABORT), Signal::SIGABRT);
     assert_contains(&f.dump(), &["crashed: SIGABRT\n", "std::process::abort"]);
 }
 
 #[test]
 fn a_panic_in_a_callback_is_reported_and_the_plugin_goes_on() {
     let mut f = Crashing::start("");
-    f.tell(told_to::PANIC);
+    f.send_command(crash_command::PANIC);
     let dump = f.dump.clone();
     let is_written = || fs::read_to_string(&dump).is_ok_and(|text| text.contains("==== end"));
     eventually("the panic is in the dump", is_written);
@@ -208,12 +208,12 @@ fn a_panic_in_a_callback_is_reported_and_the_plugin_goes_on() {
         &f.dump(),
         &[
             "panicked: thread io panicked at ",
-            "told to panic",
+            "panic on purpose",
             "stack backtrace:",
             "Crashing as cvmcache::plugin::CachePlugin>::read",
         ],
     );
-    tell(&mut f.plugin.client(), told_to::NOTHING);
+    send_command(&mut f.plugin.client(), crash_command::NOTHING);
     assert_eq!(f.crash(Signal::SIGSEGV as u8), Signal::SIGSEGV);
     assert_eq!(f.dump().matches("==== end").count(), 2);
 }
@@ -225,13 +225,13 @@ fn panics_without_end_do_not_fill_the_disk() {
     // Standard error is not read, and soon full. Each panics only when the one before is
     // written, so that none is lost.
     for count in 1..=101 {
-        tell(&mut client, told_to::PANIC);
+        send_command(&mut client, crash_command::PANIC);
         eventually("it is written", || {
             fs::read_to_string(&f.dump).is_ok_and(|text| text.matches("==== end").count() == count)
         });
     }
     assert_contains(&f.dump(), &["panics on; no more is said of it here"]);
-    tell(&mut client, told_to::PANIC);
+    send_command(&mut client, crash_command::PANIC);
     f.plugin.signal(Signal::SIGTERM);
     assert_eq!(f.plugin.wait(), 0);
     assert_eq!(f.dump().matches("==== end").count(), 101);

@@ -52,7 +52,7 @@ fn a_log_that_is_not_read_delays_no_reply() {
     assert_eq!(plugin.wait(), 0);
 }
 
-/// What `/proc` says of a process in a file of lines `KEY: NUMBER …`.
+/// A number of a process in `/proc`, from a file of lines `KEY: NUMBER …`.
 fn number_in_proc(pid: u32, file: &str, key: &str) -> u64 {
     let text = fs::read_to_string(format!("/proc/{pid}/{file}")).expect("it lives");
     let line = text.lines().find_map(|line| line.strip_prefix(key)).expect("it is told");
@@ -135,7 +135,7 @@ fn requests_that_wait_for_a_worker_wait_in_the_socket_and_cost_no_processor_time
     f.cache.insert(id(1), "abc");
     f.cache.state().hold_reads = true;
     let mut client = f.client("a");
-    // The server has learned that it pays to look for requests of this client.
+    // Busy polling for this client pays by now.
     for _ in 0..200 {
         client.info().unwrap();
     }

@@ -1,4 +1,4 @@
-//! Clients that misbehave: they are answered as far as possible, and harm no other client.
+//! Hostile clients: their requests are answered as far as possible, and other clients are served.
 
 mod support;
 
@@ -34,18 +34,7 @@ fn an_invalid_request_is_answered_and_the_connection_stays() {
     let session = client.session();
     let request = |operation| ClientMessage::Request(Request { session, id: 9, operation });
     let object = id(1);
-    let part = |data: Bytes| {
-        Operation::Store(StorePart {
-            object,
-            number: 1,
-            last: true,
-            expected_size: None,
-            object_type: ObjectType::Regular,
-            description: Some(vec![b'x'; 9_000_000].into()),
-            data_crc32: None,
-            data,
-        })
-    };
+    let repository = Bytes::from(vec![b'x'; 9_000_000]);
     let list = Operation::List { listing: 0, object_type: ObjectType::Regular };
     let breadcrumb = Breadcrumb { catalog: object, timestamp: 0, revision: None };
     let crumb = Operation::BreadcrumbStore { repository: Bytes::new(), breadcrumb };
@@ -57,7 +46,7 @@ fn an_invalid_request_is_answered_and_the_connection_stays() {
         spoilt(Operation::Read { object, offset: 0, size: 1 }).within(3, |hash| hash.number(1, 4)),
         spoilt(Operation::ObjectInfo { object }).within(3, |hash| hash.bytes(2, &[0; 19])),
         spoilt(list).number(4, 3),
-        spoilt(part(Bytes::new())),
+        spoilt(Operation::BreadcrumbLoad { repository }),
         spoilt(crumb).without(3),
         spoilt(Operation::Shrink { target: 0 }).without(3),
     ] {
@@ -65,12 +54,9 @@ fn an_invalid_request_is_answered_and_the_connection_stays() {
         let reply = connection.receive().unwrap().expect("an answer");
         let ServerMessage::Reply(reply) = reply else { panic!("{reply:?}") };
         assert_eq!(reply.id, 9);
-        if let ReplyBody::Store { part, .. } = &reply.body {
-            assert_eq!(*part, 1);
-        }
         assert_eq!(reply.body.status(), Err(Status::Malformed));
     }
-    // Nothing waits for an answer to these.
+    // These have no reply.
     let info_reply = ReplyBody::Info(Err(Status::Unknown));
     let info_reply = ServerMessage::Reply(Reply { id: 1, body: info_reply });
     for nonsense in [
@@ -83,7 +69,7 @@ fn an_invalid_request_is_answered_and_the_connection_stays() {
     ] {
         connection.send_raw(&nonsense).unwrap();
     }
-    // A message that is broken inside still says which request it is.
+    // A message that is broken inside still has its request id.
     let refcount = Operation::Refcount { object, change_by: 0 };
     let mut broken = spoilt(refcount).without(3).without(4).to_frame().unwrap();
     broken.extend([0x1a, 3, 0xff, 0xff, 0xff]);
@@ -117,6 +103,30 @@ fn an_invalid_request_is_answered_and_the_connection_stays() {
     let expected = ReplyBody::Store { result: Err(Status::Malformed), part: 1 };
     assert_eq!(client.wait(ticket).unwrap(), expected);
     assert!(!client.exists(&id(1)).unwrap());
+}
+
+#[test]
+fn descriptions_and_client_names_of_any_length_cost_neither_object_nor_session() {
+    let f = serve(0);
+    // A message beside an attachment has at most 65,535 bytes.
+    let lengths = [4096, 4097, 65_000, 65_536, 9_000_000];
+    for (number, len) in (1..).zip(lengths) {
+        let name = [&b"repo:"[..], &vec![b'n'; len]].concat();
+        let mut client = Client::builder()
+            .name(name)
+            .timeout(Duration::from_secs(20))
+            .connect(&f.locator)
+            .unwrap();
+        let data = if len < 65_536 { &b"abc"[..] } else { b"" };
+        let new = NewUpload::new(id(number)).description(vec![b'd'; len]);
+        client.store(new, data).unwrap();
+        assert_eq!(client.read(&id(number), 0, 10).unwrap(), data);
+        client.close(&id(number)).unwrap();
+        client.quit().unwrap();
+    }
+    let entries = f.client("repo:1").list(ObjectType::Regular).unwrap();
+    assert_eq!(entries.len(), lengths.len());
+    assert!(entries.iter().all(|entry| entry.description.as_ref().unwrap().len() == 4096));
 }
 
 #[test]
@@ -223,6 +233,48 @@ fn a_connection_that_takes_no_replies_is_not_read_and_delays_no_other() {
 }
 
 #[test]
+fn connections_that_take_no_replies_stay_below_the_total_and_a_small_client_is_served() {
+    const SIZE: u32 = 16 * 1024;
+    const CONNECTIONS: usize = 100;
+    const READS: u64 = 300;
+    let mut limits = Limits::default();
+    limits.max_object_size = SIZE;
+    limits.max_buffered_total = Some(32 << 20);
+    for workers in [0, 4] {
+        let f = serve_with(workers, limits.clone());
+        f.cache.insert(id(1), vec![7; SIZE as usize]);
+        let mut hostile: Vec<_> = (0..CONNECTIONS).map(|_| f.client("evil:1")).collect();
+        let mut bystander = f.client("repo:1");
+        for client in &mut hostile {
+            let session = client.session();
+            let read = |id| {
+                let operation = Operation::Read { object: self::id(1), offset: 0, size: SIZE };
+                framed(ClientMessage::Request(Request { session, id, operation }))
+            };
+            let frames: Vec<u8> = (0..READS).flat_map(read).collect();
+            client.connection_mut().send_raw(&frames).unwrap();
+            bystander.info().unwrap();
+        }
+        let mut ours = 0;
+        for byte in 10..110 {
+            bystander.store(NewUpload::new(id(byte)), vec![byte; SIZE as usize]).unwrap();
+            assert_eq!(bystander.read(&id(byte), 0, SIZE).unwrap().len(), SIZE as usize);
+            ours += 1;
+        }
+        let reads = f.cache.state().calls.iter().filter(|call| **call == "read").count() - ours;
+        let socket = 256 * 1024;
+        let most = ((32 << 20) + CONNECTIONS * socket) / SIZE as usize;
+        assert!(reads <= most, "{reads} of {most}");
+        for client in &mut hostile {
+            for _ in 0..READS {
+                let message = client.connection_mut().receive().unwrap();
+                assert!(matches!(message, Some(ServerMessage::Reply(_))));
+            }
+        }
+    }
+}
+
+#[test]
 fn the_session_of_a_connection_closed_without_quit_ends() {
     let f = serve(0);
     for _ in 0..200 {
@@ -286,7 +338,7 @@ fn requests_before_the_end_of_a_connection_are_handled() {
         let breadcrumb = Breadcrumb { catalog: id(1), timestamp: 1, revision: None };
         ask(2000, Operation::BreadcrumbStore { repository: "repo".into(), breadcrumb });
         connection.flush().unwrap();
-        // From now on, no answer can be sent.
+        // From now on, no reply can be sent.
         drop(connection);
         f.cache.wait_until(|state| state.breadcrumbs.contains_key(&b"repo"[..]));
     }
@@ -387,7 +439,7 @@ impl AsRef<[u8]> for Bomb {
 
 impl Drop for Bomb {
     fn drop(&mut self) {
-        panic!("told to panic");
+        panic!("panic on purpose");
     }
 }
 

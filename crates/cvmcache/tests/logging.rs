@@ -1,4 +1,4 @@
-//! What plugins log: what is worth it, on lines of their own, and never without an end.
+//! The log of plugins: its targets, its limits, and lines that clients cannot forge.
 
 mod support;
 
@@ -9,7 +9,8 @@ use std::os::unix::net::UnixStream;
 use std::process::Stdio;
 use std::time::Instant;
 
-use cvmcache::client::{Client, NewUpload};
+use cvmcache::client::{Client, NewUpload, Operation, ReplyBody, Request};
+use cvmcache::plugin::{Breadcrumb, ObjectType, Status};
 use nix::sys::signal::Signal;
 use support::id;
 use support::plugin::{LIMIT, Plugin, Supervised, eventually};
@@ -30,7 +31,7 @@ fn log(plugin: &Plugin, name: &str) -> String {
     fs::read_to_string(plugin.path(name)).expect("a log")
 }
 
-/// Says what makes the server close the connection, and log that it did.
+/// Sends bytes that are no frame, so that the server closes the connection, and logs that.
 fn talk_nonsense(plugin: &Plugin) {
     let mut socket = UnixStream::connect(plugin.path("socket")).expect("it listens");
     socket.write_all(&[0xff; 64]).expect("it is taken");
@@ -197,5 +198,139 @@ fn an_error_at_the_start_of_a_supervised_plugin_is_in_syslog() {
         let said = syslog.read_until("the plugin ends");
         let last = said.last().unwrap();
         assert!(last.starts_with("<27>") && last.contains(complaint), "{last}");
+    }
+}
+
+/// The lines of the debug log about requests, as fields.
+fn requests(log: &str) -> Vec<String> {
+    log.lines()
+        .filter(|line| line.contains("cvmcache::request: answered"))
+        .map(Into::into)
+        .collect()
+}
+
+#[test]
+fn the_debug_log_has_a_line_for_every_request() {
+    for workers in ["0", "2"] {
+        let mut plugin = Plugin::new("ram");
+        let debug_log = plugin.path("debug.log");
+        let lines = format!(
+            "CVMFS_CACHE_PLUGIN_WORKERS={workers}\nCVMFS_CACHE_PLUGIN_DEBUGLOG={}\n",
+            debug_log.display()
+        );
+        plugin.start(&lines);
+        let mut client = plugin.client();
+        client.open(&id(1)).unwrap_err();
+        client.store(NewUpload::new(id(1)), "abc").unwrap();
+        client.open(&id(1)).unwrap();
+        client.object_info(&id(1)).unwrap();
+        client.read(&id(1), 0, 100).unwrap();
+        client.read(&id(1), 4, 100).unwrap_err();
+        client.close(&id(1)).unwrap();
+        client.exists(&id(1)).unwrap();
+        client.list(ObjectType::Regular).unwrap();
+        client.info().unwrap();
+        client.shrink(0).unwrap();
+        client.load_breadcrumb("repo").unwrap_err();
+        let breadcrumb = Breadcrumb { catalog: id(2), timestamp: 1, revision: None };
+        client.store_breadcrumb("repo", breadcrumb).unwrap();
+        let session = client.session();
+        let operation = Operation::Info;
+        let foreign = Request { session: session + 1, id: 99, operation };
+        let ticket = client.submit_request(foreign).unwrap();
+        assert_eq!(client.wait(ticket).unwrap(), ReplyBody::Info(Err(Status::Forbidden)));
+        client.quit().unwrap();
+        plugin.signal(Signal::SIGTERM);
+        assert_eq!(plugin.wait(), 0);
+
+        let log = log(&plugin, "debug.log");
+        let lines = requests(&log);
+        let object = format!(" object={}", id(1));
+        let expected = [
+            ("handshake", "", "OK"),
+            ("open", &object[..], "NOENTRY"),
+            ("store", &object, "OK"),
+            ("open", &object, "OK"),
+            ("object_info", &object, "OK"),
+            ("read", &object, "OK"),
+            ("read", &object, "OUTOFBOUNDS"),
+            ("close", &object, "OK"),
+            ("exists", &object, "OK"),
+            ("list", "", "OK"),
+            ("info", "", "OK"),
+            ("shrink", "", "PARTIAL"),
+            ("load_breadcrumb", "", "NOENTRY"),
+            ("store_breadcrumb", "", "OK"),
+            ("invalid", "", "FORBIDDEN"),
+        ];
+        assert_eq!(lines.len(), expected.len(), "{log}");
+        for (line, (operation, object, status)) in lines.iter().zip(expected) {
+            let said = format!(" operation=\"{operation}\"{object} status=\"{status}\"");
+            assert!(line.contains(&said), "{line} lacks {said}");
+            assert!(
+                line.contains(" duration_us=") && line.contains("connection{number="),
+                "{line}"
+            );
+            if operation != "handshake" {
+                assert!(line.contains("session{session=repo:1 (session "), "{line}");
+            }
+        }
+        assert!(lines[5].contains(" bytes=3 ") && lines[5].contains("request{number="), "{log}");
+    }
+}
+
+#[test]
+fn requests_are_no_lines_where_there_is_no_debug_log() {
+    let mut plugin = logging("null", "");
+    let mut client = plugin.client();
+    client.store(NewUpload::new(id(1)), "abc").unwrap();
+    client.quit().unwrap();
+    plugin.signal(Signal::SIGTERM);
+    assert_eq!(plugin.wait(), 0);
+    let log = log(&plugin, "stderr");
+    assert!(!log.contains("answered") && !log.contains(&id(1).to_string()), "{log}");
+}
+
+#[test]
+fn a_store_that_finds_no_room_is_a_warning_with_what_is_pinned() {
+    const OBJECT: usize = 8 << 20;
+    for workers in ["0", "2"] {
+        let lines = format!("CVMFS_CACHE_PLUGIN_SIZE=100\nCVMFS_CACHE_PLUGIN_WORKERS={workers}\n");
+        let mut plugin = logging("ram", &lines);
+        let mut client = plugin.client();
+        // Each of them stays open.
+        let refused = (0..20).find(|&number| {
+            let stored = client.store(NewUpload::new(id(number)), vec![number; OBJECT]);
+            stored.is_err_and(|error| error.status() == Some(Status::NoSpace))
+        });
+        let refused = refused.expect("it has no room for all of them");
+        for _ in 0..50 {
+            client.store(NewUpload::new(id(refused)), vec![0; OBJECT]).unwrap_err();
+        }
+        client.quit().unwrap();
+        plugin.signal(Signal::SIGTERM);
+        assert_eq!(plugin.wait(), 0);
+        let log = log(&plugin, "stderr");
+        let refusals: Vec<_> = log.lines().filter(|line| line.contains("refused: ")).collect();
+        assert!(refusals.len() < 20, "{log}");
+        let first = refusals.first().expect("a warning");
+        assert!(
+            first.contains(" WARN ") && first.contains("no space left in the cache"),
+            "{first}"
+        );
+        for expected in [
+            "session=repo:1 (session 1)".to_owned(),
+            "operation=\"store\"".to_owned(),
+            format!("object={}", id(refused)),
+            "status=\"NOSPACE\"".to_owned(),
+            format!("size_bytes={}", 100 << 20),
+            "used_bytes=".to_owned(),
+            "pinned_bytes=".to_owned(),
+        ] {
+            assert!(first.contains(&expected), "{first} lacks {expected}");
+        }
+        // Those that have no line of their own are counted.
+        let last = refusals.last().expect("another one");
+        assert!(last.contains("suppressed="), "{log}");
     }
 }

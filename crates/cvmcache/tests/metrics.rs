@@ -1,4 +1,4 @@
-//! What a plugin measures, and that a client of the endpoint cannot harm it.
+//! The metrics of a plugin, and scrapers that misbehave.
 
 #[path = "support/metrics.rs"]
 mod scraped;
@@ -175,12 +175,12 @@ fn a_port_that_becomes_free_is_waited_for() {
     assert!(scrape(&format!("http://{address}/metrics")).contains("cvmcache_build_info"));
 }
 
-/// All that is said to a connection until it closes.
+/// All bytes that a connection receives until it closes.
 fn told(url: &str, request: &[u8]) -> String {
     let mut socket = connect(url);
     socket.write_all(request).expect("it is taken");
     let mut answer = Vec::new();
-    // It may be reset behind the answer, by what was sent and not read.
+    // It may be reset after the reply, because of bytes that were sent and not read.
     let _ = socket.read_to_end(&mut answer);
     String::from_utf8(answer).expect("text")
 }
@@ -237,7 +237,7 @@ impl CachePlugin for Panicking {
     }
 
     fn object_info(&self, _: &Session, _: &ObjectId) -> PluginResult<ObjectInfo> {
-        panic!("told to panic")
+        panic!("panic on purpose")
     }
 
     fn read(&self, _: &Session, _: &ObjectId, _: u64, _: u32) -> PluginResult<Data> {

@@ -1,4 +1,4 @@
-//! Plugins as processes: how they start, what they say, and how they end.
+//! Plugins as processes: their start, their output, and their end.
 
 mod support;
 

@@ -1,4 +1,4 @@
-//! What Prometheus itself makes of the metrics, and of what the dashboard asks for.
+//! The metrics and the queries of the dashboard, checked by Prometheus itself.
 //!
 //! It needs the programs `prometheus` and `promtool`, which are 100 MB: see CONTRIBUTING.md.
 

@@ -1,4 +1,4 @@
-//! Reloads: references outlive a session that announced to come back, and only that one.
+//! Reloads: references outlive a session that has announced a reload, and no other session.
 
 mod support;
 
@@ -22,7 +22,7 @@ fn service() -> (TestCache, Service) {
 }
 
 fn connect<'a>(service: &'a Service, name: &'static str) -> Client<'a> {
-    let (_, open) = service.handshake(Some(name.into()), None).expect("a session");
+    let (_, open) = service.handshake(Some(name.into()), None);
     Client { service, open }
 }
 
@@ -48,14 +48,14 @@ impl Client<'_> {
         assert!(self.service.end(&self.open, usize::MAX));
     }
 
-    /// Announces to come back, and goes.
+    /// Announces a reload, and ends the session.
     fn go_to_reload(self) {
         self.ioctl(1);
         self.end();
     }
 }
 
-/// Comes back from a reload.
+/// Opens the session of a successor.
 fn come_back<'a>(service: &'a Service, name: &'static str) -> Client<'a> {
     let client = connect(service, name);
     client.ioctl(-1);
@@ -193,7 +193,7 @@ fn a_successor_need_not_wait_until_the_old_session_has_ended() {
     let old = connect(&service, "repo:1");
     old.change(1, 1).unwrap();
     old.ioctl(1);
-    // It has quit, but one of its requests is still under way.
+    // It has quit, but one of its requests is still in flight.
     service.retire(&old.open);
     let new = come_back(&service, "repo:1");
     new.change(1, -1).unwrap();

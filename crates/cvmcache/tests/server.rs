@@ -93,7 +93,7 @@ fn all_sessions_are_asked_to_detach() {
     for client in &mut clients {
         client.wait_for_detach().unwrap();
     }
-    // A connection without a handshake is not ready for it.
+    // A connection without a handshake gets no detach.
     silent.send(ClientMessage::Handshake { protocol_version: 1, name: None }).unwrap();
     let first = silent.receive().unwrap();
     assert!(matches!(first, Some(ServerMessage::HandshakeAck(_))), "{first:?}");
@@ -131,7 +131,7 @@ fn as_many_callbacks_run_at_once_as_there_are_workers() {
     }
 }
 
-/// A plugin that reads when it is told to.
+/// A plugin whose reads wait for a message of the test.
 struct Told(Mutex<Receiver<()>>);
 
 impl CachePlugin for Told {
@@ -169,7 +169,7 @@ fn a_large_reply_does_not_wait_for_the_next_request() {
     running.wait().unwrap();
 }
 
-/// A plugin that wants workers. What it says of an object is whether it has been asked on one.
+/// A plugin that requests workers. The size of its objects is 1 if the callback runs on a worker.
 struct Waiting;
 
 impl CachePlugin for Waiting {

@@ -20,7 +20,7 @@ fn replies_can_carry_a_checksum() {
     for on in [false, true] {
         let service = Service::new(Box::new(cache.clone()), "test", Limits::default());
         let service = service.checksum_replies(on);
-        let (_, open) = service.handshake(None, None).unwrap();
+        let (_, open) = service.handshake(None, None);
         let client = Client { service: &service, open };
         let read = Operation::Read { object: id(1), offset: 0, size: 100 };
         let ReplyBody::Read { data_crc32, .. } = client.ask(read) else { panic!() };
@@ -37,7 +37,7 @@ fn with_relaxed_isolation_a_session_releases_references_of_others() {
     trust.foreign_references = true;
     let service = Service::new(Box::new(cache.clone()), "test", Limits::default()).trust(trust);
     let connect = || {
-        let (_, open) = service.handshake(None, None).expect("a session");
+        let (_, open) = service.handshake(None, None);
         Client { service: &service, open }
     };
     let (one, other) = (connect(), connect());
@@ -45,7 +45,7 @@ fn with_relaxed_isolation_a_session_releases_references_of_others() {
     other.change(id(1), -1).unwrap();
     assert_eq!(cache.references(id(1)), 1);
     assert_eq!(other.change(id(1), -2), Err(Status::BadCount));
-    // What the plugin refused to take back was not the session's, and is not given back in the end.
+    // A release that the plugin refused was not the session's, and is not repeated at its end.
     other.end();
     assert_eq!(cache.references(id(1)), 1);
 }
@@ -209,7 +209,7 @@ fn reads_are_bounded_on_both_sides() {
     assert_eq!(client.read(id(1), 4, 0), Err(Status::OutOfBounds));
     assert_eq!(client.read(id(1), u64::MAX, 1), Err(Status::OutOfBounds));
     assert_eq!(client.read(id(2), 0, 1), Err(Status::NoEntry));
-    // A client has no room for more than it asked for.
+    // A client has no room for more than it requested.
     f.cache.upset("read", Fault::TooMuch);
     assert_eq!(client.read(id(1), 0, 2), Err(Status::IoErr));
 }
@@ -263,13 +263,40 @@ fn texts_reach_the_plugin_verbatim_up_to_the_limit() {
     let client = f.client("a");
     let described =
         |len| StorePart { description: Some(vec![0xff; len].into()), ..part(1, 3, true) };
-    assert_eq!(client.store(1, described(101)), Err(Status::Malformed));
     client.store(1, described(100)).unwrap();
     let description = f.cache.state().objects[&id(1)].description.clone().unwrap();
     assert_eq!(description, vec![0xff; 100]);
-    assert!(f.service.handshake(Some(vec![b'n'; 101].into()), None).is_err());
-    let long = Operation::BreadcrumbLoad { repository: vec![b'r'; 101].into() };
-    assert_eq!(client.ask(long), ReplyBody::Breadcrumb(Err(Status::Malformed)));
+    let (_, open) = f.service.handshake(Some(vec![b'n'; 100].into()), None);
+    assert_eq!(open.session().name(), [b'n'; 100]);
+}
+
+#[test]
+fn descriptions_and_client_names_over_the_limit_are_cut_before_a_character() {
+    let f = fixture();
+    let client = f.client("a");
+    let long = Bytes::from("\u{20ac}".repeat(20_000));
+    let description = Some(long.clone());
+    client.store(1, StorePart { description, ..part(1, 3, true) }).unwrap();
+    let kept = f.cache.state().objects[&id(1)].description.clone().unwrap();
+    assert_eq!(kept, long[..99]);
+    assert_eq!(client.read(id(1), 0, 10).unwrap(), vec![1; 3]);
+    let (ack, open) = f.service.handshake(Some(long.clone()), None);
+    assert_eq!((ack.result, open.session().name()), (Ok(()), &long[..99]));
+}
+
+/// Cut names of two repositories could be one.
+#[test]
+fn names_of_repositories_over_the_limit_are_malformed() {
+    let f = fixture();
+    let client = f.client("a");
+    let repository = Bytes::from(vec![b'r'; 101]);
+    let breadcrumb = Breadcrumb { catalog: id(1), timestamp: 7, revision: None };
+    for operation in [
+        Operation::BreadcrumbLoad { repository: repository.clone() },
+        Operation::BreadcrumbStore { repository, breadcrumb },
+    ] {
+        assert_eq!(client.ask(operation), ReplyBody::Breadcrumb(Err(Status::Malformed)));
+    }
 }
 
 #[test]

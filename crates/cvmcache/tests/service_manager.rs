@@ -1,4 +1,4 @@
-//! Plugins as a service manager starts them: the socket that they are given, and what they tell.
+//! Plugins that a service manager starts: the inherited socket, and notifications.
 
 mod support;
 
@@ -19,7 +19,7 @@ use cvmcache::{Locator, Server};
 use nix::sys::signal::Signal;
 use support::crashes::Crashing;
 use support::plugin::{LIMIT, Plugin, Supervised, program};
-use support::{id, told_to};
+use support::{crash_command, id};
 
 /// The socket that a service manager listens on.
 struct Manager(UnixDatagram);
@@ -34,7 +34,7 @@ impl Manager {
         Self(socket)
     }
 
-    /// The next message, or what the system says if there is none.
+    /// The next message, or the error of the system if there is none.
     fn try_hear(&self) -> std::io::Result<String> {
         let mut message = [0; 4096];
         let length = self.0.recv(&mut message)?;
@@ -130,12 +130,12 @@ fn a_stuck_io_thread_sends_no_heartbeat_and_is_named_in_the_crash_report() {
     crashing.spawn(&mut command);
     manager.hear_until("WATCHDOG=1");
     let mut client = crashing.plugin.client();
-    let object = id(told_to::STICK);
+    let object = id(crash_command::STICK);
     let stuck = thread::spawn(move || client.read(&object, 0, 3));
     // Forty times what it may take.
     manager.0.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
     while manager.try_hear().is_ok() {}
-    // What a service manager does then.
+    // As a service manager does then.
     crashing.plugin.signal(Signal::SIGABRT);
     assert_eq!(crashing.plugin.wait_for_signal(), Signal::SIGABRT);
     assert!(stuck.join().unwrap().is_err());
@@ -151,7 +151,7 @@ fn a_stuck_worker_does_not_stop_the_heartbeat() {
     command.env("NOTIFY_SOCKET", crashing.plugin.path("notify")).env("WATCHDOG_USEC", "100000");
     crashing.spawn(&mut command);
     let mut client = crashing.plugin.client();
-    let object = id(told_to::STICK);
+    let object = id(crash_command::STICK);
     let stuck = thread::spawn(move || client.read(&object, 0, 3));
     for _ in 0..20 {
         manager.hear_until("WATCHDOG=1");

@@ -1,4 +1,4 @@
-//! Where a server listens: whose the socket is, what was there before, and what cannot be.
+//! The socket of a server: its owner, a stale socket before it, and locators that cannot be used.
 
 mod support;
 

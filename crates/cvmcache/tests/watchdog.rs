@@ -1,4 +1,4 @@
-//! What is left of a plugin that crashes, and of its watchdog.
+//! What a plugin that crashes leaves behind, and its watchdog.
 
 mod support;
 
@@ -10,10 +10,12 @@ use std::process::{Command, Stdio};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, mkfifo};
-use support::crashes::{Crashing, assert_contains, is_there, read_to_end, tell, watchdog_of};
+use support::crash_command;
+use support::crashes::{
+    Crashing, assert_contains, is_there, read_to_end, send_command, watchdog_of,
+};
 use support::plugin::{Plugin, Supervised, eventually};
 use support::syslog::Syslog;
-use support::told_to;
 
 #[test]
 fn a_plugin_that_is_killed_leaves_a_line_and_no_watchdog() {
@@ -34,8 +36,8 @@ fn a_plugin_whose_watchdog_is_killed_goes_on_and_ends_by_the_right_signal() {
     kill(Pid::from_raw(watchdog), Signal::SIGKILL).unwrap();
     // Not even as a zombie.
     eventually("the watchdog is gone", || !is_there(watchdog));
-    f.tell(told_to::NOTHING);
-    assert_eq!(f.crash(told_to::USE_NULL), Signal::SIGSEGV);
+    f.send_command(crash_command::NOTHING);
+    assert_eq!(f.crash(crash_command::USE_NULL), Signal::SIGSEGV);
     assert!(!f.dump.exists());
     let said = read_to_end(stderr);
     assert_contains(&said, &["the watchdog has ended", "will not be reported"]);
@@ -45,7 +47,7 @@ fn a_plugin_whose_watchdog_is_killed_goes_on_and_ends_by_the_right_signal() {
 fn a_crash_in_the_signal_handler_ends_the_process_and_leaves_a_line() {
     let mut f = Crashing::start("");
     let (stderr, watchdog) = (f.take_stderr(), f.watchdog());
-    assert_eq!(f.crash(told_to::CRASH_IN_HANDLER), Signal::SIGSEGV);
+    assert_eq!(f.crash(crash_command::CRASH_IN_HANDLER), Signal::SIGSEGV);
     assert_contains(&read_to_end(stderr), &["has ended without a report"]);
     eventually("the watchdog ends", || !is_there(watchdog));
 }
@@ -61,7 +63,7 @@ fn a_crash_dump_that_cannot_be_written_goes_to_standard_error() {
         let mut command = f.command("");
         f.spawn(&mut command);
         let (stderr, watchdog) = (f.take_stderr(), f.watchdog());
-        assert_eq!(f.crash(told_to::USE_NULL), Signal::SIGSEGV);
+        assert_eq!(f.crash(crash_command::USE_NULL), Signal::SIGSEGV);
         let said = read_to_end(stderr);
         assert_contains(
             &said,
@@ -86,7 +88,7 @@ fn a_supervised_plugin_writes_a_crash_dump() {
     assert_eq!(supervised.answer(), Some(b'C'));
     let pid = supervised.plugin.child.as_ref().unwrap().id() as i32;
     let watchdog = watchdog_of(pid);
-    tell(&mut supervised.plugin.client(), told_to::USE_NULL);
+    send_command(&mut supervised.plugin.client(), crash_command::USE_NULL);
     assert_eq!(supervised.plugin.wait_for_signal(), Signal::SIGSEGV);
     assert_contains(&fs::read_to_string(&dump).unwrap(), &["crashing::use_null", "==== end"]);
     eventually("the watchdog ends", || !is_there(watchdog));
@@ -104,7 +106,7 @@ fn a_plugin_in_the_background_writes_a_crash_dump() {
     let watchdog = watchdog_of(pid);
     let mut client = plugin.client();
     assert_eq!(client.plugin_pid(), Some(pid as u64));
-    tell(&mut client, told_to::USE_NULL);
+    send_command(&mut client, crash_command::USE_NULL);
     eventually("both end", || !is_there(pid) && !is_there(watchdog));
     assert_contains(&fs::read_to_string(&dump).unwrap(), &["crashing::use_null", "==== end"]);
 }
@@ -121,7 +123,7 @@ fn a_normal_exit_leaves_no_watchdog_and_no_report() {
     }
     let mut f = Crashing::start("");
     let watchdog = f.watchdog();
-    f.tell(told_to::EXIT);
+    f.send_command(crash_command::EXIT);
     assert_eq!(f.plugin.wait(), 3);
     eventually("the watchdog ends", || !is_there(watchdog));
     assert!(!f.dump.exists());
@@ -135,7 +137,7 @@ fn signals_for_the_plugins_group_do_not_end_its_watchdog() {
         kill(Pid::from_raw(watchdog), signal).unwrap();
     }
     let mut f = f;
-    assert_eq!(f.crash(told_to::USE_NULL), Signal::SIGSEGV);
+    assert_eq!(f.crash(crash_command::USE_NULL), Signal::SIGSEGV);
     assert_contains(&f.dump(), &["crashing::use_null"]);
 }
 
@@ -161,12 +163,12 @@ fn socket_and_lock_file_are_free_while_the_watchdog_writes() {
     let mut command = f.command("");
     f.spawn(&mut command);
     let watchdog = f.watchdog();
-    assert_eq!(f.crash(told_to::USE_NULL), Signal::SIGSEGV);
+    assert_eq!(f.crash(crash_command::USE_NULL), Signal::SIGSEGV);
     assert!(is_there(watchdog));
     // At the same place.
     let mut command = f.command("CVMFS_CACHE_PLUGIN_CRASH_DUMP=/dev/null\n");
     f.spawn(&mut command);
-    f.tell(told_to::NOTHING);
+    f.send_command(crash_command::NOTHING);
     assert!(is_there(watchdog));
     let mut dump = String::new();
     File::open(&f.dump).unwrap().read_to_string(&mut dump).unwrap();
@@ -185,7 +187,7 @@ fn the_crash_report_is_in_syslog() {
     command.stdout(Stdio::piped()).stderr(Stdio::inherit());
     f.spawn(&mut command);
     let pid = f.pid();
-    assert_eq!(f.crash(told_to::USE_NULL), Signal::SIGSEGV);
+    assert_eq!(f.crash(crash_command::USE_NULL), Signal::SIGSEGV);
     let said = syslog.read_until("==== end");
     // 3 is the facility for daemons, and 3 the severity of errors.
     assert!(said.iter().all(|line| line.starts_with("<27>")), "{said:?}");
@@ -199,7 +201,7 @@ fn the_crash_report_is_in_syslog() {
 #[test]
 fn the_crash_dump_is_readable_by_its_user_only() {
     let mut f = Crashing::start("");
-    f.crash(told_to::USE_NULL);
+    f.crash(crash_command::USE_NULL);
     let mode = fs::metadata(&f.dump).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
 }

@@ -152,7 +152,7 @@ impl Model {
             }
             Operation::BreadcrumbStore { repository, breadcrumb } => {
                 let result = has(Capabilities::BREADCRUMB)
-                    .and_then(|()| check_text(&repository))
+                    .and_then(|()| check_repository(&repository))
                     .and_then(|()| fails(Callback::StoreBreadcrumb));
                 ReplyBody::Breadcrumb(result.map(|()| {
                     self.breadcrumbs.insert(repository, breadcrumb);
@@ -161,7 +161,7 @@ impl Model {
             }
             Operation::BreadcrumbLoad { repository } => {
                 let result = has(Capabilities::BREADCRUMB)
-                    .and_then(|()| check_text(&repository))
+                    .and_then(|()| check_repository(&repository))
                     .and_then(|()| fails(Callback::LoadBreadcrumb))
                     .and_then(|()| self.breadcrumbs.get(&repository).ok_or(Status::NoEntry));
                 ReplyBody::Breadcrumb(result.map(|&breadcrumb| Some((repository, breadcrumb))))
@@ -276,10 +276,7 @@ impl Model {
                 ListEntry::new(
                     *id,
                     pinned.contains_key(id),
-                    object.description.clone().map(|mut text| {
-                        text.truncate(MAX_TEXT);
-                        text
-                    }),
+                    object.description.clone().map(cut_text),
                 )
             };
             holder.listings.insert(id, listed.map(entry).collect());
@@ -308,8 +305,14 @@ impl Model {
     }
 }
 
-pub(super) fn check_text(text: &[u8]) -> PluginResult<()> {
-    if text.len() <= MAX_TEXT { Ok(()) } else { Err(Status::Malformed) }
+/// A text of a client within its limit. All that are over it are ASCII.
+pub(super) fn cut_text(mut text: Bytes) -> Bytes {
+    text.truncate(MAX_TEXT);
+    text
+}
+
+fn check_repository(name: &[u8]) -> PluginResult<()> {
+    if name.len() <= MAX_TEXT { Ok(()) } else { Err(Status::Malformed) }
 }
 
 fn failed_list(status: Status, listing: u64) -> ReplyBody {

@@ -7,7 +7,6 @@ use cvmcache::plugin::*;
 use cvmcache_proto::StorePart;
 use cvmcache_testkit::Callback;
 
-use super::model::check_text;
 use super::plugin::{Faults, Stored};
 use super::{MAX_OBJECT_SIZE, MAX_UPLOADS};
 
@@ -55,7 +54,6 @@ impl Uploads {
         let first = part.number == 1;
         if first {
             check_total(0, &part, part.expected_size)?;
-            check_text(part.description.as_deref().unwrap_or_default())?;
             if self.0.contains_key(&id) {
                 return Err(Status::Malformed);
             }

@@ -13,7 +13,7 @@ fn start(source: &str, library: Library) -> PluginProcess {
     command.option("CVMFS_CACHE_PLUGIN_SIZE", "100").start().expect("it starts")
 }
 
-/// That all cases hold that apply, and the plugin finds that everything has ended in the end.
+/// Asserts that all cases pass that apply, and that the plugin finds all its transactions and listings ended.
 #[track_caller]
 fn conforms(source: &str, library: Library, does_not_apply: &[&str]) {
     let plugin = start(source, library);
@@ -72,7 +72,7 @@ fn callbacks_of_undeclared_capabilities_are_not_called() {
     let plugin = PluginCommand::new(program).option("READ_ONLY", "yes").start().expect("it starts");
     let suite = Suite::new().filter("capability-undeclared");
     let report = suite.run(plugin.locator().clone()).expect("it lets clients in");
-    // All else would be a call of NULL.
+    // Any other call would be one of NULL.
     report.assert_good();
     ends_well(plugin);
 }

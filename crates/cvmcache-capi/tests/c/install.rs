@@ -5,9 +5,10 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{LazyLock, Mutex, PoisonError};
+use std::sync::LazyLock;
 
 use escargot::format::Message;
+use parking_lot::Mutex;
 
 /// Which of the two libraries a program is linked with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -60,7 +61,7 @@ fn build() -> Vec<PathBuf> {
 /// The program from a source in `plugins/`, compiled against the installed header.
 pub(crate) fn program(source: &str, library: Library) -> PathBuf {
     static PROGRAMS: Mutex<Option<HashMap<(String, Library), PathBuf>>> = Mutex::new(None);
-    let mut programs = PROGRAMS.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut programs = PROGRAMS.lock();
     let programs = programs.get_or_insert_default();
     let key = (source.to_owned(), library);
     programs.entry(key).or_insert_with(|| compile(source, library)).clone()

@@ -1,6 +1,6 @@
 //! The library as C and C++ programs see it: installed, compiled against and linked with.
 //!
-//! The programs are in `plugins/`. They keep an eye on the library themselves: what it has promised,
+//! The programs are in `plugins/`. They check the library themselves: what its header promises,
 //! and what it has not ended.
 
 mod api;
@@ -9,4 +9,5 @@ mod install;
 mod memory;
 mod odd;
 mod processes;
+mod references;
 mod symbols;

@@ -1,17 +1,17 @@
-//! The same programs under valgrind: no errors, and nothing lost.
+//! The same programs under valgrind: no errors and no leaks.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use cvmcache_testkit::{PluginCommand, Suite};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::install::{Library, program, run};
 
-/// Cases that list thousands of objects: half a minute each, and what they do others do, too.
+/// Cases that list thousands of objects: half a minute each, and other cases cover their calls.
 const LONG: [&str; 5] = [
     "list-in-parts",
     "list-concurrent",
@@ -20,13 +20,13 @@ const LONG: [&str; 5] = [
     "listing-foreign",
 ];
 
-/// How long anything may take that takes a few seconds alone.
+/// The timeout of a program that takes a few seconds alone.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// One at a time: they are the slowest of all tests, and would only slow each other down.
 static TURN: Mutex<()> = Mutex::new(());
 
-/// What valgrind exits with if it has found something.
+/// The exit status of valgrind if it has found an error.
 const FOUND: i32 = 99;
 
 fn valgrind() -> Vec<String> {
@@ -35,7 +35,7 @@ fn valgrind() -> Vec<String> {
         ["valgrind", "--quiet", "--leak-check=full"].map(Into::into).into();
     command.push("--errors-for-leak-kinds=definite,indirect,possible".to_owned());
     command.push("--show-leak-kinds=definite,indirect,possible".to_owned());
-    // The watchdog is not what this is about.
+    // The watchdog is not under test here.
     command.push("--child-silent-after-fork=yes".to_owned());
     command.push(format!("--error-exitcode={FOUND}"));
     command.push(format!("--suppressions={}", suppressions.display()));
@@ -44,7 +44,7 @@ fn valgrind() -> Vec<String> {
 
 #[test]
 fn functions_lose_no_memory() {
-    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let _turn = TURN.lock();
     let directory = tempfile::tempdir().unwrap();
     let words = valgrind();
     let mut command = Command::new(&words[0]);
@@ -52,10 +52,10 @@ fn functions_lose_no_memory() {
     run(&mut command, "valgrind");
 }
 
-/// How to start a plugin under valgrind, and the right to do so as long as it is kept. The plugin
-/// exits with [`FOUND`] if there was something.
+/// The command of a plugin under valgrind, and the lock to be held while it runs. The plugin
+/// exits with [`FOUND`] if valgrind has found an error.
 pub(crate) fn under_valgrind(source: &str) -> (MutexGuard<'static, ()>, PluginCommand) {
-    let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let turn = TURN.lock();
     run(Command::new("valgrind").arg("--version"), "valgrind");
     let mut words = valgrind();
     words.push(program(source, Library::Shared).display().to_string());
@@ -67,7 +67,7 @@ pub(crate) fn under_valgrind(source: &str) -> (MutexGuard<'static, ()>, PluginCo
     (turn, command.patience(PATIENCE))
 }
 
-/// Runs cases against a plugin under valgrind, which then has to end with nothing to say.
+/// Runs cases against a plugin under valgrind, which then has to end without an error.
 fn runs_clean(source: &str, suite: Suite) {
     let (_turn, command) = under_valgrind(source);
     let command = command.option("CVMFS_CACHE_PLUGIN_SIZE", "100");

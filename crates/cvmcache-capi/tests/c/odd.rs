@@ -1,4 +1,4 @@
-//! Callbacks that answer what they must not: clients get errors, and the plugin goes on.
+//! Callbacks with invalid results: clients get errors, and the plugin goes on.
 
 use std::os::unix::process::ExitStatusExt;
 
@@ -25,7 +25,7 @@ fn connect(plugin: &PluginProcess) -> Client {
     client.connect(plugin.locator()).expect("a session")
 }
 
-/// That it ends as it should, all listings before it.
+/// Asserts that it exits with status 0, after all its listings have ended.
 #[track_caller]
 fn ends_well(mut plugin: PluginProcess) {
     kill(Pid::from_raw(plugin.pid().cast_signed()), Signal::SIGTERM).expect("it runs");
@@ -39,7 +39,7 @@ fn fails<T: std::fmt::Debug>(result: Result<T, ClientError>, status: Status) {
     assert_eq!(error.status(), Some(status), "{error}");
 }
 
-/// All that a client can ask for, where each callback returns an undefined number.
+/// One request of each kind, where each callback returns an undefined number.
 fn ask_for_everything(client: &mut Client) {
     fails(client.open(&id()), Status::Unknown);
     fails(client.object_info(&id()), Status::Unknown);
@@ -63,7 +63,7 @@ fn an_undefined_status_is_an_unknown_error() {
     }
 }
 
-/// Values out of range, and what is done about each.
+/// Values out of range, and the reply to each.
 fn ask_for_values(client: &mut Client) {
     let info = client.object_info(&id()).expect("it is there");
     assert_eq!((info.size, info.object_type), (3, ObjectType::Regular));
@@ -146,7 +146,7 @@ fn a_callback_may_fork_and_wait_for_the_child() {
 #[test]
 fn a_callback_may_end_the_context_that_calls_it() {
     let mut plugin = start("terminate");
-    // Whether the answer still comes is open.
+    // The reply may come or not.
     let _ = connect(&plugin).object_info(&id());
     let ended = plugin.wait_for(PATIENCE).expect("a child").expect("it ends in time");
     assert_eq!(ended.code(), Some(0), "{ended}\n{}", plugin.log());

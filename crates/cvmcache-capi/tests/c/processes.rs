@@ -28,7 +28,7 @@ fn id() -> ObjectId {
 struct Supervised {
     directory: tempfile::TempDir,
     child: Child,
-    /// What the client that waits is told, up to the end of the pipe.
+    /// The bytes that the supervisor reads, up to the end of the pipe.
     ready: File,
 }
 
@@ -154,7 +154,7 @@ fn a_crash_is_reported_in_the_crash_dump_of_the_watchdog() {
     }
 }
 
-/// How many of two calls find the other one running.
+/// How many of two callbacks find the other one running.
 fn calls_that_meet(command: PluginCommand) -> usize {
     let plugin = command.start().expect("it starts");
     let call = || connect(plugin.locator()).object_info(&id()).is_ok();

@@ -13,7 +13,7 @@ fn nm(library: &str, arguments: &[&str]) -> BTreeSet<String> {
     listed.lines().filter_map(|line| line.split(' ').next_back()).map(str::to_owned).collect()
 }
 
-/// The words in a text that name functions of the library, before what `is_next` takes.
+/// The names of functions of the library in a text, each followed by a character that `is_next` accepts.
 fn functions(text: &str, is_next: impl Fn(&str) -> bool) -> BTreeSet<String> {
     let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
     let starts = text.match_indices("cvmcache_").map(|(at, _)| at);

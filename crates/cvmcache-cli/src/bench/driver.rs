@@ -4,23 +4,25 @@
 //! threads. The loop knows neither tasks nor peers: plugins and raw sockets are measured by the same
 //! code.
 
+use std::io;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use cvmcache::client::ClientError;
+use cvmcache::threads;
 
 use super::measure::{Done, Round, Samples};
 
 /// A connection; replies may arrive in any order.
 pub(super) trait Link: Send {
     type Request;
-    type Answer;
+    type Reply;
 
     /// Queues a request of a task, which is sent before the next wait at the latest.
     fn queue(&mut self, task: usize, request: Self::Request) -> Result<(), ClientError>;
 
     /// Waits for a reply; returns its task, too.
-    fn receive(&mut self) -> Result<(usize, Self::Answer), ClientError>;
+    fn receive(&mut self) -> Result<(usize, Self::Reply), ClientError>;
 }
 
 /// A thread of a client: repeats an operation of one or several requests.
@@ -29,7 +31,7 @@ pub(super) trait Task<Q, A>: Send {
     fn begin(&mut self) -> Q;
 
     /// The next request after a reply, or the end of the operation.
-    fn proceed(&mut self, answer: A) -> Result<Next<Q>, ClientError>;
+    fn proceed(&mut self, reply: A) -> Result<Next<Q>, ClientError>;
 }
 
 impl<Q, A, T: Task<Q, A> + ?Sized> Task<Q, A> for Box<T> {
@@ -37,8 +39,8 @@ impl<Q, A, T: Task<Q, A> + ?Sized> Task<Q, A> for Box<T> {
         (**self).begin()
     }
 
-    fn proceed(&mut self, answer: A) -> Result<Next<Q>, ClientError> {
-        (**self).proceed(answer)
+    fn proceed(&mut self, reply: A) -> Result<Next<Q>, ClientError> {
+        (**self).proceed(reply)
     }
 }
 
@@ -58,17 +60,20 @@ pub(super) struct Loops<L, T>(pub(super) Vec<(L, Vec<T>)>);
 impl<L, T> Measurable for Loops<L, T>
 where
     L: Link,
-    T: Task<L::Request, L::Answer>,
+    T: Task<L::Request, L::Reply>,
 {
     fn round(&mut self, warm_up: Duration, duration: Duration) -> Result<Round, ClientError> {
         let from = Instant::now() + warm_up;
         let window = Window { from, until: from + duration };
         let samples: Result<Vec<Samples>, ClientError> = thread::scope(|scope| {
             let run = |(link, tasks): (_, &mut Vec<T>)| run(link, tasks, window);
-            let threads: Vec<_> =
-                self.0.iter_mut().map(|(l, t)| scope.spawn(move || run((l, t)))).collect();
+            let spawn =
+                |(link, tasks)| threads::spawn_scoped(scope, "client", move || run((link, tasks)));
+            let started: io::Result<Vec<_>> =
+                self.0.iter_mut().map(|(l, t)| spawn((l, t))).collect();
             // A panic of a thread is one of the program.
-            threads
+            started
+                .map_err(ClientError::Io)?
                 .into_iter()
                 .map(|thread| {
                     thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
@@ -90,7 +95,7 @@ struct Window {
 fn run<L, T>(link: &mut L, tasks: &mut [T], window: Window) -> Result<Samples, ClientError>
 where
     L: Link,
-    T: Task<L::Request, L::Answer>,
+    T: Task<L::Request, L::Reply>,
 {
     let mut samples = Samples::default();
     let mut begun = Vec::with_capacity(tasks.len());
@@ -100,11 +105,11 @@ where
     }
     let mut active = tasks.len();
     while active > 0 {
-        let (number, answer) = link.receive()?;
+        let (number, reply) = link.receive()?;
         samples.all_requests += 1;
         let is_measured = begun[number] >= window.from;
         samples.requests += u64::from(is_measured);
-        let done = match tasks[number].proceed(answer)? {
+        let done = match tasks[number].proceed(reply)? {
             Next::Request(request) => {
                 link.queue(number, request)?;
                 continue;
@@ -141,7 +146,7 @@ mod tests {
 
     impl Link for Stack {
         type Request = u32;
-        type Answer = u32;
+        type Reply = u32;
 
         fn queue(&mut self, task: usize, request: u32) -> Result<(), ClientError> {
             self.waiting.push((task, request));
@@ -162,8 +167,8 @@ mod tests {
             1
         }
 
-        fn proceed(&mut self, answer: u32) -> Result<Next<u32>, ClientError> {
-            Ok(match answer {
+        fn proceed(&mut self, reply: u32) -> Result<Next<u32>, ClientError> {
+            Ok(match reply {
                 3 => Next::Done(Done { bytes: 3, ..Done::default() }),
                 n => Next::Request(n + 1),
             })

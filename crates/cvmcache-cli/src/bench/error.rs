@@ -67,7 +67,7 @@ impl From<Error> for error::Error {
     }
 }
 
-/// What can be done about the status of a reply.
+/// The remedy for the status of a reply.
 struct Remedy<'a>(&'a ClientError);
 
 impl fmt::Display for Remedy<'_> {

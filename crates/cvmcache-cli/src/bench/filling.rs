@@ -7,26 +7,26 @@ use cvmcache::Locator;
 use cvmcache::client::ClientError;
 
 use super::driver::{Link, Next, Task};
-use super::objects::Family;
+use super::objects::Generator;
 use super::session::Session;
 use super::tasks::Store;
 
 /// How many are stored at the same time.
 const AT_ONCE: u64 = 16;
 
-/// Stores the first `count` objects of a family, and closes them. `note` is told how far that is,
+/// Stores the first `count` objects of a generator, and closes them. `note` is called with the progress,
 /// from 0 to 1.
 pub(super) fn store(
     locator: &Locator,
-    family: &Family,
+    generator: &Generator,
     count: u64,
     part_size: usize,
     note: &dyn Fn(f64),
 ) -> Result<(), ClientError> {
     let begun = Arc::new(AtomicU64::new(0));
     let task = |_| {
-        let (family, begun) = (family.clone(), Arc::clone(&begun));
-        Store { family, begun, part_size, upload: None }
+        let (generator, begun) = (generator.clone(), Arc::clone(&begun));
+        Store { generator, begun, part_size, upload: None }
     };
     let mut tasks: Vec<_> = (0..AT_ONCE.min(count)).map(task).collect();
     let mut link = Session::open(locator, tasks.len())?;
@@ -35,8 +35,8 @@ pub(super) fn store(
     }
     let mut stored = 0;
     while stored < count {
-        let (number, answer) = link.receive()?;
-        match tasks[number].proceed(answer)? {
+        let (number, reply) = link.receive()?;
+        match tasks[number].proceed(reply)? {
             Next::Request(request) => link.queue(number, request)?,
             Next::Done(_) => {
                 stored += 1;

@@ -1,62 +1,61 @@
 //! The limit of the machine: the same bytes over a bare socket, without a plugin.
 //!
-//! A workload is played through once with an imaginary plugin that has everything, and the length
-//! of each message noted. Then an echo of those lengths is measured by the same loop as plugins.
+//! Operations of a workload are recorded with an ideal plugin: the length of each message. Then an echo
+//! of those lengths is measured by the same loop as plugins.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::thread;
 
-use cvmcache::Locator;
 use cvmcache::client::{
     ClientError, ClientMessage, Operation, Reply, ReplyBody, Request, ServerMessage,
 };
 use cvmcache::plugin::{Data, ObjectInfo, ObjectType};
+use cvmcache::{Locator, threads};
 use cvmcache_proto::frame;
 
 use super::driver::{Link, Next, Task};
 use super::measure::Done;
 use super::tasks::PluginTask;
 
-/// A number as most sessions and requests have, by its length.
+/// A session id and request id of the usual length in Protobuf.
 const SOME_NUMBER: u64 = 1 << 20;
 
 /// Both ends move bytes in pieces of this size.
 const BUFFER: usize = 256 * 1024;
 
-/// What each request begins with: its own length, and that of the answer.
+/// The head of a request: its own length, and that of the reply.
 const HEAD: usize = 8;
 
-/// Where the bytes come from, one part of it after the other; no end reads them. Bytes that are
-/// in the processor's nearest cache already cost a plugin less than it can have them for.
+/// The source of the bytes, used from its beginning to its end and over again; no end interprets them. A
+/// smaller one would stay in the processor's nearest cache, unlike the objects of a plugin.
 #[derive(Debug)]
 struct Content {
     bytes: Arc<[u8]>,
     next: usize,
 }
 
-/// A request and its answer, as long as they are on the wire.
+/// The lengths of a request and its reply on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Exchange {
     request: u32,
-    answer: u32,
+    reply: u32,
 }
 
-/// What is exchanged to do something once, and what has been done then.
+/// The exchanges of an operation, and its outcome.
 type Script = (Vec<Exchange>, Done);
 
-/// Plays a task through a number of times.
-pub(super) fn rehearse(mut task: PluginTask, times: usize) -> Result<Vec<Script>, ClientError> {
+/// Records operations of a task.
+pub(super) fn record(mut task: PluginTask, times: usize) -> Result<Vec<Script>, ClientError> {
     let once = |_| {
         let mut exchanges = Vec::new();
         let mut operation = task.begin();
         loop {
-            let answer = perfect(&operation);
-            exchanges.push(Exchange::new(operation, answer.clone())?);
-            match task.proceed(answer)? {
+            let reply = ideal_reply(&operation);
+            exchanges.push(Exchange::new(operation, reply.clone())?);
+            match task.proceed(reply)? {
                 Next::Request(next) => operation = next,
                 Next::Done(done) => return Ok((exchanges, done)),
             }
@@ -65,8 +64,8 @@ pub(super) fn rehearse(mut task: PluginTask, times: usize) -> Result<Vec<Script>
     (0..times).map(once).collect()
 }
 
-/// The answer of a plugin that has everything.
-fn perfect(operation: &Operation) -> ReplyBody {
+/// The reply of a plugin that has all objects.
+fn ideal_reply(operation: &Operation) -> ReplyBody {
     match operation {
         Operation::Read { size, .. } => {
             let result = Ok(Data::from(vec![0; *size as usize]));
@@ -92,30 +91,30 @@ impl Exchange {
         let reply = Reply { id: SOME_NUMBER, body };
         let (message, attachment) = ServerMessage::Reply(reply).into_wire();
         frame::encode(message, attachment.len(), &mut bytes)?;
-        let answer = bytes.len() + attachment.len();
+        let reply = bytes.len() + attachment.len();
         // Frames are smaller than 16 MiB.
-        Ok(Self { request: request.max(HEAD) as u32, answer: answer as u32 })
+        Ok(Self { request: request.max(HEAD) as u32, reply: reply as u32 })
     }
 
     fn head(self) -> [u8; HEAD] {
-        (u64::from(self.request) << 32 | u64::from(self.answer)).to_le_bytes()
+        (u64::from(self.request) << 32 | u64::from(self.reply)).to_le_bytes()
     }
 
     fn from_head(head: [u8; HEAD]) -> Self {
         let both = u64::from_le_bytes(head);
-        Self { request: (both >> 32) as u32, answer: both as u32 }
+        Self { request: (both >> 32) as u32, reply: both as u32 }
     }
 }
 
-/// One of the scripts after the other, as chance has it.
+/// Replays recorded operations in random order.
 #[derive(Debug)]
-pub(super) struct Actor {
+pub(super) struct Replay {
     pub(super) scripts: Arc<[Script]>,
     pub(super) script: usize,
     pub(super) next: usize,
 }
 
-impl Task<Exchange, ()> for Actor {
+impl Task<Exchange, ()> for Replay {
     fn begin(&mut self) -> Exchange {
         (self.script, self.next) = (fastrand::usize(..self.scripts.len()), 1);
         self.scripts[self.script].0[0]
@@ -132,12 +131,12 @@ impl Task<Exchange, ()> for Actor {
 }
 
 /// A bare socket, with an echo at its other end.
-pub(super) struct Echoed {
+pub(super) struct EchoLink {
     stream: Box<dyn Stream>,
     content: Content,
-    /// What waits to be sent.
+    /// Queued bytes.
     outgoing: Vec<u8>,
-    /// Whose answers are to come, and how long they are.
+    /// The tasks and lengths of the replies to come.
     waiting: VecDeque<(usize, usize)>,
     arrived: usize,
     buffer: Vec<u8>,
@@ -154,7 +153,7 @@ impl Content {
         &rest[..len.min(rest.len())]
     }
 
-    fn took(&mut self, len: usize) {
+    fn advance(&mut self, len: usize) {
         self.next = (self.next + len) % self.bytes.len();
     }
 }
@@ -163,7 +162,7 @@ trait Stream: Read + Write + Send {}
 
 impl<T: Read + Write + Send> Stream for T {}
 
-impl Echoed {
+impl EchoLink {
     /// Connects to an echo on a thread of its own, by the same means as a plugin is reached. Both
     /// ends send what is in `content`, which must not be empty.
     pub(super) fn start(like: &Locator, content: &Arc<[u8]>) -> io::Result<Self> {
@@ -181,9 +180,9 @@ impl Echoed {
                 (Box::new(near), Box::new(far))
             }
         };
-        // The other end tells of a failure by closing, and this end notices.
+        // The other end closes on an error, which this end detects.
         let theirs = Content::new(content);
-        thread::spawn(move || echo(far, theirs));
+        threads::spawn("echo", move || echo(far, theirs))?;
         Ok(Self {
             stream: near,
             content: Content::new(content),
@@ -194,7 +193,7 @@ impl Echoed {
         })
     }
 
-    /// Sends what waits, and `more` bytes.
+    /// Sends what is queued, and `more` bytes.
     fn flush(&mut self, more: usize) -> io::Result<()> {
         write_with(&mut *self.stream, &self.outgoing, &mut self.content, more)?;
         self.outgoing.clear();
@@ -202,15 +201,15 @@ impl Echoed {
     }
 }
 
-impl Link for Echoed {
+impl Link for EchoLink {
     type Request = Exchange;
-    type Answer = ();
+    type Reply = ();
 
     fn queue(&mut self, task: usize, exchange: Exchange) -> Result<(), ClientError> {
-        self.waiting.push_back((task, exchange.answer as usize));
+        self.waiting.push_back((task, exchange.reply as usize));
         self.outgoing.extend_from_slice(&exchange.head());
         let rest = exchange.request as usize - HEAD;
-        // As the client of a plugin does: what is large is sent at once, without a copy.
+        // As the client of a plugin does: a large attachment is sent at once, without a copy.
         if rest > 4096 {
             return Ok(self.flush(rest)?);
         }
@@ -232,19 +231,19 @@ impl Link for Echoed {
     }
 }
 
-/// Reads requests, and answers all that have come in together, until the other end closes.
+/// Reads requests, and answers all that have arrived together, until the other end closes.
 fn echo(mut stream: Box<dyn Stream>, mut content: Content) -> io::Result<()> {
     let mut buffer = vec![0; BUFFER];
     let (mut head, mut head_len) = ([0; HEAD], 0);
-    // Of the request that is being read: what is missing, and what is to be answered then.
-    let (mut missing, mut answer) = (0, 0);
+    // Of the request that is being read: the missing bytes, and the length of its reply.
+    let (mut missing, mut reply) = (0, 0);
     loop {
         let len = stream.read(&mut buffer)?;
         if len == 0 {
             return Ok(());
         }
         let mut bytes = &buffer[..len];
-        let mut answers = 0;
+        let mut replies = 0;
         while !bytes.is_empty() {
             if missing == 0 {
                 let part = bytes.len().min(HEAD - head_len);
@@ -255,21 +254,21 @@ fn echo(mut stream: Box<dyn Stream>, mut content: Content) -> io::Result<()> {
                     break;
                 }
                 let exchange = Exchange::from_head(head);
-                (missing, answer) = (exchange.request as usize - HEAD, exchange.answer as usize);
+                (missing, reply) = (exchange.request as usize - HEAD, exchange.reply as usize);
                 head_len = 0;
             }
             let part = bytes.len().min(missing);
             missing -= part;
             bytes = &bytes[part..];
             if missing == 0 {
-                answers += answer;
+                replies += reply;
             }
         }
-        write_with(&mut *stream, &[], &mut content, answers)?;
+        write_with(&mut *stream, &[], &mut content, replies)?;
     }
 }
 
-/// Writes bytes, and some more that do not matter.
+/// Writes bytes, and `more` arbitrary ones.
 fn write_with(
     stream: &mut dyn Stream,
     mut bytes: &[u8],
@@ -288,32 +287,32 @@ fn write_with(
         let of_bytes = written.min(bytes.len());
         bytes = &bytes[of_bytes..];
         more -= written - of_bytes;
-        content.took(written - of_bytes);
+        content.advance(written - of_bytes);
     }
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::objects::{Family, Pool, Sizes};
+    use super::super::objects::{Generator, Pool, Sizes};
     use super::super::tasks;
     use super::*;
 
     #[test]
     fn lengths_are_those_of_real_messages() {
-        let objects = Pool::Closed(Family::new(Sizes::All(300_000)), 1);
+        let objects = Pool::Closed(Generator::new(Sizes::All(300_000)), 1);
         let mixed = tasks::Mixed { objects, step: tasks::READ, file: None };
-        let scripts = rehearse(Box::new(mixed), 2).unwrap();
+        let scripts = record(Box::new(mixed), 2).unwrap();
         let (exchanges, done) = &scripts[0];
         assert_eq!((exchanges.len(), done.bytes), (6, 300_000));
-        let answers: u32 = exchanges.iter().map(|exchange| exchange.answer).sum();
-        assert!((300_030..300_200).contains(&answers), "{answers}");
+        let replies: u32 = exchanges.iter().map(|exchange| exchange.reply).sum();
+        assert!((300_030..300_200).contains(&replies), "{replies}");
         assert!(exchanges.iter().all(|exchange| (40..80).contains(&exchange.request)));
     }
 
     #[test]
     fn a_head_has_the_lengths_of_request_and_reply() {
-        let exchange = Exchange { request: 9, answer: 1 << 24 };
+        let exchange = Exchange { request: 9, reply: 1 << 24 };
         assert_eq!(Exchange::from_head(exchange.head()), exchange);
     }
 
@@ -321,10 +320,10 @@ mod tests {
     fn an_echo_answers_requests_of_any_length_in_order() {
         let content = vec![7; 100_000].into();
         for like in ["unix=/x", "tcp=localhost:1"] {
-            let mut link = Echoed::start(&like.parse().unwrap(), &content).unwrap();
+            let mut link = EchoLink::start(&like.parse().unwrap(), &content).unwrap();
             let lengths = [(8, 1), (2 * BUFFER as u32, 7), (9, 3 * BUFFER as u32), (8, 0)];
-            for (task, (request, answer)) in lengths.into_iter().enumerate() {
-                link.queue(task, Exchange { request, answer }).unwrap();
+            for (task, (request, reply)) in lengths.into_iter().enumerate() {
+                link.queue(task, Exchange { request, reply }).unwrap();
             }
             let order = [(); 4].map(|()| link.receive().unwrap().0);
             assert_eq!((order, link.arrived), ([0, 1, 2, 3], 0));

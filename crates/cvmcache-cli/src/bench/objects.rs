@@ -7,12 +7,12 @@ use bytes::Bytes;
 use cvmcache::client::{Client, ClientError, NewUpload, StorePart};
 use cvmcache::plugin::{HashAlgorithm, ObjectId, ObjectType};
 
-use super::sizes;
+use super::size_distribution;
 
-/// What listings show next to the objects.
+/// The description of all objects.
 pub(super) const DESCRIPTION: &[u8] = b"cvmcache bench";
 
-/// All content is cut from this many bytes.
+/// The size of the buffer that all content is sliced from, in bytes.
 const CONTENT: usize = 4 * 1024 * 1024;
 
 /// An object that is stored, or could be.
@@ -22,43 +22,43 @@ pub(super) struct Object {
     pub(super) size: u64,
 }
 
-/// How large objects are.
+/// The sizes of objects.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Sizes {
     All(u64),
-    /// As in a software repository, see `sizes`.
+    /// As in a software repository, see `size_distribution`.
     Repository,
 }
 
-/// The objects of a cache that are asked for, each as likely as the others.
+/// The objects that a workload requests, each with the same probability.
 #[derive(Debug, Clone)]
 pub(super) enum Pool {
     /// A few that are kept open.
     Open(Arc<[Object]>),
-    /// The first of a family, as many as that.
-    Closed(Family, u64),
+    /// The first objects of a generator, as many as that.
+    Closed(Generator, u64),
 }
 
 impl Pool {
     pub(super) fn any(&self) -> Object {
         match self {
             Self::Open(objects) => objects[fastrand::usize(..objects.len())],
-            Self::Closed(family, count) => family.object(fastrand::u64(..*count)),
+            Self::Closed(generator, count) => generator.object(fastrand::u64(..*count)),
         }
     }
 }
 
-/// A family of objects, of which any number can be named without remembering them.
+/// A generator of objects: each follows from its number, so none has to be kept.
 ///
-/// The names are digests that chance has made, anew in each run, so they are those of no files.
+/// The digests are random, and new in each run, so they are those of no files.
 #[derive(Debug, Clone)]
-pub(super) struct Family {
+pub(super) struct Generator {
     seed: u64,
     sizes: Sizes,
     content: Bytes,
 }
 
-impl Family {
+impl Generator {
     pub(super) fn new(sizes: Sizes) -> Self {
         let mut bytes = vec![0; CONTENT];
         fastrand::fill(&mut bytes);
@@ -67,12 +67,12 @@ impl Family {
 
     /// An object by its number.
     pub(super) fn object(&self, number: u64) -> Object {
-        let mut chance = self.chance(number);
+        let mut random = self.random(number);
         let size = match self.sizes {
             Sizes::All(size) => size,
-            Sizes::Repository => sizes::at(chance.f64()),
+            Sizes::Repository => size_distribution::at(random.f64()),
         };
-        self.named(&mut chance, size)
+        self.make(&mut random, size)
     }
 
     /// `count` objects whose sizes are spread as evenly as they can be.
@@ -80,16 +80,16 @@ impl Family {
         let spread = |n: usize| (n as f64 + 0.5) / count as f64;
         let size = |n| match self.sizes {
             Sizes::All(size) => size,
-            Sizes::Repository => sizes::at(spread(n)),
+            Sizes::Repository => size_distribution::at(spread(n)),
         };
-        (0..count).map(|n| self.named(&mut self.chance(n as u64), size(n))).collect()
+        (0..count).map(|n| self.make(&mut self.random(n as u64), size(n))).collect()
     }
 
-    /// How large they are on average, in bytes.
+    /// The mean size of the objects, in bytes.
     pub(super) fn mean_size(&self) -> f64 {
         match self.sizes {
             Sizes::All(size) => size as f64,
-            Sizes::Repository => sizes::mean(),
+            Sizes::Repository => size_distribution::mean(),
         }
     }
 
@@ -125,21 +125,21 @@ impl Family {
         }
     }
 
-    fn chance(&self, number: u64) -> fastrand::Rng {
+    fn random(&self, number: u64) -> fastrand::Rng {
         // Neighbouring seeds have little in common once the first numbers are drawn.
-        let mut chance = fastrand::Rng::with_seed(self.seed.wrapping_add(number));
-        chance.u64(..);
-        chance
+        let mut random = fastrand::Rng::with_seed(self.seed.wrapping_add(number));
+        random.u64(..);
+        random
     }
 
-    fn named(&self, chance: &mut fastrand::Rng, size: u64) -> Object {
+    fn make(&self, random: &mut fastrand::Rng, size: u64) -> Object {
         let mut digest = [0; ObjectId::DIGEST_LEN];
-        chance.fill(&mut digest);
+        random.fill(&mut digest);
         Object { id: ObjectId::new(HashAlgorithm::Sha1, digest), size }
     }
 }
 
-/// Which bytes of the content a part consists of: others for other objects and parts.
+/// The range of the content that is a part: it differs between objects and parts.
 fn range(object: &Object, number: u64, len: usize) -> Range<usize> {
     let digest = object.id.digest();
     let spread = u64::from_le_bytes([
@@ -155,22 +155,22 @@ mod tests {
 
     #[test]
     fn an_object_follows_from_its_number() {
-        let family = Family::new(Sizes::Repository);
-        assert_eq!(family.object(7), family.object(7));
-        assert_ne!(family.object(7).id, family.object(8).id);
-        assert_ne!(family.object(7).id, Family::new(Sizes::Repository).object(7).id);
+        let generator = Generator::new(Sizes::Repository);
+        assert_eq!(generator.object(7), generator.object(7));
+        assert_ne!(generator.object(7).id, generator.object(8).id);
+        assert_ne!(generator.object(7).id, Generator::new(Sizes::Repository).object(7).id);
     }
 
     #[test]
     fn the_parts_of_an_object_are_its_content() {
         let part_size = 4096;
         for size in [0, 1, 4096, 4097, 3 * 4096] {
-            let family = Family::new(Sizes::All(size));
-            let object = family.object(1);
+            let generator = Generator::new(Sizes::All(size));
+            let object = generator.object(1);
             let (mut sum, mut number) = (0, 0);
             loop {
                 number += 1;
-                let part = family.part(&object, number, part_size);
+                let part = generator.part(&object, number, part_size);
                 assert_eq!((part.number, part.object), (number, object.id));
                 sum += part.data.len() as u64;
                 if part.last {
@@ -184,9 +184,9 @@ mod tests {
 
     #[test]
     fn sampled_sizes_have_the_mean_of_the_distribution() {
-        let family = Family::new(Sizes::Repository);
-        let sample = family.sample(1000);
+        let generator = Generator::new(Sizes::Repository);
+        let sample = generator.sample(1000);
         let mean = sample.iter().map(|object| object.size as f64).sum::<f64>() / 1000.0;
-        assert!((mean / family.mean_size() - 1.0).abs() < 0.2, "{mean}");
+        assert!((mean / generator.mean_size() - 1.0).abs() < 0.2, "{mean}");
     }
 }

@@ -61,16 +61,16 @@ fn picture_of(report: &Report, picture: &mut String) -> Drawn {
     Ok(())
 }
 
-/// Each contender with its colour.
+/// Each candidate with its colour.
 fn colored(results: &Results) -> impl Iterator<Item = (&Measured, RGBColor)> {
-    let color = |result: &Measured, n: usize| match result.contender == LIMIT {
+    let color = |result: &Measured, n: usize| match result.candidate == LIMIT {
         true => LIMIT_COLOR,
         false => COLORS[n % COLORS.len()],
     };
     results.results.iter().enumerate().map(move |(n, result)| (result, color(result, n)))
 }
 
-/// Says which colour is whose.
+/// Draws the legend: the colour of each candidate.
 fn legend(area: &Area<'_>, results: &Results) -> Drawn {
     let style = (FONT, 17).into_font().color(&BLACK);
     area.draw(&Text::new("Latency at each percentile", (20, 38), style.clone()))?;
@@ -79,9 +79,9 @@ fn legend(area: &Area<'_>, results: &Results) -> Drawn {
     let mut x = 20;
     for (result, color) in colored(results) {
         area.draw(&Rectangle::new([(x, 10), (x + 14, 24)], color.filled()))?;
-        area.draw(&Text::new(result.contender.clone(), (x + 20, 10), style.clone()))?;
+        area.draw(&Text::new(result.candidate.clone(), (x + 20, 10), style.clone()))?;
         // There are no metrics of the font that will be used; this is wide enough for most.
-        x += 50 + 8 * result.contender.chars().count() as i32;
+        x += 50 + 8 * result.candidate.chars().count() as i32;
     }
     Ok(())
 }
@@ -112,7 +112,7 @@ fn latencies(area: &Area<'_>, results: &Results) -> Drawn {
     Ok(())
 }
 
-/// An axis with ticks where they are wanted.
+/// An axis with its ticks.
 struct Axis {
     range: Range<f64>,
     ticks: Vec<f64>,

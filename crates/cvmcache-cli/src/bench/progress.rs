@@ -15,8 +15,8 @@ impl Progress {
         Self(bar)
     }
 
-    /// Says what is going on.
-    pub(super) fn say(&self, what: &str) {
+    /// Shows what is being done.
+    pub(super) fn show(&self, what: &str) {
         self.0.set_message(what.to_owned());
     }
 

@@ -11,10 +11,10 @@ use super::workload::Workload;
 use crate::error::Result;
 use crate::output::{self, FAINT, TITLE, count};
 
-/// In the place of an unknown or undefined figure.
+/// Stands for an unknown or undefined figure.
 const NOTHING: &str = "-";
 
-/// Prints the workloads there are.
+/// Prints the list of workloads.
 pub(super) fn list(out: &mut dyn Write, json: bool) -> Result<()> {
     #[derive(Serialize)]
     struct Entry {
@@ -76,14 +76,14 @@ fn throughput_and_latency(out: &mut dyn Write, report: &Report) -> Result<()> {
     let mut rows = Vec::new();
     for (workload, result) in all(report) {
         let latency = &result.latency_ns;
-        let mut row = vec![workload, result.contender.clone()];
+        let mut row = vec![workload, result.candidate.clone()];
         row.push(rate(result.ops_per_second));
         row.push(rate(result.requests_per_second));
         row.push(match result.bytes_per_second / f64::from(1 << 20) {
             0.0 => NOTHING.to_owned(),
             mebibytes => rate(mebibytes),
         });
-        // Where nothing was hit, there is nothing that took time.
+        // Without hits, there are no latencies.
         let shown =
             |time| if result.latencies.is_empty() { NOTHING.into() } else { duration(time) };
         row.extend([latency.p50, latency.p99, latency.p999, latency.max].map(shown));
@@ -114,7 +114,7 @@ fn ratios(out: &mut dyn Write, report: &Report) -> Result<()> {
     Ok(())
 }
 
-/// What it costs, as far as it is known.
+/// CPU time and memory, as far as they are known.
 fn costs(out: &mut dyn Write, report: &Report) -> Result<()> {
     let header =
         ["workload", "on", "CPU per million", "memory", "at most", "of size", "hits", "evicted"];
@@ -130,7 +130,7 @@ fn costs(out: &mut dyn Write, report: &Report) -> Result<()> {
         let memory = result.memory;
         rows.push(vec![
             workload,
-            result.contender.clone(),
+            result.candidate.clone(),
             cpu.unwrap_or_else(unknown),
             memory.map_or_else(unknown, |memory| output::bytes(memory.resident_bytes)),
             memory.map_or_else(unknown, |memory| output::bytes(memory.peak_bytes)),

@@ -6,7 +6,7 @@ use super::measure::{self, Latencies, Round};
 use super::workload::Workload;
 use crate::usage::Memory;
 
-/// All of it.
+/// The results of all workloads.
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
     pub(super) version: &'static str,
@@ -15,7 +15,7 @@ pub(super) struct Report {
     pub(super) workloads: Vec<Results>,
 }
 
-/// What is printed of a plugin.
+/// A plugin in the report.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct PluginSummary {
     pub(super) name: String,
@@ -26,7 +26,7 @@ pub(super) struct PluginSummary {
     pub(super) size_bytes: Option<u64>,
 }
 
-/// How it was measured.
+/// The settings of the run.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Settings {
     pub(super) connections: usize,
@@ -36,7 +36,7 @@ pub(super) struct Settings {
     pub(super) seconds_per_round: f64,
 }
 
-/// Of one workload: the results of all contenders, and how the first compares to the others.
+/// The results of a workload: of all candidates, and the ratios of the first to the others.
 #[derive(Debug, Serialize)]
 pub(super) struct Results {
     pub(super) workload: Workload,
@@ -44,10 +44,10 @@ pub(super) struct Results {
     pub(super) ratios: Vec<Ratio>,
 }
 
-/// Of one workload and one contender.
+/// The result of a workload on one candidate.
 #[derive(Debug, Serialize)]
 pub(super) struct Result {
-    pub(super) contender: String,
+    pub(super) candidate: String,
     pub(super) ops: u64,
     /// These three are medians of the rounds.
     pub(super) ops_per_second: f64,
@@ -55,14 +55,14 @@ pub(super) struct Result {
     pub(super) bytes_per_second: f64,
     /// Of all rounds.
     pub(super) latency_ns: Percentiles,
-    /// What part of the objects was there, if that is the question.
+    /// The fraction of operations that found their object, for `churn`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) hit_ratio: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) evicted_bytes: Option<u64>,
     pub(super) cpu_seconds_per_million_requests: Option<f64>,
     pub(super) memory: Option<Memory>,
-    /// The most memory it ever had, as a part of the size of the cache.
+    /// The peak of its memory, as a fraction of the size of the cache.
     pub(super) peak_per_size: Option<f64>,
     pub(super) rounds: Vec<RoundFigures>,
     #[serde(skip)]
@@ -84,7 +84,7 @@ pub(super) struct Percentiles {
     pub(super) max: u64,
 }
 
-/// How the first contender compares to another.
+/// The ratios of the first candidate to another.
 #[derive(Debug, Serialize)]
 pub(super) struct Ratio {
     pub(super) of: String,
@@ -104,12 +104,12 @@ pub(super) struct Spread {
 }
 
 impl Result {
-    pub(super) fn of(contender: &str, rounds: &[Round]) -> Self {
+    pub(super) fn of(candidate: &str, rounds: &[Round]) -> Self {
         let latencies = measure::merged(rounds);
         let ops: u64 = rounds.iter().map(|round| round.ops).sum();
         let median = |figure: fn(&Round) -> f64| measure::median(rounds.iter().map(figure));
         Self {
-            contender: contender.to_owned(),
+            candidate: candidate.to_owned(),
             ops,
             ops_per_second: median(|round| round.ops_per_second),
             requests_per_second: median(|round| round.requests_per_second),
@@ -158,7 +158,7 @@ impl Ratio {
 
 impl Spread {
     pub(super) fn of(pairs: Vec<f64>) -> Self {
-        // Where nothing was done in a round, there is nothing to compare.
+        // A round without operations has no ratio.
         let pairs: Vec<f64> = pairs.into_iter().filter(|ratio| ratio.is_finite()).collect();
         let median = measure::median(pairs.iter().copied());
         let min = pairs.iter().copied().reduce(f64::min).unwrap_or_default();
@@ -174,7 +174,7 @@ mod tests {
     use super::super::measure::{Done, Samples};
     use super::*;
 
-    /// A round in which something took so many milliseconds, and nothing else was done.
+    /// A round with one operation of this latency in milliseconds.
     fn round(latency: u64) -> Round {
         let mut samples = Samples::default();
         let latency = Duration::from_millis(latency);

@@ -47,7 +47,7 @@ fn id(sent: &[u64], task: usize) -> u64 {
 
 impl Link for Session {
     type Request = Operation;
-    type Answer = ReplyBody;
+    type Reply = ReplyBody;
 
     fn queue(&mut self, task: usize, operation: Operation) -> Result<(), ClientError> {
         // All parts of an upload have the number of the first.

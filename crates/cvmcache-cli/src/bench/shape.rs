@@ -6,7 +6,7 @@ use super::results::Settings;
 use super::tasks;
 use super::workload::Workload;
 
-/// The load that every contender gets.
+/// The load that every candidate gets.
 #[derive(Debug)]
 pub(super) struct Shape {
     pub(super) connections: usize,

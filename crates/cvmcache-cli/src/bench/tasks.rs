@@ -8,9 +8,9 @@ use cvmcache::plugin::{ObjectId, Status};
 
 use super::driver::{Next, Task};
 use super::measure::Done;
-use super::objects::{Family, Object, Pool};
+use super::objects::{Generator, Object, Pool};
 
-/// What a client reads at once, in bytes, unless the plugin allows less.
+/// The size of a read, in bytes, unless the plugin allows less.
 pub(super) const READ: u64 = 128 * 1024;
 
 /// A task of a plugin's client.
@@ -18,7 +18,7 @@ pub(super) type PluginTask = Box<dyn Task<Operation, ReplyBody>>;
 
 type Step = Result<Next<Operation>, ClientError>;
 
-/// Asks for an object that is not there.
+/// Checks for an absent object.
 #[derive(Debug)]
 pub(super) struct Ping(pub(super) ObjectId);
 
@@ -27,16 +27,16 @@ impl Task<Operation, ReplyBody> for Ping {
         Operation::Refcount { object: self.0, change_by: 0 }
     }
 
-    fn proceed(&mut self, answer: ReplyBody) -> Step {
-        match answer {
-            // A plugin may keep no counts, and has then answered as well as it can.
+    fn proceed(&mut self, reply: ReplyBody) -> Step {
+        match reply {
+            // A plugin without reference counts replies NOSUPPORT.
             ReplyBody::Refcount(Ok(()) | Err(Status::NoEntry | Status::NoSupport)) => done(0),
-            answer => refused(answer, RequestKind::Refcount),
+            reply => refused(reply, RequestKind::Refcount),
         }
     }
 }
 
-/// Asks for the size of an object.
+/// Gets the size of an object.
 #[derive(Debug)]
 pub(super) struct Stat(pub(super) Pool);
 
@@ -45,10 +45,10 @@ impl Task<Operation, ReplyBody> for Stat {
         Operation::ObjectInfo { object: self.0.any().id }
     }
 
-    fn proceed(&mut self, answer: ReplyBody) -> Step {
-        match answer {
+    fn proceed(&mut self, reply: ReplyBody) -> Step {
+        match reply {
             ReplyBody::ObjectInfo(Ok(_)) => done(0),
-            answer => refused(answer, RequestKind::ObjectInfo),
+            reply => refused(reply, RequestKind::ObjectInfo),
         }
     }
 }
@@ -68,10 +68,10 @@ impl Task<Operation, ReplyBody> for Read {
         read(&object, fastrand::u64(..steps) * self.step, self.step)
     }
 
-    fn proceed(&mut self, answer: ReplyBody) -> Step {
-        match answer {
+    fn proceed(&mut self, reply: ReplyBody) -> Step {
+        match reply {
             ReplyBody::Read { result: Ok(data), .. } => done(data.len() as u64),
-            answer => refused(answer, RequestKind::Read),
+            reply => refused(reply, RequestKind::Read),
         }
     }
 }
@@ -79,7 +79,7 @@ impl Task<Operation, ReplyBody> for Read {
 /// Stores new objects, and closes them.
 #[derive(Debug)]
 pub(super) struct Store {
-    pub(super) family: Family,
+    pub(super) generator: Generator,
     /// How many have been begun, by all tasks.
     pub(super) begun: Arc<AtomicU64>,
     pub(super) part_size: usize,
@@ -88,25 +88,25 @@ pub(super) struct Store {
 
 impl Task<Operation, ReplyBody> for Store {
     fn begin(&mut self) -> Operation {
-        let object = self.family.object(self.begun.fetch_add(1, Ordering::Relaxed));
-        self.upload.insert(Upload::new(object)).next(&self.family, self.part_size)
+        let object = self.generator.object(self.begun.fetch_add(1, Ordering::Relaxed));
+        self.upload.insert(Upload::new(object)).next(&self.generator, self.part_size)
     }
 
-    fn proceed(&mut self, answer: ReplyBody) -> Step {
-        match (answer, &mut self.upload) {
+    fn proceed(&mut self, reply: ReplyBody) -> Step {
+        match (reply, &mut self.upload) {
             (ReplyBody::Store { result: Ok(()), .. }, Some(upload)) => {
-                Ok(Next::Request(upload.next(&self.family, self.part_size)))
+                Ok(Next::Request(upload.next(&self.generator, self.part_size)))
             }
             (ReplyBody::Refcount(Ok(())), Some(Upload { object, .. })) => {
                 let Object { size, .. } = *object;
                 Ok(Next::Done(Done { bytes: size, stored: size, missed: false }))
             }
-            (answer, _) => refused(answer, RequestKind::Store),
+            (reply, _) => refused(reply, RequestKind::Store),
         }
     }
 }
 
-/// How far an upload is.
+/// The state of an upload.
 #[derive(Debug)]
 pub(super) struct Upload {
     object: Object,
@@ -120,18 +120,18 @@ impl Upload {
     }
 
     /// The next part; after the last, closing the object.
-    pub(super) fn next(&mut self, family: &Family, part_size: usize) -> Operation {
+    pub(super) fn next(&mut self, generator: &Generator, part_size: usize) -> Operation {
         if self.is_complete {
             return close(&self.object);
         }
-        let part = family.part(&self.object, self.next_part, part_size);
+        let part = generator.part(&self.object, self.next_part, part_size);
         self.next_part += 1;
         self.is_complete = part.last;
         Operation::Store(part)
     }
 }
 
-/// Opens files, asks for their size, reads all of them, and closes them.
+/// Opens files, gets their size, reads all of them, and closes them.
 #[derive(Debug)]
 pub(super) struct Mixed {
     pub(super) objects: Pool,
@@ -147,17 +147,17 @@ impl Task<Operation, ReplyBody> for Mixed {
         open(&object)
     }
 
-    fn proceed(&mut self, answer: ReplyBody) -> Step {
+    fn proceed(&mut self, reply: ReplyBody) -> Step {
         let Some((object, offset)) = &mut self.file else {
-            return refused(answer, RequestKind::Refcount);
+            return refused(reply, RequestKind::Refcount);
         };
-        Ok(Next::Request(match answer {
+        Ok(Next::Request(match reply {
             ReplyBody::Refcount(Ok(())) if *offset < object.size => {
                 Operation::ObjectInfo { object: object.id }
             }
             ReplyBody::Refcount(Ok(())) => return done(object.size),
             ReplyBody::ObjectInfo(Ok(_)) => read(object, 0, self.step),
-            // An answer without bytes would be asked for again for ever.
+            // After a reply without bytes, the read would be repeated for ever.
             ReplyBody::Read { result: Ok(data), .. } if !data.is_empty() => {
                 *offset += data.len() as u64;
                 match *offset < object.size {
@@ -165,16 +165,15 @@ impl Task<Operation, ReplyBody> for Mixed {
                     false => close(object),
                 }
             }
-            answer => return refused(answer, RequestKind::Read),
+            reply => return refused(reply, RequestKind::Read),
         }))
     }
 }
 
-/// Opens an object of a working set, reads from it and closes it; or stores it, if it is not
-/// there.
+/// Opens an object of a working set, reads from it and closes it; or stores it, if it is missing.
 #[derive(Debug)]
 pub(super) struct Churn {
-    pub(super) family: Family,
+    pub(super) generator: Generator,
     /// How many objects the working set has.
     pub(super) count: u64,
     pub(super) part_size: usize,
@@ -188,16 +187,16 @@ pub(super) struct Churn {
 impl Task<Operation, ReplyBody> for Churn {
     fn begin(&mut self) -> Operation {
         (self.upload, self.read) = (None, None);
-        let object = self.family.object(fastrand::u64(..self.count));
+        let object = self.generator.object(fastrand::u64(..self.count));
         open(self.object.insert(object))
     }
 
-    fn proceed(&mut self, answer: ReplyBody) -> Step {
-        let Some(object) = self.object else { return refused(answer, RequestKind::Refcount) };
+    fn proceed(&mut self, reply: ReplyBody) -> Step {
+        let Some(object) = self.object else { return refused(reply, RequestKind::Refcount) };
         let is_new = self.upload.is_none();
-        Ok(Next::Request(match answer {
+        Ok(Next::Request(match reply {
             ReplyBody::Refcount(Err(Status::NoEntry)) if is_new => {
-                self.upload.insert(Upload::new(object)).next(&self.family, self.part_size)
+                self.upload.insert(Upload::new(object)).next(&self.generator, self.part_size)
             }
             ReplyBody::Refcount(Ok(())) => match (&self.upload, self.read) {
                 (None, None) => read(&object, 0, self.step),
@@ -212,10 +211,10 @@ impl Task<Operation, ReplyBody> for Churn {
                 close(&object)
             }
             ReplyBody::Store { result: Ok(()), .. } => match &mut self.upload {
-                Some(upload) => upload.next(&self.family, self.part_size),
-                None => return refused(answer, RequestKind::Store),
+                Some(upload) => upload.next(&self.generator, self.part_size),
+                None => return refused(reply, RequestKind::Store),
             },
-            answer => return refused(answer, RequestKind::Refcount),
+            reply => return refused(reply, RequestKind::Refcount),
         }))
     }
 }
@@ -237,10 +236,10 @@ fn done(bytes: u64) -> Step {
     Ok(Next::Done(Done { bytes, ..Done::default() }))
 }
 
-/// The status that the answer has, or that it is no answer to what was asked.
-fn refused(answer: ReplyBody, asked: RequestKind) -> Step {
-    let reason = "it is not what the request asked for";
-    Err(match answer.status() {
+/// The status of a reply, or that it is of another kind than the request.
+fn refused(reply: ReplyBody, asked: RequestKind) -> Step {
+    let reason = "it is of another kind than the request";
+    Err(match reply.status() {
         Ok(()) => ClientError::Unexpected { asked, reason },
         Err(status) => ClientError::Status(status),
     })
@@ -257,7 +256,7 @@ mod tests {
 
     const PART: usize = 4096;
 
-    /// A plugin that forgets nothing.
+    /// A plugin that evicts nothing.
     #[derive(Default)]
     struct Cache {
         objects: BTreeMap<ObjectId, u64>,
@@ -265,7 +264,7 @@ mod tests {
     }
 
     impl Cache {
-        fn answer(&mut self, operation: Operation) -> ReplyBody {
+        fn reply(&mut self, operation: Operation) -> ReplyBody {
             match operation {
                 Operation::Refcount { object, change_by } => {
                     let is_there = self.objects.contains_key(&object);
@@ -293,7 +292,7 @@ mod tests {
         fn serve(&mut self, task: &mut dyn Task<Operation, ReplyBody>) -> (Done, usize) {
             let mut operation = task.begin();
             for requests in 1.. {
-                match task.proceed(self.answer(operation)).unwrap() {
+                match task.proceed(self.reply(operation)).unwrap() {
                     Next::Request(next) => operation = next,
                     Next::Done(done) => return (done, requests),
                 }
@@ -302,14 +301,14 @@ mod tests {
         }
     }
 
-    fn family() -> Family {
-        Family::new(Sizes::All(10_000))
+    fn generator() -> Generator {
+        Generator::new(Sizes::All(10_000))
     }
 
     #[test]
     fn an_object_is_stored_in_parts_and_closed() {
-        let family = family();
-        let mut store = Store { family, begun: Arc::default(), part_size: PART, upload: None };
+        let generator = generator();
+        let mut store = Store { generator, begun: Arc::default(), part_size: PART, upload: None };
         let mut cache = Cache::default();
         for _ in 0..2 {
             let (done, requests) = cache.serve(&mut store);
@@ -320,7 +319,7 @@ mod tests {
 
     #[test]
     fn a_file_is_read_up_to_a_short_reply() {
-        let objects = Pool::Closed(family(), 1);
+        let objects = Pool::Closed(generator(), 1);
         let mut cache = Cache::default();
         cache.objects.insert(objects.any().id, 10_000);
         let mut mixed = Mixed { objects: objects.clone(), step: 4096, file: None };
@@ -332,10 +331,10 @@ mod tests {
 
     #[test]
     fn a_missing_object_is_stored_and_hit_the_next_time() {
-        let family = family();
+        let generator = generator();
         let (part_size, step) = (PART, 4096);
         let (object, upload, read) = (None, None, None);
-        let mut churn = Churn { family, count: 1, part_size, step, object, upload, read };
+        let mut churn = Churn { generator, count: 1, part_size, step, object, upload, read };
         let mut cache = Cache::default();
         let (done, requests) = cache.serve(&mut churn);
         assert_eq!((done.missed, done.stored, requests, cache.open), (true, 10_000, 5, 0));
@@ -345,7 +344,7 @@ mod tests {
 
     #[test]
     fn a_failure_status_or_a_reply_of_another_kind_is_an_error() {
-        let mut stat = Stat(Pool::Open(family().sample(1).into()));
+        let mut stat = Stat(Pool::Open(generator().sample(1).into()));
         let no_space = ReplyBody::ObjectInfo(Err(Status::NoSpace));
         let error = stat.proceed(no_space).err().unwrap();
         assert_eq!(error.status(), Some(Status::NoSpace));

@@ -4,7 +4,7 @@ use clap::ValueEnum;
 use cvmcache::plugin::Capabilities;
 use serde::Serialize;
 
-/// What clients are made to do.
+/// A workload of clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Workload {
@@ -35,13 +35,13 @@ impl Workload {
         }
     }
 
-    /// What it is to do, in a line.
+    /// Its meaning, in a line.
     pub(super) fn meaning(self) -> String {
         let help = self.to_possible_value().and_then(|value| value.get_help().cloned());
         help.map(|help| help.to_string()).unwrap_or_default()
     }
 
-    /// What is measured if nothing else is asked for.
+    /// The workloads that are measured if none is named.
     pub(super) fn usual(may_evict: bool) -> Vec<Self> {
         let harmless = |w: &Self| may_evict || !w.evicts();
         [Self::Ping, Self::Stat, Self::Read, Self::Store, Self::Mixed]
@@ -50,12 +50,12 @@ impl Workload {
             .collect()
     }
 
-    /// Whether it stores without end, and so evicts what others have stored.
+    /// Whether it fills the cache, and so evicts objects of other clients.
     pub(super) fn evicts(self) -> bool {
         matches!(self, Workload::Store | Workload::Churn)
     }
 
-    /// What the plugin has to be able to do.
+    /// The capabilities that it needs.
     pub(super) fn needs(self) -> Capabilities {
         match self {
             Workload::Ping => Capabilities::NONE,

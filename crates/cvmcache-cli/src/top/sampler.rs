@@ -3,13 +3,13 @@
 //! One thread polls the fill of the cache. Another lists the objects, on a connection of its own: a
 //! listing of millions takes long, and must not block the first.
 
+use std::io;
 use std::sync::mpsc::{self, Receiver, Sender};
-use std::thread;
 use std::time::{Duration, Instant};
 
-use cvmcache::Locator;
 use cvmcache::client::{Client, ClientError};
 use cvmcache::plugin::{Capabilities, ObjectType, Status};
+use cvmcache::{Locator, threads};
 
 use super::interval::{Command, pause};
 use super::scraper;
@@ -43,23 +43,26 @@ impl Sampler {
         client: Client,
         state: &State,
         send: impl Fn(Update) -> bool + Clone + Send + 'static,
-    ) -> Self {
+    ) -> io::Result<Self> {
         let poller = Poller { remote, locator, interval: state.interval, send };
         let counting = (state.objects != Objects::Off).then(|| {
             let (counting, commands) = mpsc::channel();
             let poller = poller.clone();
-            thread::spawn(move || poller.count_objects(&commands));
-            counting
+            threads::spawn("objects", move || poller.count_objects(&commands))?;
+            io::Result::Ok(counting)
         });
         let scraping = state.metrics_url.clone().map(|url| {
             let (scraping, commands) = mpsc::channel();
             let (interval, send) = (poller.interval, poller.send.clone());
-            thread::spawn(move || scraper::scrape_repeatedly(&url, interval, send, &commands));
-            scraping
+            threads::spawn("metrics", move || {
+                scraper::scrape_repeatedly(&url, interval, send, &commands);
+            })?;
+            io::Result::Ok(scraping)
         });
+        let (counting, scraping) = (counting.transpose()?, scraping.transpose()?);
         let (filling, commands) = mpsc::channel();
-        thread::spawn(move || poller.poll_info(client, &commands));
-        Self { filling, counting, scraping }
+        threads::spawn("info", move || poller.poll_info(client, &commands))?;
+        Ok(Self { filling, counting, scraping })
     }
 
     /// Asks how full the cache is without waiting for its time.

@@ -1,5 +1,5 @@
 //! The RAM cache against a naive model, under arbitrary sequences of requests. The model does not
-//! foresee what is evicted; it checks that whatever was, was allowed and due to go.
+//! predict evictions; it checks that each was allowed and in the order of use.
 
 use std::collections::BTreeMap;
 
@@ -254,7 +254,7 @@ impl Model {
         Some((last.clone(), gone.len()))
     }
 
-    /// The cache and the model agree on everything that can be asked.
+    /// The cache and the model agree on the replies to all requests.
     fn check(&mut self) {
         self.cache.shared().locked(|store| {
             store.assert_consistent();
@@ -291,7 +291,7 @@ impl Model {
         }
     }
 
-    /// Everything is given up and closed: nothing may remain.
+    /// All uploads are aborted and all objects closed: no memory may remain in use.
     fn end(mut self) {
         self.uploads.clear();
         for (id, (_, known)) in &self.objects {

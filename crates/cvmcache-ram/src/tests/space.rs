@@ -1,4 +1,4 @@
-//! What happens when space runs short.
+//! Evictions and refusals in a full cache.
 
 use std::sync::Arc;
 
@@ -71,7 +71,7 @@ fn volatile_objects_go_first_and_then_those_used_longest_ago() {
     store(&cache, 3, ObjectType::Regular, 1000).unwrap();
     store(&cache, 4, ObjectType::Volatile, 1000).unwrap();
     store(&cache, 5, ObjectType::Volatile, 1000).unwrap();
-    // Looking for it, and opening and closing it, is use; reading it is not.
+    // A check for existence, an open and a close are use; a read is not.
     refer(&cache, 4, 0).unwrap();
     refer(&cache, 1, 1).unwrap();
     refer(&cache, 1, -1).unwrap();

@@ -9,12 +9,12 @@ use super::*;
 use crate::config::Tls;
 use redis_test_servers::{Certificates, RedisCluster, RedisServer, Setup, eventually};
 
-/// So long that only what hangs takes it.
+/// A timeout that only a hanging server reaches.
 const LONG: Duration = Duration::from_secs(60);
 
 const SHORT: Duration = Duration::from_millis(300);
 
-/// Much less than `LONG`, and much more than anything takes that does not wait for it.
+/// Much less than `LONG`, and much more than a request takes that does not wait for it.
 const AT_ONCE: Duration = Duration::from_secs(20);
 
 struct Connected {
@@ -77,7 +77,7 @@ impl Connected {
     }
 }
 
-/// What it gives, and whether it took no time to speak of.
+/// The result, and whether it took less than `AT_ONCE`.
 fn timed<T>(what: impl FnOnce() -> T) -> (T, bool) {
     let begin = Instant::now();
     let outcome = what();
@@ -270,21 +270,21 @@ fn refusals_are_mapped_by_their_reason() {
     assert!(matches!(client.ask::<Vec<u64>>(&cmd("PING")), Err(Failure::InvalidResponse(_))));
 }
 
-/// A server that answers the first thing it is asked on a connection as it should, and then says
-/// this.
-fn fake(says: &'static [u8]) -> (String, thread::JoinHandle<()>) {
+/// A server that answers the first command of a connection validly, and the second with
+/// these bytes.
+fn fake(second: &'static [u8]) -> (String, thread::JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("redis://{}", listener.local_addr().unwrap());
     let serving = thread::spawn(move || {
         for stream in listener.incoming() {
             let mut stream = stream.unwrap();
             let mut buffer = [0; 1000];
-            for answer in [b"+PONG\r\n", says] {
+            for reply in [b"+PONG\r\n", second] {
                 match stream.read(&mut buffer) {
                     Ok(0) | Err(_) => break,
                     Ok(length) if buffer[..length].ends_with(b"END\r\n") => return,
                     // The client may have disconnected.
-                    Ok(_) => drop(stream.write_all(answer)),
+                    Ok(_) => drop(stream.write_all(reply)),
                 }
             }
         }
@@ -405,7 +405,7 @@ fn a_cluster_serves_again_after_each_server_was_killed() {
     for key in &keys {
         client.set(key).unwrap();
     }
-    // The one that the plugin was told about, too.
+    // Also the one that the plugin is configured with.
     for n in 0..3 {
         cluster.servers[n].kill();
         for key in &keys {

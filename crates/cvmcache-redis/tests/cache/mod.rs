@@ -1,4 +1,4 @@
-//! Instances of the cache in this process, and what clients do with them.
+//! Instances of the cache in this process, with the requests of clients.
 
 #![allow(dead_code, reason = "not every test needs all of it")]
 
@@ -17,7 +17,7 @@ pub(crate) struct Instance {
     pub(crate) session: Session,
 }
 
-/// A configuration with times that a busy machine keeps, for a server.
+/// A configuration for a server, with timeouts that a busy machine keeps.
 pub(crate) fn config(server: &RedisServer) -> Config {
     let mut config = Config::new(&server.url()).expect("a URL");
     config.timeout = Duration::from_secs(20);
@@ -48,7 +48,7 @@ pub(crate) fn id(shard: u8, number: u8) -> ObjectId {
     ObjectId::new(HashAlgorithm::Sha1, digest)
 }
 
-/// Bytes that are nowhere like others.
+/// Content of which no two chunks are alike.
 pub(crate) fn content(seed: u64, len: usize) -> Bytes {
     let mut content = vec![0; len];
     fastrand::Rng::with_seed(seed).fill(&mut content);
@@ -56,7 +56,7 @@ pub(crate) fn content(seed: u64, len: usize) -> Bytes {
 }
 
 impl Instance {
-    /// The same instance, asked by another session.
+    /// The same instance with another session.
     pub(crate) fn session(&mut self, name: &'static str) -> &mut Self {
         self.session = Session::new(self.session.id() + 1, name);
         self
@@ -134,7 +134,7 @@ impl Instance {
 
 pub(crate) use cvmcache::Transaction;
 
-/// What clients send at once.
+/// The size of the parts that clients send.
 pub(crate) const PART: usize = 256 * 1024;
 
 /// The keys on a server that match a pattern, sorted.

@@ -1,4 +1,4 @@
-//! The real plugin, as a process, and clients that work with it and look at every byte.
+//! The real plugin, as a process, and clients that check every byte they read.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
 #![allow(dead_code, reason = "not every test needs all of it")]
@@ -14,14 +14,14 @@ use cvmcache_testkit::{PluginCommand, PluginProcess};
 
 use redis_test_servers::eventually;
 
-/// How long a client waits for an answer: several deadlines of the plugins here. One that waits for
-/// longer was forgotten.
+/// How long a client waits for a reply: several timeouts of the plugins here. A request that waits
+/// longer was lost.
 const FORGOTTEN: Duration = Duration::from_secs(90);
 
 /// The program of the Redis cache.
 const PROGRAM: &str = env!("CARGO_BIN_EXE_cvmcache-redis");
 
-/// A plugin for the server at this URL, with a deadline that a busy machine keeps.
+/// A plugin for the server at this URL, with a timeout that a busy machine keeps.
 pub(crate) fn command(url: &str) -> PluginCommand {
     PluginCommand::new(PROGRAM)
         .option("CVMFS_CACHE_PLUGIN_REDIS_URL", url)
@@ -38,7 +38,7 @@ pub(crate) fn connect(plugin: &PluginProcess, name: &str) -> Client {
     Client::builder().name(name.to_owned()).timeout(FORGOTTEN).connect(plugin.locator()).unwrap()
 }
 
-/// The object number `n`: its name, and what is in it.
+/// The object number `n`: its id and its content.
 pub(crate) fn object(n: u64) -> (ObjectId, Vec<u8>) {
     let mut random = fastrand::Rng::with_seed(n);
     let mut digest = [0; 20];
@@ -50,7 +50,7 @@ pub(crate) fn object(n: u64) -> (ObjectId, Vec<u8>) {
     (ObjectId::new(HashAlgorithm::Sha1, digest), content)
 }
 
-/// What a request came to: done, or the status that says why not. Anything else is a plugin that has
+/// The result of a request: done, or a status. Any other error of the client is a plugin that has
 /// failed its client.
 #[track_caller]
 pub(crate) fn status<T>(outcome: Result<T, ClientError>) -> Result<T, Status> {
@@ -60,7 +60,7 @@ pub(crate) fn status<T>(outcome: Result<T, ClientError>) -> Result<T, Status> {
     })
 }
 
-/// What it comes to in the end, when the trouble is over and the plugin has found its server again.
+/// The result of a request once the plugin is connected to its server again.
 #[track_caller]
 pub(crate) fn finally<T>(mut attempt: impl FnMut() -> Result<T, Status>) -> Result<T, Status> {
     let mut outcome = attempt();
@@ -80,7 +80,7 @@ pub(crate) fn store(client: &mut Client, n: u64) -> Result<(), Status> {
     status(client.store(NewUpload::new(id).object_type(kind), content))
 }
 
-/// Reads the whole of an object, which is what it should be if the plugin says that it is there.
+/// Reads a whole object, and checks its content if it exists.
 #[track_caller]
 pub(crate) fn read(client: &mut Client, n: u64) -> Result<(), Status> {
     let (id, content) = object(n);
@@ -99,8 +99,8 @@ pub(crate) fn close(client: &mut Client, n: u64) -> Result<(), Status> {
     status(client.close(&object(n).0))
 }
 
-/// Clients that store, open, read and close until they are told to end. What they read is right,
-/// and what they are told is what may happen to a cache.
+/// Clients that store, open, read and close until they are stopped. They check what they read,
+/// and accept only statuses that a cache may return.
 pub(crate) struct Jobs<'scope> {
     ending: &'scope AtomicBool,
     good: &'scope AtomicUsize,
@@ -116,8 +116,8 @@ pub(crate) struct Counts {
 
 const JOBS: u64 = 4;
 
-/// Runs jobs on this plugin while `trouble` goes on. Afterwards, each job has its connection still.
-pub(crate) fn with_jobs(plugin: &PluginProcess, trouble: impl FnOnce(&Jobs<'_>)) {
+/// Runs jobs on this plugin while `fault` runs. Afterwards, each job still has its connection.
+pub(crate) fn with_jobs(plugin: &PluginProcess, fault: impl FnOnce(&Jobs<'_>)) {
     let counts = Counts::default();
     thread::scope(|scope| {
         for job in 0..JOBS {
@@ -125,7 +125,7 @@ pub(crate) fn with_jobs(plugin: &PluginProcess, trouble: impl FnOnce(&Jobs<'_>))
             scope.spawn(move || {
                 let mut client = connect(plugin, &format!("test.cern.ch:{job}"));
                 work(&mut client, job, counts);
-                // It has never been left alone.
+                // Its connection has never closed.
                 client.quit().unwrap();
             });
         }
@@ -133,7 +133,7 @@ pub(crate) fn with_jobs(plugin: &PluginProcess, trouble: impl FnOnce(&Jobs<'_>))
         // A test that fails ends the jobs, too.
         let _end = End(&counts.ending);
         jobs.recover();
-        trouble(&jobs);
+        fault(&jobs);
     });
 }
 
@@ -146,12 +146,12 @@ impl Drop for End<'_> {
 }
 
 impl Jobs<'_> {
-    /// Waits until they have been told of trouble.
+    /// Waits until their requests fail.
     pub(crate) fn notice(&self) {
         self.more("the jobs notice", self.bad);
     }
 
-    /// Waits until they get what they want again.
+    /// Waits until their requests succeed again.
     pub(crate) fn recover(&self) {
         self.more("the jobs get what they want", self.good);
     }
@@ -162,7 +162,7 @@ impl Jobs<'_> {
         eventually(what, || counter.load(Ordering::Relaxed) >= much);
     }
 
-    /// How often they did not get what they wanted.
+    /// How many of their requests have failed.
     pub(crate) fn failures(&self) -> usize {
         self.bad.load(Ordering::Relaxed)
     }

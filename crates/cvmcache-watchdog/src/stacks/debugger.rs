@@ -76,14 +76,14 @@ fn ask(process: Pid) -> Result<String, NoStacks> {
     // It has the writing end of the pipe.
     drop(command);
     let (done, said) = mpsc::channel();
-    thread::spawn(move || {
+    let reader = thread::Builder::new().spawn(move || {
         let mut text = Vec::new();
         let _ = receiver.take(MAX_OUTPUT).read_to_end(&mut text);
         let _ = done.send(text);
     });
-    let said = said.recv_timeout(PATIENCE);
+    let said = reader.map(|_| said.recv_timeout(PATIENCE));
     let _ = killpg(Pid::from_raw(child.id().cast_signed()), Signal::SIGKILL);
     let _ = child.wait();
-    let said = said.map_err(|_| NoStacks::TooSlow)?;
+    let said = said.map_err(NoStacks::Start)?.map_err(|_| NoStacks::TooSlow)?;
     Ok(String::from_utf8_lossy(&said).into_owned())
 }

@@ -13,7 +13,7 @@ use super::pending::Pending;
 use super::{Client, ClientError, Connection};
 use crate::Locator;
 
-/// A client to be: anonymous, and with all the time in the world, until told otherwise.
+/// The builder of a client: without a name and without a timeout by default.
 ///
 /// ```no_run
 /// use std::time::Duration;
@@ -63,21 +63,31 @@ impl ClientBuilder {
     /// listens there is no plugin.
     pub fn connect(self, locator: &Locator) -> Result<Client, ClientError> {
         let mut deadline = Deadline::after(self.timeout);
-        let mut connection = Connection::connect_by(locator, self.timeout, &mut deadline)?;
+        let connection = Connection::connect_by(locator, self.timeout, &mut deadline)?;
+        self.open(connection, locator, &mut deadline)
+    }
+
+    /// Opens a session on a connection.
+    pub(super) fn open(
+        self,
+        mut connection: Connection,
+        locator: &Locator,
+        deadline: &mut Deadline,
+    ) -> Result<Client, ClientError> {
         let handshake = ClientMessage::Handshake {
             protocol_version: PROTOCOL_VERSION,
             name: self.name.clone(),
         };
-        connection.send_by(handshake, &mut deadline)?;
+        connection.send_by(handshake, deadline)?;
         let mut detach_requests = 0;
         let handshake = loop {
-            match connection.receive_by(&mut deadline)?.ok_or(ClientError::Closed)? {
+            match connection.receive_by(deadline)?.ok_or(ClientError::Closed)? {
                 ServerMessage::HandshakeAck(handshake) => break handshake,
                 ServerMessage::Detach => detach_requests += 1,
                 _ => {
                     return Err(ClientError::Unexpected {
                         asked: RequestKind::Handshake,
-                        reason: "it is the answer to something else",
+                        reason: "it is the reply to another request",
                     });
                 }
             }
@@ -110,11 +120,11 @@ mod tests {
 
     #[test]
     fn a_handshake_exchanges_names_and_capabilities() {
-        let plugin = FakePlugin::start(|end| {
-            let (version, name) = end.accept_with(fake::ack());
+        let (plugin, locator) = FakePlugin::listening(|listener| {
+            let (version, name) = listener.accept().answer_handshake(fake::ack());
             assert_eq!((version, name), (1, Some(Bytes::from_static(b"caf\xe9:1"))));
         });
-        let client = Client::connect(plugin.locator(), &b"caf\xe9:1"[..]).unwrap();
+        let client = Client::connect(&locator, &b"caf\xe9:1"[..]).unwrap();
         assert_eq!(client.session(), fake::SESSION);
         assert_eq!(client.max_object_size(), 4096);
         assert_eq!(client.capabilities(), Capabilities::ALL);
@@ -125,10 +135,10 @@ mod tests {
 
     #[test]
     fn a_client_without_a_name_connects() {
-        let plugin = FakePlugin::start(|end| {
-            assert_eq!(end.accept_with(fake::ack()), (1, None));
+        let (plugin, locator) = FakePlugin::listening(|listener| {
+            assert_eq!(listener.accept().answer_handshake(fake::ack()), (1, None));
         });
-        Client::builder().connect(plugin.locator()).unwrap();
+        Client::builder().connect(&locator).unwrap();
         plugin.join();
     }
 
@@ -158,32 +168,31 @@ mod tests {
 
     #[test]
     fn a_plugin_that_does_not_answer_the_handshake_times_out() {
-        let plugin = FakePlugin::start(|end| {
-            end.accept();
+        let (plugin, locator) = FakePlugin::listening(|listener| {
+            let mut end = listener.accept();
             assert!(end.next().is_some());
             end.expect_end();
         });
         let builder = Client::builder().timeout(Duration::from_millis(10));
-        let error = builder.connect(plugin.locator()).unwrap_err();
+        let error = builder.connect(&locator).unwrap_err();
         assert!(matches!(error, ClientError::Timeout), "{error}");
         plugin.join();
     }
 
     #[test]
-    fn requests_to_detach_do_not_extend_the_wait_for_the_handshake() {
-        let plugin = FakePlugin::start(|end| {
-            end.accept();
-            end.repeat(fake::DETACH);
-        });
+    fn detach_messages_do_not_extend_the_deadline_of_a_handshake() {
+        let (plugin, locator) =
+            FakePlugin::listening(|listener| listener.accept().repeat(fake::DETACH));
         let builder = Client::builder().timeout(Duration::from_millis(20));
-        let error = builder.connect(plugin.locator()).unwrap_err();
+        let error = builder.connect(&locator).unwrap_err();
         assert!(matches!(error, ClientError::Timeout), "{error}");
         plugin.join();
     }
 
     fn connect_and_get(ack: HandshakeAck) -> Result<Client, ClientError> {
-        let plugin = FakePlugin::start(|end| drop(end.accept_with(ack)));
-        let result = Client::connect(plugin.locator(), "x");
+        let (plugin, locator) =
+            FakePlugin::listening(|listener| drop(listener.accept().answer_handshake(ack)));
+        let result = Client::connect(&locator, "x");
         plugin.join();
         result
     }

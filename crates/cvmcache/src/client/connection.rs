@@ -14,17 +14,17 @@ use super::deadline::Deadline;
 use super::socket::Socket;
 use crate::Locator;
 
-/// Up to this many bytes, an attachment is sent with what else waits to be sent; a larger one is
+/// Up to this many bytes, an attachment is copied behind the queued messages; a larger one is
 /// sent from where it is.
 const COPIED_ATTACHMENT: usize = 4 * 1024;
 
-/// Messages wait to be sent until there are this many bytes of them.
+/// Messages are queued until there are this many bytes of them.
 const QUEUE: usize = 64 * 1024;
 
 /// A connection to a plugin, without a handshake.
 ///
-/// It carries any message in any order, sound or not, and so serves tests that a
-/// [`Client`](super::Client) is too well-behaved for.
+/// It carries any message in any order, valid or not, and so serves tests that a
+/// [`Client`](super::Client) cannot express.
 ///
 /// ```no_run
 /// use cvmcache::client::Connection;
@@ -38,16 +38,16 @@ const QUEUE: usize = 64 * 1024;
 pub struct Connection {
     socket: Socket,
     decoder: Decoder,
-    /// Frames that wait to be sent, or what is left of them.
+    /// The frames that are queued, or the rest of them.
     outgoing: Vec<u8>,
     /// Frames that came while others could not be sent: before those in the decoder.
     arrived: VecDeque<Frame>,
-    /// The plugin has said all it has to say.
+    /// The plugin has closed its write half.
     ended: bool,
 }
 
 impl Connection {
-    /// Connects to where a plugin listens. Without a host, TCP is to this machine.
+    /// Connects to the locator of a plugin. Without a host, TCP is to this machine.
     ///
     /// # Errors
     ///
@@ -187,8 +187,8 @@ impl Connection {
         self.flush_by(&mut self.deadline())
     }
 
-    /// Sends bytes, whatever they are, behind what is queued. It receives nothing meanwhile: if
-    /// the plugin waits until it is listened to, both wait.
+    /// Sends arbitrary bytes behind what is queued. It receives nothing meanwhile: if
+    /// the plugin waits for its replies to be read, both wait.
     ///
     /// # Errors
     ///
@@ -203,7 +203,7 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// [`ClientError::Closed`] if the connection ends in the midst of a message;
+    /// [`ClientError::Closed`] if the connection ends within a message;
     /// [`ClientError::Frame`] and [`ClientError::BadMessage`] if what came is no message of a
     /// plugin; [`ClientError::Timeout`] and [`ClientError::Io`].
     pub fn receive(&mut self) -> Result<Option<ServerMessage>, ClientError> {
@@ -267,7 +267,7 @@ impl Connection {
         }
     }
 
-    /// Tells the plugin that no more requests come, while its answers still do.
+    /// Shuts down the write half: no more requests follow, and replies still arrive.
     ///
     /// # Errors
     ///
@@ -293,8 +293,8 @@ impl Connection {
         ServerMessage::from_frame(frame).map(Some).map_err(|_| ClientError::BadMessage)
     }
 
-    /// What the plugin said before it closed the connection is worth hearing, even if it does not
-    /// listen any more.
+    /// Messages that the plugin sent before it closed the connection are received, even if it does not
+    /// read any more.
     fn flush_while_heard(&mut self, deadline: &mut Deadline) -> Result<(), ClientError> {
         match self.flush_by(deadline) {
             Err(ClientError::Closed) => Ok(()),

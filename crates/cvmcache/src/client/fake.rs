@@ -13,13 +13,14 @@ use cvmcache_proto::{
 use rustix::net::RecvFlags;
 use tempfile::TempDir;
 
-use super::Client;
+use super::deadline::Deadline;
+use super::{Client, Connection};
 use crate::Locator;
 
-/// The session that [`PluginEnd::accept_client`] hands out first.
+/// The first session of [`PluginEnd::accept_client`].
 pub(super) const SESSION: u64 = 1001;
 
-/// What a well-behaved plugin answers to a handshake.
+/// The acknowledgement of a valid plugin.
 pub(super) fn ack() -> HandshakeAck {
     HandshakeAck {
         result: Ok(()),
@@ -32,7 +33,7 @@ pub(super) fn ack() -> HandshakeAck {
     }
 }
 
-/// A name for an object.
+/// An object id.
 pub(super) fn object(number: u8) -> ObjectId {
     ObjectId::new(HashAlgorithm::Shake128, [number; 20])
 }
@@ -49,65 +50,78 @@ pub(super) fn encoded(message: ServerMessage) -> Vec<u8> {
     bytes
 }
 
-/// A plugin that follows a script, and a place where it listens.
-pub(super) struct FakePlugin {
-    _directory: TempDir,
-    locator: Locator,
-    thread: JoinHandle<()>,
-}
+/// A plugin on a thread of its own, which runs a script.
+pub(super) struct FakePlugin(JoinHandle<()>);
 
 impl FakePlugin {
-    /// Listens, and leaves the rest to the script.
-    pub(super) fn start(script: impl FnOnce(&mut PluginEnd) + Send + 'static) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("socket");
-        let listener = UnixListener::bind(&path).unwrap();
-        let thread = thread::spawn(move || script(&mut PluginEnd { listener, client: None }));
-        Self { _directory: directory, locator: Locator::Unix(path), thread }
+    /// A connection to a plugin.
+    pub(super) fn with_connection(
+        script: impl FnOnce(&mut PluginEnd) + Send + 'static,
+    ) -> (Self, Connection) {
+        let (connection, stream) = Connection::pair().unwrap();
+        let thread = thread::spawn(move || script(&mut PluginEnd::new(stream)));
+        (Self(thread), connection)
     }
 
-    /// Lets a client in, and leaves the rest to the script.
+    /// A client with a session, on a connection like [`with_connection`](Self::with_connection).
     pub(super) fn with_client(
         script: impl FnOnce(&mut PluginEnd) + Send + 'static,
     ) -> (Self, Client) {
-        let plugin = Self::start(|end| {
-            end.accept_with(ack());
+        let (plugin, connection) = Self::with_connection(|end| {
+            end.answer_handshake(ack());
             script(end);
         });
-        let client = Client::connect(plugin.locator(), "test.cern.ch:1").unwrap();
-        (plugin, client)
+        let builder = Client::builder().name("test.cern.ch:1");
+        let unused = Locator::Unix("/nowhere".into());
+        (plugin, builder.open(connection, &unused, &mut Deadline::after(None)).unwrap())
     }
 
-    pub(super) fn locator(&self) -> &Locator {
-        &self.locator
+    /// A plugin that listens, for tests that connect by a locator.
+    pub(super) fn listening(
+        script: impl FnOnce(&PluginListener) + Send + 'static,
+    ) -> (Self, Locator) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("socket");
+        let listener = UnixListener::bind(&path).unwrap();
+        let listener = PluginListener { listener, _directory: directory };
+        (Self(thread::spawn(move || script(&listener))), Locator::Unix(path))
     }
 
-    /// Waits until the script is through, and fails if it failed.
+    /// Waits for the end of the script, and panics if it panicked.
     pub(super) fn join(self) {
-        if let Err(panic) = self.thread.join() {
+        if let Err(panic) = self.0.join() {
             std::panic::resume_unwind(panic);
         }
     }
 }
 
+/// The socket of a plugin that listens.
+pub(super) struct PluginListener {
+    listener: UnixListener,
+    _directory: TempDir,
+}
+
+impl PluginListener {
+    pub(super) fn accept(&self) -> PluginEnd {
+        PluginEnd::new(self.listener.accept().unwrap().0)
+    }
+}
+
 /// The plugin's end of a connection.
 pub(super) struct PluginEnd {
-    listener: UnixListener,
-    client: Option<(UnixStream, Decoder)>,
+    stream: UnixStream,
+    decoder: Decoder,
 }
 
 impl PluginEnd {
-    /// Accepts a connection, and closes the one before it.
-    pub(super) fn accept(&mut self) {
-        let (stream, _) = self.listener.accept().unwrap();
+    fn new(stream: UnixStream) -> Self {
         let mut limits = DecoderLimits::default();
         (limits.max_message, limits.max_attachment) = (frame::MAX_LEN, frame::MAX_LEN);
-        self.client = Some((stream, Decoder::new(limits)));
+        Self { stream, decoder: Decoder::new(limits) }
     }
 
-    /// Accepts a connection, answers its handshake and returns what it says.
-    pub(super) fn accept_with(&mut self, ack: HandshakeAck) -> (u32, Option<Bytes>) {
-        self.accept();
+    /// Receives a handshake, answers it, and returns its version and name.
+    pub(super) fn answer_handshake(&mut self, ack: HandshakeAck) -> (u32, Option<Bytes>) {
         let Some(ClientMessage::Handshake { protocol_version, name }) = self.next() else {
             panic!("a client begins with a handshake");
         };
@@ -115,22 +129,21 @@ impl PluginEnd {
         (protocol_version, name)
     }
 
-    /// The next message; `None` if the client is gone.
+    /// The next message; `None` if the client has closed the connection.
     pub(super) fn next(&mut self) -> Option<ClientMessage> {
-        let (stream, decoder) = self.client.as_mut().unwrap();
         loop {
-            if let Some(frame) = decoder.next_frame().unwrap() {
+            if let Some(frame) = self.decoder.next_frame().unwrap() {
                 return Some(ClientMessage::from_frame(frame).unwrap());
             }
             let mut chunk = [0; 1000];
-            match stream.read(&mut chunk).unwrap() {
+            match self.stream.read(&mut chunk).unwrap() {
                 0 => return None,
-                len => decoder.buffer().extend_from_slice(&chunk[..len]),
+                len => self.decoder.buffer().extend_from_slice(&chunk[..len]),
             }
         }
     }
 
-    /// The next message, which must be a request of the session; its number and what it asks for.
+    /// The next message, which must be a request of the session: its id and its operation.
     pub(super) fn request(&mut self) -> (u64, Operation) {
         match self.next() {
             Some(ClientMessage::Request(Request { session: SESSION, id, operation })) => {
@@ -140,13 +153,12 @@ impl PluginEnd {
         }
     }
 
-    /// Waits until the client has said something, without listening to what.
+    /// Waits until bytes of the client have arrived, without reading them.
     pub(super) fn wait_until_readable(&self) {
-        let (stream, _) = self.client.as_ref().unwrap();
-        rustix::net::recv(stream, &mut [0; 1][..], RecvFlags::PEEK).unwrap();
+        rustix::net::recv(&self.stream, &mut [0; 1][..], RecvFlags::PEEK).unwrap();
     }
 
-    /// The client has nothing more to say.
+    /// Asserts that the client closes its write half without another message.
     pub(super) fn expect_end(&mut self) {
         assert_eq!(self.next(), None);
     }
@@ -159,7 +171,7 @@ impl PluginEnd {
         self.send(ServerMessage::Reply(Reply { id, body }));
     }
 
-    /// Receives a request, which must be the one that is expected, and answers it.
+    /// Receives a request, which must be the expected one, and answers it.
     pub(super) fn serve(&mut self, expected: Operation, body: ReplyBody) {
         let (id, operation) = self.request();
         assert_eq!(operation, expected);
@@ -167,27 +179,21 @@ impl PluginEnd {
     }
 
     pub(super) fn send_raw(&mut self, bytes: &[u8]) {
-        self.client.as_mut().unwrap().0.write_all(bytes).unwrap();
+        self.stream.write_all(bytes).unwrap();
     }
 
-    /// Sends the same over and over, until the client is gone.
+    /// Sends the same bytes over and over, until the client closes the connection.
     pub(super) fn repeat(&mut self, bytes: &[u8]) {
-        let (stream, _) = self.client.as_mut().unwrap();
-        while stream.write_all(bytes).is_ok() {}
+        while self.stream.write_all(bytes).is_ok() {}
     }
 
-    /// Receives byte for byte, until the client is gone.
-    pub(super) fn sip(&mut self) {
-        let (stream, _) = self.client.as_mut().unwrap();
-        while let Ok(1) = stream.read(&mut [0]) {}
+    /// Reads byte by byte, until the client closes the connection.
+    pub(super) fn read_slowly(&mut self) {
+        while let Ok(1) = self.stream.read(&mut [0]) {}
     }
 
-    pub(super) fn close(&mut self) {
-        self.client = None;
-    }
-
-    /// Says that nothing more comes, but goes on listening.
+    /// Shuts down the write half, but goes on reading.
     pub(super) fn shutdown_write(&mut self) {
-        self.client.as_mut().unwrap().0.shutdown(Shutdown::Write).unwrap();
+        self.stream.shutdown(Shutdown::Write).unwrap();
     }
 }

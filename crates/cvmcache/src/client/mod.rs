@@ -1,8 +1,8 @@
 //! A blocking client of a cache plugin, with any number of requests in flight.
 //!
-//! It is what the tests, tools and benchmarks of a plugin speak with. [`Client`] does what a
-//! CernVM-FS client does, one method for each thing; its requests can overlap. [`Connection`], the
-//! layer below, also sends what no client would.
+//! It is the client of the tests, tools and benchmarks. [`Client`] does what a
+//! CernVM-FS client does, one method for each request; requests can overlap. [`Connection`], the
+//! layer below, also sends messages that no client would send.
 //!
 //! ```no_run
 //! use cvmcache::Locator;
@@ -18,7 +18,7 @@
 //! assert_eq!(client.read(&id, 3, 100)?, "tent");
 //! client.close(&id)?;
 //!
-//! // Two requests under way: both are sent before either is waited for.
+//! // Two requests in flight: both are sent before either is waited for.
 //! let first = client.queue_read(&id, 0, 4)?;
 //! let second = client.queue_read(&id, 4, 3)?;
 //! assert_eq!(client.wait(second)?.into_bytes(), "ent");
@@ -73,7 +73,7 @@ use pending::Pending;
 ///
 /// Methods wait for the plugin, for ever unless a timeout is set
 /// ([`ClientBuilder::timeout`]). Dropping a client just closes its connection: to the plugin, that
-/// is a client that died. [`quit`](Self::quit) says goodbye.
+/// is a client that died. [`quit`](Self::quit) ends the session.
 ///
 /// ```no_run
 /// use cvmcache::client::{Client, ClientError};
@@ -116,7 +116,7 @@ impl Client {
         Self::builder().name(name).connect(locator)
     }
 
-    /// A client to be: anonymous, and with all the time in the world, until told otherwise.
+    /// A builder of a client: without a name and without a timeout by default.
     pub fn builder() -> ClientBuilder {
         ClientBuilder::new()
     }
@@ -131,22 +131,22 @@ impl Client {
         self.handshake.max_object_size as usize
     }
 
-    /// What the plugin can do, as it said in the handshake. This client asks for other things, too.
+    /// The capabilities that the plugin declared in the handshake. This client sends other requests, too.
     pub fn capabilities(&self) -> Capabilities {
         self.handshake.capabilities
     }
 
-    /// What the plugin calls itself. It need not be UTF-8.
+    /// The name of the plugin. It need not be UTF-8.
     pub fn plugin_name(&self) -> &[u8] {
         &self.handshake.name
     }
 
-    /// The plugin's process, which it tells on unix sockets only.
+    /// The plugin's process id, which it sends on unix sockets only.
     pub fn plugin_pid(&self) -> Option<u64> {
         self.handshake.pid
     }
 
-    /// Where the plugin listens: what the client was told to connect to.
+    /// The locator that the client is connected to.
     pub fn locator(&self) -> &Locator {
         &self.locator
     }
@@ -163,20 +163,20 @@ impl Client {
         Ok(())
     }
 
-    /// The connection, to send what the client would not. The replies to it are unclaimed, see
+    /// The connection, to send what the client would not. The replies are unclaimed, see
     /// [`unclaimed_replies`](Self::unclaimed_replies); what is received from the connection itself
     /// is lost to the client.
     pub fn connection_mut(&mut self) -> &mut Connection {
         &mut self.connection
     }
 
-    /// Gives the connection up to the caller. The session goes on.
+    /// Returns the connection. The session goes on.
     pub fn into_connection(self) -> Connection {
         self.connection
     }
 
-    /// How often the plugin has asked to close file catalogs, as far as the client has heard: it
-    /// listens while it waits.
+    /// How often the plugin has asked to close file catalogs, as far as the client has received that: it
+    /// reads while it waits.
     pub fn detach_requests(&self) -> u64 {
         self.detach_requests
     }
@@ -201,7 +201,7 @@ impl Client {
         self.connection.send(message)
     }
 
-    /// Waits for a message and puts it where it belongs.
+    /// Waits for a message, and keeps it as a reply or counts it as a detach.
     fn receive(&mut self, deadline: &mut Deadline) -> Result<(), ClientError> {
         let message = self.connection.receive_by(deadline)?.ok_or(ClientError::Closed)?;
         self.sort(message);

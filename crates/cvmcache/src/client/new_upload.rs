@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use cvmcache_proto::{ObjectId, ObjectType};
 
-/// An object to be stored: its name, and what the plugin is told about it. Where nothing is to be
-/// told, an [`ObjectId`] will do in its place.
+/// An object to be stored: its id and its metadata. Where the defaults
+/// will do, an [`ObjectId`] takes its place.
 ///
 /// ```
 /// use cvmcache::client::NewUpload;
@@ -43,7 +43,7 @@ impl NewUpload {
         self
     }
 
-    /// Sets the size that the plugin is told, in bytes. By default, [`Client::store`] tells that of
+    /// Sets the size to announce, in bytes. By default, [`Client::store`] announces that of
     /// the data, and [`Client::begin_upload`] none. It need not be true: a server of this crate answers
     /// [`Status::Malformed`] to the part that exceeds it, and to a last part that does not reach it.
     ///

@@ -9,7 +9,7 @@ use cvmcache_proto::{Envelope, Reply, ReplyBody, RequestKind, Status};
 use super::ClientError;
 
 /// A claim to the reply of one request, see [`Client::wait`](super::Client::wait). It is good for the
-/// client that handed it out, and for no other.
+/// client that returned it, and for no other.
 #[derive(Debug)]
 #[must_use = "the reply is kept until it is waited for; `Client::forget` says that it need not be"]
 pub struct Ticket<T = ReplyBody> {
@@ -20,7 +20,7 @@ pub struct Ticket<T = ReplyBody> {
 }
 
 impl<T> Ticket<T> {
-    /// Takes out of a reply what was asked for.
+    /// Takes the result out of a reply.
     pub(super) fn open(&self, body: ReplyBody) -> Result<T, ClientError> {
         let asked = self.kind;
         let answer = if answers(&body, asked) { (self.read)(body) } else { None };
@@ -29,17 +29,17 @@ impl<T> Ticket<T> {
     }
 }
 
-/// Takes out of a reply what was asked for; `None` if it is not in it.
+/// Takes the result out of a reply; `None` if it has none.
 pub(super) type Read<T> = fn(ReplyBody) -> Option<Result<T, Status>>;
 
 /// Number and part of a request, which its reply repeats, and a serial number: two requests may
 /// have the same number and part, and then have their replies in order.
 type Key = (u64, u64, u64);
 
-/// Requests in flight, and their replies until they are asked for.
+/// Requests in flight, and their replies until they are claimed.
 #[derive(Debug)]
 pub(super) struct Pending {
-    /// Tells its tickets from those of other clients, which count their requests the same way.
+    /// Distinguishes its tickets from those of other clients, which count their requests the same way.
     client: u64,
     replies: BTreeMap<Key, Option<ReplyBody>>,
     serial: u64,
@@ -62,7 +62,7 @@ impl Pending {
         Ticket { client: self.client, key, kind: request.kind, read }
     }
 
-    /// Keeps a reply until it is asked for; false if no request in flight has its number.
+    /// Keeps a reply until it is claimed; false if no request in flight has its id.
     pub(super) fn answer(&mut self, reply: Reply) -> bool {
         let part = match reply.body {
             ReplyBody::Store { part, .. } => part,
@@ -82,7 +82,7 @@ impl Pending {
         self.replies.get(&ticket.key).map(Option::is_some).ok_or(ClientError::ForeignTicket)
     }
 
-    /// Hands the reply out, if there is one.
+    /// Returns the reply, if there is one.
     pub(super) fn claim<T>(
         &mut self,
         ticket: &Ticket<T>,
@@ -95,7 +95,7 @@ impl Pending {
         }
     }
 
-    /// Waits for the reply no longer.
+    /// Drops the claim to a reply.
     pub(super) fn forget<T>(&mut self, ticket: &Ticket<T>) {
         if self.check(ticket).is_ok() {
             self.replies.remove(&ticket.key);

@@ -6,15 +6,15 @@ use super::deadline::Deadline;
 use super::pending::Read;
 use super::{Client, ClientError, Ticket};
 
-/// Any number of requests can be under way. Replies come in the order that suits the plugin, and
-/// are kept until they are waited for.
+/// Any number of requests can be in flight. Replies come in the order that suits the plugin, and
+/// are kept until they are claimed.
 ///
 /// A request that is [submitted](Self::submit) is sent at once. One that is
 /// [queued](Self::queue) is sent before the client next waits for something that has not come
 /// yet, and so together with others: a loop that waits for the oldest of n requests and queues
 /// another sends as many with one write as there were replies in one read.
 ///
-/// There is no bound on what is under way: replies take memory until they are waited for or
+/// There is no bound on requests in flight: replies take memory until they are claimed or
 /// [forgotten](Self::forget).
 impl Client {
     /// Sends a request, and those that are queued, without waiting for the reply.
@@ -57,7 +57,7 @@ impl Client {
         self.connection.flush()
     }
 
-    /// Waits for a reply, and sends before that what is queued. Whatever else arrives meanwhile is
+    /// Waits for a reply, and sends before that what is queued. Other replies that arrive meanwhile are
     /// kept.
     ///
     /// # Errors
@@ -87,7 +87,7 @@ impl Client {
 
     /// Whether a reply has arrived, so that waiting for it takes no time. Does not wait for the
     /// plugin, but to send what is queued. Once the connection has ended, no more replies arrive,
-    /// and [`wait`](Self::wait) tells why.
+    /// and [`wait`](Self::wait) returns the reason.
     ///
     /// # Errors
     ///
@@ -129,7 +129,7 @@ impl Client {
         }
     }
 
-    /// Sends a request and waits for what it asks for.
+    /// Sends a request and waits for its result.
     pub(super) fn call<T>(
         &mut self,
         operation: Operation,
@@ -317,7 +317,6 @@ mod tests {
             let (first, _) = end.request();
             end.request();
             end.reply(first, INFO);
-            end.close();
         });
         let first = client.submit(Operation::Info).unwrap();
         let second = client.submit(Operation::Info).unwrap();
@@ -355,7 +354,7 @@ mod tests {
     fn large_requests_and_replies_at_once_do_not_deadlock() {
         const LARGE: usize = 4 * 1024 * 1024;
         let (plugin, mut client) = FakePlugin::with_client(|end| {
-            // It says all it has to say before it listens.
+            // It sends all replies before it reads.
             for _ in 0..8 {
                 let result = Ok(Data::from(vec![7; LARGE / 8]));
                 end.reply(0, ReplyBody::Read { result, data_crc32: None });

@@ -7,22 +7,22 @@ use cvmcache_proto::{Data, ObjectId, Operation, ReplyBody, RequestKind};
 
 use super::{Client, ClientError, Ticket};
 
-/// How many reads [`Client::read_all`] has under way.
+/// How many reads [`Client::read_all`] has in flight.
 const READS_IN_FLIGHT: usize = 16;
 
-/// How large an object is believed to be before it has been read, in bytes.
+/// The memory to reserve for an object before it has been read, at most, in bytes.
 const BELIEVED_SIZE: u64 = 64 * 1024 * 1024;
 
 /// Reading objects.
 impl Client {
     /// Reads `size` bytes of an object from `offset` on, or fewer at its end. A client does not
-    /// ask for more than [`max_object_size`](Self::max_object_size); this one can, and a server of
+    /// request more than [`max_object_size`](Self::max_object_size); this one can, and a server of
     /// this crate answers [`Status::Malformed`].
     ///
     /// # Errors
     ///
     /// [`Status::NoEntry`] if it is not in the cache, [`Status::OutOfBounds`] if `offset` is
-    /// larger than its size; [`ClientError::Unexpected`] if the answer has more than `size` bytes;
+    /// larger than its size; [`ClientError::Unexpected`] if the reply has more than `size` bytes;
     /// others as with [`wait`](Self::wait).
     ///
     /// [`Status::Malformed`]: crate::plugin::Status::Malformed
@@ -37,13 +37,13 @@ impl Client {
         Ok(data)
     }
 
-    /// Reads all of an object into memory, with 16 reads under way. An object that is not open may be
+    /// Reads all of an object into memory, with 16 reads in flight. An object that is not open may be
     /// evicted meanwhile.
     ///
     /// # Errors
     ///
     /// [`Status::NoEntry`] if it is not in the cache, or not any more; [`ClientError::Unexpected`] if
-    /// it is shorter than the plugin says; others as with [`wait`](Self::wait).
+    /// it is shorter than its size; others as with [`wait`](Self::wait).
     ///
     /// [`Status::NoEntry`]: crate::plugin::Status::NoEntry
     pub fn read_all(&mut self, id: &ObjectId) -> Result<Bytes, ClientError> {
@@ -55,7 +55,7 @@ impl Client {
     }
 
     /// Has a read of `size` bytes from `offset` on sent before the client next waits, see
-    /// [`queue`](Self::queue). The answer is taken as it comes, even if it has more bytes than that.
+    /// [`queue`](Self::queue). The reply is taken as it comes, even if it has more bytes than that.
     ///
     /// # Errors
     ///
@@ -72,7 +72,7 @@ impl Client {
         })
     }
 
-    /// Leaves in `reads` what is still under way if it fails.
+    /// Leaves in `reads` what is still in flight if it fails.
     fn read_in_order(
         &mut self,
         id: &ObjectId,
@@ -134,7 +134,7 @@ mod tests {
             let info = ObjectInfo::new(size, ObjectType::Regular);
             let ask = Operation::ObjectInfo { object: object(1) };
             end.serve(ask, ReplyBody::ObjectInfo(Ok(info)));
-            // No answer before as many as may be are under way, and the last comes first.
+            // No reply before the maximum is in flight, and the last comes first.
             let mut asked: Vec<_> = (0..READS_IN_FLIGHT).map(|_| end.request()).collect();
             asked.reverse();
             for _ in 0..served.len().div_ceil(4096) - READS_IN_FLIGHT {

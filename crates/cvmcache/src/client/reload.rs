@@ -5,7 +5,7 @@ use cvmcache_proto::ClientMessage;
 use super::{Client, ClientBuilder, ClientError};
 use crate::Locator;
 
-/// A client that has gone and announced that it will be back: see [`Client::announce_reload`].
+/// A client that has announced a reload and ended its session: see [`Client::announce_reload`].
 #[derive(Debug)]
 #[must_use = "the plugin keeps what the session held until the client is back"]
 pub struct Reload {
@@ -16,7 +16,7 @@ pub struct Reload {
 /// Leaving.
 impl Client {
     /// Ends the session and waits until the plugin has closed the connection. Replies that come
-    /// meanwhile are dropped. The plugin takes back what the session has open.
+    /// meanwhile are dropped. The plugin releases the references of the session.
     ///
     /// # Errors
     ///
@@ -31,7 +31,7 @@ impl Client {
     }
 
     /// Adds to the number of clients that the plugin waits for before it ends: 1 announces a reload, -1
-    /// says that it is done. [`reload`](Self::reload) does both. There is no reply, and a server of
+    /// reports that it is done. [`reload`](Self::reload) does both. There is no reply, and a server of
     /// this crate ignores what makes no sense.
     ///
     /// # Errors
@@ -42,7 +42,7 @@ impl Client {
         self.send(ClientMessage::Ioctl { session, connection_change })
     }
 
-    /// Leaves and comes back in a new session, as a client does when it is reloaded: with the same
+    /// Ends the session and opens a new one, as a client does when it is reloaded: with the same
     /// name, and with the references that it had. Uploads and listings end, tickets are void.
     ///
     /// # Errors
@@ -52,7 +52,7 @@ impl Client {
         Self::finish_reload(self.announce_reload()?)
     }
 
-    /// The first half of a [`reload`](Self::reload): announces that the client will be back, ends
+    /// The first half of a [`reload`](Self::reload): announces it, ends
     /// the session and waits until the plugin has closed the connection.
     ///
     /// # Errors
@@ -65,8 +65,8 @@ impl Client {
         Ok(reload)
     }
 
-    /// The second half of a [`reload`](Self::reload): connects again, and tells the plugin that
-    /// this is the client it waits for.
+    /// The second half of a [`reload`](Self::reload): connects again, and reports to the plugin that
+    /// the reload is done.
     ///
     /// # Errors
     ///
@@ -114,17 +114,20 @@ mod tests {
 
     #[test]
     fn a_client_reconnects_under_its_name_in_a_new_session() {
-        let (plugin, client) = FakePlugin::with_client(|end| {
-            expect_farewell(end, true);
-            end.close();
+        let (plugin, locator) = FakePlugin::listening(|listener| {
+            let mut end = listener.accept();
+            end.answer_handshake(fake::ack());
+            expect_farewell(&mut end, true);
+            drop(end);
+            let mut end = listener.accept();
             let session = fake::SESSION + 1;
-            let (_, name) = end.accept_with(HandshakeAck { session, ..fake::ack() });
+            let (_, name) = end.answer_handshake(HandshakeAck { session, ..fake::ack() });
             assert_eq!(name.as_deref(), Some(NAME));
             let done = ClientMessage::Ioctl { session, connection_change: -1 };
             assert_eq!(end.next(), Some(done));
             end.expect_end();
         });
-        let client = client.reload().unwrap();
+        let client = Client::connect(&locator, NAME).unwrap().reload().unwrap();
         assert_eq!(client.session(), fake::SESSION + 1);
         drop(client);
         plugin.join();
@@ -133,16 +136,19 @@ mod tests {
     #[test]
     fn between_the_halves_of_a_reload_there_is_no_connection() {
         let (gone, is_gone) = mpsc::channel();
-        let (plugin, client) = FakePlugin::with_client(move |end| {
-            expect_farewell(end, true);
+        let (plugin, locator) = FakePlugin::listening(move |listener| {
+            let mut end = listener.accept();
+            end.answer_handshake(fake::ack());
+            expect_farewell(&mut end, true);
             end.shutdown_write();
             end.expect_end();
             gone.send(()).unwrap();
-            end.accept_with(fake::ack());
+            let mut end = listener.accept();
+            end.answer_handshake(fake::ack());
             let done = ClientMessage::Ioctl { session: fake::SESSION, connection_change: -1 };
             assert_eq!(end.next(), Some(done));
         });
-        let reload = client.announce_reload().unwrap();
+        let reload = Client::connect(&locator, NAME).unwrap().announce_reload().unwrap();
         is_gone.recv().unwrap();
         Client::finish_reload(reload).unwrap();
         plugin.join();

@@ -8,13 +8,13 @@ use cvmcache_proto::{
 
 use super::{Client, ClientError};
 
-/// What is left in a cache that was asked to evict.
+/// The result of a shrink.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Shrunk {
     /// What is in use now, in bytes.
     pub used_bytes: u64,
-    /// True if the plugin says that it is more than it was asked for ([`Status::Partial`]).
+    /// True if the plugin reports that it is more than the target ([`Status::Partial`]).
     pub partial: bool,
 }
 
@@ -22,7 +22,7 @@ pub struct Shrunk {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ListPart {
-    /// What to ask [`Client::list_part`] for the next part with.
+    /// The argument of [`Client::list_part`] for the next part.
     pub listing: u64,
     /// True if there is no next part.
     pub last: bool,
@@ -30,8 +30,8 @@ pub struct ListPart {
     pub entries: Vec<ListEntry>,
 }
 
-/// One request and its answer. All of them fail with [`ClientError::Status`] if the plugin says
-/// so, and as [`wait`](Self::wait) does if the plugin or the connection is out of order.
+/// One request and its reply. All of them fail with [`ClientError::Status`] if the reply has
+/// one, and as [`wait`](Self::wait) does if the plugin or the connection fails.
 impl Client {
     /// Opens an object, which is not evicted until it is closed as often.
     ///
@@ -53,7 +53,7 @@ impl Client {
         self.change_refcount(id, -1)
     }
 
-    /// Adds to the reference count of an object; 0 just looks whether it is there.
+    /// Adds to the reference count of an object; 0 just checks whether it exists.
     ///
     /// # Errors
     ///
@@ -94,7 +94,7 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`Status::NoSupport`] if the plugin does not tell.
+    /// [`Status::NoSupport`] if the plugin does not report it.
     pub fn info(&mut self) -> Result<CacheInfo, ClientError> {
         self.call(Operation::Info, |body| match body {
             ReplyBody::Info(result) => Some(result),
@@ -102,7 +102,7 @@ impl Client {
         })
     }
 
-    /// Asks to evict until at most `target` bytes are in use. That more are left is no error.
+    /// Requests evictions until at most `target` bytes are in use. That more are left is no error.
     ///
     /// # Errors
     ///
@@ -145,7 +145,7 @@ impl Client {
     /// [`Status::NoSupport`] if the plugin does not list its objects; another, which is
     /// [`Status::Malformed`] from a server of this crate, if there is no such listing;
     /// [`Status::NoSpace`] if too many are open; [`ClientError::Unexpected`] if there is more, but no
-    /// way to ask for it.
+    /// listing id to request it with.
     pub fn list_part(
         &mut self,
         listing: u64,
@@ -158,14 +158,14 @@ impl Client {
             _ => None,
         })?;
         if part.listing == 0 && !part.last {
-            // To ask with 0 would be to begin again.
+            // A request with 0 would begin again.
             let reason = "it is not the last part, and has no number to ask for the next with";
             return Err(ClientError::Unexpected { asked: RequestKind::List, reason });
         }
         Ok(part)
     }
 
-    /// Leaves a breadcrumb for a repository, whose name need not be UTF-8.
+    /// Stores the breadcrumb of a repository, whose name need not be UTF-8.
     ///
     /// # Errors
     ///
@@ -182,12 +182,12 @@ impl Client {
         })
     }
 
-    /// The breadcrumb that was left for a repository.
+    /// The breadcrumb of a repository.
     ///
     /// # Errors
     ///
     /// [`Status::NoEntry`] if there is none; [`Status::NoSupport`] if the plugin keeps none;
-    /// [`ClientError::Unexpected`] if the answer has none, or that of another repository.
+    /// [`ClientError::Unexpected`] if the reply has none, or that of another repository.
     pub fn load_breadcrumb(
         &mut self,
         repository: impl Into<Bytes>,

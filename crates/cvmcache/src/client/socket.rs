@@ -27,7 +27,7 @@ use crate::Locator;
 /// The longest path that fits into a socket address, in bytes.
 const MAX_SOCKET_PATH: usize = 107;
 
-/// A blocking socket. Sending to a peer that is gone is an error, never a signal.
+/// A blocking socket. Sending to a peer that has closed is an error, never a signal.
 #[derive(Debug)]
 pub(super) struct Socket {
     fd: OwnedFd,

@@ -7,8 +7,8 @@ use super::{Client, ClientError, NewUpload, Ticket};
 
 /// An upload, part by part.
 ///
-/// It is a number and a count of parts, not bound to the client that began it. Dropping it tells
-/// the plugin nothing: the upload lasts until it is committed or aborted, or the session ends.
+/// It is a request id and a count of parts, not bound to the client that began it. Dropping it sends
+/// nothing: the upload lasts until it is committed or aborted, or the session ends.
 ///
 /// ```no_run
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -47,7 +47,7 @@ impl Upload {
     }
 
     /// Sends a part without waiting for the reply, as no client does. A part should be
-    /// `max_object_size` long unless it is the last, but that is left to the plugin to say.
+    /// `max_object_size` long unless it is the last, but that is left to the plugin to check.
     ///
     /// # Errors
     ///
@@ -75,7 +75,7 @@ impl Upload {
         Ok(ticket)
     }
 
-    /// Sends a part and waits until the plugin has it.
+    /// Sends a part and waits for the reply.
     ///
     /// # Errors
     ///
@@ -95,7 +95,7 @@ impl Upload {
         client.wait(ticket)
     }
 
-    /// Sends the last part, which may be empty, and waits until the object is there. It has one
+    /// Sends the last part, which may be empty, and waits for the commit. The object has one
     /// reference more, which is the session's.
     ///
     /// # Errors
@@ -110,7 +110,7 @@ impl Upload {
         client.wait(ticket)
     }
 
-    /// Gives the upload up.
+    /// Aborts the upload.
     ///
     /// # Errors
     ///
@@ -143,7 +143,7 @@ impl Client {
     /// Stores an object, as clients do: in parts of [`max_object_size`](Self::max_object_size),
     /// each of which is answered before the next is sent. The session holds a reference then.
     ///
-    /// Unless `object` says otherwise, the plugin is told the size of `data` beforehand. If a part
+    /// Unless `object` has another size, the size of `data` is announced. If a part
     /// is refused, the upload is aborted; after any other error the plugin may keep what it has until
     /// the session ends.
     ///
@@ -184,7 +184,7 @@ impl Client {
         result
     }
 
-    /// Prepares an upload. The plugin learns of it with the first part.
+    /// Prepares an upload. The first part is its first request.
     pub fn begin_upload(&mut self, object: impl Into<NewUpload>) -> Upload {
         Upload { new: object.into(), id: self.next_id(), next_part: 1 }
     }

@@ -5,7 +5,11 @@ use std::io::{self, ErrorKind, Write};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+
 /// How many lines could not be written since this was last taken, and why. Clones share it.
+///
+/// Invariant: nothing is written or logged under the lock, so that a writer waits for no more than one
+/// access.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Failures(Arc<Mutex<Option<Failed>>>);
 

@@ -52,9 +52,7 @@ impl<W: Write + Clone> MakeWriter<'_> for Lines<W> {
 impl<W: Write> Write for Line<W> {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         if let Some(writer) = &mut self.writer {
-            let longest = if self.level == Level::ERROR { LONGEST_ERROR } else { LONGEST };
-            let (first, next) = (self.prefix.first(self.level), self.prefix.next(self.level));
-            writer.write_all(&sanitize(line, first, next, longest))?;
+            writer.write_all(&sanitize(line, self.prefix, self.level))?;
         }
         Ok(line.len())
     }
@@ -64,8 +62,14 @@ impl<W: Write> Write for Line<W> {
     }
 }
 
+/// The line as the prefix and its level want it.
+pub(super) fn sanitize(line: &[u8], prefix: Prefix, level: Level) -> Vec<u8> {
+    let longest = if level == Level::ERROR { LONGEST_ERROR } else { LONGEST };
+    clean(line, prefix.first(level), prefix.next(level), longest)
+}
+
 /// Escapes what controls terminals, indents all but the first line, and cuts the end off.
-fn sanitize(line: &[u8], first: &str, next: &str, longest: usize) -> Vec<u8> {
+fn clean(line: &[u8], first: &str, next: &str, longest: usize) -> Vec<u8> {
     let mut clean = first.as_bytes().to_vec();
     let text = String::from_utf8_lossy(line.trim_ascii());
     for character in text.chars() {
@@ -88,18 +92,18 @@ fn sanitize(line: &[u8], first: &str, next: &str, longest: usize) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    fn sanitize(line: &str) -> String {
-        String::from_utf8(super::sanitize(line.as_bytes(), "<6>", "<6>", 30)).unwrap()
+    fn clean(line: &str) -> String {
+        String::from_utf8(super::clean(line.as_bytes(), "<6>", "<6>", 30)).unwrap()
     }
 
     #[test]
     fn control_characters_are_escaped() {
-        assert_eq!(sanitize("panic\nINFO fine\n"), "<6>panic\n<6>    INFO fine\n");
-        assert_eq!(sanitize("\x1b[2J\r\u{9b}é"), "<6>\\u{1b}[2J\\r\\u{9b}é\n");
+        assert_eq!(clean("panic\nINFO fine\n"), "<6>panic\n<6>    INFO fine\n");
+        assert_eq!(clean("\x1b[2J\r\u{9b}é"), "<6>\\u{1b}[2J\\r\\u{9b}é\n");
     }
 
     #[test]
     fn a_long_line_is_cut() {
-        assert_eq!(sanitize(&"x".repeat(1000)), format!("<6>{} ...\n", "x".repeat(28)));
+        assert_eq!(clean(&"x".repeat(1000)), format!("<6>{} ...\n", "x".repeat(28)));
     }
 }

@@ -56,6 +56,9 @@ pub(super) enum MetricsError {
     #[error("cannot serve metrics at {address}: {source}; set {key} to another port", key = METRICS.name())]
     #[cfg_attr(not(feature = "prometheus"), expect(dead_code, reason = "there is no exporter"))]
     Bind { address: SocketAddr, source: io::Error },
+    #[error("metrics cannot be served: {0}")]
+    #[cfg_attr(not(feature = "prometheus"), expect(dead_code, reason = "there is no exporter"))]
+    Thread(io::Error),
     #[error("{key} is set, but the program has installed a recorder of its own: unset it", key = METRICS.name())]
     #[cfg_attr(not(feature = "prometheus"), expect(dead_code, reason = "there is no exporter"))]
     Recorder,

@@ -10,13 +10,15 @@ use tracing::{error, warn};
 use super::background::{self, Fork};
 use super::starter::Starter;
 use super::{
-    Failure, PluginContext, appendable, default_locator, metrics, signals, terminal, unknown_keys,
+    Failure, PluginContext, appendable, default_locator, metrics, shortage, signals, terminal,
+    unknown_keys,
 };
 use crate::config_keys::{CRASH_DUMP, ConfigKey, LOCATOR, TEST};
 use crate::server::{self, Settings};
 use crate::watchdog::{Watchdog, WatchdogError};
 use crate::{
     CachePlugin, Locator, Log, LogTarget, Options, OptionsError, Server, ServerError, ServerHandle,
+    log,
 };
 
 /// Serves clients until the plugin is terminated, and reports to the process that started it if it
@@ -45,11 +47,15 @@ where
         }
         Err(error) => {
             starter.failed();
-            if log.is_none() && starter.is_client() {
-                log = Log::start(name, LogTarget::Syslog, &Options::new()).ok();
-            }
-            if log.as_ref().is_some_and(Log::is_syslog) {
-                error!(%error, "the plugin ends");
+            let error = match shortage::remedy(&*error) {
+                Some(remedy) => format!("{error}; {remedy}").into(),
+                None => error,
+            };
+            match &log {
+                Some(log) if log.is_syslog() => error!(%error, "the plugin ends"),
+                // Perhaps there is none because there are no threads for it.
+                None if starter.is_client() => log::tell_system(name, &*error),
+                _ => {}
             }
             terminal::complain(name, &*error)
         }
@@ -113,8 +119,9 @@ where
     let locator = listening.locator()?;
     // After the socket: a plugin that finds it in use leaves the client to the other process.
     exporter.map_or(Ok(()), metrics::Exporter::serve)?;
+    // Before the server: if there is no thread to spare, nothing is left behind.
+    signals::watch(context.handle(), on_terminal)?;
     let running = listening.spawn()?;
-    signals::watch(running.handle().clone(), on_terminal)?;
     starter.ready(&locator);
     if by_hand {
         terminal::greet(name, &locator, &users, config.is_none());

@@ -7,18 +7,17 @@
 
 use std::io;
 use std::process;
-use std::thread;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 use tracing::debug;
 
-use crate::ServerHandle;
+use crate::{ServerHandle, threads};
 
 /// Takes care of signals from now on, on a thread of its own.
 pub(super) fn watch(control: ServerHandle, on_terminal: bool) -> io::Result<()> {
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2])?;
-    thread::Builder::new().name("signals".to_owned()).spawn(move || {
+    threads::spawn("signals", move || {
         let mut ending = false;
         for signal in signals.forever() {
             match signal {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use nix::sys::signal::{SigSet, Signal};
 
-use crate::{Locator, ServerHandle, Users};
+use crate::{Locator, ServerHandle, Users, threads};
 
 pub(super) fn print(text: &str) -> ExitCode {
     let mut stdout = io::stdout();
@@ -65,5 +65,5 @@ pub(super) fn listen(control: ServerHandle) -> io::Result<()> {
             }
         }
     };
-    thread::Builder::new().name("terminal".to_owned()).spawn(read).map(|_| ())
+    threads::spawn("terminal", read).map(|_| ())
 }

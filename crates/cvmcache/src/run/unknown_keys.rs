@@ -6,9 +6,6 @@ use crate::config_keys::{self, ConfigKey, KEYS, PREFIX};
 /// The client's own keys of a cache instance, which may stand in the same file.
 const CLIENT_KEYS: [&str; 2] = ["TYPE", "CMDLINE"];
 
-/// What some editors write at the beginning of a file, where it would be a part of the first key.
-const BYTE_ORDER_MARK: char = '\u{feff}';
-
 /// Warnings for the keys that are neither the SDK's nor in the table of the plugin of this name. A
 /// plugin without a table may have any key, so only those near to one of the SDK's are reported. The
 /// same holds for keys that do not begin as a plugin's do: a file may have keys for others.
@@ -16,11 +13,6 @@ pub(super) fn warnings(options: &Options, name: &str, own: &[ConfigKey]) -> Vec<
     let known = || KEYS.iter().chain(own).map(ConfigKey::name);
     let with_name = format!("CVMFS_CACHE_{name}_");
     let warning = |written: &str| {
-        if let Some(key) = written.strip_prefix(BYTE_ORDER_MARK) {
-            return Some(format!(
-                "a byte order mark stands before {key}, which is not read: save the file without it"
-            ));
-        }
         let rest = match (written.strip_prefix(PREFIX), written.strip_prefix(&with_name)) {
             (Some(rest), _) => rest,
             (None, Some(rest)) if CLIENT_KEYS.contains(&rest) => return None,
@@ -44,7 +36,8 @@ pub(super) fn warnings(options: &Options, name: &str, own: &[ConfigKey]) -> Vec<
         Some(file) => format!("{}: {warning}", file.display()),
         None => warning,
     };
-    options.keys().filter_map(warning).map(in_file).collect()
+    let encoding = options.encoding_warning().map(str::to_owned);
+    encoding.into_iter().chain(options.keys().filter_map(warning)).map(in_file).collect()
 }
 
 /// The key that one of another prefix was meant to be: letters in the wrong case, the prefix left out or
@@ -106,7 +99,7 @@ mod tests {
     #[test]
     fn a_byte_order_mark_before_the_first_key_is_reported() {
         let warning = warn("\u{feff}CVMFS_CACHE_PLUGIN_POLL=1", &[]);
-        assert!(warning.contains("before CVMFS_CACHE_PLUGIN_POLL, which is not read"), "{warning}");
+        assert!(warning.contains("byte-order mark"), "{warning}");
     }
 
     #[test]

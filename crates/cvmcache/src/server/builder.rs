@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,6 +11,7 @@ use mio::Poll;
 use tracing::{info, warn};
 
 use super::accept::{Acceptor, Access, LISTENER, Listener, Networks, Users};
+use super::buffers::Buffers;
 use super::busy_poll::BusyPoll;
 use super::error::ServerError;
 use super::event_loop::{EventLoop, State, Telemetry, WAKER};
@@ -18,7 +19,7 @@ use super::telemetry::{Heartbeat, HeartbeatTimer, Metrics};
 use super::waker::Waker;
 use super::workers::Workers;
 use crate::service::{Service, Trust, guard};
-use crate::{CachePlugin, Limits, Locator, ServerHandle, watchdog};
+use crate::{CachePlugin, Limits, Locator, MemoryLimit, ServerHandle, threads, watchdog};
 
 /// The longest name, in bytes: it has to fit into a message beside the other fields of a handshake.
 const MAX_NAME: usize = 60 * 1024;
@@ -306,7 +307,9 @@ impl BoundServer {
         let workers = builder.workers.map_or_else(|| call("workers", || plugin.workers()), Ok)?;
         let name = builder.name.escape_ascii().to_string();
         let pid = listener.is_local().then(|| std::process::id().into());
-        let service = call("capabilities", || Service::new(plugin, builder.name, builder.limits))?;
+        let limits = builder.limits.resolve(MemoryLimit::usable().bytes);
+        let buffers = Buffers::new(&limits);
+        let service = call("capabilities", || Service::new(plugin, builder.name, limits))?;
         let service = service.checksum_replies(builder.checksum_replies).trust(builder.trust);
         let service = Arc::new(service);
         let workers = Workers::start(workers, &service, &waker)?;
@@ -325,10 +328,11 @@ impl BoundServer {
             pid,
             is_supervised: builder.supervised,
             busy_poll: BusyPoll::new(builder.poll_for),
+            buffers,
             telemetry,
             state: State::default(),
         };
-        let thread = thread::Builder::new().name("io".to_owned()).spawn(|| {
+        let thread = threads::spawn("io", || {
             watchdog::prepare_thread();
             event_loop.run()
         })?;

@@ -21,7 +21,7 @@ use mio::Token;
 use tracing::{debug, trace_span};
 
 use super::socket::{Received, Socket};
-use super::telemetry::{Metrics, ReplyOutcome, RequestMetrics};
+use super::telemetry::{Metrics, ReplyOutcome, RequestRecord};
 use super::workers::{Completed, Job, Outcome, Ticket, TimedOut};
 use crate::Session;
 use crate::service::{Action, OpenSession, Peer, Service};
@@ -46,6 +46,8 @@ pub(crate) struct Context<'a> {
     pub(crate) clock: fn() -> Instant,
     /// How long the turn may take.
     pub(crate) time: Duration,
+    /// How much memory the connection may hold before no more of its requests are taken.
+    pub(crate) memory: usize,
 }
 
 /// How a connection hands jobs over.
@@ -109,6 +111,12 @@ pub(crate) struct Connection {
     peer: Peer,
     in_flight: Load,
     listing_part: usize,
+    /// How much memory it may hold, as of the last turn.
+    max_held: usize,
+    /// How much it takes, as of [`Connection::count_memory`].
+    counted: usize,
+    /// It has had a turn since [`Connection::release_if_idle`].
+    is_active: bool,
     read_half: ReadHalf,
     write_half: WriteHalf,
     phase: Phase,
@@ -127,6 +135,9 @@ impl Connection {
             peer,
             in_flight: Load::default(),
             listing_part: service.limits().listing_part,
+            max_held: service.limits().max_buffered,
+            counted: 0,
+            is_active: true,
             read_half: ReadHalf::Drained,
             write_half: WriteHalf::Open { has_progressed: false },
             phase: Phase::Open,
@@ -150,7 +161,35 @@ impl Connection {
 
     /// How many bytes of replies the client has not taken.
     pub(crate) fn unsent_bytes(&self) -> usize {
-        self.outbox.held()
+        self.outbox.len()
+    }
+
+    /// How much memory it takes: for what arrives, for requests in flight, and for replies. What an
+    /// empty buffer keeps for the next bytes counts, too.
+    pub(crate) fn held(&self) -> usize {
+        self.decoder.held() + self.in_flight.bytes + self.outbox.held()
+    }
+
+    /// Corrects the memory of all connections by what has changed in this one.
+    pub(crate) fn count_memory(&mut self, all: &mut usize) {
+        let held = self.held();
+        *all = (*all + held).saturating_sub(mem::replace(&mut self.counted, held));
+    }
+
+    /// How much memory it took when that was last counted.
+    pub(crate) fn counted(&self) -> usize {
+        self.counted
+    }
+
+    /// Frees the memory of empty buffers, if there has been no turn since this was last called. True if
+    /// there has been one, and this is to be called again.
+    pub(crate) fn release_if_idle(&mut self) -> bool {
+        let was_active = mem::take(&mut self.is_active);
+        if !was_active {
+            self.decoder.release();
+            self.outbox.release();
+        }
+        was_active
     }
 
     /// Notes what `epoll` has reported.
@@ -167,6 +206,7 @@ impl Connection {
         if !self.is_open() || self.has_backpressure(service) {
             return false;
         }
+        self.is_active = true;
         let Some(socket) = &self.socket else { return false };
         match socket.receive(self.decoder.buffer()) {
             Ok(Received::Drained(len)) => len > 0,
@@ -180,7 +220,7 @@ impl Connection {
 
     /// Asks the client to detach, if it has a session and reads what it is sent.
     pub(crate) fn ask_detach(&mut self, service: &Service) {
-        let unread = self.outbox.held() >= service.limits().max_buffered;
+        let unread = self.outbox.queued() >= service.limits().max_buffered;
         if self.is_open() && self.peer.session().is_some() && !unread {
             self.outbox.push(ServerMessage::Detach);
         }
@@ -213,7 +253,7 @@ impl Connection {
                 if completed.is_late {
                     Outbox::discard(reply);
                 } else {
-                    self.answer_measured(metrics, completed.ticket.metrics, reply, now);
+                    self.answer_late(metrics, completed.ticket.record, reply, now);
                 }
             }
             Outcome::Usage(_) => {}
@@ -230,7 +270,21 @@ impl Connection {
         if timed_out.is_over {
             self.release(&timed_out.ticket);
         }
-        self.answer_measured(metrics, timed_out.ticket.metrics, timed_out.reply, now);
+        self.answer_late(metrics, timed_out.ticket.record, timed_out.reply, now);
+    }
+
+    /// Answers a request outside of the connection's turn, whose spans the log has for it.
+    fn answer_late(
+        &mut self,
+        metrics: Option<&Metrics>,
+        record: Option<RequestRecord>,
+        reply: ServerMessage,
+        now: Instant,
+    ) {
+        let _connection = trace_span!("connection", number = self.token.0).entered();
+        let _session = self.session().map(|session| trace_span!("session", %session).entered());
+        let _request = record.map(|it| trace_span!("request", number = it.number).entered());
+        self.answer_recorded(metrics, record, reply, now);
     }
 
     fn release(&mut self, ticket: &Ticket) {
@@ -242,6 +296,8 @@ impl Connection {
     pub(crate) fn turn(&mut self, context: &mut Context<'_>) -> Turn {
         let _connection = trace_span!("connection", number = self.token.0).entered();
         let _session = self.session().map(|session| trace_span!("session", %session).entered());
+        self.is_active = true;
+        self.max_held = context.memory;
         let mut turn = Turn::Wait;
         if self.is_open() {
             match self.take_requests(context) {
@@ -295,10 +351,13 @@ impl Connection {
     }
 
     /// True if the client has to wait before more of its requests are taken.
+    ///
+    /// Invariant: then there are requests in flight or replies to send, so that a completion or an event
+    /// ends the wait. What the decoder holds does not count here: a part that is half received is
+    /// received to its end, since it takes its memory until then.
     fn has_backpressure(&self, service: &Service) -> bool {
-        let limits = service.limits();
-        self.in_flight.requests >= limits.max_in_flight
-            || self.outbox.held() + self.in_flight.bytes >= limits.max_buffered
+        self.in_flight.requests >= service.limits().max_in_flight
+            || self.outbox.queued() + self.in_flight.bytes >= self.max_held
     }
 
     fn read(&mut self) -> Result<(), CloseReason> {
@@ -321,29 +380,30 @@ impl Connection {
         now: Instant,
     ) -> Result<(), CloseReason> {
         let metrics = context.metrics;
+        let is_recorded = RequestRecord::is_wanted(metrics);
         match self.peer.receive(context.service, frame) {
             Action::Answer(message) => {
-                let request = metrics.map(|_| RequestMetrics::of_answer(&message, now));
-                let answered_at = if metrics.is_some() { (context.clock)() } else { now };
-                self.answer_measured(metrics, request, message, answered_at);
+                let record = is_recorded.then(|| RequestRecord::of_answer(&message, now));
+                let answered_at = if is_recorded { (context.clock)() } else { now };
+                self.answer_recorded(metrics, record, message, answered_at);
             }
             Action::Handle(open, request) => {
                 let _request = trace_span!("request", number = request.id).entered();
-                match (&mut context.workers, metrics) {
-                    // Without metrics, request and reply are moved less often.
-                    (None, None) => {
+                match (&mut context.workers, is_recorded) {
+                    // Without a record, request and reply are moved less often.
+                    (None, false) => {
                         let reply = context.service.handle(&open, request);
                         self.answer(ServerMessage::Reply(reply));
                     }
-                    (None, Some(_)) => {
-                        let measured = RequestMetrics::of(&request, now);
+                    (None, true) => {
+                        let record = RequestRecord::of(&request, now);
                         let reply = ServerMessage::Reply(context.service.handle(&open, request));
-                        self.answer_measured(metrics, Some(measured), reply, (context.clock)());
+                        self.answer_recorded(metrics, Some(record), reply, (context.clock)());
                     }
                     (Some(workers), _) => {
-                        let measured = metrics.map(|_| RequestMetrics::of(&request, now));
+                        let record = is_recorded.then(|| RequestRecord::of(&request, now));
                         let weight = self.weight(&request);
-                        let ticket = Ticket { received: now, weight, metrics: measured };
+                        let ticket = Ticket { received: now, weight, record };
                         self.in_flight.requests += 1;
                         self.in_flight.bytes += weight;
                         (workers.dispatch)(Job::Handle(open, request), ticket);
@@ -357,18 +417,18 @@ impl Connection {
     }
 
     #[inline(never)]
-    fn answer_measured(
+    fn answer_recorded(
         &mut self,
         metrics: Option<&Metrics>,
-        request: Option<RequestMetrics>,
+        record: Option<RequestRecord>,
         message: ServerMessage,
         now: Instant,
     ) {
         // The reply is large: it is looked at before it goes, and moved once.
-        let measured = metrics.zip(request).map(|it| (it, ReplyOutcome::of(&message)));
+        let recorded = record.map(|record| (record, ReplyOutcome::of(&message)));
         self.answer(message);
-        if let Some(((metrics, request), outcome)) = measured {
-            metrics.record(request, outcome, now);
+        if let Some((record, outcome)) = recorded {
+            record.record(outcome, metrics, now);
         }
     }
 

@@ -32,6 +32,7 @@ use mio::{Events, Poll, Token};
 use tracing::{debug, error, info, warn};
 
 use super::accept::{Acceptor, LISTENER};
+use super::buffers::Buffers;
 use super::busy_poll::BusyPoll;
 use super::connection::{Connection, Context, Turn, WorkerAccess};
 use super::scheduler::{self, Scheduler};
@@ -58,6 +59,7 @@ pub(crate) struct EventLoop {
     /// It shuts down with its last client.
     pub(crate) is_supervised: bool,
     pub(crate) busy_poll: BusyPoll,
+    pub(crate) buffers: Buffers,
     pub(crate) telemetry: Telemetry,
     pub(crate) state: State,
 }
@@ -83,6 +85,8 @@ pub(crate) struct State {
     timers: Timers,
     /// A supervised server waits for its first client without a bound.
     has_had_client: bool,
+    /// A connection has had a turn since the last sweep of buffers.
+    has_active: bool,
     /// The shutdown timeout has passed: the loop ends, whatever is still in flight.
     is_timed_out: bool,
 }
@@ -303,24 +307,29 @@ impl EventLoop {
             return;
         }
         self.service.set_clock(now.saturating_duration_since(self.telemetry.started));
+        self.state.has_active = true;
+        let connections = self.state.connections.len();
         let mut closed = false;
         for _ in 0..round.turns {
             let Some(next) = self.state.scheduler.next_turn(self.room()) else { break };
             let token = next.token;
             let Some(connection) = self.state.connections.get_mut(&token) else { continue };
             let was_open = connection.is_open();
+            let memory = self.buffers.max_held(connection.counted(), connections);
             let context = Context {
                 service: &self.service,
                 workers: None,
                 metrics: self.telemetry.metrics.as_ref(),
                 clock: Instant::now,
                 time: round.time,
+                memory,
             };
             let turn = guarded(token, connection, &self.service, |connection| {
                 take_turn(connection, context, self.workers.as_mut(), next)
             });
             // After a panic the connection is aborted, and ends as it should in another turn.
             let turn = turn.unwrap_or(Turn::Again);
+            connection.count_memory(&mut self.buffers.held);
             if was_open && !connection.is_open() {
                 // Callbacks may have taken longer than the timeout since this round began.
                 let deadline = Instant::now() + self.service.limits().shutdown_timeout;
@@ -383,7 +392,9 @@ impl EventLoop {
     /// Forgets a connection that is over.
     fn remove(&mut self, token: Token) {
         debug!(connection = token.0, "connection closed");
-        self.state.connections.remove(&token);
+        if let Some(connection) = self.state.connections.remove(&token) {
+            self.buffers.held -= connection.counted();
+        }
         self.state.scheduler.remove(token);
         self.state.timers.cancel(Timer::Close(token));
     }

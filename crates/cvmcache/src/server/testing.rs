@@ -8,7 +8,7 @@ use crate::plugin::{CachePlugin, Capabilities, PluginResult};
 use crate::service::Service;
 use crate::{Limits, Session};
 
-/// A plugin that has the same 3 bytes for every object, and takes none.
+/// A plugin whose objects are all the same, without an end, and that takes none.
 pub(crate) struct Constant;
 
 impl CachePlugin for Constant {
@@ -20,8 +20,8 @@ impl CachePlugin for Constant {
         Err(Status::NoEntry)
     }
 
-    fn read(&self, _: &Session, _: &ObjectId, _: u64, _: u32) -> PluginResult<Data> {
-        Ok(Data::from(vec![b'a', b'b', b'c']))
+    fn read(&self, _: &Session, _: &ObjectId, _: u64, len: u32) -> PluginResult<Data> {
+        Ok(Data::from(vec![b'a'; len as usize]))
     }
 }
 

@@ -12,6 +12,8 @@ pub(crate) enum Timer {
     AcceptRetry,
     /// Give up uploads that are idle.
     UploadSweep,
+    /// Free the buffers of idle connections.
+    BufferSweep,
     /// Look for requests over their deadline.
     RequestCheck,
     /// Call the heartbeat.
@@ -25,7 +27,7 @@ pub(crate) enum Timer {
 }
 
 /// How many timers there are besides those of connections.
-const COUNT: usize = 6;
+const COUNT: usize = 7;
 
 /// Deadlines, each with what it is for. A timer that is set again has the new deadline only.
 ///
@@ -48,6 +50,7 @@ impl Timer {
         Self::Heartbeat,
         Self::Gauges,
         Self::Shutdown,
+        Self::BufferSweep,
     ];
 
     /// Its place among those of the server, or its connection.
@@ -59,6 +62,7 @@ impl Timer {
             Self::Heartbeat => Ok(3),
             Self::Gauges => Ok(4),
             Self::Shutdown => Ok(5),
+            Self::BufferSweep => Ok(6),
             Self::Close(token) => Err(token),
         }
     }

@@ -62,7 +62,7 @@ impl Service {
         breadcrumb: Breadcrumb,
     ) -> PluginResult<()> {
         self.require(Capabilities::BREADCRUMB)?;
-        self.check_text(repository)?;
+        self.check_repository(repository)?;
         self.call(Capabilities::BREADCRUMB, "store_breadcrumb", || {
             self.plugin.store_breadcrumb(&open.session, repository, breadcrumb)
         })
@@ -74,7 +74,7 @@ impl Service {
         repository: &[u8],
     ) -> PluginResult<Breadcrumb> {
         self.require(Capabilities::BREADCRUMB)?;
-        self.check_text(repository)?;
+        self.check_repository(repository)?;
         self.call(Capabilities::BREADCRUMB, "load_breadcrumb", || {
             self.plugin.load_breadcrumb(&open.session, repository)
         })
@@ -91,7 +91,10 @@ impl Service {
         call: impl FnOnce() -> PluginResult<T>,
     ) -> PluginResult<T> {
         let result = guard(method, call);
-        if let Err(Status::NoSupport) = result {
+        // What is called without being declared may have nothing to say.
+        if let Err(Status::NoSupport) = result
+            && self.capabilities.contains(capability)
+        {
             let mut unsupported = self.unsupported.lock();
             if !unsupported.contains(&method) {
                 unsupported.push(method);
@@ -109,11 +112,14 @@ impl Service {
         if self.capabilities.contains(capability) { Ok(()) } else { Err(Status::NoSupport) }
     }
 
-    pub(super) fn check_text(&self, text: &[u8]) -> PluginResult<()> {
-        if text.len() <= self.limits.max_text {
+    /// Checks that the name of a repository is within its limit. It is not cut: cut names of two
+    /// repositories could be one, and its breadcrumb would lead to the catalog of the other.
+    fn check_repository(&self, name: &[u8]) -> PluginResult<()> {
+        if name.len() <= self.limits.max_text {
             return Ok(());
         }
-        debug!(len = text.len(), limit = self.limits.max_text, "a text is too long");
+        let limit = self.limits.max_text;
+        debug!(len = name.len(), limit, "the name of a repository is too long");
         Err(Status::Malformed)
     }
 }

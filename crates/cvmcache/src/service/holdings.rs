@@ -37,7 +37,7 @@ impl Service {
         id: &ObjectId,
         by: i32,
     ) -> PluginResult<()> {
-        if !self.capabilities.contains(Capabilities::REFCOUNT) {
+        if !self.takes_references {
             // Clients open and close whatever the plugin declares.
             return if by < 0 { Ok(()) } else { self.object_info(open, id).map(|_| ()) };
         }
@@ -89,8 +89,8 @@ impl Service {
 
     /// Notes references that the plugin has given to the session.
     pub(super) fn hold(&self, open: &OpenSession, id: ObjectId, count: u64) {
-        // Without counts, there is nothing to give back.
-        if self.capabilities.contains(Capabilities::REFCOUNT) {
+        // Without references, there is nothing to give back.
+        if self.takes_references {
             open.holdings.lock().references.add(id, count);
         }
     }

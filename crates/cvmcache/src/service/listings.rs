@@ -7,7 +7,7 @@ use bytes::Bytes;
 use cvmcache_proto::ReplyBody;
 use tracing::debug;
 
-use super::{OpenSession, Service, guard};
+use super::{OpenSession, Service, guard, texts};
 use crate::plugin::{Capabilities, ListEntry, Listing, ObjectId, ObjectType, PluginResult, Status};
 
 /// What an entry takes on the wire, at most, besides its description: tags and lengths, the hash
@@ -92,7 +92,7 @@ impl Service {
             if let Some(description) = &mut entry.description {
                 // The memory may be the plugin's, and its code run when it is dropped: that must be here,
                 // behind the guard. The message takes the copy over.
-                let len = description.len().min(self.limits.max_text);
+                let len = texts::cut_at(description, self.limits.max_text);
                 *description = Bytes::copy_from_slice(&description[..len]);
                 size += len;
             }

@@ -83,19 +83,16 @@ impl Peer {
     }
 
     fn handshake(&mut self, service: &Service, name: Option<Bytes>) -> Action {
-        let opened = match &self.session {
-            None => service.handshake(name, self.pid),
-            Some(session) => {
-                debug!(session = %session.session(), "a second handshake");
-                Err(Status::Malformed)
-            }
-        };
-        let ack = match opened {
-            Ok((ack, session)) => {
+        let ack = match &self.session {
+            None => {
+                let (ack, session) = service.handshake(name, self.pid);
                 self.session = Some(session);
                 ack
             }
-            Err(status) => HandshakeAck::refused(status),
+            Some(session) => {
+                debug!(session = %session.session(), "a second handshake");
+                HandshakeAck::refused(Status::Malformed)
+            }
         };
         Action::Answer(ServerMessage::HandshakeAck(ack))
     }

@@ -41,11 +41,12 @@ pub struct UploadReport {
 }
 
 impl Service {
-    /// Passes the time since an instant of the caller's choice. Only reports use it: until the first
-    /// call, all ages are 0.
+    /// Passes the time since an instant of the caller's choice. Only reports and the log use it: until the
+    /// first call, all ages are 0.
     pub fn set_clock(&self, now: Duration) {
         // It lasts for half a million years.
         self.clock.store(now.as_micros() as u64, Ordering::Relaxed);
+        self.log_suppressed_refusals(now);
     }
 
     pub(super) fn clock(&self) -> Duration {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use cvmcache_proto::StorePart;
 use tracing::debug;
 
-use super::{OpenSession, Service, guard};
+use super::{OpenSession, Service, guard, texts};
 use crate::Session;
 use crate::plugin::{Capabilities, NewObject, ObjectId, PluginResult, Status, Transaction};
 
@@ -111,9 +111,6 @@ impl Service {
 
     fn begin(&self, open: &OpenSession, id: u64, part: &StorePart) -> PluginResult<Upload> {
         check_total(part, 0, part.expected_size)?;
-        if let Some(description) = &part.description {
-            self.check_text(description)?;
-        }
         let mut uploads = open.uploads.lock();
         if uploads.open.contains_key(&id) {
             return Err(Status::Malformed);
@@ -128,7 +125,10 @@ impl Service {
             id: part.object,
             object_type: part.object_type,
             expected_size: part.expected_size,
-            description: part.description.clone(),
+            description: part
+                .description
+                .clone()
+                .map(|text| texts::cut(text, self.limits.max_text)),
         };
         let begin = || self.plugin.begin(&open.session, object);
         let transaction = self.call(Capabilities::WRITE, "begin", begin);

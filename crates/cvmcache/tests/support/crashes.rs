@@ -1,4 +1,4 @@
-//! A plugin that crashes when it is told to, as tests see it.
+//! A process of the plugin that crashes on command, and its crash dump.
 
 #![allow(dead_code, unreachable_pub, reason = "not every test has crashes")]
 
@@ -14,7 +14,7 @@ use nix::sys::signal::Signal;
 use super::id;
 use super::plugin::{LIMIT, Plugin};
 
-/// A plugin that has a crash dump and no gdb, and is told to crash.
+/// A plugin with a crash dump and without gdb, which crashes on command.
 pub struct Crashing {
     pub plugin: Plugin,
     pub dump: PathBuf,
@@ -59,14 +59,14 @@ impl Crashing {
         watchdog_of(self.pid())
     }
 
-    pub fn tell(&self, what: u8) {
-        tell(&mut self.plugin.client(), what);
+    pub fn send_command(&self, what: u8) {
+        send_command(&mut self.plugin.client(), what);
     }
 
-    /// Tells it to crash, and waits for the end.
+    /// Sends the command to crash, and waits for the end.
     pub fn crash(&mut self, what: u8) -> Signal {
         let begun = Instant::now();
-        self.tell(what);
+        self.send_command(what);
         let signal = self.plugin.wait_for_signal();
         assert!(begun.elapsed() < LIMIT, "it ended {:?} later", begun.elapsed());
         signal
@@ -81,8 +81,8 @@ impl Crashing {
     }
 }
 
-/// The answer does not matter, if there is one.
-pub fn tell(client: &mut Client, what: u8) {
+/// The reply does not matter, if there is one.
+pub fn send_command(client: &mut Client, what: u8) {
     let _ = client.read(&id(what), 0, 3);
 }
 
@@ -98,7 +98,7 @@ pub fn children(parent: i32) -> Vec<i32> {
     processes.filter(is_child).collect()
 }
 
-/// Whether it runs, or its parent has not taken note of its end. Some first processes of a
+/// Whether it runs, or its parent has not waited for it. Some first processes of a
 /// container take their time for that, which is not our doing.
 pub fn is_there(process: i32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();

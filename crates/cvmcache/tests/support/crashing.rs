@@ -1,5 +1,5 @@
-//! A plugin that crashes when it is told to: by a read of an object whose digest is all one byte,
-//! which says how. Only for tests.
+//! A plugin that crashes on command: by a read of an object whose digest is all one byte,
+//! the code of the crash. Only for tests.
 
 #![expect(unsafe_code, reason = "it is here to do what must not be done")]
 
@@ -13,9 +13,9 @@ use cvmcache::{CachePlugin, PluginContext, Session};
 use nix::libc;
 use nix::sys::signal::{Signal, raise};
 
-/// What a read makes it do, besides raising the signal of that number.
-#[path = "told_to.rs"]
-mod told_to;
+/// The commands of a read, besides raising the signal of that number.
+#[path = "crash_command.rs"]
+mod crash_command;
 
 struct Crashing;
 
@@ -30,15 +30,15 @@ impl CachePlugin for Crashing {
 
     fn read(&self, _: &Session, id: &ObjectId, _: u64, _: u32) -> PluginResult<Data> {
         match id.digest()[0] {
-            told_to::NOTHING => {}
-            told_to::USE_NULL => use_null(),
-            told_to::OVERFLOW => _ = overflow(0),
-            told_to::OVERFLOW_IN_C => overflow_in_c(),
-            told_to::ABORT => process::abort(),
-            told_to::PANIC => panic!("told to panic"),
-            told_to::EXIT => process::exit(3),
-            told_to::STICK => stick(),
-            told_to::CRASH_IN_HANDLER => crash_in_handler(),
+            crash_command::NOTHING => {}
+            crash_command::USE_NULL => use_null(),
+            crash_command::OVERFLOW => _ = overflow(0),
+            crash_command::OVERFLOW_IN_C => overflow_in_c(),
+            crash_command::ABORT => process::abort(),
+            crash_command::PANIC => panic!("panic on purpose"),
+            crash_command::EXIT => process::exit(3),
+            crash_command::STICK => stick(),
+            crash_command::CRASH_IN_HANDLER => crash_in_handler(),
             signal => {
                 let signal = Signal::try_from(i32::from(signal)).map_err(|_| Status::NoEntry)?;
                 raise(signal).map_err(|_| Status::IoErr)?;

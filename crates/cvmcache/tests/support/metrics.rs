@@ -1,4 +1,4 @@
-//! What a plugin says of itself to Prometheus.
+//! Scraping the metrics of a plugin.
 
 #![allow(dead_code, unreachable_pub, reason = "every test uses a part of it")]
 
@@ -8,7 +8,7 @@ use prometheus_parse::{Scrape, Value};
 
 use crate::support::plugin::{LIMIT, Plugin, eventually};
 
-/// What has a plugin serve metrics on a port that the system chooses, and tell which one.
+/// A configuration with metrics on a port that the system chooses, and a debug log that names it.
 pub fn configuration(plugin: &Plugin) -> String {
     let log = plugin.path("debug.log");
     format!(
@@ -17,10 +17,10 @@ pub fn configuration(plugin: &Plugin) -> String {
     )
 }
 
-/// Where it serves them.
+/// The URL of the metrics, from the debug log.
 pub fn url(plugin: &Plugin) -> String {
     let mut found = None;
-    eventually("it says where its metrics are", || {
+    eventually("it logs where its metrics are", || {
         let log = fs::read_to_string(plugin.path("debug.log")).unwrap_or_default();
         let begin = log.find("http://");
         found = begin.and_then(|at| log[at..].split_once('\n')).map(|(url, _)| url.to_owned());

@@ -1,20 +1,21 @@
-//! A cache that tests can look into and upset.
+//! A cache whose state tests can inspect, and into which they inject faults.
 
 #![allow(dead_code, unreachable_pub, reason = "every test uses a part of it")]
 
+pub mod crash_command;
 pub mod crashes;
 pub mod plugin;
 pub mod served;
 pub mod sessions;
 pub mod syslog;
-pub mod told_to;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use cvmcache::plugin::*;
 use cvmcache::{ServerHandle, Session};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 /// The object id whose digest is all `byte`.
 pub fn id(byte: u8) -> ObjectId {
@@ -60,7 +61,7 @@ pub struct Object {
 pub enum Fault {
     Fail(Status),
     Panic,
-    /// Only for `read`: one byte more than asked for.
+    /// Only for `read`: one byte more than requested.
     TooMuch,
 }
 
@@ -76,7 +77,7 @@ impl TestCache {
     }
 
     pub fn state(&self) -> MutexGuard<'_, State> {
-        self.state.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.0.lock()
     }
 
     /// Puts an object in, without a client.
@@ -101,7 +102,7 @@ impl TestCache {
         (state.open_uploads, state.open_listings)
     }
 
-    /// Makes the next call of a callback go wrong.
+    /// Injects a fault into the next call of a callback.
     pub fn upset(&self, callback: &'static str, fault: Fault) {
         self.state().faults.push((callback, fault));
     }
@@ -109,11 +110,8 @@ impl TestCache {
     /// Waits until the state is as wanted.
     pub fn wait_until(&self, wanted: impl Fn(&State) -> bool) {
         let limit = std::time::Duration::from_secs(20);
-        let (state, timeout) = self
-            .state
-            .1
-            .wait_timeout_while(self.state(), limit, |state| !wanted(state))
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state();
+        let timeout = self.state.1.wait_while_for(&mut state, |state| !wanted(state), limit);
         drop(state);
         assert!(!timeout.timed_out(), "the cache did not get there within {limit:?}");
     }
@@ -134,7 +132,7 @@ impl TestCache {
         match fault {
             None => Ok(false),
             Some(Fault::Fail(status)) => Err(status),
-            Some(Fault::Panic) => panic!("{callback} was told to panic"),
+            Some(Fault::Panic) => panic!("panic of {callback} on purpose"),
             Some(Fault::TooMuch) => Ok(true),
         }
     }

@@ -16,7 +16,7 @@ use cvmcache::client::Client;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, mkfifo};
 
-/// How long anything may take.
+/// The timeout of everything that tests wait for.
 pub const LIMIT: Duration = Duration::from_secs(30);
 
 /// The program of a plugin: the RAM cache, or an example. Cargo builds no programs of other packages,
@@ -127,7 +127,7 @@ impl Drop for Plugin {
     }
 }
 
-/// Tries again until it is true. Only for what the system does not tell about.
+/// Polls until it is true. Only for conditions that no event reports.
 pub fn eventually(what: &str, mut is_true: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !is_true() {
@@ -171,7 +171,7 @@ impl Supervised {
         self.ready = File::open(&fifo).expect("the other end opens it");
     }
 
-    /// The byte that the client waits for; `None` if the plugin ended without.
+    /// The byte that the supervisor waits for; `None` if the plugin ended without.
     pub fn answer(&mut self) -> Option<u8> {
         let mut byte = [0];
         (self.ready.read(&mut byte).expect("a pipe") == 1).then_some(byte[0])

@@ -19,7 +19,7 @@ pub struct Fixture {
     pub service: Service,
 }
 
-/// A session, and what it says.
+/// A session, with a method for each request.
 pub struct Client<'a> {
     pub service: &'a Service,
     pub open: Arc<OpenSession>,
@@ -43,7 +43,7 @@ pub fn fixture_with(cache: TestCache) -> Fixture {
 
 impl Fixture {
     pub fn client(&self, name: &'static str) -> Client<'_> {
-        let (ack, open) = self.service.handshake(Some(name.into()), None).expect("a session");
+        let (ack, open) = self.service.handshake(Some(name.into()), None);
         assert_eq!(ack.session, open.session().id());
         Client { service: &self.service, open }
     }

@@ -1,4 +1,4 @@
-//! The system's log of a process that has a `/dev` of its own.
+//! Syslog for a process with a `/dev` of its own.
 
 use std::fs;
 use std::os::unix::net::UnixDatagram;
@@ -9,7 +9,7 @@ use nix::unistd::geteuid;
 
 use super::plugin::LIMIT;
 
-/// Has what little a plugin needs in `/dev`, and the log in it is the test's.
+/// Mounts a minimal `/dev`, in which `log` is the socket of the test.
 const SCRIPT: &str = r#"
     set -e
     mount -t tmpfs tmpfs "$1"
@@ -24,7 +24,7 @@ const SCRIPT: &str = r#"
     exec "$@"
 "#;
 
-/// Where a process logs that is started with [`Syslog::seen_by`].
+/// The syslog of a process that is started with [`Syslog::seen_by`].
 pub struct Syslog {
     socket: UnixDatagram,
     path: PathBuf,
@@ -32,7 +32,7 @@ pub struct Syslog {
 }
 
 impl Syslog {
-    /// Keeps what it needs in `directory`.
+    /// Keeps its files in `directory`.
     pub fn new(directory: &Path) -> Self {
         let (path, dev) = (directory.join("log"), directory.join("dev"));
         let socket = UnixDatagram::bind(&path).expect("a socket");
@@ -41,7 +41,7 @@ impl Syslog {
         Self { socket, path, dev }
     }
 
-    /// The same command, except for its standard descriptors, where this is the system's log.
+    /// The same command, except for its standard descriptors, with this as its syslog.
     pub fn seen_by(&self, plain: &Command) -> Command {
         let mut command = Command::new("unshare");
         command.arg("--mount");
@@ -55,7 +55,7 @@ impl Syslog {
         command
     }
 
-    /// What is logged, up to the first line that has `text` in it, which must come.
+    /// The lines up to the first one with `text` in it, which must come.
     pub fn read_until(&self, text: &str) -> Vec<String> {
         let mut lines = Vec::new();
         let mut buffer = [0; 8192];

@@ -58,7 +58,7 @@ static int obj_info(struct cvmcache_hash *id, struct cvmcache_object_info *info)
 
 static int pread_object(struct cvmcache_hash *id, uint64_t offset, uint32_t *size,
                         unsigned char *buffer) {
-  if (lost) abort(); /* nobody was to ask for it */
+  if (lost) abort(); /* it was not to be asked for */
   if (is("values")) {
     *size += 1;
     return CVMCACHE_STATUS_OK;

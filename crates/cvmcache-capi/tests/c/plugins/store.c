@@ -1,5 +1,5 @@
 /* A cache in memory, in C99, that ends with a core as soon as the library breaks a promise: a second
- * thread, a callback without a session, an upload or a listing that nobody has begun, a read of an
+ * thread, a callback without a session, an upload or a listing that was not begun, a read of an
  * object that is not there. It exits with 3 if something was not ended. */
 #define _POSIX_C_SOURCE 200809L
 
@@ -360,7 +360,7 @@ int main(int argc, char **argv) {
   cvmcache_spawn_watchdog(NULL);
   context = cvmcache_init(&callbacks);
   if (!cvmcache_listen(context, locator)) return 1;
-  /* Nobody has allowed it workers, so it gets none. */
+  /* It was allowed no workers, so it gets none. */
   cvmcache_process_requests(context, 4);
   if (!cvmcache_is_supervised()) {
     while (sigwait(&signals, &signal_received) == EINTR) continue;

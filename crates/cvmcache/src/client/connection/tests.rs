@@ -1,4 +1,4 @@
-//! What a connection does with bytes and messages, sound or not.
+//! A connection with valid and invalid bytes and messages.
 
 use std::sync::mpsc;
 
@@ -11,11 +11,9 @@ const TIMEOUT: Option<Duration> = Some(Duration::from_millis(20));
 
 #[test]
 fn arbitrary_bytes_can_be_sent_and_an_end_of_file_is_none() {
-    let plugin = FakePlugin::start(|end| {
-        end.accept_with(fake::ack());
-        end.close();
+    let (plugin, mut connection) = FakePlugin::with_connection(|end| {
+        end.answer_handshake(fake::ack());
     });
-    let mut connection = Connection::connect(plugin.locator()).unwrap();
     // A handshake of version 1, in two pieces.
     connection.send_raw(&[0x01, 0x05, 0x00, 0x00, 0x82]).unwrap();
     connection.send_raw(&[0x01, 0x02, 0x08, 0x01]).unwrap();
@@ -28,14 +26,14 @@ fn arbitrary_bytes_can_be_sent_and_an_end_of_file_is_none() {
 
 #[test]
 fn an_end_of_file_within_a_message_is_an_error() {
-    let (plugin, mut connection) = talking_to(|end| end.send_raw(&DETACH[..5]));
+    let (plugin, mut connection) = FakePlugin::with_connection(|end| end.send_raw(&DETACH[..5]));
     assert!(matches!(connection.receive(), Err(ClientError::Closed)));
     plugin.join();
 }
 
 #[test]
 fn replies_before_an_end_of_file_are_received() {
-    let (plugin, mut connection) = talking_to(|end| {
+    let (plugin, mut connection) = FakePlugin::with_connection(|end| {
         end.send_raw(DETACH);
         // What it has not read when it closes makes the system tell of a broken connection.
         end.wait_until_readable();
@@ -52,7 +50,7 @@ fn replies_before_an_end_of_file_are_received() {
 #[test]
 fn polling_does_not_wait_for_a_message() {
     let (say, is_said) = mpsc::channel();
-    let (plugin, mut connection) = talking_to(move |end| {
+    let (plugin, mut connection) = FakePlugin::with_connection(move |end| {
         is_said.recv().unwrap();
         end.send_raw(DETACH);
     });
@@ -65,7 +63,7 @@ fn polling_does_not_wait_for_a_message() {
 
 #[test]
 fn invalid_messages_are_told_from_invalid_frames() {
-    let (plugin, mut connection) = talking_to(|end| {
+    let (plugin, mut connection) = FakePlugin::with_connection(|end| {
         // A handshake, which is a client's; then no frame at all.
         end.send_raw(&[0x01, 0x05, 0x00, 0x00, 0x82, 0x01, 0x02, 0x08, 0x01]);
         end.send_raw(b"HTTP/1.1 400 Bad Request");
@@ -79,7 +77,7 @@ fn invalid_messages_are_told_from_invalid_frames() {
 #[test]
 fn a_message_whose_send_timed_out_is_sent_before_the_next() {
     let (listen, is_listening) = mpsc::channel();
-    let (plugin, mut connection) = talking_to(move |end| {
+    let (plugin, mut connection) = FakePlugin::with_connection(move |end| {
         is_listening.recv().unwrap();
         assert!(end.next() == Some(large(1)));
         assert!(end.next() == Some(large(2)));
@@ -96,7 +94,7 @@ fn a_message_whose_send_timed_out_is_sent_before_the_next() {
 #[test]
 fn a_plugin_that_closed_its_write_half_can_still_be_sent_to() {
     let (listen, is_listening) = mpsc::channel();
-    let (plugin, mut connection) = talking_to(move |end| {
+    let (plugin, mut connection) = FakePlugin::with_connection(move |end| {
         end.shutdown_write();
         is_listening.recv().unwrap();
         assert!(end.next() == Some(large(1)));
@@ -110,8 +108,8 @@ fn a_plugin_that_closed_its_write_half_can_still_be_sent_to() {
 }
 
 #[test]
-fn a_byte_now_and_then_does_not_extend_the_wait_for_a_message() {
-    let (plugin, mut connection) = talking_to(|end| {
+fn bytes_of_a_partial_message_do_not_extend_the_deadline_of_a_receive() {
+    let (plugin, mut connection) = FakePlugin::with_connection(|end| {
         // A frame of 16 MiB.
         end.send_raw(&[0x01, 0xff, 0xff, 0xff]);
         end.repeat(b"x");
@@ -123,8 +121,8 @@ fn a_byte_now_and_then_does_not_extend_the_wait_for_a_message() {
 }
 
 #[test]
-fn a_plugin_that_takes_a_byte_now_and_then_does_not_extend_the_wait_for_room() {
-    let (plugin, mut connection) = talking_to(fake::PluginEnd::sip);
+fn bytes_read_now_and_then_do_not_extend_the_deadline_of_a_send() {
+    let (plugin, mut connection) = FakePlugin::with_connection(fake::PluginEnd::read_slowly);
     connection.set_read_timeout(TIMEOUT).unwrap();
     assert!(matches!(connection.send(large(1)), Err(ClientError::Timeout)));
     let raw = connection.send_raw(&[0; 1024 * 1024]);
@@ -134,8 +132,8 @@ fn a_plugin_that_takes_a_byte_now_and_then_does_not_extend_the_wait_for_room() {
 }
 
 #[test]
-fn a_plugin_that_talks_and_does_not_listen_does_not_extend_the_wait_for_room() {
-    let (plugin, mut connection) = talking_to(|end| end.repeat(DETACH));
+fn messages_do_not_extend_the_deadline_of_a_send() {
+    let (plugin, mut connection) = FakePlugin::with_connection(|end| end.repeat(DETACH));
     connection.set_read_timeout(TIMEOUT).unwrap();
     assert!(matches!(connection.send(large(1)), Err(ClientError::Timeout)));
     drop(connection);
@@ -143,8 +141,8 @@ fn a_plugin_that_talks_and_does_not_listen_does_not_extend_the_wait_for_room() {
 }
 
 #[test]
-fn messages_that_are_not_wanted_do_not_extend_the_wait_for_one_that_is() {
-    let (plugin, mut connection) = talking_to(|end| end.repeat(DETACH));
+fn other_messages_do_not_extend_the_deadline_of_the_first_match() {
+    let (plugin, mut connection) = FakePlugin::with_connection(|end| end.repeat(DETACH));
     connection.set_read_timeout(TIMEOUT).unwrap();
     let mut dropped = 0;
     let error = connection.receive_first(|_| {
@@ -172,15 +170,4 @@ fn large(byte: u8) -> ClientMessage {
         data: vec![byte; 4 * 1024 * 1024].into(),
     });
     ClientMessage::Request(Request { session: 1, id: 1, operation })
-}
-
-fn talking_to(
-    script: impl FnOnce(&mut fake::PluginEnd) + Send + 'static,
-) -> (FakePlugin, Connection) {
-    let plugin = FakePlugin::start(|end| {
-        end.accept();
-        script(end);
-    });
-    let connection = Connection::connect(plugin.locator()).unwrap();
-    (plugin, connection)
 }

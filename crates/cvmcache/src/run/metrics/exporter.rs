@@ -16,6 +16,7 @@ use tracing::{debug, info, warn};
 
 use super::{MetricsError, wait_for_port};
 use crate::server::DURATION;
+use crate::threads;
 
 /// How many connections are served at once.
 const THREADS: usize = 2;
@@ -75,8 +76,7 @@ impl Exporter {
         for number in 0..THREADS {
             let (listener, registry) = (Arc::clone(&listener), self.registry.clone());
             let serve = move || serve(&listener, &registry);
-            let thread = thread::Builder::new().name(format!("metrics-{number}"));
-            thread.spawn(serve).map_err(error)?;
+            threads::spawn(&format!("metrics-{number}"), serve).map_err(MetricsError::Thread)?;
         }
         Ok(())
     }

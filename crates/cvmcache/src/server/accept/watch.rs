@@ -11,7 +11,6 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::fcntl::AT_FDCWD;
@@ -24,7 +23,7 @@ use tracing::debug;
 
 use super::socket_file;
 use crate::files::FileId;
-use crate::watchdog;
+use crate::{threads, watchdog};
 
 /// How often the files are looked for even if inotify reports nothing: it is not always available, and it
 /// does not report that a directory further up was renamed, or that something was mounted over it.
@@ -65,7 +64,7 @@ impl Watch {
         let has_report = AtomicBool::new(false);
         let shared = Arc::new(Shared { places: Mutex::new(Some(places)), has_report });
         let mut watcher = Watcher::new(shared.clone(), Instant::now());
-        thread::Builder::new().name("socket".to_owned()).spawn(move || {
+        threads::spawn("socket", move || {
             watchdog::prepare_thread();
             watcher.run(&controlled, wake);
         })?;

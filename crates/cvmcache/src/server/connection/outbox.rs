@@ -2,8 +2,9 @@
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
+use std::mem;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::Bytes;
 use cvmcache_proto::{ServerMessage, frame};
 use tracing::error;
 
@@ -17,35 +18,59 @@ const MAX_PIECES: usize = 64;
 /// the whole of it in memory, even if it is evicted: that is not worth it for a few bytes.
 const COPIED: usize = 4 * 1024;
 
+/// How many bytes of messages are gathered in one buffer. Only a single message that is longer takes
+/// more. Large enough for one write, and small enough that a long queue gives its memory back bit by bit.
+const CHUNK: usize = 64 * 1024;
+
+/// What most messages take, without an attachment.
+const SHORT_MESSAGE: usize = 64;
+
+/// For how many pieces an empty outbox has room.
+const KEPT_PIECES: usize = 2 * MAX_PIECES;
+
 /// A queue of encoded messages.
 ///
-/// Messages that follow each other are gathered in one buffer; a large attachment is a piece of
-/// its own and is not copied. One vectored write takes many pieces.
+/// Messages that follow each other are gathered in buffers of [`CHUNK`]; a large attachment is a piece
+/// of its own and is not copied. One vectored write takes many pieces. A buffer that was sent is
+/// used again, or freed: an empty outbox keeps one at most, and none after
+/// [`release`](Self::release).
 ///
-/// Invariants: bytes are sent in the order of `pieces`, then `messages`. `len` is the number of bytes
-/// in both. `held` is the sum of what the pieces count for, which may be more than their length: a
-/// slice keeps the whole part of the object in memory. A piece partly sent counts in full.
+/// Invariants: bytes are sent in the order of `pieces`, then `messages`; of the first of these, `sent`
+/// bytes are sent, and it has more unless the outbox is empty. `len` is the number of bytes that are not
+/// sent. `held` is the sum of the memory that the pieces count for, which may be more than their length:
+/// a slice keeps the whole part of the object in memory. A piece partly sent counts in full.
 #[derive(Debug)]
 pub(crate) struct Outbox {
-    /// What goes first, and the memory that each piece counts for.
-    pieces: VecDeque<(Bytes, usize)>,
+    pieces: VecDeque<Piece>,
     /// Messages that came behind the last piece.
-    messages: BytesMut,
+    messages: Vec<u8>,
+    sent: usize,
     len: usize,
     held: usize,
     held_by_attachment: usize,
 }
 
+#[derive(Debug)]
+enum Piece {
+    Messages(Vec<u8>),
+    Attachment(Bytes),
+}
+
 impl Outbox {
     /// An outbox in which each piece of an attachment counts for so many bytes of memory.
     pub(crate) fn new(held_by_attachment: usize) -> Self {
-        let (pieces, messages) = (VecDeque::new(), BytesMut::new());
-        Self { pieces, messages, len: 0, held: 0, held_by_attachment }
+        let (pieces, messages) = (VecDeque::new(), Vec::new());
+        Self { pieces, messages, sent: 0, len: 0, held: 0, held_by_attachment }
     }
 
-    /// How much memory the queued messages hold, at most.
+    /// How much memory it takes, be it for queued messages or for the next ones.
     pub(crate) fn held(&self) -> usize {
-        self.held + self.messages.len()
+        self.held + self.messages.capacity() + self.pieces.capacity() * size_of::<Piece>()
+    }
+
+    /// How much memory it takes for queued messages.
+    pub(crate) fn queued(&self) -> usize {
+        if self.is_empty() { 0 } else { self.held() }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -59,7 +84,16 @@ impl Outbox {
 
     pub(crate) fn push(&mut self, message: ServerMessage) {
         let (message, attachment) = message.into_wire();
-        let (before, attached) = (self.messages.len(), attachment.len());
+        let attached = attachment.len();
+        let room = SHORT_MESSAGE + if attached <= COPIED { attached } else { 0 };
+        if self.messages.len() + room > CHUNK {
+            self.close_chunk();
+        }
+        let before = self.messages.len();
+        if before + room > self.messages.capacity() {
+            // Powers of two, so that a full buffer has exactly `CHUNK`.
+            self.messages.reserve_exact((before + room).next_power_of_two() - before);
+        }
         if let Err(error) = frame::encode(message, attached, &mut self.messages) {
             // The service keeps replies within the limits, and the limits are within a frame.
             error!(%error, "a reply is lost");
@@ -74,17 +108,30 @@ impl Outbox {
             }
             return;
         }
-        let messages = self.messages.split().freeze();
-        let len = messages.len();
-        self.push_piece(messages, len);
+        self.close_chunk();
         for piece in attachment {
-            self.push_piece(piece, self.held_by_attachment);
+            self.push_piece(Piece::Attachment(piece));
         }
     }
 
-    fn push_piece(&mut self, piece: Bytes, held: usize) {
-        self.pieces.push_back((piece, held));
-        self.held += held;
+    /// Makes a piece of the messages behind the last one.
+    fn close_chunk(&mut self) {
+        if !self.messages.is_empty() {
+            let messages = mem::take(&mut self.messages);
+            self.push_piece(Piece::Messages(messages));
+        }
+    }
+
+    fn push_piece(&mut self, piece: Piece) {
+        self.held += self.held_by(&piece);
+        self.pieces.push_back(piece);
+    }
+
+    fn held_by(&self, piece: &Piece) -> usize {
+        match piece {
+            Piece::Messages(messages) => messages.capacity(),
+            Piece::Attachment(_) => self.held_by_attachment,
+        }
     }
 
     /// Writes as much as the socket takes. True if that is anything.
@@ -92,10 +139,11 @@ impl Outbox {
         let before = self.len;
         while self.len > 0 {
             let mut slices = [IoSlice::new(&[]); MAX_PIECES];
-            let waiting = self.pieces.iter().map(|(piece, _)| &piece[..]);
+            let waiting = self.pieces.iter().map(Piece::bytes);
+            let mut sent = self.sent;
             let mut count = 0;
             for (slice, piece) in slices.iter_mut().zip(waiting.chain([&self.messages[..]])) {
-                *slice = IoSlice::new(piece);
+                *slice = IoSlice::new(&piece[mem::take(&mut sent)..]);
                 count += 1;
             }
             let sent = socket.send(&slices[..count])?;
@@ -109,8 +157,15 @@ impl Outbox {
 
     /// Drops everything: the client takes no more.
     pub(crate) fn clear(&mut self) {
-        self.pieces.drain(..).for_each(|(piece, _)| discard(piece));
+        self.pieces.drain(..).for_each(Piece::discard);
         *self = Self::new(self.held_by_attachment);
+    }
+
+    /// Frees what an empty outbox keeps for the next messages.
+    pub(crate) fn release(&mut self) {
+        if self.is_empty() {
+            (self.pieces, self.messages) = (VecDeque::new(), Vec::new());
+        }
     }
 
     /// Drops a message that is not to be sent.
@@ -121,18 +176,45 @@ impl Outbox {
 
     fn remove(&mut self, mut sent: usize) {
         self.len -= sent;
-        while sent > 0 {
-            let Some((piece, held)) = self.pieces.front_mut() else {
-                self.messages.advance(sent);
-                return;
-            };
-            if sent < piece.len() {
-                piece.advance(sent);
+        while let Some(piece) = self.pieces.front() {
+            let rest = piece.bytes().len() - self.sent;
+            if sent < rest {
+                self.sent += sent;
                 return;
             }
-            sent -= piece.len();
-            self.held -= *held;
-            self.pieces.pop_front().into_iter().for_each(|(piece, _)| discard(piece));
+            sent -= rest;
+            self.sent = 0;
+            self.held -= self.held_by(piece);
+            match self.pieces.pop_front() {
+                Some(Piece::Messages(buffer)) if self.messages.capacity() == 0 => {
+                    self.messages = buffer;
+                    self.messages.clear();
+                }
+                piece => piece.into_iter().for_each(Piece::discard),
+            }
+        }
+        self.sent += sent;
+        if self.len == 0 {
+            self.sent = 0;
+            self.messages.clear();
+            self.messages.shrink_to(CHUNK);
+            self.pieces.shrink_to(KEPT_PIECES);
+        }
+    }
+}
+
+impl Piece {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Messages(messages) => messages,
+            Self::Attachment(attachment) => attachment,
+        }
+    }
+
+    fn discard(self) {
+        match self {
+            Self::Messages(_) => {}
+            Self::Attachment(attachment) => discard(attachment),
         }
     }
 }
@@ -184,7 +266,7 @@ mod tests {
             }
         }
         assert!(outbox.is_empty());
-        assert_eq!(outbox.held(), 0);
+        assert_eq!((outbox.queued(), outbox.held), (0, 0));
         assert_eq!(arrived, answers);
     }
 
@@ -193,16 +275,59 @@ mod tests {
         let mut outbox = Outbox::new(1 << 20);
         outbox.push(reply(1, vec![7; COPIED].into()));
         let copied = outbox.len();
-        assert_eq!(outbox.held(), copied, "a small attachment is copied");
+        assert!(outbox.held() < 3 * COPIED, "a small attachment is copied");
         outbox.push(reply(2, vec![7; COPIED + 1].into()));
-        let len = outbox.len();
-        let message = len - copied - (COPIED + 1);
-        assert_eq!(outbox.held(), copied + message + (1 << 20));
+        let message = outbox.len() - copied - (COPIED + 1);
+        assert!(outbox.held() > 1 << 20);
         outbox.remove(copied + message);
-        assert_eq!(outbox.held(), 1 << 20);
+        assert_eq!(outbox.held, 1 << 20);
         outbox.remove(COPIED);
-        assert_eq!((outbox.len(), outbox.held()), (1, 1 << 20));
+        assert_eq!((outbox.len(), outbox.held), (1, 1 << 20));
         outbox.remove(1);
-        assert_eq!((outbox.len(), outbox.held()), (0, 0));
+        assert_eq!((outbox.len(), outbox.queued(), outbox.held), (0, 0, 0));
+    }
+
+    #[test]
+    fn a_queue_of_many_messages_takes_little_more_memory_than_their_bytes() {
+        let mut outbox = Outbox::new(1 << 20);
+        (0..2000).for_each(|id| outbox.push(reply(id, vec![7; COPIED].into())));
+        assert!(outbox.held() < outbox.len() * 5 / 4, "{} {}", outbox.held(), outbox.len());
+        outbox.remove(outbox.len() / 2);
+        assert!(outbox.held() < outbox.len() * 5 / 4, "what was sent is freed at once");
+    }
+
+    #[test]
+    fn an_empty_outbox_keeps_one_buffer_until_it_is_released() {
+        let mut outbox = Outbox::new(1 << 20);
+        for len in [COPIED, COPIED + 1] {
+            (0..4000).for_each(|id| outbox.push(reply(id, vec![7; len].into())));
+            outbox.remove(outbox.len());
+            assert!(outbox.held() < CHUNK + 8 * 1024, "{}", outbox.held());
+        }
+        outbox.release();
+        assert_eq!(outbox.held(), 0);
+    }
+
+    #[test]
+    fn a_buffer_is_used_again_once_it_is_sent() {
+        let mut outbox = Outbox::new(1 << 20);
+        outbox.push(reply(1, vec![7; COPIED + 1].into()));
+        outbox.remove(outbox.len());
+        let buffer = outbox.messages.as_ptr();
+        for id in 0..10 {
+            outbox.push(reply(id, vec![7; COPIED + 1].into()));
+            outbox.remove(outbox.len());
+            assert_eq!(outbox.messages.as_ptr(), buffer);
+        }
+    }
+
+    #[test]
+    fn a_released_outbox_keeps_what_is_not_sent() {
+        let mut outbox = Outbox::new(1 << 20);
+        outbox.push(reply(1, vec![7; 10].into()));
+        let len = outbox.len();
+        outbox.release();
+        assert_eq!(outbox.len(), len);
+        assert_eq!(outbox.messages.len(), len);
     }
 }

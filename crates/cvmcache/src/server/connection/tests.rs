@@ -76,6 +76,7 @@ impl Fixture {
             metrics: None,
             clock: Instant::now,
             time: Duration::from_secs(3600),
+            memory: service.limits().max_buffered,
         };
         connection.turn(&mut context)
     }
@@ -300,4 +301,47 @@ fn the_socket_is_polled_without_an_event() {
     assert!(f.connection.poll_socket(&f.service));
     assert_eq!(f.turn(), Turn::Wait);
     assert_eq!(f.replies(), [1]);
+}
+
+#[test]
+fn after_a_burst_a_connection_holds_no_more_than_one_buffer_each_way() {
+    let mut f = Fixture::with_session(Limits::default(), None);
+    let socket = f.connection.socket.as_ref().unwrap();
+    set_socket_send_buffer_size(socket, 4096).unwrap();
+    let mut taken = 0;
+    for _ in 0..15 {
+        (0..100).for_each(|_| f.read_request(4096));
+        f.turn();
+    }
+    assert!(f.connection.held() > 4 << 20, "{}", f.connection.held());
+    while taken < 1500 {
+        taken += f.replies().len();
+        f.turn();
+    }
+    assert!(f.connection.held() <= 96 * 1024, "{}", f.connection.held());
+    assert!(f.connection.release_if_idle(), "it has just been active");
+    assert!(!f.connection.release_if_idle());
+    assert_eq!(f.connection.held(), 0);
+    f.read_request(3);
+    f.turn();
+    assert_eq!(f.replies().len(), 1);
+}
+
+#[test]
+fn an_idle_connection_keeps_of_half_a_frame_what_was_received() {
+    let mut f = Fixture::with_session(Limits::default(), None);
+    let hello = ClientMessage::Handshake { protocol_version: 1, name: Some("a".into()) };
+    let mut bytes = bytes::BytesMut::new();
+    frame::encode(hello.into_wire().0, 0, &mut bytes).unwrap();
+    let half = bytes.len() / 2;
+    f.peer.write_all(&bytes[..half]).unwrap();
+    f.connection.set_ready(true, false);
+    f.turn();
+    f.connection.release_if_idle();
+    f.connection.release_if_idle();
+    assert!(f.connection.held() < bytes.len(), "{}", f.connection.held());
+    f.peer.write_all(&bytes[half..]).unwrap();
+    f.connection.set_ready(true, false);
+    f.turn();
+    assert!(matches!(f.received()[..], [ServerMessage::HandshakeAck(_)]), "the frame is whole");
 }

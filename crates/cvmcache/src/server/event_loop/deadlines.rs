@@ -11,6 +11,9 @@ use crate::server::timers::Timer;
 /// How often gauges are set.
 const GAUGES_PERIOD: Duration = Duration::from_secs(2);
 
+/// How often connections are looked at for whether they are idle: the second time, one is.
+const BUFFER_SWEEP_PERIOD: Duration = Duration::from_secs(5);
+
 /// No timer of the server is set for less: a limit of zero must not keep the thread busy.
 const SHORTEST_PERIOD: Duration = Duration::from_millis(1);
 
@@ -27,11 +30,12 @@ impl EventLoop {
 
     /// Sets the timers that the present connections and jobs need.
     pub(super) fn keep_timers(&mut self, now: Instant) {
-        let State { connections, timers, .. } = &mut self.state;
+        let State { connections, timers, has_active, .. } = &mut self.state;
         let limits = self.service.limits();
         // An upload is aborted at the third sweep without a part: after 1 to 1.5 times the limit.
         let after = |period: Duration| now + period.max(SHORTEST_PERIOD);
         timers.keep(Timer::UploadSweep, !connections.is_empty(), || after(limits.upload_idle / 2));
+        timers.keep(Timer::BufferSweep, *has_active, || after(BUFFER_SWEEP_PERIOD));
         let timeout = limits
             .request_deadline
             .filter(|_| self.workers.as_ref().is_some_and(|workers| workers.running() > 0));
@@ -45,6 +49,7 @@ impl EventLoop {
             match timer {
                 Timer::AcceptRetry => self.acceptor.retry_now(),
                 Timer::UploadSweep => self.sweep_uploads(),
+                Timer::BufferSweep => self.sweep_buffers(),
                 Timer::RequestCheck => self.time_out_requests(now),
                 Timer::Heartbeat => self.beat(now),
                 Timer::Gauges => {
@@ -60,6 +65,16 @@ impl EventLoop {
     fn sweep_uploads(&mut self) {
         for connection in self.state.connections.values() {
             connection.sweep_uploads(&self.service);
+        }
+    }
+
+    /// Frees the buffers of connections that have been idle since the last sweep.
+    fn sweep_buffers(&mut self) {
+        let State { connections, has_active, .. } = &mut self.state;
+        *has_active = false;
+        for connection in connections.values_mut() {
+            *has_active |= connection.release_if_idle();
+            connection.count_memory(&mut self.buffers.held);
         }
     }
 

@@ -34,6 +34,7 @@ impl EventLoop {
                 holds: self.service.report(open),
                 in_flight: connection.requests_in_flight(),
                 unsent_bytes: connection.unsent_bytes(),
+                buffered_bytes: connection.held(),
             })
         });
         let report = StatusReport {
@@ -60,6 +61,7 @@ impl EventLoop {
         }
         for connection in self.state.connections.values() {
             gauges.unsent_bytes += connection.unsent_bytes();
+            gauges.buffered_bytes += connection.held();
             if let Some(open) = connection.open_session() {
                 let (uploads, bytes) = self.service.uploads(open);
                 gauges.sessions += 1;

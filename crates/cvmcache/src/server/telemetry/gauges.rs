@@ -17,6 +17,7 @@ pub(crate) struct Gauges {
     /// Callbacks that are overdue.
     pub(crate) overdue: usize,
     pub(crate) unsent_bytes: usize,
+    pub(crate) buffered_bytes: usize,
     pub(crate) reloads: u64,
 }
 
@@ -30,6 +31,7 @@ pub(super) struct GaugeHandles {
     waiting: Gauge,
     overdue: Gauge,
     unsent_bytes: Gauge,
+    buffered_bytes: Gauge,
     reloads: Gauge,
     cache_size: Gauge,
     cache_used: Gauge,
@@ -48,6 +50,7 @@ impl GaugeHandles {
             waiting: gauge!("cvmcache_waiting_connections"),
             overdue: gauge!("cvmcache_stuck_callbacks"),
             unsent_bytes: gauge!("cvmcache_unsent_bytes"),
+            buffered_bytes: gauge!("cvmcache_buffered_bytes"),
             reloads: gauge!("cvmcache_reloads"),
             cache_size: gauge!("cvmcache_size_bytes"),
             cache_used: gauge!("cvmcache_used_bytes"),
@@ -65,6 +68,7 @@ impl GaugeHandles {
         self.waiting.set(gauges.waiting as f64);
         self.overdue.set(gauges.overdue as f64);
         self.unsent_bytes.set(gauges.unsent_bytes as f64);
+        self.buffered_bytes.set(gauges.buffered_bytes as f64);
         self.reloads.set(gauges.reloads as f64);
     }
 
@@ -86,7 +90,8 @@ pub(super) fn describe() {
         ("cvmcache_jobs", Unit::Count, "Jobs that workers run, or will run next"),
         ("cvmcache_waiting_connections", Unit::Count, "Connections that wait for a free worker"),
         ("cvmcache_stuck_callbacks", Unit::Count, "Callbacks that exceed the deadline"),
-        ("cvmcache_unsent_bytes", Unit::Bytes, "Memory held by replies not sent yet"),
+        ("cvmcache_unsent_bytes", Unit::Bytes, "Bytes of replies not sent yet"),
+        ("cvmcache_buffered_bytes", Unit::Bytes, "Memory of connections, for requests and replies"),
         ("cvmcache_reloads", Unit::Count, "Clients that announced a reload and are away"),
         ("cvmcache_size_bytes", Unit::Bytes, "Size of the cache, as the plugin reports"),
         ("cvmcache_used_bytes", Unit::Bytes, "Bytes in use, as the plugin reports"),

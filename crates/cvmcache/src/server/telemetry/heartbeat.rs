@@ -73,7 +73,8 @@ mod tests {
 
     #[test]
     fn a_callback_that_panics_is_not_called_again() {
-        let mut timer = HeartbeatTimer::new(Duration::ZERO, Box::new(|_| panic!("told to panic")));
+        let mut timer =
+            HeartbeatTimer::new(Duration::ZERO, Box::new(|_| panic!("panic on purpose")));
         timer.emit(Heartbeat::Ending);
         assert_eq!(timer.period(), None);
         timer.emit(Heartbeat::Ending);

@@ -8,74 +8,16 @@
 
 use std::time::Instant;
 
-use cvmcache_proto::{
-    CacheInfo, Operation, OperationKind, Reply, ReplyBody, Request, ServerMessage, Status,
-};
+use cvmcache_proto::{CacheInfo, OperationKind, Status};
 use metrics::{
     Counter, Histogram, Unit, counter, describe_counter, describe_histogram, gauge, histogram,
 };
 
 use super::gauges::{self, GaugeHandles, Gauges};
+use super::request_record::{Kind, ReplyOutcome, RequestRecord};
 
 /// The latency of requests, whose buckets suit it better than the usual ones.
 pub(crate) const DURATION: &str = "cvmcache_request_duration_seconds";
-
-/// The kind of a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Operation(OperationKind),
-    Handshake,
-    /// It makes no sense, or names a session that is not its own.
-    Invalid,
-}
-
-impl Kind {
-    const COUNT: usize = OperationKind::ALL.len() + 2;
-
-    /// Every kind, in the order of [`index`](Self::index).
-    fn all() -> [Self; Self::COUNT] {
-        std::array::from_fn(|index| match OperationKind::ALL.get(index) {
-            Some(&kind) => Self::Operation(kind),
-            None if index == OperationKind::ALL.len() => Self::Handshake,
-            None => Self::Invalid,
-        })
-    }
-
-    fn index(self) -> usize {
-        match self {
-            Self::Operation(kind) => kind as usize,
-            Self::Handshake => OperationKind::ALL.len(),
-            Self::Invalid => OperationKind::ALL.len() + 1,
-        }
-    }
-
-    /// As labels have it.
-    fn name(self) -> &'static str {
-        match self {
-            Self::Operation(kind) => kind.name(),
-            Self::Handshake => "handshake",
-            Self::Invalid => "invalid",
-        }
-    }
-}
-
-/// What is recorded of a request once it has been answered.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct RequestMetrics {
-    kind: Kind,
-    received_at: Instant,
-    /// How many bytes of an object came with it, and whether they were the last ones.
-    bytes: usize,
-    is_last: bool,
-}
-
-/// How a request was answered.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct ReplyOutcome {
-    result: Result<(), Status>,
-    /// The bytes of an object that go with the answer.
-    sent: usize,
-}
 
 /// The handles of all that a server measures.
 pub(crate) struct Metrics {
@@ -93,38 +35,6 @@ struct PerKind {
     /// By the number of the status on the wire.
     by_status: [Counter; Status::ALL.len() + 1],
     duration: Histogram,
-}
-
-impl RequestMetrics {
-    /// For a request that has just been taken.
-    pub(crate) fn of(request: &Request, received_at: Instant) -> Self {
-        let (mut bytes, mut is_last) = (0, false);
-        if let Operation::Store(part) = &request.operation {
-            (bytes, is_last) = (part.data.len(), part.last);
-        }
-        let kind = Kind::Operation(request.operation.kind());
-        Self { kind, received_at, bytes, is_last }
-    }
-
-    /// For a message that was answered before it became a request.
-    pub(crate) fn of_answer(answer: &ServerMessage, received_at: Instant) -> Self {
-        let is_ack = matches!(answer, ServerMessage::HandshakeAck(_));
-        let kind = if is_ack { Kind::Handshake } else { Kind::Invalid };
-        Self { kind, received_at, bytes: 0, is_last: false }
-    }
-}
-
-impl ReplyOutcome {
-    pub(crate) fn of(answer: &ServerMessage) -> Self {
-        let sent = match answer {
-            ServerMessage::Reply(Reply {
-                body: ReplyBody::Read { result: Ok(data), .. }, ..
-            }) => data.len(),
-            _ => 0,
-        };
-        let result = answer.status().unwrap_or(Err(Status::Unknown));
-        Self { result, sent }
-    }
 }
 
 impl Metrics {
@@ -160,7 +70,7 @@ impl Metrics {
     }
 
     /// Records a request that was answered at `now`.
-    pub(crate) fn record(&self, request: RequestMetrics, outcome: ReplyOutcome, now: Instant) {
+    pub(super) fn record(&self, request: &RequestRecord, outcome: ReplyOutcome, now: Instant) {
         let ReplyOutcome { result, sent } = outcome;
         let of_kind = &self.requests[request.kind.index()];
         // The numbers of the wire are those of `by_status`.
@@ -237,16 +147,4 @@ fn describe() {
     gauges::describe();
     let help = "From when a request was taken to when its answer was queued";
     describe_histogram!(DURATION, Unit::Seconds, help);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_kind_is_counted_at_its_own_index() {
-        for (index, kind) in Kind::all().into_iter().enumerate() {
-            assert_eq!(kind.index(), index, "{kind:?}");
-        }
-    }
 }

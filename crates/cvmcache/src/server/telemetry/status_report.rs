@@ -47,6 +47,7 @@ pub(crate) struct SessionStatus<'a> {
     pub(crate) holds: SessionReport,
     pub(crate) in_flight: usize,
     pub(crate) unsent_bytes: usize,
+    pub(crate) buffered_bytes: usize,
 }
 
 impl Reporter {
@@ -94,13 +95,14 @@ impl StatusReport<'_> {
         info!(
             target: REPORT,
             "{} connections, {} sessions, {} uploads with {} bytes, {} clients away for a reload, \
-             {} bytes of replies not sent",
+             {} bytes of replies not sent, {} bytes in buffers",
             gauges.connections,
             gauges.sessions,
             gauges.uploads,
             gauges.upload_bytes,
             gauges.reloads,
             gauges.unsent_bytes,
+            gauges.buffered_bytes,
         );
         if self.has_workers {
             info!(
@@ -121,11 +123,12 @@ impl StatusReport<'_> {
 
 impl SessionStatus<'_> {
     fn write(&self) {
-        let Self { session, holds, in_flight, unsent_bytes } = self;
+        let Self { session, holds, in_flight, unsent_bytes, buffered_bytes } = self;
         info!(
             target: REPORT,
             "{session}: {} objects open, {} uploads with {} bytes, {} listings, {in_flight} requests \
-             in flight, {unsent_bytes} bytes of replies not sent, open for {}",
+             in flight, {unsent_bytes} bytes of replies not sent, {buffered_bytes} bytes in buffers, open \
+             for {}",
             holds.objects,
             holds.uploads,
             holds.upload_bytes,

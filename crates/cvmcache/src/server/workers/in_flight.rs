@@ -174,7 +174,7 @@ mod tests {
     impl Fixture {
         fn new() -> Self {
             let service = testing::service();
-            let (_, open) = service.handshake(None, None).unwrap();
+            let (_, open) = service.handshake(None, None);
             let job = move |id, change_by| {
                 let object = ObjectId::new(HashAlgorithm::Sha1, [1; 20]);
                 let operation = Operation::Refcount { object, change_by };

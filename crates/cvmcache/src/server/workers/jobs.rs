@@ -7,7 +7,7 @@ use std::time::Instant;
 use cvmcache_proto::{CacheInfo, Request, ServerMessage, Status};
 use tracing::trace_span;
 
-use crate::server::telemetry::RequestMetrics;
+use crate::server::telemetry::RequestRecord;
 use crate::service::{OpenSession, Service};
 
 /// The number of a job, which no other job of the server has had.
@@ -32,8 +32,8 @@ pub(crate) struct Ticket {
     pub(crate) received: Instant,
     /// The memory that the request and its largest reply take, in bytes.
     pub(crate) weight: usize,
-    /// `None` if requests are not measured.
-    pub(crate) metrics: Option<RequestMetrics>,
+    /// `None` if requests are not recorded.
+    pub(crate) record: Option<RequestRecord>,
 }
 
 /// What came of a job.
@@ -47,7 +47,7 @@ pub(crate) enum Outcome {
 impl Ticket {
     /// For a job that is no request.
     pub(crate) fn new(now: Instant) -> Self {
-        Self { received: now, weight: 0, metrics: None }
+        Self { received: now, weight: 0, record: None }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender};
 use tracing::warn;
@@ -11,7 +11,7 @@ use super::jobs::{Job, Outcome, Serial};
 use crate::server::discard::discard;
 use crate::server::waker::Waker;
 use crate::service::Service;
-use crate::watchdog;
+use crate::{threads, watchdog};
 
 /// For each thread that should be there, how many may be started in place of overdue ones.
 const MAX_REPLACEMENTS: usize = 3;
@@ -60,7 +60,7 @@ impl Pool {
             worker.run();
         };
         let name = format!("worker-{}", self.threads.len());
-        self.threads.push(thread::Builder::new().name(name).spawn(run)?);
+        self.threads.push(threads::spawn(&name, run)?);
         Ok(())
     }
 

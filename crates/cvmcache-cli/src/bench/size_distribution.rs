@@ -1,9 +1,7 @@
-//! Sizes of objects: the distribution in a software repository, and the parser of an argument.
+//! The distribution of object sizes in a software repository.
 
-use bytesize::ByteSize;
-
-/// What part of the files is at most how large: a few points, between which the logarithm of the
-/// size grows evenly. Scripts, headers and byte code make up most of the files, libraries and
+/// The quantiles of the distribution: fractions of the files, and the size in bytes that they do not exceed.
+/// Between them, the logarithm of the size is interpolated linearly. Scripts, headers and byte code make up most of the files, libraries and
 /// data most of the bytes.
 pub(super) const QUANTILES: [(f64, u64); 9] = [
     (0.0, 100),
@@ -39,19 +37,6 @@ pub(super) fn mean() -> f64 {
     QUANTILES.windows(2).map(of_pair).sum()
 }
 
-/// Reads a size in bytes. `K`, `M` and `G` are powers of 1024, as are `KiB`, `MiB` and `GiB`.
-pub(super) fn parse(text: &str) -> Result<u64, String> {
-    let binary = match text.chars().last() {
-        Some('k' | 'K' | 'm' | 'M' | 'g' | 'G') => format!("{text}iB"),
-        _ => text.to_owned(),
-    };
-    match binary.parse() {
-        Ok(ByteSize(0)) => Err("nothing fits into it: write a size such as 128K or 4MiB".into()),
-        Ok(ByteSize(size)) => Ok(size),
-        Err(_) => Err("not a size: write a number and a unit, such as 128K or 4MiB".into()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -74,17 +59,5 @@ mod tests {
         let count = 1_000_000;
         let sum: f64 = (0..count).map(|n| at((f64::from(n) + 0.5) / f64::from(count)) as f64).sum();
         assert!((sum / f64::from(count) / mean() - 1.0).abs() < 0.001, "{}", mean());
-    }
-
-    #[test]
-    fn sizes_parse_with_decimal_and_binary_units() {
-        for (text, size) in [("4096", 4096), ("128K", 128 << 10), ("4MiB", 4 << 20)] {
-            assert_eq!(parse(text).unwrap(), size);
-        }
-        assert_eq!(parse("1 g").unwrap(), 1 << 30);
-        assert_eq!(parse("1kB").unwrap(), 1000);
-        for text in ["", "K", "0", "-1", "4 apples"] {
-            assert!(parse(text).unwrap_err().contains("128K"), "{text}");
-        }
     }
 }

@@ -10,7 +10,7 @@ use cvmcache_testkit::PluginProcess;
 use super::driver::{Loops, Measurable};
 use super::error::Error;
 use super::filling;
-use super::objects::{Family, Object, Pool, Sizes};
+use super::objects::{Generator, Object, Pool, Sizes};
 use super::results::PluginSummary;
 use super::session::{self, Session};
 use super::shape::Shape;
@@ -21,27 +21,27 @@ use crate::remote;
 use crate::target::Plugin;
 use crate::usage;
 
-/// How many objects `stat` and `read` use.
+/// How many objects `stat` and `read` use by default.
 const HOT_OBJECTS: usize = 16;
 
 /// How many files `mixed` uses, if there is room.
 const FILES: usize = 1000;
 
-/// The memory that a raw socket sends from, in bytes: as much as the objects that are read take up.
-const LEAST_HOT: usize = 1024 * 1024;
-const MOST_HOT: usize = 64 * 1024 * 1024;
+/// The bounds of the memory that a raw socket sends from, in bytes: it is as large as the open objects.
+const MIN_HOT_BYTES: usize = 1024 * 1024;
+const MAX_HOT_BYTES: usize = 64 * 1024 * 1024;
 
-/// The part of the cache that objects may take up which are not to be evicted.
+/// Open objects take at most one part in so many of the cache.
 const OPEN_PART: u64 = 8;
 
-/// A plugin to be measured.
+/// A plugin that is measured.
 #[derive(Debug)]
-pub(super) struct Contender {
+pub(super) struct Candidate {
     pub(super) summary: PluginSummary,
     pub(super) locator: Locator,
     capabilities: Capabilities,
     part_size: usize,
-    /// How many idle sessions.
+    /// How many idle sessions it has.
     idle: u64,
     /// Dropped last: the plugin ends then.
     process: Option<PluginProcess>,
@@ -51,18 +51,18 @@ pub(super) struct Contender {
 pub(super) struct Prepared {
     pub(super) loops: Box<dyn Measurable>,
     /// The session that holds objects open.
-    keeper: Client,
+    holder: Client,
     open: Arc<[Object]>,
     _idle: Vec<Client>,
 }
 
-/// What the tasks of a workload work on.
-pub(super) struct Material {
+/// The objects of a workload.
+pub(super) struct Dataset {
     workload: Workload,
-    family: Family,
-    /// What is stored first and kept open.
+    generator: Generator,
+    /// Objects that are stored first and kept open.
     open: Arc<[Object]>,
-    /// How many more are stored first.
+    /// How many more are stored first, and closed.
     closed: u64,
     begun: Arc<std::sync::atomic::AtomicU64>,
     /// How many objects the working set of `churn` has.
@@ -70,7 +70,7 @@ pub(super) struct Material {
     part_size: usize,
 }
 
-impl Contender {
+impl Candidate {
     pub(super) fn start(plugin: Plugin, idle: u64) -> Result<Self> {
         let (locator, process) = match plugin {
             Plugin::Running(locator) => (locator, None),
@@ -137,28 +137,28 @@ impl Contender {
         workload: Workload,
         shape: &Shape,
         note: &dyn Fn(f64),
-    ) -> Result<(Prepared, Material), ClientError> {
+    ) -> Result<(Prepared, Dataset), ClientError> {
         let idle = session::idle(&self.locator, self.idle)?;
-        let mut keeper = session::connect(&self.locator)?;
-        let material = self.material(workload, shape);
-        for object in material.open.iter() {
-            material.family.store(&mut keeper, object)?;
+        let mut holder = session::connect(&self.locator)?;
+        let dataset = self.dataset(workload, shape);
+        for object in dataset.open.iter() {
+            dataset.generator.store(&mut holder, object)?;
         }
-        let Material { family, closed, part_size, .. } = &material;
-        filling::store(&self.locator, family, *closed, *part_size, note)?;
+        let Dataset { generator, closed, part_size, .. } = &dataset;
+        filling::store(&self.locator, generator, *closed, *part_size, note)?;
         let link = |_| -> Result<_, ClientError> {
             let link = Session::open(&self.locator, shape.in_flight)?;
-            Ok((link, (0..shape.in_flight).map(|_| material.task()).collect::<Vec<_>>()))
+            Ok((link, (0..shape.in_flight).map(|_| dataset.task()).collect::<Vec<_>>()))
         };
         let loops: Result<Vec<_>, _> = (0..shape.connections).map(link).collect();
-        let open = Arc::clone(&material.open);
+        let open = Arc::clone(&dataset.open);
         let loops = Box::new(Loops(loops?));
-        Ok((Prepared { loops, keeper, open, _idle: idle }, material))
+        Ok((Prepared { loops, holder, open, _idle: idle }, dataset))
     }
 
     /// The fill; `None` if the plugin does not report it.
     pub(super) fn info(&self, prepared: &mut Prepared) -> Result<Option<CacheInfo>, ClientError> {
-        info(&mut prepared.keeper)
+        info(&mut prepared.holder)
     }
 
     /// The error of a measurement, with the output of the plugin if it has ended.
@@ -174,33 +174,33 @@ impl Contender {
         Error::Workload { workload: workload.name(), plugin, source, log }
     }
 
-    fn material(&self, workload: Workload, shape: &Shape) -> Material {
+    fn dataset(&self, workload: Workload, shape: &Shape) -> Dataset {
         let sizes = shape.object_size(workload).map_or(Sizes::Repository, Sizes::All);
-        let family = Family::new(sizes);
+        let generator = Generator::new(sizes);
         let size = self.summary.size_bytes.unwrap_or(u64::MAX);
         let may_be_open = size / OPEN_PART;
         let open = match workload {
             Workload::Stat | Workload::Read if shape.objects.is_some() => Vec::new(),
-            Workload::Stat | Workload::Read => within(may_be_open, family.sample(HOT_OBJECTS)),
+            Workload::Stat | Workload::Read => within(may_be_open, generator.sample(HOT_OBJECTS)),
             Workload::Mixed => {
-                let fit = (may_be_open as f64 / family.mean_size()) as usize;
-                within(may_be_open, family.sample(fit.clamp(1, FILES)))
+                let fit = (may_be_open as f64 / generator.mean_size()) as usize;
+                within(may_be_open, generator.sample(fit.clamp(1, FILES)))
             }
             _ => Vec::new(),
         };
-        let working_set = size as f64 * shape.working_set / family.mean_size();
+        let working_set = size as f64 * shape.working_set / generator.mean_size();
         let working_set = (working_set as u64).max(1);
         let closed = match workload {
             Workload::Stat | Workload::Read => shape.objects.unwrap_or(0),
             Workload::Churn => {
-                let sizes = (0..working_set).map(|number| family.object(number).size);
+                let sizes = (0..working_set).map(|number| generator.object(number).size);
                 filling(self.summary.size_bytes.unwrap_or_default(), sizes)
             }
             _ => 0,
         };
-        Material {
+        Dataset {
             workload,
-            family,
+            generator,
             open: open.into(),
             closed,
             begun: Arc::default(),
@@ -214,37 +214,37 @@ impl Prepared {
     /// Closes the open objects, so that they can be evicted, and quits.
     pub(super) fn finish(mut self) -> Result<(), ClientError> {
         for object in self.open.iter() {
-            self.keeper.close(&object.id)?;
+            self.holder.close(&object.id)?;
         }
-        self.keeper.quit()
+        self.holder.quit()
     }
 }
 
-impl Material {
-    /// The bytes that are sent again and again.
+impl Dataset {
+    /// The size of the objects that are read over and over, in bytes.
     pub(super) fn hot_bytes(&self) -> usize {
         let open: u64 = self.open.iter().map(|object| object.size).sum();
-        (open as usize).clamp(LEAST_HOT, MOST_HOT)
+        (open as usize).clamp(MIN_HOT_BYTES, MAX_HOT_BYTES)
     }
 
     pub(super) fn task(&self) -> PluginTask {
-        let (family, part_size) = (self.family.clone(), self.part_size);
+        let (generator, part_size) = (self.generator.clone(), self.part_size);
         let objects = match self.closed {
             0 => Pool::Open(Arc::clone(&self.open)),
-            count => Pool::Closed(family.clone(), count),
+            count => Pool::Closed(generator.clone(), count),
         };
         let step = tasks::READ.min(part_size as u64);
         match self.workload {
-            Workload::Ping => Box::new(tasks::Ping(family.object(0).id)),
+            Workload::Ping => Box::new(tasks::Ping(generator.object(0).id)),
             Workload::Stat => Box::new(tasks::Stat(objects)),
             Workload::Read => Box::new(tasks::Read { objects, step }),
             Workload::Store => {
                 let begun = Arc::clone(&self.begun);
-                Box::new(tasks::Store { family, begun, part_size, upload: None })
+                Box::new(tasks::Store { generator, begun, part_size, upload: None })
             }
             Workload::Mixed => Box::new(tasks::Mixed { objects, step, file: None }),
             Workload::Churn => Box::new(tasks::Churn {
-                family,
+                generator,
                 count: self.working_set,
                 part_size,
                 step,
@@ -292,7 +292,7 @@ mod tests {
 
     #[test]
     fn open_objects_stay_within_the_limit_and_are_at_least_one() {
-        let objects = Family::new(Sizes::All(100)).sample(10);
+        let objects = Generator::new(Sizes::All(100)).sample(10);
         assert_eq!(within(350, objects.clone()).len(), 3);
         assert_eq!(within(99, objects).len(), 1);
     }

@@ -1,4 +1,4 @@
-//! Numbers that are no signal's. The plugin that crashes and the tests that tell it to have them.
+//! The commands of the plugin that crashes, shared by plugin and tests: numbers that are no signal's.
 
 #![allow(dead_code, unreachable_pub, reason = "every program uses a part of it")]
 

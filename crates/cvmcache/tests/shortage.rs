@@ -1,0 +1,136 @@
+//! Plugins that the system has too little for when they start: they say which limit it is and what to do,
+//! tell the client that waits, and end with status 1. None panics.
+
+mod support;
+
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::fs::chown;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use nix::sys::signal::Signal;
+use nix::unistd::geteuid;
+use support::plugin::{Plugin, Supervised};
+
+/// A user without any other process. Limits do not bind root.
+const USER: u32 = 59_469;
+
+/// A configuration with which a plugin starts about as many threads, and opens as many files, as it can.
+fn lines(plugin: &Plugin) -> String {
+    format!(
+        "CVMFS_CACHE_PLUGIN_WORKERS=2\nCVMFS_CACHE_PLUGIN_METRICS=127.0.0.1:0\n\
+         CVMFS_CACHE_PLUGIN_DEBUGLOG={}\n",
+        plugin.path("debug.log").display()
+    )
+}
+
+/// The same command under a limit of `prlimit`, as a user that is bound by it, but for its standard
+/// descriptors. What is in the directory is that user's.
+fn limited(plain: &Command, limit: &str, directory: &Path) -> Command {
+    let mut command = Command::new("prlimit");
+    command.arg(limit).arg("--");
+    if geteuid().is_root() {
+        chown(directory, Some(USER), None).expect("root may");
+        for entry in directory.read_dir().expect("a directory") {
+            chown(entry.expect("an entry").path(), Some(USER), None).expect("root may");
+        }
+        command.args(["setpriv", "--clear-groups", &format!("--reuid={USER}")]);
+    }
+    command.arg(plain.get_program()).args(plain.get_args());
+    let variables = plain.get_envs();
+    command.envs(variables.filter_map(|(key, value)| value.map(|value| (key, value))));
+    command
+}
+
+/// Starts a plugin by hand under a limit. Returns what it says if it does not serve, and then its status
+/// is 1.
+fn start(limit: &str) -> Option<String> {
+    let mut plugin = Plugin::new("ram");
+    let config = plugin.configure(&lines(&plugin));
+    let plain = plugin.command(&[config.as_ref()]);
+    let mut command = limited(&plain, limit, plugin.directory.path());
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = plugin.spawn(&mut command);
+    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    let mut greeting = String::new();
+    let mut stdout = BufReader::new(stdout.expect("piped"));
+    stdout.read_line(&mut greeting).expect("text");
+    if greeting.contains("serves CernVM-FS clients") {
+        plugin.client().quit().expect("it serves");
+        plugin.signal(Signal::SIGTERM);
+        assert_eq!(plugin.wait(), 0, "{limit}");
+    }
+    let mut said = String::new();
+    stderr.expect("piped").read_to_string(&mut said).expect("text");
+    assert!(!said.contains("panicked"), "{limit}: {said}");
+    if !greeting.is_empty() {
+        return None;
+    }
+    assert_eq!(plugin.wait(), 1, "{limit}: {said}");
+    assert!(!plugin.path("socket").exists(), "{limit}: {said}");
+    Some(said)
+}
+
+/// Starts a plugin as a client does, under a limit; false if it does not serve.
+fn start_supervised(limit: &str) -> bool {
+    let plugin = Plugin::new("ram");
+    let directory = plugin.directory.path().to_owned();
+    let config = plugin.configure(&lines(&plugin));
+    let mut supervised = Supervised::start_with(plugin, &config, |command| {
+        *command = limited(command, limit, &directory);
+    });
+    match supervised.answer() {
+        Some(b'C') => {
+            supervised.plugin.client().quit().expect("it serves");
+            assert_eq!(supervised.plugin.wait(), 0, "{limit}");
+            true
+        }
+        answer => {
+            assert_eq!((answer, supervised.plugin.wait()), (Some(b'F'), 1), "{limit}");
+            false
+        }
+    }
+}
+
+#[test]
+fn a_plugin_that_cannot_start_a_thread_says_which_limit_to_raise_and_tells_the_client() {
+    // Another user's processes cannot be counted on.
+    let limits = if geteuid().is_root() { 1..=24 } else { 1..=1 };
+    let (mut failed, mut served) = (0, 0);
+    for limit in limits.clone() {
+        let limit = format!("--nproc={limit}:{limit}");
+        match start(&limit) {
+            Some(said) => {
+                assert!(said.contains("cannot start the thread "), "{limit}: {said}");
+                assert!(said.contains("ulimit -u") && said.contains("raise it"), "{limit}: {said}");
+                failed += 1;
+            }
+            None => served += 1,
+        }
+        start_supervised(&limit);
+    }
+    assert!(failed > 0 && (served > 0 || limits.count() == 1), "{failed} failed, {served} served");
+}
+
+#[test]
+fn a_plugin_that_cannot_open_a_descriptor_says_which_limit_to_raise_and_tells_the_client() {
+    let mut served = 0;
+    // The loader of the system needs one for libraries.
+    for limit in 4..=32 {
+        let limit = format!("--nofile={limit}:{limit}");
+        match start(&limit) {
+            Some(said) => {
+                assert!(
+                    said.contains("ulimit -Hn") && said.contains("raise it"),
+                    "{limit}: {said}"
+                );
+            }
+            None => served += 1,
+        }
+    }
+    assert!(served > 0);
+    // The ready pipe is descriptor 7.
+    for limit in 8..=32 {
+        start_supervised(&format!("--nofile={limit}:{limit}"));
+    }
+}

@@ -65,7 +65,7 @@ fn main() -> ExitCode {
         // A broken pipe, as after `| head`, is no failure.
         Err(error) if error.is_broken_pipe() => ExitCode::SUCCESS,
         Err(error) => {
-            // Standard error may be closed; the exit status tells all the same.
+            // Standard error may be closed; the exit status remains.
             let mark = output::BAD;
             let _ = writeln!(anstream::stderr(), "{mark}cvmcache:{mark:#} {error}");
             ExitCode::from(error.exit_status())

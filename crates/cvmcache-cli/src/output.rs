@@ -41,7 +41,7 @@ pub(crate) fn fraction(part: u64, whole: u64) -> f64 {
     if whole == 0 { 0.0 } else { (part as f64 / whole as f64).min(1.0) }
 }
 
-/// A bar of `width` characters, as full as `fraction` says.
+/// A bar of `width` characters, filled by `fraction`.
 pub(crate) fn bar(fraction: f64, width: usize) -> String {
     let full = (fraction * width as f64).round() as usize;
     let style = match fraction {

@@ -73,7 +73,7 @@ pub(crate) struct Remote {
     /// Where the plugin listens: unix=/path/to/socket or tcp=host:port
     #[arg(env = VARIABLE)]
     locator: Option<OsString>,
-    /// How long to wait for an answer, in seconds
+    /// How long to wait for a reply, in seconds
     #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..))]
     timeout: u64,
 }

@@ -1,4 +1,4 @@
-//! `cvmcache bench`, as its users see it. How fast anything is, no test asks.
+//! `cvmcache bench`, as its users see it. No test depends on a speed.
 
 mod support;
 
@@ -272,7 +272,7 @@ cvmcache: cannot connect to unix=/nowhere: /nowhere does not exist, so no plugin
 
 #[test]
 fn a_plugin_that_dies_is_an_error_that_names_the_workload() {
-    // It serves for a moment, and ends in the midst of the measurement.
+    // It serves for a moment, and ends during the measurement.
     let command = format!("sh -c \"{} {{conf}} & sleep 0.5; kill -9 $!; wait\"", ram().display());
     let command = command.replace("$!", "\\$!");
     let assert = cvmcache(&["bench", "--duration", "20", "--spawn", &command, "ping"]).assert();

@@ -42,7 +42,7 @@ Socket and plugin at unix=[..]/socket
 0 errors, 0 warnings, [..]
 
 "#]]);
-    // It was a client among others.
+    // The plugin still serves.
     cvmcache(&["info", &plugin.locator().to_string()]).assert().success();
 }
 
@@ -363,7 +363,7 @@ fn a_listener_that_is_no_plugin_is_a_finding() {
             for connection in listener.incoming() {
                 let mut connection = connection.unwrap();
                 connection.write_all(answer).unwrap();
-                // Closing would be an answer of its own.
+                // Closing would be a reply of its own.
                 if !answer.is_empty() {
                     kept.push(connection);
                 }

@@ -7,13 +7,17 @@ use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::chown;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use nix::sys::signal::Signal;
 use nix::unistd::geteuid;
 use support::plugin::{Plugin, Supervised};
 
-/// A user without any other process. Limits do not bind root.
-const USER: u32 = 59_469;
+/// A user without any other process, which a limit on processes would count. Limits do not bind root.
+fn user() -> u32 {
+    static NEXT: AtomicU32 = AtomicU32::new(59_469);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
 
 /// A configuration with which a plugin starts about as many threads, and opens as many files, as it can.
 fn lines(plugin: &Plugin) -> String {
@@ -30,11 +34,12 @@ fn limited(plain: &Command, limit: &str, directory: &Path) -> Command {
     let mut command = Command::new("prlimit");
     command.arg(limit).arg("--");
     if geteuid().is_root() {
-        chown(directory, Some(USER), None).expect("root may");
+        let user = user();
+        chown(directory, Some(user), None).expect("root may");
         for entry in directory.read_dir().expect("a directory") {
-            chown(entry.expect("an entry").path(), Some(USER), None).expect("root may");
+            chown(entry.expect("an entry").path(), Some(user), None).expect("root may");
         }
-        command.args(["setpriv", "--clear-groups", &format!("--reuid={USER}")]);
+        command.args(["setpriv", "--clear-groups", &format!("--reuid={user}")]);
     }
     command.arg(plain.get_program()).args(plain.get_args());
     let variables = plain.get_envs();
@@ -116,7 +121,7 @@ fn a_plugin_that_cannot_start_a_thread_says_which_limit_to_raise_and_tells_the_c
 fn a_plugin_that_cannot_open_a_descriptor_says_which_limit_to_raise_and_tells_the_client() {
     let mut served = 0;
     // The loader of the system needs one for libraries.
-    for limit in 4..=32 {
+    for limit in 4..=48 {
         let limit = format!("--nofile={limit}:{limit}");
         match start(&limit) {
             Some(said) => {
@@ -129,8 +134,8 @@ fn a_plugin_that_cannot_open_a_descriptor_says_which_limit_to_raise_and_tells_th
         }
     }
     assert!(served > 0);
-    // The ready pipe is descriptor 7.
-    for limit in 8..=32 {
+    // The ready pipe is descriptor 7, and the shell that opens it wants some more for itself.
+    for limit in 16..=48 {
         start_supervised(&format!("--nofile={limit}:{limit}"));
     }
 }

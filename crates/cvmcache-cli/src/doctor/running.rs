@@ -7,11 +7,10 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
-use std::thread;
 use std::time::Duration;
 
 use cvmcache::client::{Client, ClientError};
-use cvmcache::{Locator, config_keys};
+use cvmcache::{Locator, config_keys, threads};
 use procfs::process::Process;
 
 use super::command_line::{Starter, cannot};
@@ -81,11 +80,13 @@ pub(crate) fn check(
 fn connect(locator: &Locator, timeout: Duration) -> Option<Result<Client, ClientError>> {
     let (sender, receiver) = mpsc::channel();
     let locator = locator.clone();
-    thread::spawn(move || {
+    let connecting = threads::spawn("connect", move || {
         let builder = Client::builder().name("cvmcache:doctor").timeout(timeout / 2);
         // The receiver is gone after the timeout.
         let _ = sender.send(builder.connect(&locator));
     });
+    // Without a thread there is no answer, either.
+    connecting.ok()?;
     receiver.recv_timeout(timeout).ok()
 }
 

@@ -9,6 +9,7 @@ use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use cvmcache::threads;
 use nix::errno::Errno;
 use nix::unistd::geteuid;
 
@@ -189,7 +190,7 @@ fn run(command: &mut Command) -> io::Result<Answer> {
 fn wait(child: &mut Child, deadline: Instant) -> io::Result<Answer> {
     let timed_out = || io::Error::new(io::ErrorKind::TimedOut, "no answer within 10 s");
     let left = || deadline.saturating_duration_since(Instant::now());
-    let (stdout, stderr) = (read(child.stdout.take()), read(child.stderr.take()));
+    let (stdout, stderr) = (read(child.stdout.take())?, read(child.stderr.take())?);
     let text = |output: Receiver<io::Result<Vec<u8>>>| {
         let output = output.recv_timeout(left()).map_err(|_| timed_out())??;
         io::Result::Ok(String::from_utf8_lossy(&output).into_owned())
@@ -207,17 +208,18 @@ fn wait(child: &mut Child, deadline: Instant) -> io::Result<Answer> {
 }
 
 /// Reads to the end, on a thread that is not waited for, or to a bound; then the pipe is closed.
-fn read(pipe: Option<impl Read + Send + 'static>) -> Receiver<io::Result<Vec<u8>>> {
+fn read(pipe: Option<impl Read + Send + 'static>) -> io::Result<Receiver<io::Result<Vec<u8>>>> {
     let (sender, receiver) = mpsc::channel();
     if let Some(pipe) = pipe {
-        thread::spawn(move || {
+        // It ends with the output; the main thread does not wait for it.
+        threads::spawn("output", move || {
             let mut output = Vec::new();
             let read = pipe.take(MAX_OUTPUT).read_to_end(&mut output);
             // There is no receiver after the deadline.
             let _ = sender.send(read.map(|_| output));
-        });
+        })?;
     }
-    receiver
+    Ok(receiver)
 }
 
 /// Adds the lines of a check as findings.

@@ -1,4 +1,4 @@
-//! A place where a client and a plugin are configured, for `cvmcache doctor` to look at.
+//! The configuration files of a client and a plugin, for `cvmcache doctor` to check.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;

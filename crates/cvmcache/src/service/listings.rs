@@ -93,6 +93,9 @@ impl Service {
 
     /// The next entries, and whether they are the last ones.
     fn take_part(&self, listing: &mut Listing) -> PluginResult<(Vec<ListEntry>, bool)> {
+        // The part is decoded, then encoded: if there is no memory for it twice, there is no listing.
+        let twice = 2 * (self.limits.listing_part + self.limits.max_text);
+        Vec::<u8>::new().try_reserve_exact(twice).map_err(|_| Status::NoSpace)?;
         let mut entries = Vec::new();
         let mut size = 0;
         while size < self.limits.listing_part {
@@ -106,6 +109,7 @@ impl Service {
                 size += len;
             }
             size += ENTRY_OVERHEAD;
+            entries.try_reserve(1).map_err(|_| Status::NoSpace)?;
             entries.push(entry);
         }
         Ok((entries, false))

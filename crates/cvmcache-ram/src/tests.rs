@@ -18,6 +18,7 @@ use cvmcache::{
     CachePlugin, ConfigKey, Options, PluginContext, ServerHandle, Session, Transaction,
 };
 
+use crate::arena::Arena;
 use crate::object::Object;
 use crate::plugin::RamCache;
 use crate::size::CacheSize;
@@ -30,7 +31,7 @@ fn id(number: u32) -> ObjectId {
 }
 
 fn ram_cache(size: u64) -> RamCache {
-    RamCache::new(size, ServerHandle::new())
+    RamCache::new(size, ServerHandle::new()).unwrap()
 }
 
 fn session() -> Session {
@@ -95,11 +96,20 @@ fn assert_consistent(cache: &RamCache) {
     cache.shared().locked(|store| store.assert_consistent());
 }
 
+/// An object with a description of the common length.
+fn object(number: u32, object_type: ObjectType, len: usize) -> Object {
+    let arena = Arena::new(1 << 20).unwrap();
+    let extents = |len| arena.allocate(len, u64::MAX).unwrap();
+    let text = description(number);
+    let described = Some((&text[..], extents(text.len())));
+    let mut object = Object::new(id(number), object_type, described);
+    object.push(extents(len), &vec![0; len]).unwrap();
+    object
+}
+
 /// The content that [`store`] makes of `len` bytes.
 fn cost(len: usize) -> u64 {
-    let mut object = Object::new(id(0), ObjectType::Regular, Some(description(0)));
-    object.push(Bytes::from(vec![0; len]));
-    Store::cost(&object)
+    Store::cost(&object(0, ObjectType::Regular, len))
 }
 
 #[test]

@@ -15,11 +15,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cvmcache::plugin::{ObjectId, ObjectType};
-use redis::{FromRedisValue, ScriptInvocation};
+use redis::FromRedisValue;
 use tokio::task::JoinSet;
 
 use crate::capacity::Usage;
-use crate::client::{Failure, RedisClient};
+use crate::client::{Failure, RedisClient, ScriptCall, Traits};
 use crate::config::Config;
 use crate::integrity::Authenticator;
 use crate::keys::{Keys, Shard};
@@ -61,6 +61,9 @@ pub(crate) struct Freed {
     pub(crate) bytes: u64,
 }
 
+/// Reads of a counter of every shard.
+const USAGE_TRAITS: Traits = Traits::REPEATABLE.with_reply(512 * 16);
+
 /// What is read of a counter: the digits of a number that is no larger than any sum of costs.
 const MAX_DIGITS: u64 = 18;
 
@@ -97,7 +100,8 @@ impl Backend {
 
     /// The time of the server's clock.
     pub(crate) async fn time(&self) -> Result<Duration, Failure> {
-        let (seconds, micros): (u64, u32) = self.client.command(&redis::cmd("TIME")).await?;
+        let (seconds, micros): (u64, u32) =
+            self.client.command(Traits::REPEATABLE, &redis::cmd("TIME")).await?;
         let micros = Duration::from_micros(micros.into());
         Ok(Duration::from_secs(seconds).saturating_add(micros))
     }
@@ -240,7 +244,7 @@ impl Backend {
         for shard in Shard::all() {
             pipeline.cmd("ZCOUNT").arg(self.keys.alive(shard)).arg("-inf").arg(now);
         }
-        let expired: Vec<u64> = self.client.pipeline(&pipeline).await?;
+        let expired: Vec<u64> = self.client.pipeline(USAGE_TRAITS, &pipeline).await?;
         let expired = Shard::all().zip(expired).filter(|(_, leases)| *leases > 0);
         Ok(expired.map(|(shard, _)| shard).collect())
     }
@@ -259,7 +263,7 @@ impl Backend {
             pipeline.cmd("GETRANGE").arg(self.keys.used(shard)).arg(0).arg(MAX_DIGITS);
             pipeline.cmd("GETRANGE").arg(self.keys.pinned(shard)).arg(0).arg(MAX_DIGITS);
         }
-        let replies: Vec<Vec<u8>> = self.client.pipeline(&pipeline).await?;
+        let replies: Vec<Vec<u8>> = self.client.pipeline(USAGE_TRAITS, &pipeline).await?;
         let mut sum = Usage::default();
         for shard in replies.chunks(2) {
             let mut numbers = shard.iter().map(|text| number(text));
@@ -309,7 +313,7 @@ impl Backend {
     async fn on_shards<T>(
         self: &Arc<Self>,
         shards: impl IntoIterator<Item = Shard>,
-        call: impl Fn(&Self, Shard) -> ScriptInvocation<'_> + Clone + Send + 'static,
+        call: impl Fn(&Self, Shard) -> ScriptCall<'_> + Clone + Send + 'static,
     ) -> Result<Vec<(Shard, T)>, Failure>
     where
         T: FromRedisValue + Send + 'static,

@@ -34,7 +34,8 @@ impl RedisCache {
 fn ping(config: &Config) -> Result<Option<String>, ConfigError> {
     let runtime = io_threads::start(1)?;
     let client = RedisClient::new(config, runtime.handle().clone())?;
-    let answer = client.wait(client.command::<String>(&redis::cmd("PING")));
+    let answer = client
+        .wait(client.command::<String>(crate::client::Traits::REPEATABLE, &redis::cmd("PING")));
     drop(client);
     runtime.shutdown_timeout(Duration::from_secs(1));
     Ok(answer.err().map(|failure| failure.to_string()))

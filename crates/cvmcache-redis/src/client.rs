@@ -3,14 +3,21 @@
 //! Requests of all workers share a connection to each server, on which many are in flight at once.
 //! None takes longer than its deadline; while a server is away, requests fail at once. A reply
 //! that comes after its deadline is dropped: the redis crate matches replies by the order of requests.
+//! A request whose connection is lost is sent again on the next one, if [`Repeat`] allows it.
 
 mod abort;
 mod bounded;
 mod cluster;
+mod connect_error;
 mod connector;
 mod failure;
+mod metrics;
 mod node;
+mod opening;
+mod outages;
+mod request;
 mod slots;
+mod window;
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -21,19 +28,24 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use redis::aio::ConnectionLike;
 use redis::{
-    Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, RedisFuture, ServerErrorKind, Value,
+    Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, RedisFuture, ScriptInvocation,
+    ServerErrorKind, Value,
 };
 use tokio::runtime::Handle;
+use tokio::sync::Notify;
 use tokio::time::timeout;
 use tracing::warn;
 
 use crate::config::{Config, ConfigError};
 
 pub(crate) use failure::Failure;
+pub(crate) use request::{Repeat, Traits};
 
 use cluster::Cluster;
 use connector::Connector;
+use metrics::ClientMetrics;
 use node::Node;
+use outages::Role;
 
 /// How often a script is loaded into a server whose cache of scripts is flushed again and again.
 const SCRIPT_ATTEMPTS: usize = 5;
@@ -46,6 +58,24 @@ pub(crate) struct RedisClient {
     runtime: Handle,
     deadline: Duration,
     error_log: Arc<ErrorLogThrottle>,
+    metrics: ClientMetrics,
+}
+
+/// What all servers of a client share.
+#[derive(Clone)]
+struct SharedState {
+    connector: Connector,
+    deadline: Duration,
+    runtime: Handle,
+    metrics: ClientMetrics,
+    /// Notified of each new connection.
+    connected: Arc<Notify>,
+}
+
+/// A script with its arguments, and what is known of the request.
+pub(crate) struct ScriptCall<'a> {
+    pub(crate) invocation: ScriptInvocation<'a>,
+    pub(crate) traits: Traits,
 }
 
 #[derive(Clone)]
@@ -58,18 +88,24 @@ impl RedisClient {
     /// Starts to connect. A server that is down is no error, it may start later than its plugins; one
     /// that denies access is.
     pub(crate) fn new(config: &Config, runtime: Handle) -> Result<Self, ConfigError> {
-        let connector = Connector::new(config)?;
-        let deadline = config.timeout;
+        let shared = SharedState {
+            connector: Connector::new(config)?,
+            deadline: config.timeout,
+            runtime: runtime.clone(),
+            metrics: ClientMetrics::new(),
+            connected: Arc::default(),
+        };
         let servers = match config.server.addresses() {
             [address] if !config.server.is_cluster() => {
-                Servers::One(Node::new(connector, address.clone(), deadline, &runtime))
+                Servers::One(Node::new(&shared, address.clone(), Role::only()))
             }
-            seeds => Servers::Cluster(Cluster::new(connector, seeds, deadline, &runtime)),
+            seeds => Servers::Cluster(Cluster::new(&shared, seeds)),
         };
-        let client = Self { servers, runtime, deadline, error_log: Arc::default() };
+        let SharedState { deadline, metrics, .. } = shared;
+        let client = Self { servers, runtime, deadline, error_log: Arc::default(), metrics };
         let first = client.wait(async {
             match &client.servers {
-                Servers::One(node) => node.first_attempt().await,
+                Servers::One(node) => node.first_attempt().await.map_err(|error| error.failure),
                 Servers::Cluster(cluster) => cluster.first_attempt().await,
             }
         });
@@ -96,49 +132,56 @@ impl RedisClient {
     }
 
     /// Sends a command. It has one key, or several in one slot.
-    pub(crate) async fn command<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, Failure> {
-        self.run(async |connection| command.query_async(connection).await).await
+    pub(crate) async fn command<T: FromRedisValue>(
+        &self,
+        traits: Traits,
+        command: &Cmd,
+    ) -> Result<T, Failure> {
+        self.run(traits, async |connection| command.query_async(connection).await).await
     }
 
     /// Sends a pipeline. Its keys may be in several slots, unless it is atomic.
     pub(crate) async fn pipeline<T: FromRedisValue>(
         &self,
+        traits: Traits,
         pipeline: &Pipeline,
     ) -> Result<T, Failure> {
-        self.run(async |connection| pipeline.query_async(connection).await).await
+        self.run(traits, async |connection| pipeline.query_async(connection).await).await
     }
 
     /// Runs a script, and loads it into a server that does not have it.
     pub(crate) async fn script<T: FromRedisValue>(
         &self,
-        call: &redis::ScriptInvocation<'_>,
+        call: &ScriptCall<'_>,
     ) -> Result<T, Failure> {
-        self.run(async |connection| {
+        self.run(call.traits, async |connection| {
             // Another client may flush the scripts between the two requests of an attempt.
             for _ in 1..SCRIPT_ATTEMPTS {
-                match call.invoke_async(connection).await {
+                match call.invocation.invoke_async(connection).await {
                     Err(error) if error.kind() == NO_SCRIPT => {}
                     reply => return reply,
                 }
             }
-            call.invoke_async(connection).await
+            call.invocation.invoke_async(connection).await
         })
         .await
     }
 
-    /// Runs one request within the deadline, and logs its failure.
+    /// Runs one request within the deadline; counts and logs its failure.
     async fn run<T>(
         &self,
+        traits: Traits,
         request: impl AsyncFnOnce(&mut RequestConnection<'_>) -> Result<T, RedisError>,
     ) -> Result<T, Failure> {
-        let mut connection =
-            RequestConnection { servers: &self.servers, last: None, failure: None };
+        let servers = &self.servers;
+        let mut connection = RequestConnection { servers, traits, last: None, failure: None };
         let reply = timeout(self.deadline, request(&mut connection)).await;
         let failure = match reply {
             Ok(Ok(reply)) => return Ok(reply),
             Ok(Err(error)) => connection.failure.unwrap_or_else(|| error.into()),
             Err(_) => Failure::Timeout,
         };
+        self.metrics.failed_requests.increment(1);
         self.error_log.log(&failure);
         Err(failure)
     }
@@ -147,6 +190,7 @@ impl RedisClient {
 /// What the redis crate takes for a connection, for one command, pipeline or script.
 struct RequestConnection<'a> {
     servers: &'a Servers,
+    traits: Traits,
     /// The server of the previous command: a script that it did not have is loaded there.
     last: Option<Node>,
     /// The failure, unless it is an error reply.
@@ -166,8 +210,10 @@ impl ConnectionLike for RequestConnection<'_> {
     fn req_packed_command<'a>(&'a mut self, command: &'a Cmd) -> RedisFuture<'a, Value> {
         Box::pin(async move {
             let reply = match self.servers {
-                Servers::One(node) => node.command(command).await,
-                Servers::Cluster(cluster) => cluster.command(command, &mut self.last).await,
+                Servers::One(node) => node.command(command, self.traits).await,
+                Servers::Cluster(cluster) => {
+                    cluster.command(command, self.traits, &mut self.last).await
+                }
             };
             self.record(reply)
         })
@@ -181,8 +227,10 @@ impl ConnectionLike for RequestConnection<'_> {
     ) -> RedisFuture<'a, Vec<Value>> {
         Box::pin(async move {
             let reply = match self.servers {
-                Servers::One(node) => node.commands(pipeline, offset, count).await,
-                Servers::Cluster(cluster) => cluster.commands(pipeline, offset, count).await,
+                Servers::One(node) => node.commands(pipeline, offset, count, self.traits).await,
+                Servers::Cluster(cluster) => {
+                    cluster.commands(pipeline, offset, count, self.traits).await
+                }
             };
             self.record(reply)
         })
@@ -193,26 +241,37 @@ impl ConnectionLike for RequestConnection<'_> {
     }
 }
 
-/// Logs failures of commands, each kind once in [`LOG_INTERVAL`] and not once a request. That a
+/// Logs failures of requests, each kind once in [`LOG_INTERVAL`] and not once a request. That a
 /// server is away is logged by its `Node`.
 #[derive(Default)]
-struct ErrorLogThrottle(Mutex<HashMap<mem::Discriminant<Failure>, Instant>>);
+struct ErrorLogThrottle(Mutex<HashMap<mem::Discriminant<Failure>, Logged>>);
+
+struct Logged {
+    at: Instant,
+    /// How many were not logged since.
+    suppressed: u64,
+}
 
 const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 impl ErrorLogThrottle {
     fn log(&self, failure: &Failure) {
-        if matches!(failure, Failure::Unreachable | Failure::Timeout) {
+        if *failure == Failure::Unreachable {
             return;
         }
         let mut logged = self.0.lock();
-        let last = logged.insert(mem::discriminant(failure), Instant::now());
-        match last.filter(|last| last.elapsed() < LOG_INTERVAL) {
-            Some(last) => {
-                logged.insert(mem::discriminant(failure), last);
+        let now = Instant::now();
+        let known = logged.get_mut(&mem::discriminant(failure));
+        let suppressed = match known {
+            Some(known) if now.duration_since(known.at) < LOG_INTERVAL => {
+                known.suppressed += 1;
+                return;
             }
-            None => warn!(reason = %failure, "Redis command failed"),
-        }
+            Some(known) => known.suppressed,
+            None => 0,
+        };
+        logged.insert(mem::discriminant(failure), Logged { at: now, suppressed: 0 });
+        warn!(reason = %failure, suppressed, "a request to the Redis server failed");
     }
 }
 

@@ -1,7 +1,7 @@
 //! The configuration: the server, the size of the cache, its secret. All of it is parsed here once, into
 //! types that are valid by construction.
 
-mod keys;
+pub(crate) mod keys;
 mod secret;
 mod server;
 mod tls;
@@ -178,8 +178,9 @@ impl Config {
                 errors.push(error);
                 // The files can be judged without a server.
                 errors.extend(options.get(PASSWORD_FILE).and_then(|path| {
-                    let error = secret::read_password(Path::new(path)).err()?;
-                    Some(options.bad_value(PASSWORD_FILE, error))
+                    let path = Path::new(path);
+                    let error = secret::read_password(path).err()?;
+                    Some(bad_password_file(options, path, error))
                 }));
                 if [CA, CERT, CERT_KEY].into_iter().any(|key| options.get(key).is_some()) {
                     errors.extend(certificates(options).err());
@@ -204,7 +205,11 @@ fn secret(options: &Options) -> Result<Option<Secret>, OptionsError> {
 /// The URL or, as the tutorial's plugin has it, address and port.
 fn server(options: &Options) -> Result<Server, OptionsError> {
     if let Some(url) = options.get(URL) {
-        let parsed = url.to_str().ok_or(ServerError::not_utf8()).and_then(str::parse);
+        let parsed = match url.to_str() {
+            _ if is_cut_by_comment(options, URL) => Err(ServerError::cut_by_comment()),
+            Some(url) => url.parse(),
+            None => Err(ServerError::not_utf8()),
+        };
         return parsed.map_err(|error: ServerError| OptionsError::Value {
             key: options.written(URL),
             // What stands there may hold a password.
@@ -219,7 +224,43 @@ fn server(options: &Options) -> Result<Server, OptionsError> {
         );
     };
     let port = options.value::<u16>(&SERVER_PORT)?.unwrap_or(DEFAULT_PORT);
-    Server::at(&host, port).map_err(|error| options.bad_value(SERVER_ADDRESS, error.into_reason()))
+    Server::at(&host, port).map_err(|error| OptionsError::Value {
+        key: options.written(SERVER_ADDRESS),
+        // A URL with a password may stand there.
+        value: "***".into(),
+        file: options.source().map(Path::to_owned),
+        source: error.into_reason().into(),
+    })
+}
+
+/// Whether a comment begins within the value of a key: what stands before it may be a part of a
+/// password that looks like host and port.
+fn is_cut_by_comment(options: &Options, key: ConfigKey) -> bool {
+    let Some(content) = options.source().and_then(|path| std::fs::read(path).ok()) else {
+        return false;
+    };
+    let written = options.written(key);
+    let lines = content.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii);
+    lines.filter(|line| !line.starts_with(b"#")).any(|line| {
+        let line = String::from_utf8_lossy(line);
+        let Some((name, value)) = line.split_once('=') else { return false };
+        let is_key = name.split_ascii_whitespace().next_back() == Some(written.as_str());
+        let cut = value.split_once('#').map(|(before, _)| before);
+        is_key && cut.is_some_and(|before| !before.ends_with([' ', '\t']) && !before.is_empty())
+    })
+}
+
+/// The error of a password file that cannot be read. What has no `/` may be the password itself.
+fn bad_password_file(options: &Options, path: &Path, error: SecretError) -> OptionsError {
+    if path.as_os_str().as_encoded_bytes().contains(&b'/') {
+        return options.bad_value(PASSWORD_FILE, error);
+    }
+    OptionsError::Value {
+        key: options.written(PASSWORD_FILE),
+        value: "***".into(),
+        file: options.source().map(Path::to_owned),
+        source: "it is no file; write the password into a file, and the path of that here".into(),
+    }
 }
 
 const EXAMPLE: &str = "redis://localhost:6379";
@@ -233,7 +274,7 @@ fn password_file(options: &Options, server: &Server) -> Result<Option<PathBuf>, 
             bad(format!("{} has a password already; take it out there", URL.name()).into()),
         );
     }
-    secret::read_password(&path).map_err(|error| bad(error.into()))?;
+    secret::read_password(&path).map_err(|error| bad_password_file(options, &path, error))?;
     Ok(Some(path))
 }
 

@@ -1,46 +1,56 @@
 //! The Lua scripts, which the server runs one at a time, each on the keys of one shard: their arguments and
 //! what they return.
 
-use redis::{Script, ScriptInvocation};
+use redis::Script;
 
+use crate::client::{Repeat, ScriptCall, Traits};
 use crate::keys::{Keys, Shard};
 
 /// A script with the prelude. Scripts that free memory, or pin what is there, have to run on a server that
 /// is full (`allow-oom`); those that only read, on one that is read-only as well (`no-writes`).
 macro_rules! script {
-    ($name:literal) => {
-        script!($name, "#!lua flags=allow-oom\n")
+    ($name:literal, $repeat:expr) => {
+        script!($name, $repeat, "#!lua flags=allow-oom\n")
     };
-    ($name:literal, refused when out of memory) => {
-        script!($name, "#!lua\n")
+    ($name:literal, $repeat:expr, refused when out of memory) => {
+        script!($name, $repeat, "#!lua\n")
     };
     ($name:literal, only reads) => {
-        script!($name, "#!lua flags=no-writes\n")
+        script!($name, Repeat::Safe, "#!lua flags=no-writes\n")
     };
-    ($name:literal, $first_line:literal) => {
-        Script::new(concat!(
-            $first_line,
-            include_str!("scripts/prelude.lua"),
-            include_str!(concat!("scripts/", $name, ".lua"))
-        ))
+    ($name:literal, $repeat:expr, $first_line:literal) => {
+        Definition {
+            script: Script::new(concat!(
+                $first_line,
+                include_str!("scripts/prelude.lua"),
+                include_str!(concat!("scripts/", $name, ".lua"))
+            )),
+            repeat: $repeat,
+        }
     };
+}
+
+/// A script, and whether it may be sent again when its reply was lost.
+struct Definition {
+    script: Script,
+    repeat: Repeat,
 }
 
 /// All scripts.
 pub(crate) struct Scripts {
     keys: Keys,
-    candidates: Script,
-    commit: Script,
-    drop: Script,
-    evict: Script,
-    list_pins: Script,
-    pin: Script,
-    end_lease: Script,
-    fetch_metadata: Script,
-    list_objects: Script,
-    reap: Script,
-    release: Script,
-    renew: Script,
+    candidates: Definition,
+    commit: Definition,
+    drop: Definition,
+    evict: Definition,
+    list_pins: Definition,
+    pin: Definition,
+    end_lease: Definition,
+    fetch_metadata: Definition,
+    list_objects: Definition,
+    reap: Definition,
+    release: Definition,
+    renew: Definition,
 }
 
 /// An object that may be evicted. Its name and its time of use are bytes of the server, which go back to it
@@ -73,29 +83,47 @@ pub(crate) struct Instance {
     pub(crate) lease: u64,
 }
 
+/// About the length of a candidate in a reply: four values, of which id and time have 64 bytes together.
+const CANDIDATE_LEN: u64 = 96;
+
+/// About the length of a page of a listing: a hundred objects with short descriptions.
+const PAGE_LEN: u64 = 16 * 1024;
+
 impl Scripts {
     pub(crate) fn new(keys: Keys) -> Self {
         Self {
             keys,
-            candidates: script!("candidates"),
-            commit: script!("commit", refused when out of memory),
-            drop: script!("drop"),
-            evict: script!("evict"),
+            // Reaping goes on where it was.
+            candidates: script!("candidates", Repeat::Safe),
+            // The second finds the object of the first, which this instance has pinned. What the first has
+            // added to the counters, it does not add again.
+            commit: script!("commit", Repeat::Safe, refused when out of memory),
+            // Between the two, another instance may have stored the object anew, with the same metadata:
+            // the second would drop that one. A token would have to be kept on the server for
+            // each; and who reads the object next drops it.
+            drop: script!("drop", Repeat::Never),
+            // The time of use, which no other entry of an object has, is the token: the second skips what the first has evicted. It
+            // only reports less.
+            evict: script!("evict", Repeat::Safe),
             list_pins: script!("list_pins", only reads),
-            pin: script!("pin"),
-            end_lease: script!("end_lease"),
+            // An instance pins an object once, however often it asks, and asks for nothing else about the
+            // object meanwhile (`Claim`).
+            pin: script!("pin", Repeat::Safe),
+            end_lease: script!("end_lease", Repeat::Safe),
             fetch_metadata: script!("fetch_metadata", only reads),
             list_objects: script!("list_objects", only reads),
-            reap: script!("reap"),
-            release: script!("release"),
-            renew: script!("renew"),
+            reap: script!("reap", Repeat::Safe),
+            // The second finds nothing pinned. The objects are not opened meanwhile (`Releasing`).
+            release: script!("release", Repeat::Safe),
+            renew: script!("renew", Repeat::Safe),
         }
     }
 
     /// Returns the least recently used objects: `Vec<(bool, Vec<u8>, Vec<u8>, u64)>`.
-    pub(crate) fn candidates(&self, shard: Shard, limit: usize) -> ScriptInvocation<'_> {
+    pub(crate) fn candidates(&self, shard: Shard, limit: usize) -> ScriptCall<'_> {
         let mut call = self.call(&self.candidates, shard);
-        call.arg(limit);
+        call.traits = call.traits.with_reply(2 * limit as u64 * CANDIDATE_LEN);
+        call.invocation.arg(limit);
         call
     }
 
@@ -107,21 +135,26 @@ impl Scripts {
         shard: Shard,
         id: &str,
         commit: &CommitCall<'_>,
-    ) -> ScriptInvocation<'_> {
+    ) -> ScriptCall<'_> {
         let mut call = self.call(&self.commit, shard);
         let segments = commit.sent + u64::from(commit.last.is_some());
-        call.arg(&instance.id).arg(instance.lease).arg(id).arg(commit.metadata).arg(commit.cost);
-        call.arg(commit.object_type).arg(segments).arg(commit.token).arg(commit.sent);
+        call.invocation
+            .arg(&instance.id)
+            .arg(instance.lease)
+            .arg(id)
+            .arg(commit.metadata)
+            .arg(commit.cost);
+        call.invocation.arg(commit.object_type).arg(segments).arg(commit.token).arg(commit.sent);
         if let Some(last) = commit.last {
-            call.arg(last);
+            call.invocation.arg(last);
         }
         call
     }
 
     /// Returns whether the object was removed: `bool`.
-    pub(crate) fn drop(&self, shard: Shard, id: &str, seen: &[u8]) -> ScriptInvocation<'_> {
+    pub(crate) fn drop(&self, shard: Shard, id: &str, seen: &[u8]) -> ScriptCall<'_> {
         let mut call = self.call(&self.drop, shard);
-        call.arg(id).arg(seen);
+        call.invocation.arg(id).arg(seen);
         call
     }
 
@@ -131,10 +164,10 @@ impl Scripts {
         &self,
         shard: Shard,
         objects: impl Iterator<Item = (bool, &'a [u8], &'a [u8])>,
-    ) -> ScriptInvocation<'_> {
+    ) -> ScriptCall<'_> {
         let mut call = self.call(&self.evict, shard);
         for (volatile, id, used) in objects {
-            call.arg(u8::from(volatile)).arg(id).arg(used);
+            call.invocation.arg(u8::from(volatile)).arg(id).arg(used);
         }
         call
     }
@@ -145,30 +178,31 @@ impl Scripts {
         instance: &Instance,
         shard: Shard,
         cursor: u64,
-    ) -> ScriptInvocation<'_> {
+    ) -> ScriptCall<'_> {
         let mut call = self.call(&self.list_pins, shard);
-        call.arg(&instance.id).arg(cursor);
+        call.traits = call.traits.with_reply(PAGE_LEN);
+        call.invocation.arg(&instance.id).arg(cursor);
         call
     }
 
     /// Returns the metadata of an object that is there: `Option<Vec<u8>>`.
-    pub(crate) fn pin(&self, instance: &Instance, shard: Shard, id: &str) -> ScriptInvocation<'_> {
+    pub(crate) fn pin(&self, instance: &Instance, shard: Shard, id: &str) -> ScriptCall<'_> {
         let mut call = self.call(&self.pin, shard);
-        call.arg(&instance.id).arg(instance.lease).arg(id);
+        call.invocation.arg(&instance.id).arg(instance.lease).arg(id);
         call
     }
 
     /// Returns whether there is more to release: `bool`.
-    pub(crate) fn end_lease(&self, instance: &Instance, shard: Shard) -> ScriptInvocation<'_> {
+    pub(crate) fn end_lease(&self, instance: &Instance, shard: Shard) -> ScriptCall<'_> {
         let mut call = self.call(&self.end_lease, shard);
-        call.arg(&instance.id);
+        call.invocation.arg(&instance.id);
         call
     }
 
     /// Returns the metadata of an object that is there: `Option<Vec<u8>>`.
-    pub(crate) fn fetch_metadata(&self, shard: Shard, id: &str) -> ScriptInvocation<'_> {
+    pub(crate) fn fetch_metadata(&self, shard: Shard, id: &str) -> ScriptCall<'_> {
         let mut call = self.call(&self.fetch_metadata, shard);
-        call.arg(id);
+        call.invocation.arg(id);
         call
     }
 
@@ -178,14 +212,15 @@ impl Scripts {
         shard: Shard,
         object_type: i32,
         cursor: u64,
-    ) -> ScriptInvocation<'_> {
+    ) -> ScriptCall<'_> {
         let mut call = self.call(&self.list_objects, shard);
-        call.arg(object_type).arg(cursor);
+        call.traits = call.traits.with_reply(PAGE_LEN);
+        call.invocation.arg(object_type).arg(cursor);
         call
     }
 
     /// Returns whether there may be more to release: `bool`.
-    pub(crate) fn reap(&self, shard: Shard) -> ScriptInvocation<'_> {
+    pub(crate) fn reap(&self, shard: Shard) -> ScriptCall<'_> {
         self.call(&self.reap, shard)
     }
 
@@ -195,24 +230,28 @@ impl Scripts {
         instance: &Instance,
         shard: Shard,
         objects: impl Iterator<Item = (String, u64)>,
-    ) -> ScriptInvocation<'_> {
+    ) -> ScriptCall<'_> {
         let mut call = self.call(&self.release, shard);
-        call.arg(&instance.id);
+        call.invocation.arg(&instance.id);
         for (id, used) in objects {
-            call.arg(id).arg(used);
+            call.invocation.arg(id).arg(used);
         }
         call
     }
 
     /// Returns how many objects are pinned, or -1 if the lease has expired: `i64`.
-    pub(crate) fn renew(&self, instance: &Instance, shard: Shard) -> ScriptInvocation<'_> {
+    pub(crate) fn renew(&self, instance: &Instance, shard: Shard) -> ScriptCall<'_> {
         let mut call = self.call(&self.renew, shard);
-        call.arg(&instance.id).arg(instance.lease);
+        call.invocation.arg(&instance.id).arg(instance.lease);
         call
     }
 
-    fn call<'a>(&self, script: &'a Script, shard: Shard) -> ScriptInvocation<'a> {
-        script.key(self.keys.used(shard))
+    fn call<'a>(&self, definition: &'a Definition, shard: Shard) -> ScriptCall<'a> {
+        let traits = match definition.repeat {
+            Repeat::Safe => Traits::REPEATABLE,
+            Repeat::Never => Traits::ONCE,
+        };
+        ScriptCall { invocation: definition.script.key(self.keys.used(shard)), traits }
     }
 }
 

@@ -5,13 +5,13 @@ mod plugin;
 
 use cvmcache::plugin::Status;
 
-use plugin::{connect, finally, object, read, start, store, with_jobs};
+use plugin::{connect, finally, object, read, start, start_impatient, store, with_jobs};
 use redis_test_servers::{RedisCluster, Setup, eventually};
 
 #[test]
 fn a_cluster_serves_again_after_a_server_was_killed_and_restarted() {
     let mut cluster = RedisCluster::with(&Setup::new().persistent());
-    let plugin = start(&cluster.url());
+    let plugin = start_impatient(&cluster.url());
     let mut client = connect(&plugin, "test.cern.ch:c");
     for n in 1000..1030 {
         store(&mut client, n).unwrap();
@@ -54,7 +54,7 @@ fn a_cluster_serves_while_its_slots_migrate() {
 fn a_replica_that_takes_over_serves_what_was_replicated() {
     let setup = Setup::new().line("cluster-replica-validity-factor 0");
     let mut cluster = RedisCluster::with_a_replica(&setup);
-    let plugin = start(&cluster.url());
+    let plugin = start_impatient(&cluster.url());
     let mut client = connect(&plugin, "test.cern.ch:c");
     let (replicated, late) = (1000..1030, 1030..1060);
     for n in replicated.clone() {

@@ -8,7 +8,9 @@ use cvmcache::plugin::{Breadcrumb, ObjectType, Status};
 use cvmcache_testkit::PluginProcess;
 use redis::cmd;
 
-use plugin::{close, command, connect, finally, object, open, read, start, store, with_jobs};
+use plugin::{
+    close, command, connect, finally, object, open, read, start, start_impatient, store, with_jobs,
+};
 use redis_test_servers::{RedisServer, Setup, eventually};
 
 #[test]
@@ -49,7 +51,7 @@ struct Killed {
 impl Killed {
     fn twice(server: &Setup) -> Self {
         let mut server = server.start();
-        let plugin = start(&server.url());
+        let plugin = start_impatient(&server.url());
         let mut client = connect(&plugin, "test.cern.ch:c");
         store(&mut client, OPEN).expect("it is stored");
         store(&mut client, CLOSED).expect("it is stored");
@@ -64,6 +66,52 @@ impl Killed {
         });
         Self { client, _plugin: plugin, _server: server }
     }
+}
+
+#[test]
+fn clients_see_nothing_of_connections_that_are_killed() {
+    let server = Setup::new().tcp().start();
+    let plugin = start(&server.url());
+    with_jobs(&plugin, |jobs| {
+        for _ in 0..30 {
+            server.say("CLIENT KILL TYPE normal SKIPME yes");
+            jobs.recover();
+        }
+        assert_eq!(jobs.failures(), 0);
+    });
+    eventually("the log says so", || plugin.log().contains("lost with requests in flight"));
+}
+
+#[test]
+fn clients_see_nothing_of_a_server_that_restarts_within_the_timeout() {
+    let mut server = Setup::new().tcp().persistent().start();
+    let plugin = start(&server.url());
+    with_jobs(&plugin, |jobs| {
+        for _ in 0..3 {
+            server.kill();
+            server.restart();
+            jobs.recover();
+        }
+        assert_eq!(jobs.failures(), 0);
+    });
+}
+
+#[test]
+fn a_server_with_small_output_buffers_answers_all_reads() {
+    let server = Setup::new().tcp().line("client-output-buffer-limit normal 2mb 1mb 1").start();
+    let plugin = command(&server.url()).option("CVMFS_CACHE_PLUGIN_WORKERS", "48").start().unwrap();
+    let mut client = connect(&plugin, "test.cern.ch:c");
+    let objects: Vec<_> = (0..48).map(|n| 5 * n + 4).collect();
+    objects.iter().for_each(|&n| store(&mut client, n).unwrap());
+    std::thread::scope(|scope| {
+        for &n in &objects {
+            let plugin = &plugin;
+            scope.spawn(move || {
+                let mut client = connect(plugin, "test.cern.ch:r");
+                (0..5).for_each(|_| read(&mut client, n).unwrap());
+            });
+        }
+    });
 }
 
 #[test]
@@ -180,6 +228,7 @@ fn the_log_has_one_line_for_an_outage_and_never_the_password() {
     let everything = directory.path().join("log");
     let plugin = command(&server.url())
         .option("CVMFS_CACHE_PLUGIN_DEBUGLOG", everything.display().to_string())
+        .option("CVMFS_CACHE_PLUGIN_REDIS_TIMEOUT", "2000")
         .start()
         .unwrap();
     let mut client = connect(&plugin, "test.cern.ch:c");

@@ -97,7 +97,7 @@ impl Writer {
 
     /// Waits until everything is written, for ever if need be.
     pub(super) fn finish(self) {
-        // Files first, which have something to say to syslog.
+        // Files first: their errors go to syslog.
         for worker in [self.files, self.syslog] {
             drop(worker.jobs);
             let _ = worker.thread.join();
@@ -125,7 +125,7 @@ impl Output {
         }
     }
 
-    /// Returns what there is to say if the file cannot be written.
+    /// Returns the error if the file cannot be written.
     fn write(&self, entry: &Entry) -> Option<String> {
         let written = self.dump.as_ref().map(|path| (path.display(), append(path, &entry.text)));
         let (remark, failure) = match written {

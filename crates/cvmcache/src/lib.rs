@@ -120,7 +120,7 @@ mod watchdog {
     pub(crate) fn prepare_thread() {}
 }
 
-/// The target of the lines of a status report: it was asked for, so none is suppressed.
+/// The target of the lines of a status report: it was requested, so none is suppressed.
 pub(crate) const REPORT: &str = "cvmcache::report";
 
 pub use config_keys::ConfigKey;

@@ -24,7 +24,7 @@ use crate::config_keys::{self, ConfigKey};
 /// - A line without `=`, and one with a blank in its key, is skipped. Of two lines with the same
 ///   key the later one wins.
 ///
-/// Plugins ask for keys that begin with `CVMFS_CACHE_PLUGIN_`. Once the options know the
+/// Plugins look up keys that begin with `CVMFS_CACHE_PLUGIN_`. Once the options know the
 /// [name of the plugin](Self::for_plugin), a key `CVMFS_CACHE_<name>_X` is understood as
 /// `CVMFS_CACHE_PLUGIN_X`, which wins if both are there.
 ///
@@ -56,7 +56,7 @@ pub enum OptionsError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the system.
         source: io::Error,
     },
     /// A key that must be there is not.
@@ -110,7 +110,7 @@ impl Options {
         Self { source: Some(path.to_owned()), ..Self::parse(text) }
     }
 
-    /// The numbers of the lines that are skipped although they say something.
+    /// The numbers of the lines that are skipped although they are neither empty nor comments.
     #[cfg(feature = "program")]
     pub(crate) fn skipped_lines(text: &[u8]) -> impl Iterator<Item = usize> {
         let says_something = |line: &[u8]| !content(line).trim_ascii().is_empty();
@@ -161,7 +161,7 @@ impl Options {
     }
 
     /// The keys as they stand in the file, sorted. One that is not UTF-8 is none that
-    /// [`get`](Self::get) could be asked for, and left out.
+    /// [`get`](Self::get) could look up, and left out.
     pub fn keys(&self) -> impl Iterator<Item = &str> {
         self.values.keys().filter_map(|key| key.to_str())
     }
@@ -214,7 +214,7 @@ impl Options {
         self.parse_value(key)
     }
 
-    /// The error that says what is wrong with the value of a key, for a plugin that checks more than
+    /// The error for an invalid value of a key, for a plugin that checks more than
     /// [`parse_value`](Self::parse_value) can.
     ///
     /// ```
@@ -237,8 +237,8 @@ impl Options {
         }
     }
 
-    /// The error that says that a key is missing, and what to write. If it is missing because of the
-    /// encoding of the file, it says that instead.
+    /// The error for a missing key, with what to write. If it is missing because of the
+    /// encoding of the file, the error states that instead.
     pub fn missing(&self, key: impl AsRef<str>, hint: impl Into<String>) -> OptionsError {
         OptionsError::Missing {
             key: key.as_ref().to_owned(),

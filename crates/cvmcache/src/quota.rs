@@ -15,10 +15,19 @@ impl Quota {
         Self { limit }
     }
 
+    /// The half that goes to the holder that asks first.
+    pub(crate) const fn half(self) -> usize {
+        self.limit / 2
+    }
+
+    /// True if so little is used that each holder may have more.
+    pub(crate) const fn is_ample(self, used: usize) -> bool {
+        used < self.half()
+    }
     /// How much one of so many holders may have that has `own` of all that is `used`; at least 1. As long
     /// as holders keep to it, no more than the limit and 1 for each of them is used.
     pub(crate) fn allowance(self, used: usize, own: usize, holders: usize) -> usize {
-        let half = self.limit / 2;
+        let half = self.half();
         let others = used.saturating_sub(own);
         let fair_share = half / holders.max(1);
         let late_share = fair_share.min(self.limit.saturating_sub(others) / 2);
@@ -49,6 +58,7 @@ mod tests {
         let quota = Quota::new(1000);
         assert_eq!(quota.allowance(0, 0, 1), 500);
         assert_eq!(quota.allowance(300, 300, 1), 500);
+        assert!(quota.is_ample(499) && !quota.is_ample(500));
     }
 
     #[test]

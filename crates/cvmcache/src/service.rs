@@ -64,6 +64,7 @@ mod guard;
 mod holdings;
 mod listings;
 mod peer;
+mod references;
 mod refusals;
 mod reload;
 mod report;
@@ -72,7 +73,7 @@ mod uploads;
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -84,11 +85,12 @@ use tracing::debug;
 use crate::plugin::{
     CacheInfo, CachePlugin, Capabilities, Data, ObjectId, ObjectInfo, PluginResult, Status,
 };
+use crate::quota::Quota;
 use crate::{Limits, Session};
 
 use callbacks::checksum;
 pub(crate) use guard::guard;
-use holdings::Holdings;
+use holdings::{Holdings, ReferenceCounts};
 use listings::Listings;
 pub use peer::{Action, Peer};
 use refusals::Refusals;
@@ -111,6 +113,7 @@ pub struct Service {
     trust: Trust,
     next_session: AtomicU64,
     reloads: Mutex<Reloads>,
+    references: ReferenceCounts,
     /// All sessions by number; empty unless [`Trust::foreign_sessions`].
     sessions: Mutex<HashMap<u64, Weak<OpenSession>>>,
     /// Methods that belong to a declared capability and answered NOSUPPORT.
@@ -120,18 +123,18 @@ pub struct Service {
     clock: AtomicU64,
 }
 
-/// What isolation between sessions is relaxed. By default nothing is: a client that is wrong, or
-/// hostile, harms no other session then.
+/// Relaxed isolation between sessions. By default, none is relaxed, and an invalid or hostile client
+/// affects no other session.
 ///
-/// libcvmfs_cache isolates no sessions. A client that relies on that, such as one that shares its
-/// references between connections, works with this.
+/// For tests: requests that the service refuses reach the plugin, so its own checks can be tested.
+/// CernVM-FS clients need none of it, although libcvmfs_cache isolates no sessions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Trust {
     /// A connection may send requests for a session that another one has opened. It ends, and
     /// reloads, only its own.
     pub foreign_sessions: bool,
-    /// A session may give back references that others hold, if the plugin counts that many.
+    /// A session may release references of others, if the plugin counts that many.
     pub foreign_references: bool,
 }
 
@@ -155,6 +158,11 @@ impl Service {
     /// If the plugin panics in its method `capabilities`.
     pub fn new(plugin: Box<dyn CachePlugin>, name: impl Into<Bytes>, limits: Limits) -> Self {
         let (capabilities, takes_references) = (plugin.capabilities(), plugin.takes_references());
+        let references = ReferenceCounts {
+            quota: Quota::new(limits.max_references.unwrap_or(usize::MAX)),
+            entries: AtomicUsize::new(0),
+            sessions: AtomicUsize::new(0),
+        };
         Self {
             plugin,
             capabilities,
@@ -166,6 +174,7 @@ impl Service {
             sessions: Mutex::default(),
             next_session: AtomicU64::new(1),
             reloads: Mutex::default(),
+            references,
             unsupported: Mutex::default(),
             refusals: Refusals::default(),
             clock: AtomicU64::new(0),
@@ -214,6 +223,7 @@ impl Service {
             capabilities: self.capabilities,
             pid,
         };
+        self.references.sessions.fetch_add(1, Ordering::Relaxed);
         let open = OpenSession {
             session,
             since: self.clock(),

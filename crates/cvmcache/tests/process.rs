@@ -5,6 +5,7 @@ mod support;
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
 use std::os::unix::ffi::OsStrExt;
 use std::process::Output;
 
@@ -278,6 +279,23 @@ fn a_check_does_not_disturb_a_plugin_that_serves() {
     // A supervised plugin ends with its last client, and a check is none.
     drop(client);
     plugin.client().info().unwrap();
+}
+
+#[test]
+fn a_metrics_port_is_an_error_unless_the_plugin_itself_has_it() {
+    let free = || TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut plugin = Plugin::new("ram");
+    let own = free().local_addr().unwrap().port();
+    let own = format!("CVMFS_CACHE_PLUGIN_METRICS={own}\n");
+    plugin.start(&own);
+    let (status, lines) = checked(&plugin, &own);
+    assert_eq!(status, 0, "{lines:?}");
+    assert!(lines.iter().any(|line| line.contains("as for its metrics")), "{lines:?}");
+    let other = free();
+    let port = other.local_addr().unwrap().port();
+    let (status, lines) = checked(&plugin, &format!("CVMFS_CACHE_PLUGIN_METRICS={port}\n"));
+    assert_eq!(status, 1, "{lines:?}");
+    assert!(lines.iter().any(|line| line.contains("set another port")), "{lines:?}");
 }
 
 #[test]

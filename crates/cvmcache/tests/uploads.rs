@@ -2,10 +2,12 @@
 
 mod support;
 
+use cvmcache::Limits;
 use cvmcache::plugin::*;
+use cvmcache::service::Service;
 use cvmcache_proto::StorePart;
-use support::sessions::{PART, fixture, part};
-use support::{Fault, id};
+use support::sessions::{Client, PART, fixture, part};
+use support::{Fault, TestCache, id};
 
 #[test]
 fn an_upload_in_parts_becomes_an_object_with_one_reference() {
@@ -159,6 +161,25 @@ fn a_part_with_a_wrong_checksum_leaves_the_upload_unchanged() {
     assert_eq!(client.store(1, checked(crc ^ 1)), Err(Status::Corrupted));
     assert_eq!(f.cache.state().calls, Vec::<&str>::new());
     client.store(1, checked(crc)).unwrap();
+}
+
+#[test]
+fn an_upload_that_would_become_one_open_object_too_many_takes_no_space() {
+    let cache = TestCache::default();
+    let mut limits = Limits::default();
+    limits.max_object_size = PART as u32;
+    limits.max_references = Some(2);
+    let service = Service::new(Box::new(cache.clone()), "test", limits);
+    let (_, open) = service.handshake(None, None);
+    let client = Client { service: &service, open };
+    let of = |object, number, len| StorePart { object, ..part(number, len, len < PART) };
+    client.store(1, of(id(1), 1, PART)).unwrap();
+    client.store(2, of(id(2), 1, 3)).unwrap();
+    assert_eq!(client.store(1, of(id(1), 2, 3)), Err(Status::NoSpace), "it began in time");
+    assert_eq!(client.store(3, of(id(3), 1, 3)), Err(Status::NoSpace));
+    assert_eq!(client.abort(1, id(1)), Err(Status::Malformed), "it is over");
+    client.change(id(2), -1).unwrap();
+    client.store(1, of(id(1), 1, 3)).unwrap();
 }
 
 #[test]

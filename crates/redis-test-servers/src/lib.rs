@@ -5,10 +5,12 @@
 
 mod certificates;
 mod cluster;
+mod proxy;
 mod redis_server;
 
 pub use certificates::Certificates;
 pub use cluster::RedisCluster;
+pub use proxy::Proxy;
 pub use redis_server::{RedisServer, Setup};
 
 use std::thread;

@@ -3,7 +3,7 @@
 use cvmcache::plugin::{Breadcrumb, HashAlgorithm, ObjectId, Status};
 
 use super::Backend;
-use crate::client::Failure;
+use crate::client::{Failure, Traits};
 use crate::integrity::{Authenticator, TAG_LEN, matches};
 
 impl Backend {
@@ -18,13 +18,13 @@ impl Backend {
             &self.authenticator,
             &kept,
         ));
-        self.client.command(&command).await
+        self.client.command(Traits::REPEATABLE, &command).await
     }
 
     pub(crate) async fn load_breadcrumb(&self, repository: &[u8]) -> Result<Breadcrumb, Status> {
         let mut command = redis::cmd("GETRANGE");
         command.arg(self.keys.breadcrumb(repository)).arg(0).arg(LEN);
-        let bytes: Vec<u8> = self.client.command(&command).await?;
+        let bytes: Vec<u8> = self.client.command(Traits::REPEATABLE, &command).await?;
         if bytes.is_empty() {
             return Err(Status::NoEntry);
         }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use cvmcache::plugin::ObjectId;
 
 use super::Backend;
-use crate::client::Failure;
+use crate::client::{Failure, Traits};
 
 impl Backend {
     pub(crate) async fn is_member(
@@ -20,14 +20,14 @@ impl Backend {
     ) -> Result<bool, Failure> {
         let mut command = redis::cmd("SISMEMBER");
         command.arg(self.keys.repository(repository)).arg(id.to_string());
-        self.client.command(&command).await
+        self.client.command(Traits::REPEATABLE, &command).await
     }
 
     /// Lets a repository see an object.
     pub(crate) async fn add_member(&self, repository: &[u8], id: &ObjectId) -> Result<(), Failure> {
         let mut command = redis::cmd("SADD");
         command.arg(self.keys.repository(repository)).arg(id.to_string());
-        self.client.command(&command).await
+        self.client.command(Traits::REPEATABLE, &command).await
     }
 
     /// Removes an object that is gone from the set of a repository, in the background. If that fails, the
@@ -37,7 +37,7 @@ impl Backend {
         command.arg(self.keys.repository(repository)).arg(id.to_string());
         let backend = Arc::clone(self);
         self.spawn(async move {
-            let _ = backend.client.command::<()>(&command).await;
+            let _ = backend.client.command::<()>(Traits::ONCE, &command).await;
         });
     }
 
@@ -45,6 +45,6 @@ impl Backend {
     pub(crate) async fn revoke(&self, repository: &[u8]) -> Result<(), Failure> {
         let mut command = redis::cmd("UNLINK");
         command.arg(self.keys.repository(repository));
-        self.client.command(&command).await
+        self.client.command(Traits::REPEATABLE, &command).await
     }
 }

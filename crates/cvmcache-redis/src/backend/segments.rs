@@ -7,7 +7,7 @@ use cvmcache::plugin::ObjectId;
 use redis::{Cmd, Pipeline};
 
 use super::Backend;
-use crate::client::Failure;
+use crate::client::{Failure, Traits};
 use crate::metadata::SegmentRange;
 
 impl Backend {
@@ -17,13 +17,15 @@ impl Backend {
         id: &ObjectId,
         ranges: &[SegmentRange],
     ) -> Result<Vec<Bytes>, Failure> {
+        let len = ranges.iter().map(|range| range.to - range.from).sum();
+        let traits = Traits::REPEATABLE.with_reply(len);
         match ranges {
             [] => Ok(Vec::new()),
             [range] => {
                 let mut command = redis::cmd("GETRANGE");
                 let key = self.keys.segment(id, range.segment);
                 command.arg(key).arg(range.from).arg(range.to - 1);
-                let bytes: Vec<u8> = self.client.command(&command).await?;
+                let bytes: Vec<u8> = self.client.command(traits, &command).await?;
                 Ok(vec![bytes.into()])
             }
             _ => {
@@ -32,7 +34,7 @@ impl Backend {
                     let key = self.keys.segment(id, range.segment);
                     pipeline.cmd("GETRANGE").arg(key).arg(range.from).arg(range.to - 1);
                 }
-                let bytes: Vec<Vec<u8>> = self.client.pipeline(&pipeline).await?;
+                let bytes: Vec<Vec<u8>> = self.client.pipeline(traits, &pipeline).await?;
                 if bytes.len() != ranges.len() {
                     return Err(Failure::InvalidResponse("too few replies".to_owned()));
                 }
@@ -56,7 +58,7 @@ impl Backend {
     }
 
     pub(crate) async fn write_segment(&self, write: &SegmentWrite) -> Result<(), Failure> {
-        self.client.command(&write.0).await
+        self.client.command(Traits::REPEATABLE, &write.0).await
     }
 
     /// The commands that keep the first `count` segments of an upload from expiring.
@@ -76,7 +78,7 @@ impl Backend {
     }
 
     pub(crate) async fn refresh_expiry(&self, refresh: &ExpiryRefresh) -> Result<(), Failure> {
-        self.client.pipeline(&refresh.0).await
+        self.client.pipeline(Traits::REPEATABLE, &refresh.0).await
     }
 
     /// Deletes the first `count` segments of an upload.
@@ -90,7 +92,7 @@ impl Backend {
         for number in 0..count {
             command.arg(self.keys.upload(id, token, number));
         }
-        self.client.command(&command).await
+        self.client.command(Traits::REPEATABLE, &command).await
     }
 }
 

@@ -1,6 +1,6 @@
 //! A bound on the memory that a server can make the plugin take. The redis crate collects a reply
 //! until it is complete, however long the server announces it; here, the announced lengths are checked
-//! while the bytes come in, and a connection that goes too far fails.
+//! while the bytes come in, and a connection that goes too far fails. So does one that ends within a reply.
 
 use std::io;
 use std::pin::Pin;
@@ -39,7 +39,12 @@ impl<S: AsyncRead + Unpin> AsyncRead for BoundedStream<S> {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
-        let checked = self.replies.take(&buffer.filled()[before..]);
+        let received = &buffer.filled()[before..];
+        if received.is_empty() && buffer.remaining() > 0 && !self.replies.is_between() {
+            // The redis crate takes half a reply for one that is invalid.
+            return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+        }
+        let checked = self.replies.take(received);
         Poll::Ready(
             checked.map_err(|ReplyTooLarge| io::Error::new(io::ErrorKind::InvalidData, TOO_LARGE)),
         )
@@ -88,6 +93,12 @@ struct ReplyScanner {
 impl ReplyScanner {
     fn new() -> Self {
         Self { line: Vec::new(), string: 0, values: 1, bytes: 0, seen: 0 }
+    }
+
+    /// Whether no reply has begun.
+    fn is_between(&self) -> bool {
+        let nothing = (self.values, self.bytes, self.seen) == (1, 0, 0);
+        self.line.is_empty() && self.string == 0 && nothing
     }
 
     fn take(&mut self, mut input: &[u8]) -> Result<(), ReplyTooLarge> {
@@ -176,10 +187,7 @@ mod tests {
             let text = String::from_utf8_lossy(reply);
             for cut in 1..=reply.len() {
                 let replies = taken(&reply[..cut]).unwrap();
-                let is_between = replies.line.is_empty()
-                    && replies.string == 0
-                    && (replies.values, replies.bytes, replies.seen) == (1, 0, 0);
-                assert_eq!(is_between, cut == reply.len(), "{text:?} after {cut} bytes");
+                assert_eq!(replies.is_between(), cut == reply.len(), "{text:?} after {cut} bytes");
             }
         }
     }

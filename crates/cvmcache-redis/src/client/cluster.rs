@@ -17,16 +17,16 @@ use futures_util::future::join_all;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use parking_lot::Mutex;
 use redis::{Cmd, Pipeline, ServerErrorKind, Value};
-use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
-use tokio::time::sleep;
-use tracing::debug;
+use tokio::time::{sleep, timeout};
+use tracing::{debug, info, warn};
 
-use super::Failure;
 use super::abort::AbortOnDrop;
-use super::connector::Connector;
 use super::node::Node;
+use super::outages::Role;
+use super::request::{Repeat, Traits};
 use super::slots::{Slot, SlotMap, redirection, server_error};
+use super::{Failure, SharedState};
 use crate::config::Address;
 
 /// A client of a Cluster. Cheap to clone.
@@ -38,10 +38,8 @@ pub(super) struct Cluster {
 }
 
 struct Shared {
-    connector: Connector,
+    servers: SharedState,
     seeds: Vec<Address>,
-    deadline: Duration,
-    runtime: Handle,
     nodes: Mutex<HashMap<Address, Node>>,
     /// The published topology is, or may be, out of date.
     stale: Notify,
@@ -57,25 +55,28 @@ const MIGRATION_PAUSE: Duration = Duration::from_millis(20);
 /// The least time between two requests for the topology.
 const REFRESH_PAUSE: Duration = Duration::from_millis(200);
 
+/// The commands of a pipeline for one server.
+#[derive(Default)]
+struct Part {
+    pipeline: Pipeline,
+    /// Their places in the whole pipeline.
+    places: Vec<usize>,
+    slot: Option<Slot>,
+}
+
 impl Cluster {
     /// Starts the task that fetches the topology, from any of `seeds`.
-    pub(super) fn new(
-        connector: Connector,
-        seeds: &[Address],
-        deadline: Duration,
-        runtime: &Handle,
-    ) -> Self {
+    pub(super) fn new(servers: &SharedState, seeds: &[Address]) -> Self {
         let (publish, map) = watch::channel(None);
         let shared = Arc::new(Shared {
-            connector,
+            servers: servers.clone(),
             seeds: seeds.to_vec(),
-            deadline,
-            runtime: runtime.clone(),
             nodes: Mutex::default(),
             stale: Notify::new(),
             publish,
         });
-        let refresh = AbortOnDrop::spawn(runtime, refresh_topology(Arc::clone(&shared)));
+        let task = refresh_topology(Arc::clone(&shared));
+        let refresh = AbortOnDrop::spawn(&servers.runtime, task);
         Self { shared, map, _refresh: Arc::new(refresh) }
     }
 
@@ -89,6 +90,7 @@ impl Cluster {
     pub(super) async fn command(
         &self,
         command: &Cmd,
+        traits: Traits,
         last: &mut Option<Node>,
     ) -> Result<Value, Failure> {
         let map = self.map().await?;
@@ -97,23 +99,34 @@ impl Cluster {
                 Some(node) => node,
                 None => self.any_node(&map)?,
             };
-            return node.command(command).await;
+            return node.command(command, traits).await;
         };
-        let mut node = self.owner(&map, slot)?;
+        let mut address = map.owner(slot).ok_or_else(|| self.no_owner())?.as_ref().clone();
         let mut asking = false;
         for _ in 0..MAX_REDIRECTIONS {
+            let node = self.shared.node(&address);
             *last = Some(node.clone());
-            let reply =
-                if asking { ask(&node, command).await } else { node.command(command).await };
-            let reply = self.observe(reply)?;
-            let Some((redirection, address)) = redirection(&reply) else { return Ok(reply) };
+            let reply = if asking {
+                Ok(ask(&node, command, traits).await)
+            } else {
+                self.unless_moved(slot, &address, &node, traits, node.command(command, traits))
+                    .await
+            };
+            let reply = match reply {
+                Ok(reply) => self.observe(reply)?,
+                Err(owner) => {
+                    address = owner;
+                    continue;
+                }
+            };
+            let Some((redirection, target)) = redirection(&reply) else { return Ok(reply) };
             asking = redirection == ServerErrorKind::Ask;
-            match address {
-                Some(address) => {
+            match target {
+                Some(target) => {
                     if !asking {
-                        self.moved(slot, &address);
+                        self.moved(slot, &target);
                     }
-                    node = self.shared.node(&address);
+                    address = target;
                 }
                 None => sleep(MIGRATION_PAUSE).await,
             }
@@ -127,6 +140,7 @@ impl Cluster {
         pipeline: &Pipeline,
         offset: usize,
         count: usize,
+        traits: Traits,
     ) -> Result<Vec<Value>, Failure> {
         let map = self.map().await?;
         if pipeline.is_transaction() {
@@ -134,35 +148,86 @@ impl Cluster {
                 Some(slot) => self.owner(&map, slot)?,
                 None => self.any_node(&map)?,
             };
-            return self.observe_all(node.commands(pipeline, offset, count).await);
+            return self.observe_all(node.commands(pipeline, offset, count, traits).await);
         }
-        let mut parts: HashMap<&Address, (Pipeline, Vec<usize>)> = HashMap::new();
+        let mut parts: HashMap<&Address, Part> = HashMap::new();
         for (n, command) in pipeline.cmd_iter().enumerate() {
-            let address = match Slot::of(command) {
+            let slot = Slot::of(command);
+            let address = match slot {
                 Some(slot) => map.owner(slot).ok_or_else(|| self.no_owner())?,
                 None => map.owners().next().ok_or_else(|| self.no_owner())?,
             };
-            let (part, places) = parts.entry(address).or_default();
-            part.add_command(command.clone());
-            places.push(n);
+            let part = parts.entry(address).or_default();
+            part.pipeline.add_command(command.clone());
+            part.places.push(n);
+            part.slot = part.slot.or(slot);
         }
-        let replies = parts.iter().map(async |(address, (part, places))| {
+        let replies = parts.iter().map(async |(address, part)| {
             let node = self.shared.node(address);
-            self.observe_all(node.commands(part, 0, places.len()).await)
+            let share = traits.share(part.places.len(), count);
+            let request = node.commands(&part.pipeline, 0, part.places.len(), share);
+            let reply = match part.slot {
+                Some(slot) => self.unless_moved(slot, address, &node, traits, request).await,
+                None => Ok(request.await),
+            };
+            match reply {
+                Ok(reply) => self.observe_all(reply).map(Some),
+                Err(_moved) => Ok(None),
+            }
         });
-        let mut values = vec![Value::Nil; count];
+        let mut values = vec![None; count];
         for (part, replies) in parts.values().zip(join_all(replies).await) {
-            for (&place, value) in part.1.iter().zip(replies?) {
-                values[place] = value;
+            for (&place, value) in part.places.iter().zip(replies?.into_iter().flatten()) {
+                values[place] = Some(value);
             }
         }
         // Commands for slots that have moved are sent again, one by one.
-        for (value, command) in values.iter_mut().zip(pipeline.cmd_iter()) {
-            if redirection(value).is_some() {
-                *value = self.command(command, &mut None).await?;
+        let values =
+            values.into_iter().zip(pipeline.cmd_iter()).map(async |(value, command)| match value {
+                Some(value) if redirection(&value).is_none() => Ok(value),
+                _ => self.command(command, traits.share(1, count), &mut None).await,
+            });
+        join_all(values).await.into_iter().collect()
+    }
+
+    /// Waits for the reply of a server, unless the server is away and its slot gets another owner, which
+    /// is the error. A request that must not be sent again only waits.
+    async fn unless_moved<T>(
+        &self,
+        slot: Slot,
+        address: &Address,
+        node: &Node,
+        traits: Traits,
+        request: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<Result<T, Failure>, Address> {
+        if traits.repeat == Repeat::Never {
+            return Ok(request.await);
+        }
+        tokio::select! {
+            biased;
+            reply = request => Ok(reply),
+            owner = self.next_owner(slot, address, node) => Err(owner),
+        }
+    }
+
+    /// Waits until a server is away and its slot has another owner.
+    async fn next_owner(&self, slot: Slot, address: &Address, node: &Node) -> Address {
+        let mut map = self.map.clone();
+        loop {
+            // An error is the end of the time, or of the runtime.
+            let _ = timeout(REFRESH_PAUSE, map.changed()).await;
+            if node.is_up() {
+                continue;
+            }
+            let owner = match &*map.borrow_and_update() {
+                Some(Ok(map)) => map.owner(slot).cloned(),
+                _ => None,
+            };
+            match owner {
+                Some(owner) if *owner != *address => return owner.as_ref().clone(),
+                _ => self.shared.stale.notify_one(),
             }
         }
-        Ok(values)
     }
 
     async fn map(&self) -> Result<Arc<SlotMap>, Failure> {
@@ -232,8 +297,7 @@ impl Cluster {
 
 impl Shared {
     fn node(&self, address: &Address) -> Node {
-        let make =
-            || Node::new(self.connector.clone(), address.clone(), self.deadline, &self.runtime);
+        let make = || Node::new(&self.servers, address.clone(), Role::node());
         self.nodes.lock().entry(address.clone()).or_insert_with(make).clone()
     }
 
@@ -252,7 +316,8 @@ impl Shared {
             .iter()
             .map(async |address| {
                 let node = self.node(address);
-                let slots = node.command(redis::cmd("CLUSTER").arg("SLOTS")).await;
+                let mut command = redis::cmd("CLUSTER");
+                let slots = node.command(command.arg("SLOTS"), Traits::REPEATABLE).await;
                 slots.and_then(|slots| SlotMap::parse(slots, address))
             })
             .collect();
@@ -267,39 +332,72 @@ impl Shared {
         }
         Err(reason)
     }
+
+    /// Keeps the nodes that have slots.
+    fn retain_owners(&self, map: &SlotMap) {
+        self.nodes.lock().retain(|address, node| {
+            let is_owner = map.owners().any(|owner| **owner == *address);
+            if is_owner {
+                node.role().has_slots();
+            }
+            is_owner
+        });
+        for owner in map.owners() {
+            self.node(owner).role().has_slots();
+        }
+    }
+
+    /// Why the seeds do not answer.
+    fn seed_errors(&self) -> String {
+        let nodes = self.nodes.lock();
+        let errors = self.seeds.iter().filter_map(|seed| {
+            let reason = nodes.get(seed)?.down_reason()?;
+            Some(format!("{seed}: {reason}"))
+        });
+        errors.collect::<Vec<_>>().join("; ")
+    }
 }
 
 /// Fetches the topology until it is known, and again whenever a request has found it out of date.
 async fn refresh_topology(shared: Arc<Shared>) {
+    let mut is_away = false;
     loop {
         match shared.fetch_slots().await {
             Ok(map) => {
                 debug!(slots = map.len(), "the slots of the Cluster are known");
-                shared
-                    .nodes
-                    .lock()
-                    .retain(|address, _| map.owners().any(|owner| **owner == *address));
+                if std::mem::take(&mut is_away) {
+                    info!("the Redis Cluster is back");
+                }
+                shared.retain_owners(&map);
                 shared.publish.send_replace(Some(Ok(Arc::new(map))));
                 sleep(REFRESH_PAUSE).await;
                 shared.stale.notified().await;
             }
             Err(failure) => {
-                shared.publish.send_if_modified(|known| {
+                let unknown = shared.publish.send_if_modified(|known| {
                     let unknown = !matches!(known, Some(Ok(_)));
                     if unknown {
-                        *known = Some(Err(failure));
+                        *known = Some(Err(failure.clone()));
                     }
                     unknown
                 });
+                // Once the owners of slots are known, each logs for itself.
+                if unknown && !is_away {
+                    is_away = true;
+                    warn!(
+                        reason = %failure, servers = %shared.seed_errors(),
+                        "the Redis Cluster is away; requests fail until it is back"
+                    );
+                }
                 sleep(REFRESH_PAUSE).await;
             }
         }
     }
 }
 
-async fn ask(node: &Node, command: &Cmd) -> Result<Value, Failure> {
+async fn ask(node: &Node, command: &Cmd, traits: Traits) -> Result<Value, Failure> {
     let mut pipeline = Pipeline::new();
     pipeline.cmd("ASKING").add_command(command.clone());
-    let replies = node.commands(&pipeline, 0, 2).await?;
+    let replies = node.commands(&pipeline, 0, 2, traits).await?;
     replies.into_iter().nth(1).ok_or_else(|| Failure::InvalidResponse("no reply".to_owned()))
 }

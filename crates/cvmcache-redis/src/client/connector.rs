@@ -6,8 +6,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::AsyncConnectionConfig;
+use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, RedisError};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -17,7 +18,9 @@ use tokio_rustls::TlsConnector;
 
 use super::Failure;
 use super::bounded::BoundedStream;
-use crate::config::{Address, Config, ConfigError, Server, Tls, read_password};
+use super::connect_error::{Attempt, ConnectError, Phase};
+use super::opening::{Opening, OpeningStream};
+use crate::config::{Address, Config, ConfigError, SecretError, Server, Tls, read_password};
 
 /// Opens connections, to any address.
 #[derive(Clone)]
@@ -26,24 +29,6 @@ pub(super) struct Connector {
     password_file: Option<PathBuf>,
     tls: Option<Arc<ClientConfig>>,
     connect_timeout: Duration,
-}
-
-/// Why there is no connection: what requests fail with, and the reason for the log.
-pub(super) struct ConnectError {
-    pub(super) failure: Failure,
-    pub(super) reason: String,
-}
-
-impl From<Failure> for ConnectError {
-    fn from(failure: Failure) -> Self {
-        Self { reason: failure.to_string(), failure }
-    }
-}
-
-impl From<io::Error> for ConnectError {
-    fn from(error: io::Error) -> Self {
-        Self { failure: Failure::Unreachable, reason: error.to_string() }
-    }
 }
 
 /// Does the I/O of a connection. It has to be polled, and ends with the connection.
@@ -72,41 +57,102 @@ impl Connector {
         &self,
         address: &Address,
     ) -> Result<(MultiplexedConnection, Driver), ConnectError> {
-        let opened = timeout(self.connect_timeout, self.connect_unbounded(address)).await;
-        opened.unwrap_or_else(|_| Err(Failure::Timeout.into()))
+        // Read for each connection, because a password may be changed.
+        let from_file = match &self.password_file {
+            Some(path) => {
+                let read = read_password(path);
+                let denied = |error: SecretError| Failure::AccessDenied(error.to_string());
+                Some(read.map_err(|error| ConnectError::local(denied(error)))?)
+            }
+            None => None,
+        };
+        let password = from_file.as_deref().or(self.server.password());
+        let opening = Opening::default();
+        let phase = Mutex::new(Phase::Connect);
+        let attempt = self.connect_unbounded(address, password, &opening, &phase);
+        let opened = timeout(self.connect_timeout, attempt).await;
+        opened.unwrap_or_else(|_| {
+            self.describe(*phase.lock(), &opening, password, |attempt| Err(attempt.timed_out()))
+        })
     }
 
     async fn connect_unbounded(
         &self,
         address: &Address,
+        password: Option<&str>,
+        opening: &Opening,
+        phase: &Mutex<Phase>,
     ) -> Result<(MultiplexedConnection, Driver), ConnectError> {
-        // Read for each connection, because a password may be changed.
-        let from_file = match &self.password_file {
-            Some(path) => Some(
-                read_password(path).map_err(|error| Failure::AccessDenied(error.to_string()))?,
-            ),
-            None => None,
-        };
-        let login = self.server.login(from_file.as_deref().or(self.server.password()));
-        let stream = self.stream(address).await?;
+        let stream = self.stream(address, phase).await.map_err(|error| {
+            self.describe(*phase.lock(), opening, password, |attempt| attempt.io_error(&error))
+        })?;
+        *phase.lock() = Phase::Login;
+        let stream = BoundedStream::new(OpeningStream::new(stream, opening.clone()));
         // `Node` has the deadlines of requests.
         let config = AsyncConnectionConfig::new()
             .set_response_timeout(None)
             .set_connection_timeout(None)
             .set_pipeline_buffer_size(PIPELINE_BUFFER);
-        let (mut connection, driver) =
-            MultiplexedConnection::new_with_config(&login, BoundedStream::new(stream), config)
-                .await
-                .map_err(|error| Failure::of_login(&error))?;
+        let failed = |error: &RedisError, failure: Failure| {
+            self.describe(Phase::Login, opening, password, |attempt| {
+                attempt.login_error(error, failure)
+            })
+        };
+        let login = self.server.login(password);
+        let (connection, driver) = MultiplexedConnection::new_with_config(&login, stream, config)
+            .await
+            .map_err(|error| failed(&error, Failure::of_login(&error)))?;
         let mut driver: Driver = Box::pin(driver);
-        tokio::select! {
-            () = &mut driver => return Err(Failure::Unreachable.into()),
-            greeted = ping(&mut connection) => greeted?,
+        let mut pinging = connection.clone();
+        let ping = redis::cmd("PING");
+        let mut reply = Box::pin(ping.query_async::<String>(&mut pinging));
+        let in_time = tokio::select! {
+            biased;
+            reply = &mut reply => Some(reply),
+            () = &mut driver => None,
+        };
+        let reply = match in_time {
+            Some(reply) => reply,
+            None => {
+                // It has passed its error on.
+                drop(driver);
+                let error = match reply.await {
+                    Err(error) => error,
+                    Ok(_) => RedisError::from(io::Error::from(io::ErrorKind::BrokenPipe)),
+                };
+                return Err(failed(&error, Failure::from(error.clone())));
+            }
+        };
+        match pinged(reply.clone()) {
+            Ok(()) => Ok((connection, driver)),
+            Err(failure) => Err(match reply {
+                Err(error) => failed(&error, failure),
+                Ok(_) => self
+                    .describe(Phase::Login, opening, password, |attempt| attempt.answered(failure)),
+            }),
         }
-        Ok((connection, driver))
     }
 
-    async fn stream(&self, address: &Address) -> io::Result<Box<dyn Stream>> {
+    fn describe<T>(
+        &self,
+        phase: Phase,
+        opening: &Opening,
+        password: Option<&str>,
+        describe: impl FnOnce(&Attempt<'_>) -> T,
+    ) -> T {
+        describe(&Attempt {
+            phase,
+            uses_tls: self.tls.is_some(),
+            shows_certificate: self
+                .tls
+                .as_ref()
+                .is_some_and(|tls| tls.client_auth_cert_resolver.has_certs()),
+            opening: &opening.bytes(),
+            password,
+        })
+    }
+
+    async fn stream(&self, address: &Address, phase: &Mutex<Phase>) -> io::Result<Box<dyn Stream>> {
         let (host, port) = match address {
             Address::Unix(path) => return Ok(Box::new(UnixStream::connect(path).await?)),
             Address::Tcp { host, port } => (host.as_str(), *port),
@@ -114,6 +160,7 @@ impl Connector {
         let stream = TcpStream::connect((host, port)).await?;
         stream.set_nodelay(true)?;
         let Some(config) = &self.tls else { return Ok(Box::new(stream)) };
+        *phase.lock() = Phase::TlsHandshake;
         let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
         let connector = TlsConnector::from(Arc::clone(config));
         Ok(Box::new(connector.connect(name, stream).await?))
@@ -125,11 +172,21 @@ impl Connector {
 /// The reply is compared, because TCP can connect a port on which no process listens to itself
 /// (simultaneous open), and such a connection echoes.
 pub(super) async fn ping(connection: &mut MultiplexedConnection) -> Result<(), Failure> {
-    let reply = redis::cmd("PING").query_async::<String>(connection).await;
+    pinged(redis::cmd("PING").query_async::<String>(connection).await)
+}
+
+fn pinged(reply: Result<String, RedisError>) -> Result<(), Failure> {
     match reply.map_err(Failure::from) {
-        Ok(reply) if reply != "PONG" => Err(Failure::InvalidResponse(format!("PING: {reply}"))),
+        Ok(reply) => pong(&reply),
         Err(Failure::AccessDenied(code)) if code.starts_with("NOPERM") => Ok(()),
-        other => other.map(|_| ()),
+        Err(failure) => Err(failure),
+    }
+}
+
+fn pong(reply: &str) -> Result<(), Failure> {
+    match reply {
+        "PONG" => Ok(()),
+        _ => Err(Failure::InvalidResponse("another reply to PING than PONG".to_owned())),
     }
 }
 

@@ -1,12 +1,12 @@
 //! Failures of requests to the server, and the status that a client gets for each.
 
-use std::error::Error;
 use std::io;
-use std::sync::Arc;
 
 use cvmcache::plugin::Status;
 use redis::{ErrorKind, RedisError};
 use thiserror::Error;
+
+use super::connect_error::io_source;
 
 /// Why a request to the server failed. Invariant: it never holds what may be a password. Of an error
 /// of a login, only the code is kept.
@@ -48,8 +48,10 @@ impl From<RedisError> for Failure {
     fn from(error: RedisError) -> Self {
         let text = || error.to_string();
         match error.kind() {
-            ErrorKind::Io => match io_kind(&error) {
-                Some(io::ErrorKind::InvalidData) => Self::InvalidResponse(text()),
+            ErrorKind::Io => match io_source(&error).map(io::Error::kind) {
+                Some(io::ErrorKind::InvalidData) if is_too_large(&error) => {
+                    Self::InvalidResponse(text())
+                }
                 Some(io::ErrorKind::TimedOut) => Self::Timeout,
                 _ => Self::Unreachable,
             },
@@ -71,10 +73,9 @@ impl From<RedisError> for Failure {
     }
 }
 
-fn io_kind(error: &RedisError) -> Option<io::ErrorKind> {
-    // The redis crate shares the errors of the system.
-    let shared: &Arc<dyn Error + Send + Sync> = error.source()?.downcast_ref()?;
-    shared.downcast_ref().map(io::Error::kind)
+/// Other data that is invalid is that of TLS, which ends with an alert.
+fn is_too_large(error: &RedisError) -> bool {
+    io_source(error).and_then(io::Error::get_ref).is_some_and(|error| !error.is::<rustls::Error>())
 }
 
 impl From<Failure> for Status {
@@ -179,7 +180,9 @@ mod tests {
         assert_eq!(failure(io::ErrorKind::ConnectionReset), Failure::Unreachable);
         assert_eq!(failure(io::ErrorKind::NotFound), Failure::Unreachable);
         assert_eq!(failure(io::ErrorKind::TimedOut), Failure::Timeout);
-        assert!(matches!(failure(io::ErrorKind::InvalidData), Failure::InvalidResponse(_)));
+        let too_large = io::Error::new(io::ErrorKind::InvalidData, "too large");
+        let too_large = Failure::from(RedisError::from(too_large));
+        assert!(matches!(too_large, Failure::InvalidResponse(_)));
     }
 
     #[test]

@@ -1,26 +1,34 @@
 //! One server, and the connection to it, which is reopened whenever it breaks.
 //!
-//! The redis crate has a `ConnectionManager` for that. It lets requests wait while it connects,
-//! connects only when there is a request, and keeps a connection on which no reply comes. Here, a
-//! task of its own, [`ConnectionTask`], owns the connection and publishes its state: requests fail at
-//! once while the server is away, the task connects with exponential back-off until it is back, and a
-//! server that does not answer is disconnected. Requests only clone what is published; a request that
-//! is dropped without a reply asks the task for a health check.
+//! The redis crate has a `ConnectionManager` for that. It connects only when there is a request, sends
+//! nothing again, and keeps a connection on which no reply comes. Here, a
+//! task of its own, [`ConnectionTask`], owns the connection and publishes its state; requests only read
+//! what is published.
+//!
+//! A connection may be lost while the server is well: CLIENT KILL, a limit on buffers, a proxy that restarts. So
+//! requests wait for the next one, within their deadlines, and those that were in flight are sent again,
+//! if they may be ([`Repeat`]). The task connects at once, but not more often than every [`MIN_PAUSE`];
+//! exponential back-off begins with the first attempt that fails. When there is no connection for as long as
+//! a request may wait, the server is away: requests fail at once until it is back. A server that does not answer is
+//! disconnected: a request that is dropped without a reply asks the task for a health check.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use redis::aio::{ConnectionLike, MultiplexedConnection};
-use redis::{Cmd, Pipeline, RedisError, Value};
-use tokio::runtime::Handle;
+use redis::{Arg, Cmd, Pipeline, RedisError, Value};
 use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, sleep, timeout};
-use tracing::{info, warn};
+use tokio::time::{Instant, interval_at, sleep, sleep_until, timeout, timeout_at};
 
-use super::Failure;
 use super::abort::AbortOnDrop;
-use super::connector::{ConnectError, Connector, Driver, ping};
+use super::connect_error::ConnectError;
+use super::connector::{Connector, Driver, ping};
+use super::metrics::ClientMetrics;
+use super::outages::{OutageLog, Role};
+use super::request::{Repeat, Traits};
+use super::window::{GROWTH_INTERVAL, Window};
+use super::{Failure, SharedState};
 use crate::config::Address;
 
 /// A client of one server. Cheap to clone; the connection ends with the last clone.
@@ -29,62 +37,84 @@ pub(super) struct Node {
     state: watch::Receiver<State>,
     health_check: Arc<Notify>,
     deadline: Duration,
+    metrics: ClientMetrics,
+    role: Role,
     _task: Arc<AbortOnDrop>,
 }
 
 #[derive(Clone)]
 enum State {
-    /// Requests wait, for [`GRACE`] at most.
+    /// Requests wait.
     Connecting,
-    Up(MultiplexedConnection),
-    Down(Failure),
+    Up(Connection),
+    Down(ConnectError),
 }
 
-/// How long requests wait for a connection that is being opened before they fail, and how long a
-/// health check may take.
+/// A connection, by the number of those before it.
+#[derive(Clone)]
+struct Connection {
+    number: u64,
+    requests: MultiplexedConnection,
+    window: Arc<Window>,
+}
+
+/// How long requests wait for a connection that is being opened before they fail, unless it is the next one of a
+/// server that was well, and how long a health check may take.
 const GRACE: Duration = Duration::from_secs(1);
 
 /// The back-off between attempts to connect.
 const MIN_PAUSE: Duration = Duration::from_millis(50);
 const MAX_PAUSE: Duration = Duration::from_secs(5);
 
+/// The longest pause while requests wait.
+const MAX_PAUSE_OF_WAITERS: Duration = Duration::from_millis(250);
+
 impl Node {
     /// Starts the task that connects.
-    pub(super) fn new(
-        connector: Connector,
-        address: Address,
-        deadline: Duration,
-        runtime: &Handle,
-    ) -> Self {
+    pub(super) fn new(shared: &SharedState, address: Address, role: Role) -> Self {
+        let SharedState { connector, deadline, runtime, metrics, connected } = shared;
         let (sender, state) = watch::channel(State::Connecting);
         let health_check = Arc::new(Notify::new());
         let task = ConnectionTask {
-            connector,
+            connector: connector.clone(),
+            log: OutageLog::new(address.clone(), role.clone()),
             address,
             state: sender,
             health_check: Arc::clone(&health_check),
-            grace: GRACE.min(deadline),
-            last_logged: None,
-            was_up: false,
+            grace: GRACE.min(*deadline),
+            deadline: *deadline,
+            metrics: metrics.clone(),
+            connected: Arc::clone(connected),
         };
         let task = Arc::new(AbortOnDrop::spawn(runtime, task.run()));
-        Self { state, health_check, deadline, _task: task }
+        let (deadline, metrics) = (*deadline, metrics.clone());
+        Self { state, health_check, deadline, metrics, role, _task: task }
     }
 
     /// The outcome of the first attempt to connect.
-    pub(super) async fn first_attempt(&self) -> Result<(), Failure> {
-        self.connection().await.map(|_| ())
+    pub(super) async fn first_attempt(&self) -> Result<(), ConnectError> {
+        self.connection(0).await.map(|_| ())
     }
 
     pub(super) fn is_up(&self) -> bool {
         matches!(*self.state.borrow(), State::Up(_))
     }
 
-    pub(super) async fn command(&self, command: &Cmd) -> Result<Value, Failure> {
-        let ask = async |connection: &mut MultiplexedConnection| {
-            connection.req_packed_command(command).await
-        };
-        self.ask(ask).await
+    /// Why the server is away, if it is.
+    pub(super) fn down_reason(&self) -> Option<String> {
+        match &*self.state.borrow() {
+            State::Down(error) => Some(error.reason.clone()),
+            _ => None,
+        }
+    }
+
+    /// Says whether requests are for this server, or it only tells the topology.
+    pub(super) fn role(&self) -> &Role {
+        &self.role
+    }
+
+    pub(super) async fn command(&self, command: &Cmd, traits: Traits) -> Result<Value, Failure> {
+        self.ask(&Request::One(command), traits).await
     }
 
     pub(super) async fn commands(
@@ -92,36 +122,88 @@ impl Node {
         commands: &Pipeline,
         offset: usize,
         count: usize,
+        traits: Traits,
     ) -> Result<Vec<Value>, Failure> {
-        let ask = async |connection: &mut MultiplexedConnection| {
-            connection.req_packed_commands(commands, offset, count).await
-        };
-        self.ask(ask).await
+        match self.ask(&Request::Many { commands, offset, count }, traits).await? {
+            Value::Array(values) => Ok(values),
+            _ => Err(Failure::InvalidResponse("no replies".to_owned())),
+        }
     }
 
-    async fn ask<T>(
-        &self,
-        send: impl AsyncFnOnce(&mut MultiplexedConnection) -> Result<T, RedisError>,
-    ) -> Result<T, Failure> {
-        let request = async {
-            let mut connection = self.connection().await?;
-            // A request that is dropped at its deadline drops this, too.
-            let probe = ProbeOnDrop(&self.health_check);
-            let answer = send(&mut connection).await;
-            std::mem::forget(probe);
-            answer.map_err(Failure::from)
+    async fn ask(&self, request: &Request<'_>, traits: Traits) -> Result<Value, Failure> {
+        let len = request.len() + traits.reply_len;
+        let attempts = async {
+            let mut lost = 0;
+            loop {
+                let mut connection = self.connection(lost).await.map_err(|error| error.failure)?;
+                lost = connection.number;
+                let Some(admitted) = connection.window.admit(len).await else {
+                    // Nothing was sent.
+                    continue;
+                };
+                // A request that is dropped at its deadline drops this, too.
+                let probe = ProbeOnDrop(&self.health_check);
+                let answer = request.send(&mut connection.requests).await.map_err(Failure::from);
+                std::mem::forget(probe);
+                if !matches!(answer, Err(Failure::Unreachable)) {
+                    return answer;
+                }
+                admitted.was_cut();
+                if traits.repeat == Repeat::Never {
+                    return answer;
+                }
+                self.metrics.repeated_requests.increment(1);
+            }
         };
-        timeout(self.deadline, request).await.unwrap_or(Err(Failure::Timeout))
+        timeout(self.deadline, attempts).await.unwrap_or(Err(Failure::Timeout))
     }
 
-    async fn connection(&self) -> Result<MultiplexedConnection, Failure> {
+    /// The connection, if it is another than the one with the number `lost`.
+    async fn connection(&self, lost: u64) -> Result<Connection, ConnectError> {
         let mut state = self.state.clone();
-        let known = state.wait_for(|state| !matches!(state, State::Connecting)).await;
-        match known.as_deref() {
+        let known = state.wait_for(|state| match state {
+            State::Connecting => false,
+            State::Up(connection) => connection.number > lost,
+            State::Down(_) => true,
+        });
+        match known.await.as_deref() {
             Ok(State::Up(connection)) => Ok(connection.clone()),
-            Ok(State::Down(failure)) => Err(failure.clone()),
+            Ok(State::Down(error)) => Err(error.clone()),
             // The runtime ends.
-            Ok(State::Connecting) | Err(_) => Err(Failure::Unreachable),
+            Ok(State::Connecting) | Err(_) => Err(ConnectError::local(Failure::Unreachable)),
+        }
+    }
+}
+
+/// One command, or several, which have several replies.
+enum Request<'a> {
+    One(&'a Cmd),
+    Many { commands: &'a Pipeline, offset: usize, count: usize },
+}
+
+impl Request<'_> {
+    async fn send(&self, connection: &mut MultiplexedConnection) -> Result<Value, RedisError> {
+        match *self {
+            Self::One(command) => connection.req_packed_command(command).await,
+            Self::Many { commands, offset, count } => {
+                let replies = connection.req_packed_commands(commands, offset, count).await;
+                replies.map(Value::Array)
+            }
+        }
+    }
+
+    /// The bytes of the arguments.
+    fn len(&self) -> u64 {
+        let len = |command: &Cmd| -> u64 {
+            let lengths = command.args_iter().map(|argument| match argument {
+                Arg::Simple(bytes) => bytes.len() as u64,
+                _ => 0,
+            });
+            lengths.sum()
+        };
+        match self {
+            Self::One(command) => len(command),
+            Self::Many { commands, .. } => commands.cmd_iter().map(len).sum(),
         }
     }
 }
@@ -142,67 +224,110 @@ struct ConnectionTask {
     state: watch::Sender<State>,
     health_check: Arc<Notify>,
     grace: Duration,
-    /// What was logged of a server that is away.
-    last_logged: Option<LoggedState>,
-    was_up: bool,
+    deadline: Duration,
+    log: OutageLog,
+    metrics: ClientMetrics,
+    /// Notified of each connection.
+    connected: Arc<Notify>,
+}
+
+/// How long requests wait for a connection.
+#[derive(Clone, Copy)]
+struct Patience {
+    until: Instant,
+    /// Whether they wait on when an attempt has failed.
+    is_lost: bool,
+}
+
+/// How a connection has ended.
+enum End {
+    Lost,
+    /// The server did not answer the health check.
+    Silent,
 }
 
 impl ConnectionTask {
     async fn run(mut self) {
-        let mut pauses = pauses();
-        loop {
-            let (connection, driver) = self.connect(&mut pauses).await;
-            self.log_up();
+        let mut patience = Patience { until: Instant::now() + self.grace, is_lost: false };
+        let mut last: Option<Arc<Window>> = None;
+        for number in 1.. {
+            let (requests, driver) = self.connect(patience).await;
+            self.log.up();
+            let window = Arc::new(match last {
+                Some(last) => self.after(&last, patience),
+                None => Window::new(),
+            });
             let since = Instant::now();
+            let connection = Connection { number, requests, window: Arc::clone(&window) };
             self.state.send_replace(State::Up(connection.clone()));
-            tokio::select! {
-                () = driver => {}
-                () = self.check_health(connection) => {}
-            }
-            if since.elapsed() > self.grace {
-                pauses = self::pauses();
-                self.state.send_replace(State::Connecting);
-            } else {
-                // The server has closed the connection at once: back off.
-                self.state.send_replace(State::Down(Failure::Unreachable));
-                self.pause(&mut pauses).await;
-            }
+            self.connected.notify_one();
+            let end = tokio::select! {
+                () = driver => End::Lost,
+                () = self.check_health(connection.requests) => End::Silent,
+                () = grow(&window) => End::Lost,
+            };
+            self.state.send_replace(State::Connecting);
+            window.close();
+            let now = Instant::now();
+            patience = match end {
+                End::Lost => Patience { until: now + self.deadline, is_lost: true },
+                End::Silent => Patience { until: now + self.grace, is_lost: false },
+            };
+            last = Some(window);
+            sleep_until(since + MIN_PAUSE).await;
         }
     }
 
+    /// The window after that of a connection that has ended. The requests that were in flight on it have
+    /// noticed since.
+    fn after(&mut self, last: &Window, patience: Patience) -> Window {
+        if patience.is_lost && last.cut_requests() > 0 {
+            self.metrics.lost_connections.increment(1);
+            self.log.lost(last.cut_requests());
+        }
+        last.next()
+    }
+
     /// Tries until there is a connection.
-    async fn connect(&mut self, pauses: &mut Pauses) -> (MultiplexedConnection, Driver) {
+    async fn connect(&mut self, patience: Patience) -> (MultiplexedConnection, Driver) {
+        let mut pauses = pauses();
         loop {
             let outcome = {
                 let attempt = self.connector.open(&self.address);
                 tokio::pin!(attempt);
-                match timeout(self.grace, &mut attempt).await {
+                match timeout_at(patience.until, &mut attempt).await {
                     Ok(outcome) => outcome,
                     Err(_) => {
-                        self.state.send_if_modified(|state| {
-                            let waiting = matches!(state, State::Connecting);
-                            if waiting {
-                                *state = State::Down(Failure::Timeout);
-                            }
-                            waiting
-                        });
+                        // Nothing is known yet of why it takes so long.
+                        self.publish_down_if_waiting(&ConnectError::local(Failure::Timeout));
                         attempt.await
                     }
                 }
             };
-            match outcome {
+            let error = match outcome {
                 Ok(connected) => return connected,
-                Err(error) => {
-                    self.log_down(&error);
-                    self.state.send_replace(State::Down(error.failure));
-                }
+                Err(error) => error,
+            };
+            let pause = pauses.next().unwrap_or(MAX_PAUSE);
+            let is_denied = matches!(error.failure, Failure::AccessDenied(_));
+            if patience.is_lost && !is_denied && Instant::now() < patience.until {
+                sleep(pause.min(MAX_PAUSE_OF_WAITERS)).await;
+            } else {
+                self.log.down(&error);
+                self.state.send_replace(State::Down(error));
+                sleep(pause).await;
             }
-            self.pause(pauses).await;
         }
     }
 
-    async fn pause(&self, pauses: &mut Pauses) {
-        sleep(pauses.next().unwrap_or(MAX_PAUSE)).await;
+    fn publish_down_if_waiting(&self, error: &ConnectError) {
+        self.state.send_if_modified(|state| {
+            let waiting = matches!(state, State::Connecting);
+            if waiting {
+                *state = State::Down(error.clone());
+            }
+            waiting
+        });
     }
 
     /// Sends a PING whenever a request had no reply. Returns when the server does not answer it.
@@ -215,36 +340,15 @@ impl ConnectionTask {
             }
         }
     }
-
-    fn log_down(&mut self, error: &ConnectError) {
-        let denied = matches!(error.failure, Failure::AccessDenied(_));
-        // Denied access needs an administrator and is logged; that the server is still away is not.
-        if self
-            .last_logged
-            .is_none_or(|last_logged| denied && last_logged != LoggedState::AccessDenied)
-        {
-            warn!(
-                server = %self.address, reason = %error.reason,
-                "the Redis server is away; requests fail until it is back"
-            );
-            self.last_logged =
-                Some(if denied { LoggedState::AccessDenied } else { LoggedState::Away });
-        }
-    }
-
-    fn log_up(&mut self) {
-        if self.was_up || self.last_logged.is_some() {
-            info!(server = %self.address, "the Redis server is back");
-        }
-        self.was_up = true;
-        self.last_logged = None;
-    }
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum LoggedState {
-    Away,
-    AccessDenied,
+/// Grows a window for ever.
+async fn grow(window: &Window) {
+    let mut growth = interval_at(Instant::now() + GROWTH_INTERVAL, GROWTH_INTERVAL);
+    loop {
+        growth.tick().await;
+        window.grow();
+    }
 }
 
 type Pauses = <ExponentialBuilder as BackoffBuilder>::Backoff;

@@ -7,7 +7,7 @@ use tokio::runtime::Runtime;
 
 use super::*;
 use crate::config::Tls;
-use redis_test_servers::{Certificates, RedisCluster, RedisServer, Setup, eventually};
+use redis_test_servers::{Certificates, Proxy, RedisCluster, RedisServer, Setup, eventually};
 
 /// A timeout that only a hanging server reaches.
 const LONG: Duration = Duration::from_secs(60);
@@ -38,7 +38,12 @@ fn connected(config: &Config) -> Connected {
 
 impl Connected {
     fn ask<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, Failure> {
-        self.client.wait(self.client.command(command))
+        self.client.wait(self.client.command(Traits::REPEATABLE, command))
+    }
+
+    fn script<T: FromRedisValue>(&self, invocation: ScriptInvocation<'_>) -> Result<T, Failure> {
+        let call = ScriptCall { invocation, traits: Traits::REPEATABLE };
+        self.client.wait(self.client.script(&call))
     }
 
     fn ping(&self) -> Result<(), Failure> {
@@ -63,17 +68,22 @@ impl Connected {
             self.set(key).unwrap();
             sets.cmd("SET").arg(key).arg(format!("{key}!")).ignore();
             gets.cmd("GET").arg(key).cmd("DEL").arg(key).ignore();
-            let last_logged: Vec<String> =
-                self.client.wait(self.client.script(script.key(key).arg("x"))).unwrap();
+            let mut call = script.key(key);
+            call.arg("x");
+            let last_logged: Vec<String> = self.script(call).unwrap();
             assert_eq!(last_logged, [key, "x", key]);
         }
-        self.client.wait(self.client.pipeline::<()>(&sets)).unwrap();
-        let got: Vec<String> = self.client.wait(self.client.pipeline(&gets)).unwrap();
+        self.client.wait(self.client.pipeline::<()>(Traits::REPEATABLE, &sets)).unwrap();
+        let got: Vec<String> =
+            self.client.wait(self.client.pipeline(Traits::REPEATABLE, &gets)).unwrap();
         assert_eq!(got, Vec::from_iter(keys.iter().map(|key| format!("{key}!"))));
         assert_eq!(self.get("key 0"), Ok(None));
         let mut atomic = pipe();
         atomic.atomic().cmd("INCR").arg("{n}a").cmd("INCR").arg("{n}b").ignore();
-        assert_eq!(self.client.wait(self.client.pipeline::<Vec<u64>>(&atomic)), Ok(vec![1]));
+        assert_eq!(
+            self.client.wait(self.client.pipeline::<Vec<u64>>(Traits::ONCE, &atomic)),
+            Ok(vec![1])
+        );
     }
 }
 
@@ -177,12 +187,148 @@ fn requests_fail_at_once_while_the_server_is_away() {
         }
         server.restart();
         eventually("the server is found", || client.ping().is_ok());
-        client.serves();
+        let client = connected(&config(&server.url(), SHORT));
+        eventually("it serves", || client.ping().is_ok());
         server.kill();
         eventually("it is gone", || client.ping() == Err(Failure::Unreachable));
+        let begin = Instant::now();
+        (0..100).for_each(|_| assert_eq!(client.ping(), Err(Failure::Unreachable)));
+        assert!(begin.elapsed() < 50 * SHORT, "they do not wait");
         server.restart();
         eventually("the server is found again", || client.ping().is_ok());
-        client.serves();
+    }
+}
+
+#[test]
+fn requests_wait_for_a_server_that_restarts_within_their_timeout() {
+    for setup in [Setup::new().persistent(), Setup::new().tcp().persistent()] {
+        let mut server = setup.start();
+        let client = connected(&config(&server.url(), LONG));
+        client.set("k").unwrap();
+        for _ in 0..3 {
+            server.kill();
+            thread::scope(|scope| {
+                let asking: Vec<_> = (0..8).map(|_| scope.spawn(|| client.get("k"))).collect();
+                server.restart();
+                for asking in asking {
+                    assert_eq!(asking.join().unwrap(), Ok(Some("k".to_owned())));
+                }
+            });
+        }
+    }
+}
+
+#[test]
+fn a_request_whose_connection_is_killed_is_sent_again() {
+    let server = Setup::new().tcp().start();
+    let client = connected(&config(&server.url(), LONG));
+    let keys: Vec<_> = (0..8).map(|n| n.to_string()).collect();
+    thread::scope(|scope| {
+        let asking: Vec<_> = keys
+            .iter()
+            .map(|key| {
+                let client = &client;
+                scope.spawn(move || {
+                    let end = Instant::now() + Duration::from_secs(3);
+                    while Instant::now() < end {
+                        client.set(key).unwrap();
+                        assert_eq!(client.get(key), Ok(Some(key.clone())));
+                    }
+                })
+            })
+            .collect();
+        while !asking.iter().all(thread::ScopedJoinHandle::is_finished) {
+            server.say("CLIENT KILL TYPE normal SKIPME yes");
+            thread::sleep(Duration::from_millis(100));
+        }
+    });
+}
+
+#[test]
+fn a_connection_that_is_cut_in_a_reply_gives_no_bytes_to_another_request() {
+    let server = Setup::new().tcp().start();
+    let proxy = Proxy::cutting(server.port(), 10..=30_000);
+    let client = connected(&config(&proxy.url(), LONG));
+    let value = |n: usize| format!("{n:04}").repeat(100 * (n % 7 + 1));
+    for n in 0..20 {
+        server.ask::<()>(cmd("SET").arg(n).arg(value(n)));
+    }
+    thread::scope(|scope| {
+        for thread in 0..8 {
+            let client = &client;
+            scope.spawn(move || {
+                for n in (0..20).cycle().skip(thread).take(200) {
+                    assert_eq!(client.get(&n.to_string()), Ok(Some(value(n))));
+                }
+            });
+        }
+    });
+    assert!(proxy.cuts() > 10, "{}", proxy.cuts());
+}
+
+#[test]
+fn a_server_that_cuts_connections_with_many_bytes_in_flight_answers_all_in_the_end() {
+    let server = Setup::new().tcp().line("client-output-buffer-limit normal 2mb 1mb 1").start();
+    let client = connected(&config(&server.url(), LONG));
+    let value = "x".repeat(512 * 1024);
+    client.ask::<()>(cmd("SET").arg("k").arg(&value)).unwrap();
+    let traits = Traits::REPEATABLE.with_reply(value.len() as u64);
+    thread::scope(|scope| {
+        for _ in 0..48 {
+            scope.spawn(|| {
+                for _ in 0..5 {
+                    let mut get = cmd("GET");
+                    let read = client.client.command::<String>(traits, get.arg("k"));
+                    assert!(client.client.wait(read).as_ref() == Ok(&value));
+                }
+            });
+        }
+    });
+}
+
+/// A server that greets, and closes its first connection when it is asked more; and what it was asked.
+fn closing() -> (String, thread::JoinHandle<Vec<String>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("redis://{}", listener.local_addr().unwrap());
+    let serving = thread::spawn(move || {
+        let mut asked = Vec::new();
+        for (n, stream) in listener.incoming().enumerate() {
+            let mut stream = stream.unwrap();
+            let mut buffer = [0; 1000];
+            while let Ok(length @ 1..) = stream.read(&mut buffer) {
+                let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
+                let is_greeting = text.contains("PING");
+                if text.contains("END") {
+                    return asked;
+                }
+                if !is_greeting {
+                    asked.push(text);
+                }
+                if n == 0 && !is_greeting {
+                    break;
+                }
+                let reply: &[u8] = if is_greeting { b"+PONG\r\n" } else { b"+OK\r\n" };
+                let _ = stream.write_all(reply);
+            }
+        }
+        asked
+    });
+    (url, serving)
+}
+
+#[test]
+fn only_a_request_that_may_be_repeated_is_sent_again() {
+    for (traits, sent, reply) in
+        [(Traits::REPEATABLE, 2, Ok(())), (Traits::ONCE, 1, Err(Failure::Unreachable))]
+    {
+        let (url, serving) = closing();
+        let client = connected(&config(&url, LONG));
+        let set = || {
+            client.client.wait(client.client.command::<()>(traits, cmd("SET").arg("k").arg("v")))
+        };
+        assert_eq!(set(), reply, "{traits:?}");
+        let _ = client.ask::<()>(cmd("END").arg(""));
+        assert_eq!(serving.join().unwrap().len(), sent, "{traits:?}");
     }
 }
 
@@ -239,7 +385,7 @@ fn a_flushed_script_is_loaded_again() {
     let client = connected(&config(&server.url(), LONG));
     let script = Script::new("return 7");
     for _ in 0..3 {
-        assert_eq!(client.client.wait(client.client.script(&script.prepare_invoke())), Ok(7));
+        assert_eq!(client.script(script.prepare_invoke()), Ok(7));
         server.say("SCRIPT FLUSH");
     }
 }
@@ -359,12 +505,12 @@ fn serves_while_slots_move(cluster: &RedisCluster, client: &Connected) {
             server.say("SCRIPT FLUSH");
         }
         assert_eq!(
-            client.client.wait(client.client.pipeline::<Vec<String>>(&gets)),
+            client.client.wait(client.client.pipeline::<Vec<String>>(Traits::REPEATABLE, &gets)),
             Ok(keys.clone())
         );
         for key in &keys {
             assert_eq!(client.get(key), Ok(Some(key.clone())));
-            assert_eq!(client.client.wait(client.client.script(&script.key(key))), Ok(key.clone()));
+            assert_eq!(client.script(script.key(key)), Ok(key.clone()));
         }
     }
 }
@@ -400,7 +546,7 @@ fn a_server_of_a_cluster_that_hangs_delays_no_other() {
 #[test]
 fn a_cluster_serves_again_after_each_server_was_killed() {
     let mut cluster = RedisCluster::with(&Setup::new().persistent());
-    let client = connected(&config(&cluster.url(), LONG));
+    let client = connected(&config(&cluster.url(), Duration::from_secs(2)));
     let keys: Vec<_> = (0..20).map(|n| n.to_string()).collect();
     for key in &keys {
         client.set(key).unwrap();
@@ -425,8 +571,8 @@ fn requests_are_send_so_that_tasks_may_use_the_client() {
     let server = RedisServer::start();
     let Connected { client, .. } = connected(&config(&server.url(), LONG));
     let script = Script::new("return 1");
-    let invocation = script.prepare_invoke();
-    may_be_spawned(client.command(&Cmd::new()));
-    may_be_spawned(client.pipeline(&pipe()));
-    may_be_spawned(client.script(&invocation));
+    let call = ScriptCall { invocation: script.prepare_invoke(), traits: Traits::REPEATABLE };
+    may_be_spawned(client.command(Traits::REPEATABLE, &Cmd::new()));
+    may_be_spawned(client.pipeline(Traits::REPEATABLE, &pipe()));
+    may_be_spawned(client.script(&call));
 }

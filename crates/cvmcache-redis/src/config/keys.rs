@@ -23,24 +23,24 @@ impl Config {
     ];
 }
 
-pub(super) const URL: ConfigKey = ConfigKey::new(
+pub(crate) const URL: ConfigKey = ConfigKey::new(
     "CVMFS_CACHE_PLUGIN_REDIS_URL",
     "redis://HOST:PORT",
     "the server; rediss:// for TLS; must be there, unless there is an address",
 );
 
-pub(super) const SERVER_ADDRESS: ConfigKey = ConfigKey::new(
+pub(crate) const SERVER_ADDRESS: ConfigKey = ConfigKey::new(
     "CVMFS_CACHE_PLUGIN_REDIS_SERVER_ADDRESS",
     "HOST",
     "instead of the URL: a server without TLS and password",
 );
 
-pub(super) const SERVER_PORT: ConfigKey =
+pub(crate) const SERVER_PORT: ConfigKey =
     ConfigKey::new("CVMFS_CACHE_PLUGIN_REDIS_SERVER_PORT", "PORT", "the port at that address")
         .bounds(0, 65_535)
         .default_value("6379");
 
-pub(super) const PASSWORD_FILE: ConfigKey = ConfigKey::new(
+pub(crate) const PASSWORD_FILE: ConfigKey = ConfigKey::new(
     "CVMFS_CACHE_PLUGIN_REDIS_PASSWORD_FILE",
     "FILE",
     "has the server's password in its first line, and is read for every connection; the URL has \
@@ -48,53 +48,53 @@ pub(super) const PASSWORD_FILE: ConfigKey = ConfigKey::new(
 )
 .default_value("the URL's password");
 
-pub(super) const CA: ConfigKey = ConfigKey::new(
+pub(crate) const CA: ConfigKey = ConfigKey::new(
     "CVMFS_CACHE_PLUGIN_REDIS_CA",
     "FILE",
     "TLS: the authority that the server's certificate comes from, as PEM",
 )
 .default_value("those that the system trusts");
 
-pub(super) const CERT: ConfigKey = ConfigKey::new(
+pub(crate) const CERT: ConfigKey = ConfigKey::new(
     "CVMFS_CACHE_PLUGIN_REDIS_CERT",
     "FILE",
     "TLS: the certificate that the plugin shows, as PEM",
 )
 .default_value("none");
 
-pub(super) const CERT_KEY: ConfigKey =
+pub(crate) const CERT_KEY: ConfigKey =
     ConfigKey::new("CVMFS_CACHE_PLUGIN_REDIS_CERT_KEY", "FILE", "TLS: its key, as PEM")
         .default_value("none");
 
-pub(super) const SIZE: ConfigKey = ConfigKey::new(
+pub(crate) const SIZE: ConfigKey = ConfigKey::new(
     "CVMFS_CACHE_PLUGIN_SIZE",
     "MB",
     "the server's memory for objects of all plugins together, in megabytes of 1024 KiB; at least 100",
 )
 .default_value("1000");
 
-pub(super) const KEYFILE: ConfigKey = ConfigKey::new(
+pub(crate) const KEYFILE: ConfigKey = ConfigKey::new(
     "CVMFS_CACHE_PLUGIN_REDIS_KEYFILE",
     "FILE",
     "32 bytes to 64 KiB of secret that seals objects",
 )
 .default_value("none: checksums against accidents only");
 
-pub(super) const PER_REPOSITORY: ConfigKey = ConfigKey::new(
+pub(crate) const PER_REPOSITORY: ConfigKey = ConfigKey::new(
     "CVMFS_CACHE_PLUGIN_REDIS_PER_REPOSITORY",
     "on|off",
     "whether sessions see only what their own repository has added",
 )
 .default_value("off");
 
-pub(super) const PREFIX: ConfigKey = ConfigKey::new(
+pub(crate) const PREFIX: ConfigKey = ConfigKey::new(
     "CVMFS_CACHE_PLUGIN_REDIS_PREFIX",
     "TEXT",
     "what the names of all keys on the server begin with: 1 to 64 letters, digits or any of . _ - / :",
 )
 .default_value("cvmfs");
 
-pub(super) const TIMEOUT: ConfigKey = ConfigKey::new(
+pub(crate) const TIMEOUT: ConfigKey = ConfigKey::new(
     "CVMFS_CACHE_PLUGIN_REDIS_TIMEOUT",
     "N",
     "milliseconds that a request waits for the server",
@@ -102,7 +102,7 @@ pub(super) const TIMEOUT: ConfigKey = ConfigKey::new(
 .bounds(100, 60_000)
 .default_value("5000");
 
-pub(super) const LEASE: ConfigKey = ConfigKey::new(
+pub(crate) const LEASE: ConfigKey = ConfigKey::new(
     "CVMFS_CACHE_PLUGIN_REDIS_LEASE",
     "N",
     "seconds that objects stay pinned after their plugin has died",

@@ -44,7 +44,7 @@ pub struct Server {
 
 /// A URL is none of a Redis server.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("{url:?} is no Redis server: {reason}")]
+#[error("{url:?} is no URL of a Redis server: {reason}")]
 pub struct ServerError {
     url: String,
     reason: &'static str,
@@ -59,7 +59,7 @@ pub(crate) enum Address {
 
 const REMEDY: &str = "write redis://host:6379, rediss://host:6379 (TLS), unix:///path/to/socket or \
                       redis+cluster://host:port,host:port; what is special in a password is \
-                      written %XX";
+                      written %XX, and a # begins a comment";
 
 impl Server {
     pub(super) fn at(host: &str, port: u16) -> Result<Self, ServerError> {
@@ -103,7 +103,15 @@ impl ServerError {
         Self { url: String::new(), reason: REMEDY }
     }
 
-    /// The URL, without what may be a password.
+    /// A `#` stands in the URL, of which only what is before it was read.
+    pub(super) fn cut_by_comment() -> Self {
+        Self {
+            url: "***".to_owned(),
+            reason: "a # begins a comment; write %23 for one in a password",
+        }
+    }
+
+    /// The scheme of the URL; the rest may hold a password.
     pub fn url(&self) -> &str {
         &self.url
     }
@@ -181,18 +189,29 @@ impl Address {
     }
 }
 
-/// A password stands before the last @, or behind pass=.
+/// What is shown of a URL that is none of a Redis server: its scheme. What follows may be a password, or a part of
+/// one, wherever it stands: a `#` in it begins a comment, its `@` may be forgotten or written `%40`, and
+/// what is before a `/` in it looks like host and port.
 fn redacted(url: &str) -> String {
-    let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
-    let rest = match (rest.rsplit_once('@'), rest.find("pass=")) {
-        (Some((_, rest)), None) => format!("***@{rest}"),
-        (None, Some(at)) => format!("{}pass=***", &rest[..at]),
-        (Some(_), Some(_)) => "***".to_owned(),
-        // A password whose @ was forgotten, or written %40.
-        (None, None) if rest.contains('%') || rest.starts_with(':') => "***".to_owned(),
-        (None, None) => rest.to_owned(),
-    };
-    if scheme.is_empty() { rest } else { format!("{scheme}://{rest}") }
+    const SHOWN: [&str; 11] = [
+        "redis",
+        "rediss",
+        "unix",
+        "redis+unix",
+        "redis+cluster",
+        "rediss+cluster",
+        "unix+cluster",
+        "valkey",
+        "valkeys",
+        "http",
+        "https",
+    ];
+    match url.split_once("://") {
+        Some((scheme, "")) if SHOWN.contains(&scheme) => format!("{scheme}://"),
+        Some((scheme, _)) if SHOWN.contains(&scheme) => format!("{scheme}://***"),
+        _ if url.is_empty() => String::new(),
+        _ => "***".to_owned(),
+    }
 }
 
 impl fmt::Display for Address {

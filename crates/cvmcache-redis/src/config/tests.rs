@@ -3,6 +3,7 @@ use std::fs;
 use std::os::unix::ffi::OsStringExt;
 
 use super::*;
+use cvmcache_testkit::check_key_table;
 use redis_test_servers::Certificates;
 
 fn options(lines: &str) -> Options {
@@ -112,7 +113,14 @@ fn an_invalid_url_is_refused_with_a_remedy() {
         ("unix+cluster:///run/redis.sock", "no unix sockets"),
         ("rediss://h/#insecure", "name a CA"),
     ] {
-        let key = format!("CVMFS_CACHE_PLUGIN_REDIS_URL={url:?}: ");
+        let shown = match url.split_once("://") {
+            Some((scheme, rest)) => {
+                format!("{scheme}://{}", if rest.is_empty() { "" } else { "***" })
+            }
+            None if url.is_empty() => String::new(),
+            None => "***".to_owned(),
+        };
+        let key = format!("CVMFS_CACHE_PLUGIN_REDIS_URL={shown:?}: ");
         // A comment begins with #, so the whole of it is set.
         let mut options = Options::new();
         options.set(URL, url);
@@ -148,15 +156,69 @@ fn no_text_contains_the_password() {
         "redis://a:s3cret@x@h:port?pass=s3cret",
         "unix://?pass=s3cret",
         "redis://user:s3cret@a,b",
+        // What is left of a password with a # in it.
+        "redis://user:s3cret",
+        "redis://user:s3",
+        "redis://s3cret:x",
+        "redis://user:4711/s3cret@h",
+        "redis://h/s3cret",
+        "redis+cluster://user:s3cret/x,b@h",
+        "s3cret://h",
+        "s3cret",
+        "user:s3cret",
+        "redis:/user:s3cret@h",
+        "rediss://user:s3cret@h/#insecure",
     ] {
         let mut options = Options::new();
         options.set(URL, url);
         let error = Config::from_options(&options).unwrap_err();
         let shown = format!("{error} {error:?} {:?}", Config::new(url).unwrap_err());
-        assert!(!shown.contains("s3cret"), "{shown}");
+        assert!(!shown.contains("s3"), "{shown}");
     }
     let secret = Secret::new(b"s3cret".repeat(6)).unwrap();
     assert!(!format!("{secret:?}").contains("115"), "{secret:?}");
+}
+
+#[test]
+fn a_url_with_a_comment_in_it_is_refused_and_not_shown() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("conf");
+    for (line, is_refused) in [
+        ("CVMFS_CACHE_PLUGIN_REDIS_URL=redis://user:4711#s3cret@h", true),
+        ("CVMFS_CACHE_redis_REDIS_URL = redis://user47#s3cret@h", true),
+        ("export CVMFS_CACHE_PLUGIN_REDIS_URL='redis://user:4711#@h'", true),
+        ("CVMFS_CACHE_PLUGIN_REDIS_URL=redis://h # 4711#", false),
+        ("#CVMFS_CACHE_PLUGIN_REDIS_URL=redis://h#\nCVMFS_CACHE_PLUGIN_REDIS_URL=redis://h", false),
+    ] {
+        fs::write(&file, line).unwrap();
+        let read = Config::from_options(&Options::from_file(&file).unwrap().for_plugin("redis"));
+        assert_eq!(read.is_err(), is_refused, "{line}");
+        if let Err(error) = read {
+            let shown = format!("{error} {error:?}");
+            let hidden = !shown.contains("4711") && !shown.contains("user");
+            assert!(shown.contains("%23") && hidden, "{shown}");
+        }
+    }
+}
+
+#[test]
+fn a_password_in_the_place_of_its_file_is_not_shown() {
+    for url in ["redis://h", "http://h"] {
+        let lines = format!(
+            "CVMFS_CACHE_PLUGIN_REDIS_URL={url}\nCVMFS_CACHE_PLUGIN_REDIS_PASSWORD_FILE=s3cret"
+        );
+        let options = options(&lines);
+        let first = Config::from_options(&options).unwrap_err();
+        let shown = format!("{first} {first:?} {:?}", Config::errors(&options));
+        assert!(!shown.contains("s3cret") && shown.contains("PASSWORD_FILE"), "{shown}");
+    }
+}
+
+#[test]
+fn a_server_address_that_is_none_is_not_shown() {
+    let options = options("CVMFS_CACHE_redis_REDIS_SERVER_ADDRESS=user:s3cret@h:port");
+    let shown = format!("{:?}", Config::errors(&options));
+    assert!(!shown.contains("s3cret") && shown.contains("SERVER_ADDRESS"), "{shown}");
 }
 
 #[test]
@@ -236,31 +298,12 @@ fn an_unusable_certificate_is_an_error_of_its_key() {
     assert!(error(&alone).starts_with("CVMFS_CACHE_PLUGIN_REDIS_CERT_KEY is missing"));
 }
 
-/// A text with the table of these keys below a line.
-fn with_fresh_keys(text: &str, marker: &str, keys: &[ConfigKey]) -> String {
-    let (before, after) = text.split_once(marker).expect("the marker");
-    let table = after.lines().take_while(|line| line.starts_with('|')).count();
-    let after: String = after.lines().skip(table).map(|line| format!("{line}\n")).collect();
-    let rows: String = keys.iter().map(|key| key.markdown_row() + "\n").collect();
-    format!("{before}{marker}| key | value | meaning | default |\n|---|---|---|---|\n{rows}{after}")
-}
-
 #[test]
 fn the_tables_of_configuration_keys_are_those_of_the_cache() {
-    let overwrite = std::env::var("BOOK").is_ok_and(|value| value == "overwrite");
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    for (file, marker) in [
-        ("crates/cvmcache-redis/src/config/keys.md", ""),
-        ("docs/redis.md", "<!-- configuration keys -->\n"),
-    ] {
-        let path = root.join(file);
-        let text = fs::read_to_string(&path).unwrap();
-        let fresh = with_fresh_keys(&text, marker, Config::KEYS);
-        if overwrite {
-            fs::write(&path, &fresh).unwrap();
-        }
-        assert!(overwrite || text == fresh, "{file}: run this test with BOOK=overwrite");
-    }
+    let reference = root.join("crates/cvmcache-redis/src/config/keys.md");
+    check_key_table(&reference, "", Config::KEYS);
+    check_key_table(&root.join("docs/redis.md"), "<!-- configuration keys -->\n", Config::KEYS);
 }
 
 #[test]

@@ -34,6 +34,12 @@ pub(crate) fn start(url: &str) -> PluginProcess {
     command(url).start().unwrap_or_else(|error| panic!("{error}"))
 }
 
+/// A plugin whose requests wait for a server that is away for two seconds, so that clients notice soon.
+pub(crate) fn start_impatient(url: &str) -> PluginProcess {
+    let timeout = "CVMFS_CACHE_PLUGIN_REDIS_TIMEOUT";
+    command(url).option(timeout, "2000").start().unwrap_or_else(|error| panic!("{error}"))
+}
+
 pub(crate) fn connect(plugin: &PluginProcess, name: &str) -> Client {
     Client::builder().name(name.to_owned()).timeout(FORGOTTEN).connect(plugin.locator()).unwrap()
 }

@@ -42,11 +42,12 @@ mod tests {
     const KIB: usize = 1024;
 
     fn buffers(total: usize) -> Buffers {
-        let mut limits = Limits::default();
-        limits.max_object_size = 4 * KIB as u32;
-        limits.max_buffered = 64 * KIB;
-        limits.max_buffered_total = Some(total);
-        Buffers::new(&limits)
+        Buffers::new(&Limits {
+            max_object_size: 4 * KIB as u32,
+            max_buffered: 64 * KIB,
+            max_buffered_total: Some(total),
+            ..Limits::default()
+        })
     }
 
     /// Connections that take as much as they may, request by request, and give nothing back. Returns what

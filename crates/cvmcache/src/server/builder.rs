@@ -161,8 +161,7 @@ impl ServerBuilder {
         self
     }
 
-    /// Relaxes the isolation between sessions; by default not at all. For tests, and for clients that
-    /// share a session between connections.
+    /// Relaxes the isolation between sessions, for tests; by default not at all.
     pub fn trust(mut self, trust: Trust) -> Self {
         self.trust = trust;
         self

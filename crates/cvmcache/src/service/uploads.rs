@@ -111,6 +111,7 @@ impl Service {
 
     fn begin(&self, open: &OpenSession, id: u64, part: &StorePart) -> PluginResult<Upload> {
         check_total(part, 0, part.expected_size)?;
+        self.admit(open, &part.object)?;
         let mut uploads = open.uploads.lock();
         if uploads.open.contains_key(&id) {
             return Err(Status::Malformed);
@@ -200,7 +201,11 @@ impl Service {
         Ok(())
     }
 
-    fn commit(&self, open: &OpenSession, upload: Upload) -> PluginResult<()> {
+    fn commit(&self, open: &OpenSession, mut upload: Upload) -> PluginResult<()> {
+        // The object comes with a reference.
+        if let Err(status) = self.admit(open, &upload.object) {
+            upload.fail(status);
+        }
         let transaction = upload.transaction?;
         guard("commit", || transaction.commit())?;
         self.hold(open, upload.object, 1);

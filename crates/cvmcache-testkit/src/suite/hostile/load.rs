@@ -106,12 +106,12 @@ fn flood(probe: &Probe<'_>) -> Checked<()> {
     let one = |object| -> Checked<()> {
         let builder = Client::builder().name("test.cern.ch:flood").timeout(timeout);
         let mut client = trace.step("handshake", builder.connect(locator)).ok()?;
-        let mut under_way = Vec::new();
+        let mut in_flight = Vec::new();
         for _ in 0..5000 {
             let queued = client.queue(Operation::ObjectInfo { object });
-            under_way.push(trace.step("one of 5000 requests", queued).ok()?);
+            in_flight.push(trace.step("one of 5000 requests", queued).ok()?);
         }
-        for ticket in under_way {
+        for ticket in in_flight {
             trace.step("5000 requests, in four clients", client.wait(ticket)).ok()?;
         }
         trace.step("Quit", client.quit()).ok()

@@ -1,0 +1,71 @@
+//! A proxy in front of a server, which cuts connections in the middle of replies.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+
+/// A proxy on loopback. It ends with the process.
+#[derive(Debug)]
+pub struct Proxy {
+    address: SocketAddr,
+    cuts: Arc<AtomicU64>,
+}
+
+impl Proxy {
+    /// Passes on a number of bytes of replies in this range on each connection, and then cuts it.
+    pub fn cutting(server_port: u16, reply_bytes: RangeInclusive<usize>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let cuts = Arc::new(AtomicU64::new(0));
+        let counter = Arc::clone(&cuts);
+        thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                let Ok(server) = TcpStream::connect(("127.0.0.1", server_port)) else { continue };
+                let (bytes, cuts) = (fastrand::usize(reply_bytes.clone()), Arc::clone(&counter));
+                let (from, to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+                thread::spawn(move || pass(from, to, usize::MAX));
+                thread::spawn(move || {
+                    if pass(server, client, bytes) {
+                        cuts.fetch_add(1, Ordering::Relaxed);
+                    }
+                });
+            }
+        });
+        Self { address, cuts }
+    }
+
+    /// The URL for a plugin.
+    pub fn url(&self) -> String {
+        format!("redis://{}", self.address)
+    }
+
+    /// How many connections were cut.
+    pub fn cuts(&self) -> u64 {
+        self.cuts.load(Ordering::Relaxed)
+    }
+}
+
+/// Passes up to `left` bytes on, and closes both. True if there were more.
+fn pass(mut from: TcpStream, mut to: TcpStream, mut left: usize) -> bool {
+    let mut buffer = [0; 16 * 1024];
+    let is_cut = loop {
+        let len = match from.read(&mut buffer) {
+            Ok(0) | Err(_) => break false,
+            Ok(len) => len,
+        };
+        if to.write_all(&buffer[..len.min(left)]).is_err() {
+            break false;
+        }
+        if len > left {
+            break true;
+        }
+        left -= len;
+    };
+    // The other side may have closed already.
+    let _ = from.shutdown(Shutdown::Both);
+    let _ = to.shutdown(Shutdown::Both);
+    is_cut
+}

@@ -58,7 +58,7 @@ impl Service {
         if let Ok((_, false)) = part {
             open.listings.lock().open.insert(id, Some(listing));
         } else {
-            open.listings.lock().open.remove(&id);
+            self.forget_listing(open, id);
             drop_listing(listing);
         }
         part.map(|(entries, last)| (id, entries, last))
@@ -70,16 +70,25 @@ impl Service {
             debug!(session = %open.session, "too many open listings");
             return Err(Status::NoSpace);
         }
+        if !self.totals.listings.admits(listings.open.len(), self.totals.sessions()) {
+            debug!(session = %open.session, "too many open listings in all");
+            return Err(Status::NoSpace);
+        }
         listings.last_id += 1;
         let id = listings.last_id;
         listings.open.insert(id, None);
+        self.totals.listings.add(1);
         drop(listings);
         let list = || self.plugin.list(&open.session, object_type);
         let listing = self.call(Capabilities::LIST, "list", list);
-        let listing = listing.inspect_err(|_| {
-            open.listings.lock().open.remove(&id);
-        })?;
+        let listing = listing.inspect_err(|_| self.forget_listing(open, id))?;
         Ok((id, listing))
+    }
+
+    fn forget_listing(&self, open: &OpenSession, id: u64) {
+        if open.listings.lock().open.remove(&id).is_some() {
+            self.totals.listings.remove(1);
+        }
     }
 
     /// The next entries, and whether they are the last ones.

@@ -38,7 +38,7 @@ unsafe impl GlobalAlloc for Refusing {
 
 fn encoded(number: u64, description: usize, data: usize) -> Vec<u8> {
     let part = StorePart {
-        object: "da39a3ee5e6b4b0d3255bfef95601890afd80709".parse().unwrap(),
+        object: "da39a3ee5e6b4b0d3255bfef95601890afd80709".parse().expect("an id"),
         number,
         last: false,
         expected_size: None,
@@ -50,7 +50,7 @@ fn encoded(number: u64, description: usize, data: usize) -> Vec<u8> {
     let request = Request { session: 1, id: number, operation: Operation::Store(part) };
     let (message, attachment) = ClientMessage::Request(request).into_wire();
     let mut bytes = Vec::new();
-    frame::encode(message, attachment.len(), &mut bytes).unwrap();
+    frame::encode(message, attachment.len(), &mut bytes).expect("it fits into a frame");
     bytes.extend_from_slice(&attachment);
     bytes
 }
@@ -62,7 +62,7 @@ fn decode(bytes: &[u8], largest: usize) -> Vec<Frame> {
     LARGEST.set(largest);
     let mut rest = bytes;
     loop {
-        while let Some(frame) = decoder.next_frame().unwrap() {
+        while let Some(frame) = decoder.next_frame().expect("frames") {
             frames.push(frame);
         }
         let buffer = decoder.buffer();

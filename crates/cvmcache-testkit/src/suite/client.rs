@@ -202,8 +202,8 @@ impl TestClient {
             0 => Ok(()),
             more => Err(self.trace.failure(
                 "all the requests above",
-                "one answer to each request",
-                format!("{more} more answers than requests"),
+                "one reply to each request",
+                format!("{more} more replies than requests"),
             )),
         }
     }

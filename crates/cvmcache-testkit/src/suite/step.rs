@@ -129,7 +129,7 @@ impl<T: Debug> Step<T> {
                 self.trace.push(format!("{} → {}", self.sent, status.name()));
                 Ok(None)
             }
-            got => Err(self.trace.failure(self.sent, "an answer", received(&got))),
+            got => Err(self.trace.failure(self.sent, "a reply", received(&got))),
         }
     }
 

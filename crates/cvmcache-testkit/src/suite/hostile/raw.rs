@@ -100,5 +100,5 @@ pub(super) fn answer(connection: &mut Connection, asked: RequestKind) -> Result<
 }
 
 fn no_answer(asked: RequestKind) -> ClientError {
-    ClientError::Unexpected { asked, reason: "it is the answer to something else" }
+    ClientError::Unexpected { asked, reason: "it is the reply to another request" }
 }

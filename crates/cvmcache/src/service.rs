@@ -103,6 +103,9 @@ use uploads::Uploads;
 // Invariant: no lock of a service or a session is held while a plugin is called, and plugins are only
 // called behind `guard`: so no panic leaves half a change under a lock.
 
+/// How many uploads of a session that has ended are dropped at once: each may be of many objects' memory.
+const UPLOADS_AT_ONCE: usize = 16;
+
 /// The rules of the protocol, around a plugin.
 pub struct Service {
     plugin: Box<dyn CachePlugin>,
@@ -308,15 +311,15 @@ impl Service {
     /// Ends a session: drops its uploads and listings, and gives its references back, unless it
     /// announced a reload. No other call for the session may be in flight.
     ///
-    /// Gives back the references to `at_most` objects; false if there are more, and this has to be
-    /// called again. References that the plugin does not take back are logged, and given up.
+    /// Gives back the references to `at_most` objects, and drops some of the uploads; false if there are
+    /// more, and this has to be called again. References that the plugin does not take back are logged, and given up.
     pub fn end(&self, open: &OpenSession, at_most: usize) -> bool {
-        let uploads = std::mem::take(&mut *open.uploads.lock());
         let listings = std::mem::take(&mut *open.listings.lock());
-        self.totals.uploads.remove(uploads.open.len());
         self.totals.listings.remove(listings.open.len());
-        uploads.drop_all(&open.session);
         listings.drop_all();
+        if !self.end_uploads(open, UPLOADS_AT_ONCE.max(at_most / UPLOADS_AT_ONCE)) {
+            return false;
+        }
         let ended = self.end_holdings(open, at_most);
         if ended {
             let mut sessions = self.sessions.lock();

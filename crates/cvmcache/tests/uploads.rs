@@ -210,6 +210,25 @@ fn open_uploads_of_all_sessions_are_limited_and_each_may_have_one() {
 }
 
 #[test]
+fn many_uploads_end_with_their_session_in_steps() {
+    let cache = TestCache::default();
+    let mut limits = Limits::default();
+    limits.max_object_size = PART as u32;
+    let service = Service::new(Box::new(cache.clone()), "test", limits);
+    let (_, open) = service.handshake(None, None);
+    let client = Client { service: &service, open };
+    (0..100).for_each(|upload| client.store(upload, part(1, PART, false)).unwrap());
+    let mut left = cache.state().open_uploads;
+    assert_eq!(left, 100);
+    while !service.end(&client.open, 256) {
+        let now = cache.state().open_uploads;
+        assert!((1..=16).contains(&(left - now)), "{left} {now}");
+        left = now;
+    }
+    assert_eq!((cache.state().open_uploads, service.uploads(&client.open)), (0, (0, 0)));
+}
+
+#[test]
 fn open_uploads_are_limited() {
     let f = fixture();
     let client = f.client("a");

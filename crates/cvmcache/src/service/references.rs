@@ -73,8 +73,9 @@ impl HandedOver {
     }
 
     /// The same, of several sessions.
-    pub(super) fn append(&mut self, mut other: HandedOver) {
+    pub(super) fn append(&mut self, mut other: HandedOver) -> usize {
         self.0.append(&mut other.0);
+        self.merge_some()
     }
 
     fn merge_some(&mut self) -> usize {

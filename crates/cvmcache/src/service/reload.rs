@@ -138,9 +138,9 @@ impl Reloads {
             handover.successors -= 1;
         }
         let to = if is_handed_over { &mut handover.references } else { &mut orphaned };
-        let fewer = to.push(references);
+        let mut fewer = to.push(references);
         if handover.successors == 0 && handover.pending == 0 {
-            orphaned.append(std::mem::take(&mut handover.references));
+            fewer += orphaned.append(std::mem::take(&mut handover.references));
             self.0.remove(name);
         }
         (orphaned, fewer)

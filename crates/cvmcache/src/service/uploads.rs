@@ -8,7 +8,6 @@ use cvmcache_proto::StorePart;
 use tracing::debug;
 
 use super::{OpenSession, Service, guard, texts};
-use crate::Session;
 use crate::plugin::{Capabilities, NewObject, ObjectId, PluginResult, Status, Transaction};
 use crate::sparse::shrink_if_sparse;
 
@@ -150,6 +149,23 @@ impl Service {
         })
     }
 
+    /// Aborts uploads of a session that has ended, at most so many. False if there are more.
+    pub(super) fn end_uploads(&self, open: &OpenSession, at_most: usize) -> bool {
+        let mut uploads = open.uploads.lock();
+        let numbers: Vec<u64> = uploads.open.keys().copied().take(at_most).collect();
+        let ended: Vec<_> = numbers.iter().filter_map(|id| uploads.remove(*id)).collect();
+        let received: u64 = ended.iter().flatten().map(|upload| upload.received).sum();
+        uploads.bytes -= received;
+        let all = uploads.open.is_empty();
+        drop(uploads);
+        self.totals.uploads.remove(ended.len());
+        for upload in ended.into_iter().flatten() {
+            debug!(session = %open.session, object = %upload.object, "upload aborted with its session");
+            let _logged = upload.abort();
+        }
+        all
+    }
+
     fn forget_upload(&self, open: &OpenSession, id: u64) {
         if open.uploads.lock().remove(id).is_some() {
             self.totals.uploads.remove(1);
@@ -264,14 +280,6 @@ impl Uploads {
         let removed = self.open.remove(&id);
         shrink_if_sparse(&mut self.open);
         removed
-    }
-
-    /// Aborts all uploads of a session that has ended.
-    pub(super) fn drop_all(self, session: &Session) {
-        for upload in self.open.into_values().flatten() {
-            debug!(%session, object = %upload.object, "upload aborted with its session");
-            let _logged = upload.abort();
-        }
     }
 }
 

@@ -36,11 +36,13 @@ fn site_of(plugin: PathBuf) -> Site {
 /// Starts the plugin as the client does; true if it says that it listens.
 fn starts(site: &Site) -> bool {
     let line = site.client.lines().find_map(|line| line.strip_prefix("CVMFS_CACHE_ram_CMDLINE="));
-    let mut words = line.unwrap().split(',').map(OsString::from);
+    let words = line.unwrap().split(',').map(OsString::from);
     let (mut reader, writer) = std::io::pipe().unwrap();
-    let mut command = Command::new(words.next().unwrap());
-    // Standard output stands for the descriptor that the client has made for it.
-    command.args(words).env(PIPE, "1").stdin(Stdio::null()).stdout(writer).stderr(Stdio::null());
+    // A shell makes standard output the descriptor that the client makes for this, and executes the
+    // plugin as execvp(3) does.
+    let mut command = Command::new("sh");
+    command.args(["-c", "exec 3>&1 1>/dev/null; exec \"$@\"", "sh"]).args(words).env(PIPE, "3");
+    command.stdin(Stdio::null()).stdout(writer).stderr(Stdio::null());
     let Ok(mut child) = command.spawn() else { return false };
     // The end of the pipe that belongs to this process.
     drop(command);

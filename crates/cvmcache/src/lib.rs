@@ -107,6 +107,7 @@ pub mod service;
 #[cfg(feature = "program")]
 mod service_manager;
 mod session;
+mod sparse;
 #[cfg(feature = "program")]
 mod supervisor;
 pub mod threads;

@@ -8,7 +8,9 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
-use std::process::Output;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Output};
 
 use bytes::Bytes;
 use cvmcache::Locator;
@@ -17,7 +19,7 @@ use cvmcache::plugin::*;
 use nix::pty::openpty;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
-use nix::unistd::{Pid, mkfifo};
+use nix::unistd::{Pid, geteuid, mkfifo};
 use support::id;
 use support::plugin::{Plugin, Supervised, eventually};
 
@@ -298,6 +300,51 @@ fn a_metrics_port_is_an_error_unless_the_plugin_itself_has_it() {
     let (status, lines) = checked(&plugin, &format!("CVMFS_CACHE_PLUGIN_METRICS={port}\n"));
     assert_eq!(status, 1, "{lines:?}");
     assert!(lines.iter().any(|line| line.contains("set another port")), "{lines:?}");
+}
+
+#[test]
+fn a_check_says_what_its_user_may_not_do() {
+    // A test run by root drops to another user; any other is refused by modes of its own files.
+    const OTHER: u32 = 65534;
+    let plugin = Plugin::new("ram");
+    let mode = |path: &Path, mode| {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    // The programs that are tested may be in a directory that is closed to others.
+    let program = plugin.path("program");
+    fs::copy(support::plugin::program("ram"), &program).unwrap();
+    mode(plugin.directory.path(), 0o555);
+    let check = |config: &Path| {
+        let mut command = Command::new(&program);
+        if geteuid().is_root() {
+            command.uid(OTHER).gid(OTHER);
+        }
+        let output = command.arg("--check").arg(config).current_dir("/").output().unwrap();
+        (output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap())
+    };
+    let other = tempfile::tempdir().unwrap();
+    mode(other.path(), 0o777);
+    let config = other.path().join("conf");
+    let write = |directory: &Path| {
+        let path = directory.display();
+        let lines = format!(
+            "CVMFS_CACHE_PLUGIN_LOCATOR=unix={path}/socket\nCVMFS_CACHE_PLUGIN_DEBUGLOG={path}/log\n"
+        );
+        fs::write(&config, lines).unwrap();
+    };
+    write(plugin.directory.path());
+    let (status, said) = check(&config);
+    assert_eq!(status, 1, "{said}");
+    for expected in ["error: cannot lock ", "DEBUGLOG=", "Permission denied"] {
+        assert!(said.contains(expected), "{said} lacks {expected}");
+    }
+    write(other.path());
+    assert_eq!(check(&config), (0, "ok\n".to_owned()));
+    mode(&config, 0o000);
+    let (status, said) = check(&config);
+    assert_eq!(status, 1, "{said}");
+    assert!(said.contains("Permission denied"), "{said}");
+    mode(plugin.directory.path(), 0o755);
 }
 
 #[test]

@@ -297,6 +297,7 @@ impl BoundServer {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
         listener.register(poll.registry(), LISTENER)?;
+        check_spare_descriptors()?;
         let handle = builder.handle;
         let woken_by_handle = waker.clone();
         if !handle.attach(move || woken_by_handle.wake()) {
@@ -337,6 +338,13 @@ impl BoundServer {
         })?;
         Ok(RunningServer { handle, thread })
     }
+}
+
+/// A server that listens, but can accept no connection, would have its first client wait for ever: so a few
+/// descriptors have to be left.
+fn check_spare_descriptors() -> io::Result<()> {
+    let spare: io::Result<Vec<_>> = [io::pipe(), io::pipe()].into_iter().collect();
+    spare.map(drop)
 }
 
 /// Calls the plugin behind the guard. Its message is logged there.

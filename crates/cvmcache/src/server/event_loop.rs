@@ -42,6 +42,7 @@ use super::waker::Waker;
 use super::workers::Workers;
 use crate::ServerHandle;
 use crate::service::{Peer, Service};
+use crate::sparse::shrink_if_sparse;
 
 pub(crate) const WAKER: Token = Token(0);
 
@@ -395,6 +396,7 @@ impl EventLoop {
         if let Some(connection) = self.state.connections.remove(&token) {
             self.buffers.held -= connection.counted();
         }
+        shrink_if_sparse(&mut self.state.connections);
         self.state.scheduler.remove(token);
         self.state.timers.cancel(Timer::Close(token));
     }

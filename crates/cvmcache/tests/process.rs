@@ -494,8 +494,9 @@ fn the_start_line_names_the_users_whose_clients_are_let_in() {
             "" => String::new(),
             users => format!("CVMFS_CACHE_PLUGIN_ALLOW_USERS={users}\n"),
         };
-        let child = plugin.start(&lines);
-        let stdout = BufReader::new(child.stdout.take().unwrap());
+        let config = plugin.configure(&lines);
+        let mut command = plugin.command(&[config.as_ref()]);
+        let stdout = BufReader::new(plugin.spawn(&mut command).stdout.take().unwrap());
         let line = stdout.lines().map(Result::unwrap).find(|line| line.contains("can connect"));
         assert!(line.as_ref().is_some_and(|line| line.contains(expected)), "{line:?}");
         assert_eq!(fs::metadata(plugin.path("socket")).unwrap().permissions().mode() & 0o777, mode);

@@ -7,8 +7,8 @@
 
 use std::time::{Duration, Instant};
 
-use cvmcache::Watermarks;
 use cvmcache::plugin::CacheInfo;
+use cvmcache::{Watermarks, percent_of};
 
 /// The bytes that the objects of all shards are charged for, and those of them that are pinned.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -21,6 +21,9 @@ pub(crate) struct Usage {
 /// is what the uploads of this instance have reserved.
 #[derive(Debug)]
 pub(crate) struct Capacity {
+    /// `SIZE`.
+    size: u64,
+    /// `SIZE`, or what the server can hold if that is less.
     limit: u64,
     /// When to clean up, and when clients are to detach.
     marks: Watermarks,
@@ -54,6 +57,7 @@ impl Capacity {
 
     pub(crate) fn new(limit: u64) -> Self {
         Self {
+            size: limit,
             limit,
             marks: Watermarks::new(limit).with_low_percent(Self::CLEAN_UP_TO_PERCENT),
             usage: Usage::default(),
@@ -65,6 +69,17 @@ impl Capacity {
 
     pub(crate) fn limit(&self) -> u64 {
         self.limit
+    }
+
+    /// Sets what the server can hold, if that is known. True if more is in use.
+    pub(crate) fn set_ceiling(&mut self, ceiling: Option<u64>) -> bool {
+        self.limit = ceiling.map_or(self.size, |ceiling| ceiling.min(self.size));
+        self.is_over()
+    }
+
+    /// Whether more is in use than fits, as far as that is known.
+    pub(crate) fn is_over(&self) -> bool {
+        self.fetched.is_some() && self.used() > self.limit
     }
 
     /// Reserves bytes for an upload, if they fit.
@@ -129,7 +144,8 @@ impl Capacity {
 
     /// What a clean-up has still to evict.
     pub(crate) fn excess(&self) -> u64 {
-        self.marks.excess(self.used().saturating_add(self.uploading))
+        let low = self.marks.low().min(percent_of(self.limit, Self::CLEAN_UP_TO_PERCENT));
+        self.used().saturating_add(self.uploading).saturating_sub(low)
     }
 
     pub(crate) fn info(&self, usage: Usage) -> CacheInfo {
@@ -163,6 +179,22 @@ mod tests {
         assert_eq!(capacity.admit(12 * MB, now), Admission::Granted);
         capacity.stored(12 * MB);
         assert_eq!(capacity.admit(0, now), Admission::Refresh, "more than 1 % was stored since");
+    }
+
+    #[test]
+    fn a_server_that_holds_less_lowers_the_limit_until_it_holds_more() {
+        let now = Instant::now();
+        let mut capacity = Capacity::new(100 * MB);
+        assert!(!capacity.set_ceiling(Some(0)), "nothing is known of the usage");
+        capacity.update(Usage { used: 50 * MB, pinned: 0 }, now);
+        assert!(capacity.set_ceiling(Some(40 * MB)));
+        assert_eq!(capacity.excess(), 14 * MB, "down to nine tenths");
+        assert_eq!(capacity.admit(MB, now), Admission::Evict { lacking: 11 * MB });
+        assert!(!capacity.set_ceiling(Some(200 * MB)));
+        assert_eq!(capacity.limit(), 100 * MB);
+        assert_eq!(capacity.admit(MB, now), Admission::Granted);
+        assert!(!capacity.set_ceiling(None));
+        assert_eq!(capacity.limit(), 100 * MB);
     }
 
     #[test]

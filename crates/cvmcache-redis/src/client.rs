@@ -16,6 +16,7 @@ mod node;
 mod opening;
 mod outages;
 mod request;
+mod server_info;
 mod slots;
 mod window;
 
@@ -40,6 +41,7 @@ use crate::config::{Config, ConfigError};
 
 pub(crate) use failure::Failure;
 pub(crate) use request::{Repeat, Traits};
+pub(crate) use server_info::ServerInfo;
 
 use cluster::Cluster;
 use connector::Connector;
@@ -59,6 +61,7 @@ pub(crate) struct RedisClient {
     deadline: Duration,
     error_log: Arc<ErrorLogThrottle>,
     metrics: ClientMetrics,
+    connected: Arc<Notify>,
 }
 
 /// What all servers of a client share.
@@ -101,8 +104,9 @@ impl RedisClient {
             }
             seeds => Servers::Cluster(Cluster::new(&shared, seeds)),
         };
-        let SharedState { deadline, metrics, .. } = shared;
-        let client = Self { servers, runtime, deadline, error_log: Arc::default(), metrics };
+        let SharedState { deadline, metrics, connected, .. } = shared;
+        let error_log = Arc::default();
+        let client = Self { servers, runtime, deadline, error_log, metrics, connected };
         let first = client.wait(async {
             match &client.servers {
                 Servers::One(node) => node.first_attempt().await.map_err(|error| error.failure),
@@ -129,6 +133,31 @@ impl RedisClient {
     /// Runs a task on the runtime that does the I/O.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         self.runtime.spawn(task);
+    }
+
+    /// Notified of each new connection.
+    pub(crate) fn connected(&self) -> Arc<Notify> {
+        Arc::clone(&self.connected)
+    }
+
+    pub(crate) fn is_cluster(&self) -> bool {
+        matches!(self.servers, Servers::Cluster(_))
+    }
+
+    /// What all servers that have keys say of themselves. A user may be denied it, which is not logged here.
+    pub(crate) async fn server_infos(&self) -> Result<Vec<ServerInfo>, Failure> {
+        let nodes = match &self.servers {
+            Servers::One(node) => vec![node.clone()],
+            Servers::Cluster(cluster) => cluster.owners().await?,
+        };
+        let infos = nodes.iter().map(async |node| {
+            let traits = Traits::REPEATABLE.with_reply(8 * 1024);
+            let reply = node.command(&redis::cmd("INFO"), traits).await?;
+            let text: String = redis::from_redis_value(reply.extract_error()?)
+                .map_err(|error| Failure::from(RedisError::from(error)))?;
+            Ok(ServerInfo::parse(&text))
+        });
+        futures_util::future::join_all(infos).await.into_iter().collect()
     }
 
     /// Sends a command. It has one key, or several in one slot.

@@ -9,13 +9,14 @@
 mod order;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use cvmcache::plugin::{CacheInfo, PluginResult, Status};
 use cvmcache::{ServerHandle, Watermarks};
 use metrics::{Counter, counter};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
+use tokio::time::sleep;
 
 use crate::backend::Backend;
 use crate::capacity::{Admission, Capacity, Usage};
@@ -45,6 +46,9 @@ const FUTILE_ROUNDS: usize = 3;
 
 /// How many bytes are evicted before another task gets its turn.
 const STEP: u64 = 64 * 1024 * 1024;
+
+/// The pause between two requests for the usage of a server that is away.
+const RETRY: Duration = Duration::from_secs(1);
 
 impl Evictor {
     pub(crate) fn new(
@@ -191,6 +195,41 @@ impl Evictor {
         })
     }
 
+    /// Sets what the server can hold, if that is known, and evicts in the background what is more.
+    pub(crate) fn set_ceiling(&self, ceiling: Option<u64>) {
+        let is_over = self.capacity.lock().set_ceiling(ceiling);
+        if is_over {
+            self.begin_clean_up();
+        }
+    }
+
+    /// The server has dropped keys of an upload: it was out of memory and evicted by itself what expires.
+    /// Evicts so much that this does not happen to the next uploads.
+    pub(crate) async fn relieve(&self, bytes: u64) -> Result<(), Failure> {
+        let usage = self.refresh().await?;
+        self.evict((bytes + usage.used / 10).min(STEP)).await.map(|_| ())
+    }
+
+    /// Evicts what is more than the limit when the plugin starts, for which it would otherwise wait for the next
+    /// upload.
+    async fn evict_excess(&self) -> Result<(), Failure> {
+        let usage = self.refresh().await?;
+        let (is_over, limit) = {
+            let capacity = self.capacity.lock();
+            (capacity.is_over(), capacity.limit())
+        };
+        if is_over {
+            tracing::warn!(
+                used = usage.used,
+                limit,
+                "more is in use than this plugin may use: evicting. All plugins that share a server \
+                 need the same size"
+            );
+            self.begin_clean_up();
+        }
+        Ok(())
+    }
+
     fn limit(&self) -> u64 {
         self.capacity.lock().limit()
     }
@@ -234,6 +273,10 @@ impl EvictionCounters {
 
 /// Evicts in the background, when uploads had to wait for an eviction.
 pub(crate) async fn clean_up(evictor: Arc<Evictor>) {
+    while let Err(error) = evictor.evict_excess().await {
+        tracing::debug!(%error, "the usage is not known yet");
+        sleep(RETRY).await;
+    }
     loop {
         evictor.full.notified().await;
         loop {

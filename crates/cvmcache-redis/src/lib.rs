@@ -35,6 +35,7 @@ mod metadata;
 mod plugin;
 mod reading;
 mod scripts;
+mod server_memory;
 mod store;
 mod uploads;
 

@@ -15,6 +15,7 @@ use crate::eviction;
 use crate::io_threads;
 use crate::leases;
 use crate::listing::Pages;
+use crate::server_memory;
 use crate::store::{Authorized, Store};
 use crate::uploads::Upload;
 
@@ -70,11 +71,12 @@ impl RedisCache {
     pub fn new(config: Config, handle: ServerHandle) -> Result<Self, ConfigError> {
         let runtime = io_threads::start(IO_THREADS)?;
         let client = RedisClient::new(&config, runtime.handle().clone())?;
-        let store = Arc::new(Store::new(&config, client, handle));
+        let store = Arc::new(Store::new(&config, client.clone(), handle));
         // They end with the runtime.
         runtime.spawn(leases::release_pins(Arc::clone(&store.leases)));
         runtime.spawn(leases::renew_leases(Arc::clone(&store.leases)));
         runtime.spawn(eviction::clean_up(Arc::clone(&store.evictor)));
+        runtime.spawn(server_memory::watch(client, Arc::clone(&store.evictor), config.size));
         Ok(Self { store, runtime: Some(runtime) })
     }
 

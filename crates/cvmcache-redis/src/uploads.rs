@@ -168,6 +168,16 @@ impl Upload {
                     evictor.evict(call.cost).await?;
                 }
                 Err(failure) => return Err(failure.into()),
+                Ok(Committed::Expired) if self.refreshed.elapsed() < self.store.upload_expiry => {
+                    tracing::warn!(
+                        id = %self.id,
+                        "the server has dropped an upload: it is out of memory and evicts what \
+                         expires; set maxmemory-policy noeviction"
+                    );
+                    drop(claim);
+                    evictor.relieve(call.cost).await?;
+                    return Err(Status::NoSpace);
+                }
                 Ok(Committed::Expired) => {
                     tracing::warn!(id = %self.id, "an upload has expired on the server");
                     return Err(Status::Timeout);

@@ -88,6 +88,7 @@
 
 pub mod client;
 pub mod config_keys;
+mod files;
 mod limits;
 mod locator;
 #[cfg(feature = "program")]
@@ -106,6 +107,7 @@ pub mod service;
 #[cfg(feature = "program")]
 mod service_manager;
 mod session;
+mod sparse;
 #[cfg(feature = "program")]
 mod supervisor;
 pub mod threads;
@@ -124,6 +126,7 @@ mod watchdog {
 pub(crate) const REPORT: &str = "cvmcache::report";
 
 pub use config_keys::ConfigKey;
+pub use files::read_regular_file;
 pub use limits::{InvalidLimit, Limits};
 pub use locator::{Locator, LocatorError};
 #[cfg(feature = "program")]

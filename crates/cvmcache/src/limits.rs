@@ -56,6 +56,9 @@ pub struct Limits {
     pub max_in_flight: usize,
     /// How many uploads a session may have open; default 1024. One more is answered NOSPACE.
     pub max_uploads: usize,
+    /// How many uploads all sessions together may have open; default 16,384. From half of it on, only sessions
+    /// below their fair share may begin more, but never fewer than one. One more is answered NOSPACE.
+    pub max_uploads_total: usize,
     /// How many bytes the open uploads of a session may have in all; default 16 GiB. A part that
     /// would exceed it is answered NOSPACE, and ends its upload.
     pub max_upload_bytes: u64,
@@ -64,11 +67,13 @@ pub struct Limits {
     pub upload_idle: Duration,
     /// How long a request may take before it is answered TIMEOUT, from when it was received; at most
     /// 1,000,000 s, by default for ever. It may take a quarter as long again. Only with workers:
-    /// without them, the callback runs on the thread that would notice. The callback goes on, and another thread takes the
-    /// place of the one that it keeps busy, up to three for each worker.
+    /// without them, the callback runs on the I/O thread, which expires the deadline. The callback goes
+    /// on, and another thread takes the place of the one that it keeps busy, up to three for each worker.
     pub request_deadline: Option<Duration>,
     /// How many listings a session may have open; default 16. One more is answered NOSPACE.
     pub max_listings: usize,
+    /// How many listings all sessions together may have open, as with `max_uploads_total`; default 1024.
+    pub max_listings_total: usize,
     /// About how many bytes one part of a listing has; from 4 KiB to 8 MiB, default 512 KiB: a few
     /// thousand objects, and a few milliseconds.
     pub listing_part: usize,
@@ -101,10 +106,12 @@ impl Default for Limits {
             max_buffered_total: None,
             max_in_flight: 64,
             max_uploads: 1024,
+            max_uploads_total: 16 * 1024,
             max_upload_bytes: 16 << 30,
             upload_idle: Duration::from_secs(3600),
             request_deadline: None,
             max_listings: 16,
+            max_listings_total: 1024,
             listing_part: 512 * 1024,
             max_reloads: 4096,
             max_references: None,

@@ -12,6 +12,7 @@ use std::str::FromStr;
 use thiserror::Error;
 
 use crate::config_keys::{self, ConfigKey};
+use crate::files;
 
 /// The configuration of a plugin: keys and values, read from a file.
 ///
@@ -50,7 +51,7 @@ pub struct Options {
 pub enum OptionsError {
     /// The file cannot be read.
     #[error(
-        "cannot read the configuration file {path:?}: {source}; name a file that the plugin's \
+        "cannot read the configuration file {path:?}: {source}; name a regular file that the plugin's \
          user can read", path = path.display()
     )]
     Read {
@@ -97,10 +98,10 @@ impl Options {
     ///
     /// # Errors
     ///
-    /// [`OptionsError::Read`] if the file cannot be read. No content is an error: lines that make
-    /// no sense are skipped.
+    /// [`OptionsError::Read`] if the file cannot be read, is no regular file, or has more than 1 MiB. No
+    /// other content is an error: lines that make no sense are skipped.
     pub fn from_file(path: &Path) -> Result<Self, OptionsError> {
-        let text = std::fs::read(path)
+        let text = files::read_config(path)
             .map_err(|source| OptionsError::Read { path: path.to_owned(), source })?;
         Ok(Self::parse_file(path, &text))
     }

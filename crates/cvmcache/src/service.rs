@@ -69,11 +69,12 @@ mod refusals;
 mod reload;
 mod report;
 mod texts;
+mod totals;
 mod uploads;
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -85,17 +86,18 @@ use tracing::debug;
 use crate::plugin::{
     CacheInfo, CachePlugin, Capabilities, Data, ObjectId, ObjectInfo, PluginResult, Status,
 };
-use crate::quota::Quota;
+use crate::sparse::shrink_if_sparse;
 use crate::{Limits, Session};
 
 use callbacks::checksum;
 pub(crate) use guard::guard;
-use holdings::{Holdings, ReferenceCounts};
+use holdings::Holdings;
 use listings::Listings;
 pub use peer::{Action, Peer};
 use refusals::Refusals;
 use reload::Reloads;
 pub use report::{SessionReport, UploadReport};
+use totals::Totals;
 use uploads::Uploads;
 
 // Invariant: no lock of a service or a session is held while a plugin is called, and plugins are only
@@ -113,7 +115,7 @@ pub struct Service {
     trust: Trust,
     next_session: AtomicU64,
     reloads: Mutex<Reloads>,
-    references: ReferenceCounts,
+    totals: Totals,
     /// All sessions by number; empty unless [`Trust::foreign_sessions`].
     sessions: Mutex<HashMap<u64, Weak<OpenSession>>>,
     /// Methods that belong to a declared capability and answered NOSUPPORT.
@@ -158,11 +160,7 @@ impl Service {
     /// If the plugin panics in its method `capabilities`.
     pub fn new(plugin: Box<dyn CachePlugin>, name: impl Into<Bytes>, limits: Limits) -> Self {
         let (capabilities, takes_references) = (plugin.capabilities(), plugin.takes_references());
-        let references = ReferenceCounts {
-            quota: Quota::new(limits.max_references.unwrap_or(usize::MAX)),
-            entries: AtomicUsize::new(0),
-            sessions: AtomicUsize::new(0),
-        };
+        let totals = Totals::new(&limits);
         Self {
             plugin,
             capabilities,
@@ -174,7 +172,7 @@ impl Service {
             sessions: Mutex::default(),
             next_session: AtomicU64::new(1),
             reloads: Mutex::default(),
-            references,
+            totals,
             unsupported: Mutex::default(),
             refusals: Refusals::default(),
             clock: AtomicU64::new(0),
@@ -223,7 +221,7 @@ impl Service {
             capabilities: self.capabilities,
             pid,
         };
-        self.references.sessions.fetch_add(1, Ordering::Relaxed);
+        self.totals.session_opened();
         let open = OpenSession {
             session,
             since: self.clock(),
@@ -315,11 +313,16 @@ impl Service {
     pub fn end(&self, open: &OpenSession, at_most: usize) -> bool {
         let uploads = std::mem::take(&mut *open.uploads.lock());
         let listings = std::mem::take(&mut *open.listings.lock());
+        self.totals.uploads.remove(uploads.open.len());
+        self.totals.listings.remove(listings.open.len());
         uploads.drop_all(&open.session);
         listings.drop_all();
         let ended = self.end_holdings(open, at_most);
         if ended {
-            self.sessions.lock().remove(&open.session.id());
+            let mut sessions = self.sessions.lock();
+            sessions.remove(&open.session.id());
+            shrink_if_sparse(&mut sessions);
+            drop(sessions);
             debug!(session = %open.session, "session ended");
         }
         ended

@@ -18,7 +18,8 @@ use cvmcache::client::{Client, NewUpload};
 use cvmcache::plugin::*;
 use nix::pty::openpty;
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::{Pid, geteuid};
+use nix::sys::stat::Mode;
+use nix::unistd::{Pid, geteuid, mkfifo};
 use support::id;
 use support::plugin::{Plugin, Supervised, eventually};
 
@@ -457,4 +458,46 @@ fn on_a_terminal_r_asks_clients_to_detach_and_end_of_file_ends_the_plugin() {
     keyboard.write_all(&[4]).unwrap();
     assert_eq!(plugin.wait(), 0);
     lines.find(|line| line.contains("good bye")).unwrap();
+}
+
+#[test]
+fn a_fifo_in_place_of_a_file_delays_no_start() {
+    for key in ["DEBUGLOG", "CRASH_DUMP", "LOCATOR"] {
+        let plugin = Plugin::new("null");
+        let fifo = plugin.path("fifo");
+        mkfifo(&fifo, Mode::S_IRWXU).unwrap();
+        let value = match key {
+            "LOCATOR" => format!("unix={}", fifo.display()),
+            _ => fifo.display().to_string(),
+        };
+        let config = plugin.configure(&format!("CVMFS_CACHE_PLUGIN_{key}={value}\n"));
+        let mut supervised = Supervised::start(plugin, &config);
+        // A plugin starts without a crash dump.
+        let expected = if key == "CRASH_DUMP" { b'C' } else { b'F' };
+        assert_eq!(supervised.answer(), Some(expected), "{key}");
+    }
+    let plugin = Plugin::new("null");
+    let config = plugin.path("fifo");
+    mkfifo(&config, Mode::S_IRWXU).unwrap();
+    let output = plugin.command(&[config.as_ref()]).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("it is a FIFO, not a regular file; name a regular file"), "{said}");
+    let mut supervised = Supervised::start(plugin, &config);
+    assert_eq!(supervised.answer(), Some(b'F'));
+}
+
+#[test]
+fn the_start_line_names_the_users_whose_clients_are_let_in() {
+    for (users, expected, mode) in [("", "root", 0o600), ("*", "all users", 0o666)] {
+        let mut plugin = Plugin::new("null");
+        let lines = match users {
+            "" => String::new(),
+            users => format!("CVMFS_CACHE_PLUGIN_ALLOW_USERS={users}\n"),
+        };
+        let child = plugin.start(&lines);
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        let line = stdout.lines().map(Result::unwrap).find(|line| line.contains("can connect"));
+        assert!(line.as_ref().is_some_and(|line| line.contains(expected)), "{line:?}");
+        assert_eq!(fs::metadata(plugin.path("socket")).unwrap().permissions().mode() & 0o777, mode);
+    }
 }

@@ -183,6 +183,33 @@ fn an_upload_that_would_become_one_open_object_too_many_takes_no_space() {
 }
 
 #[test]
+fn open_uploads_of_all_sessions_are_limited_and_each_may_have_one() {
+    let mut limits = Limits::default();
+    limits.max_object_size = PART as u32;
+    limits.max_uploads_total = 4;
+    let service = Service::new(Box::new(TestCache::default()), "test", limits);
+    let connect = || {
+        let (_, open) = service.handshake(None, None);
+        Client { service: &service, open }
+    };
+    let (most, other) = (connect(), connect());
+    most.store(1, part(1, PART, false)).unwrap();
+    most.store(2, part(1, PART, false)).unwrap();
+    assert_eq!(most.store(3, part(1, PART, false)), Err(Status::NoSpace));
+    other.store(1, part(1, PART, false)).unwrap();
+    assert_eq!(other.store(2, part(1, PART, false)), Err(Status::NoSpace));
+    let others: Vec<_> = (0..5).map(|_| connect()).collect();
+    others.iter().for_each(|client| client.store(1, part(1, PART, false)).unwrap());
+    others.iter().for_each(Client::end);
+    most.store(1, part(2, 3, true)).unwrap();
+    most.abort(2, id(1)).unwrap();
+    other.end();
+    // All room is there again.
+    most.store(1, part(1, PART, false)).unwrap();
+    most.store(2, part(1, PART, false)).unwrap();
+}
+
+#[test]
 fn open_uploads_are_limited() {
     let f = fixture();
     let client = f.client("a");

@@ -9,7 +9,7 @@
 //! and notify it of whatever contradicts that. The mutex of `nodes` is held for a look-up or an insertion
 //! only, never across an `await` or while the map is published.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -228,6 +228,13 @@ impl Cluster {
                 _ => self.shared.stale.notify_one(),
             }
         }
+    }
+
+    /// The servers that have slots.
+    pub(super) async fn owners(&self) -> Result<Vec<Node>, Failure> {
+        let map = self.map().await?;
+        let addresses: HashSet<_> = map.owners().collect();
+        Ok(addresses.into_iter().map(|address| self.shared.node(address)).collect())
     }
 
     async fn map(&self) -> Result<Arc<SlotMap>, Failure> {

@@ -143,7 +143,11 @@ impl Node {
                 };
                 // A request that is dropped at its deadline drops this, too.
                 let probe = ProbeOnDrop(&self.health_check);
-                let answer = request.send(&mut connection.requests).await.map_err(Failure::from);
+                let answer = tokio::select! {
+                    biased;
+                    reply = request.send(&mut connection.requests) => reply.map_err(Failure::from),
+                    () = self.ended(lost) => Err(Failure::Unreachable),
+                };
                 std::mem::forget(probe);
                 if !matches!(answer, Err(Failure::Unreachable)) {
                     return answer;
@@ -156,6 +160,16 @@ impl Node {
             }
         };
         timeout(self.deadline, attempts).await.unwrap_or(Err(Failure::Timeout))
+    }
+
+    /// Waits until the connection with this number has ended. A request that is handed over to its driver while
+    /// that ends would wait for ever: it stays in the channel, which the request itself keeps open.
+    async fn ended(&self, number: u64) {
+        let mut state = self.state.clone();
+        let is_up =
+            |state: &State| matches!(state, State::Up(connection) if connection.number == number);
+        // An error is the end of the runtime.
+        let _ = state.wait_for(|state| !is_up(state)).await;
     }
 
     /// The connection, if it is another than the one with the number `lost`.

@@ -1,7 +1,6 @@
 //! Serves a plugin, from its configuration to the end of its server.
 
 use std::io::{self, IsTerminal};
-use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -102,6 +101,7 @@ where
     warn_of_no_dump(&watchdog, &options);
     raise_descriptor_limit();
     let (locator, settings) = (locator(&options)?, Settings::from_options(&options)?);
+    let users = settings.users();
     // Before the plugin: it may have metrics of its own.
     let exporter = metrics::prepare(&options)?;
     let context = PluginContext::new(options, ServerHandle::new());
@@ -119,13 +119,12 @@ where
     let locator = listening.locator()?;
     // After the socket: a plugin that finds it in use leaves the client to the other process.
     exporter.map_or(Ok(()), metrics::Exporter::serve)?;
-    check_spare_descriptors()?;
     // Before the server: if there is no thread to spare, nothing is left behind.
     signals::watch(context.handle(), on_terminal)?;
     let running = listening.spawn()?;
     starter.ready(&locator);
     if by_hand {
-        terminal::greet(name, &locator, config.is_none());
+        terminal::greet(name, &locator, &users, config.is_none());
     }
     if on_terminal && let Err(error) = terminal::listen(running.handle().clone()) {
         warn!(%error, "commands are not read from the terminal");
@@ -178,16 +177,6 @@ pub(super) fn locator(options: &Options) -> Result<Locator, OptionsError> {
 
 fn is_in_use(error: &Failure) -> bool {
     error.downcast_ref().is_some_and(ServerError::is_in_use)
-}
-
-/// A plugin that listens, but can accept no connection, would have its first mount wait for ever.
-fn check_spare_descriptors() -> io::Result<()> {
-    // Two for the event loop, a few for signals and the plugin, and one at least for a client.
-    const SPARE: usize = 8;
-    let stdin = io::stdin();
-    let spare: io::Result<Vec<_>> =
-        (0..SPARE).map(|_| stdin.as_fd().try_clone_to_owned()).collect();
-    spare.map(drop)
 }
 
 /// One descriptor a mount: the soft limit of 1024 is soon used up.

@@ -10,6 +10,7 @@ pub(crate) struct Buffers {
     pub(crate) held: usize,
     quota: Quota,
     max_buffered: usize,
+    /// What the largest reply takes.
     request: usize,
 }
 
@@ -19,7 +20,7 @@ impl Buffers {
             held: 0,
             quota: Quota::new(limits.max_buffered_total.unwrap_or(usize::MAX)),
             max_buffered: limits.max_buffered,
-            request: limits.max_object_size as usize,
+            request: limits.listing_part.max(limits.max_object_size as usize),
         }
     }
 
@@ -46,6 +47,7 @@ mod tests {
             max_object_size: 4 * KIB as u32,
             max_buffered: 64 * KIB,
             max_buffered_total: Some(total),
+            listing_part: 4 * KIB,
             ..Limits::default()
         })
     }

@@ -3,27 +3,11 @@
 //! The plugin counts the references of an object over all sessions. The service counts them by
 //! session, so that a session gives back only what it holds, and all of it when it ends.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-
 use tracing::{debug, warn};
 
 use super::references::{HandedOver, References};
 use super::{OpenSession, Service};
 use crate::plugin::{Capabilities, ObjectId, PluginResult, Status};
-use crate::quota::Quota;
-
-/// What all sessions and handovers hold, within [`Limits::max_references`](crate::Limits::max_references).
-///
-/// Both counts are changed and read without a lock. With workers, as many references more than the quota
-/// allows may be given out as there are workers.
-#[derive(Debug)]
-pub(super) struct ReferenceCounts {
-    pub(super) quota: Quota,
-    /// Entries: an object of a session, or of one that has retired.
-    pub(super) entries: AtomicUsize,
-    /// Sessions that have not ended.
-    pub(super) sessions: AtomicUsize,
-}
 
 /// What a session holds, and its part in a reload.
 #[derive(Debug, Default)]
@@ -66,15 +50,14 @@ impl Service {
 
     /// Checks that a session may hold one more object.
     pub(super) fn admit(&self, open: &OpenSession, id: &ObjectId) -> PluginResult<()> {
-        let ReferenceCounts { quota, entries, sessions } = &self.references;
-        let entries = entries.load(Ordering::Relaxed);
-        if quota.is_ample(entries) {
+        let references = &self.totals.references;
+        if references.is_ample() {
             return Ok(());
         }
         let holdings = open.holdings.lock();
         let own = holdings.references.objects();
         let is_held = holdings.references.count(id) > 0;
-        if is_held || own < quota.allowance(entries, own, sessions.load(Ordering::Relaxed)) {
+        if is_held || references.admits(own, self.totals.sessions()) {
             return Ok(());
         }
         debug!(session = %open.session, objects = own, "too many open objects");
@@ -108,14 +91,14 @@ impl Service {
             let handed_over =
                 holdings.is_successor.then(|| self.reloads.lock().take(name, id, count - own));
             if let Some(Some(fewer)) = handed_over {
-                self.references.entries.fetch_sub(fewer, Ordering::Relaxed);
+                self.totals.references.remove(fewer);
                 taken = count;
             } else if !self.trust.foreign_references {
                 return None;
             }
         }
         if holdings.references.remove(id, own) {
-            self.references.entries.fetch_sub(1, Ordering::Relaxed);
+            self.totals.references.remove(1);
         }
         Some(taken)
     }
@@ -124,7 +107,7 @@ impl Service {
     pub(super) fn hold(&self, open: &OpenSession, id: ObjectId, count: u64) {
         // Without references, there is nothing to give back.
         if self.takes_references && open.holdings.lock().references.add(id, count) {
-            self.references.entries.fetch_add(1, Ordering::Relaxed);
+            self.totals.references.add(1);
         }
     }
 
@@ -136,7 +119,7 @@ impl Service {
             Some(orphaned) => orphaned,
             None => {
                 let held = std::mem::take(&mut *holdings);
-                self.references.sessions.fetch_sub(1, Ordering::Relaxed);
+                self.totals.session_ended();
                 self.end_in_reloads(open, held)
             }
         };
@@ -144,7 +127,7 @@ impl Service {
         let all = orphaned.is_empty();
         holdings.orphaned = Some(orphaned);
         drop(holdings);
-        self.references.entries.fetch_sub(now.len(), Ordering::Relaxed);
+        self.totals.references.remove(now.len());
         for (id, count) in now {
             if let Err(status) = self.give_back(open, &id, count) {
                 warn!(session = %open.session, %id, count, %status, "cannot give references back");

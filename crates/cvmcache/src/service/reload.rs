@@ -8,7 +8,6 @@
 //! no reload is pending. In doubt, references are kept.
 
 use std::collections::HashMap;
-use std::sync::atomic::Ordering;
 
 use tracing::{debug, warn};
 
@@ -83,7 +82,7 @@ impl Service {
         }
         if let Some(handover) = reloads.0.get_mut(open.session.name()) {
             let fewer = handover.references.push(holdings.take_references());
-            self.references.entries.fetch_sub(fewer, Ordering::Relaxed);
+            self.totals.references.remove(fewer);
         }
     }
 
@@ -96,7 +95,7 @@ impl Service {
             warn!(%session, "too many references in pending reloads: those of the session end with it");
         }
         let (orphaned, fewer) = reloads.end(open.session.name(), holdings, is_handed_over);
-        self.references.entries.fetch_sub(fewer, Ordering::Relaxed);
+        self.totals.references.remove(fewer);
         orphaned
     }
 
@@ -104,7 +103,7 @@ impl Service {
     /// never taken back must leave something for the sessions that are open.
     fn can_hand_over(&self, reloads: &Reloads, holdings: &Holdings) -> bool {
         let handed_over: usize = reloads.0.values().map(|state| state.references.objects()).sum();
-        handed_over + holdings.references.objects() <= self.references.quota.half()
+        handed_over + holdings.references.objects() <= self.totals.references.half()
     }
 
     /// How many reloads clients have announced and not reported done. A supervised server does not

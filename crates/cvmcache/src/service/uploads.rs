@@ -10,6 +10,7 @@ use tracing::debug;
 use super::{OpenSession, Service, guard, texts};
 use crate::Session;
 use crate::plugin::{Capabilities, NewObject, ObjectId, PluginResult, Status, Transaction};
+use crate::sparse::shrink_if_sparse;
 
 /// The uploads of a session, by the number of the request that began them; `None` while the plugin
 /// works on one, since the lock is not held then.
@@ -60,9 +61,7 @@ impl Service {
             Some(upload) if result.is_ok() || !first => {
                 open.uploads.lock().open.insert(id, Some(upload));
             }
-            _ => {
-                open.uploads.lock().open.remove(&id);
-            }
+            _ => self.forget_upload(open, id),
         }
         result
     }
@@ -71,10 +70,11 @@ impl Service {
     pub(super) fn abort(&self, open: &OpenSession, id: u64, object: &ObjectId) -> PluginResult<()> {
         self.require(Capabilities::WRITE)?;
         let mut uploads = open.uploads.lock();
-        match uploads.open.remove(&id) {
+        match uploads.remove(id) {
             Some(Some(upload)) if upload.object == *object => {
                 uploads.bytes -= upload.received;
                 drop(uploads);
+                self.totals.uploads.remove(1);
                 upload.abort()
             }
             Some(other) => {
@@ -120,7 +120,12 @@ impl Service {
             debug!(session = %open.session, "too many open uploads");
             return Err(Status::NoSpace);
         }
+        if !self.totals.uploads.admits(uploads.open.len(), self.totals.sessions()) {
+            debug!(session = %open.session, "too many open uploads in all");
+            return Err(Status::NoSpace);
+        }
         uploads.open.insert(id, None);
+        self.totals.uploads.add(1);
         drop(uploads);
         let object = NewObject {
             id: part.object,
@@ -133,9 +138,7 @@ impl Service {
         };
         let begin = || self.plugin.begin(&open.session, object);
         let transaction = self.call(Capabilities::WRITE, "begin", begin);
-        let transaction = transaction.inspect_err(|_| {
-            open.uploads.lock().open.remove(&id);
-        })?;
+        let transaction = transaction.inspect_err(|_| self.forget_upload(open, id))?;
         Ok(Upload {
             object: part.object,
             since: self.clock(),
@@ -145,6 +148,12 @@ impl Service {
             transaction: Ok(transaction),
             age: 0,
         })
+    }
+
+    fn forget_upload(&self, open: &OpenSession, id: u64) {
+        if open.uploads.lock().remove(id).is_some() {
+            self.totals.uploads.remove(1);
+        }
     }
 
     fn resume(&self, open: &OpenSession, id: u64, part: &StorePart) -> PluginResult<Upload> {
@@ -251,6 +260,12 @@ fn drop_transaction(transaction: Box<dyn Transaction>) -> PluginResult<()> {
 }
 
 impl Uploads {
+    fn remove(&mut self, id: u64) -> Option<Option<Upload>> {
+        let removed = self.open.remove(&id);
+        shrink_if_sparse(&mut self.open);
+        removed
+    }
+
     /// Aborts all uploads of a session that has ended.
     pub(super) fn drop_all(self, session: &Session) {
         for upload in self.open.into_values().flatten() {

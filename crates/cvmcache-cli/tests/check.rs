@@ -3,6 +3,7 @@
 mod support;
 
 use std::fs;
+use std::io::{self, Write};
 
 use cvmcache::plugin::{Capabilities, Data, ObjectId, ObjectInfo, PluginResult, Status};
 use snapbox::str;
@@ -31,7 +32,7 @@ impl cvmcache::CachePlugin for Denies {
         Capabilities::NONE
     }
     fn object_info(&self, _: &cvmcache::Session, _: &ObjectId) -> PluginResult<ObjectInfo> {
-        eprintln!("the disk \x1b[31mis gone");
+        let _ = io::stderr().write_all(b"the disk \x1b[31mis gone\n");
         Err(Status::IoErr)
     }
     fn read(&self, _: &cvmcache::Session, _: &ObjectId, _: u64, _: u32) -> PluginResult<Data> {

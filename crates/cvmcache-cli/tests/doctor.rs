@@ -437,6 +437,19 @@ fn a_plugin_of_the_sdk_judges_its_own_configuration() {
 }
 
 #[test]
+fn a_mistake_in_the_arguments_hides_none_in_the_configuration() {
+    let mut site = site_of(&ram());
+    site.replace_in_client("plugin.conf", "plugin.conf,");
+    site.replace_in_client("=external", "=externl");
+    site.replace_in_plugin("SIZE=100", "SIZE=lots");
+    for (name, text) in
+        [("type-unknown", "externl"), ("cmdline-arguments", "unexpected"), ("plugin-error", "lots")]
+    {
+        assert_judged(&site, name, text);
+    }
+}
+
+#[test]
 fn the_redis_cache_judges_its_own_keys() {
     for (line, text) in [
         ("", "CVMFS_CACHE_PLUGIN_REDIS_URL"),

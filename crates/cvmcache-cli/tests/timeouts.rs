@@ -30,16 +30,16 @@ const BOUND: Duration = Duration::from_secs(20);
 fn encoded(message: ServerMessage) -> Vec<u8> {
     let (message, attachment) = message.into_wire();
     let mut bytes = Vec::new();
-    frame::encode(message, attachment.len(), &mut bytes).unwrap();
+    frame::encode(message, attachment.len(), &mut bytes).expect("a peer");
     bytes
 }
 
 /// Answers a handshake, if it is to, and then talks. The threads end with their connections, or the tests.
 fn start_peer(path: &Path, talk: Talk, greets: bool) {
-    let listener = UnixListener::bind(path).unwrap();
+    let listener = UnixListener::bind(path).expect("a peer");
     thread::spawn(move || {
         for connection in listener.incoming() {
-            thread::spawn(move || serve(connection.unwrap(), talk, greets));
+            thread::spawn(move || serve(connection.expect("a peer"), talk, greets));
         }
     });
 }
@@ -54,7 +54,7 @@ fn serve(mut connection: UnixStream, talk: Talk, greets: bool) {
         capabilities: Capabilities::ALL,
         pid: None,
     };
-    let mut listener = connection.try_clone().unwrap();
+    let mut listener = connection.try_clone().expect("a peer");
     thread::spawn(move || while let Ok(1..) = listener.read(&mut [0; 4096]) {});
     let mut sent = Ok(());
     if greets {

@@ -36,8 +36,8 @@ fn site_of(plugin: PathBuf) -> Site {
 /// Starts the plugin as the client does; true if it says that it listens.
 fn starts(site: &Site) -> bool {
     let line = site.client.lines().find_map(|line| line.strip_prefix("CVMFS_CACHE_ram_CMDLINE="));
-    let words = line.unwrap().split(',').map(OsString::from);
-    let (mut reader, writer) = std::io::pipe().unwrap();
+    let words = line.expect("a plugin to test").split(',').map(OsString::from);
+    let (mut reader, writer) = std::io::pipe().expect("a plugin to test");
     // A shell makes standard output the descriptor that the client makes for this, and executes the
     // plugin as execvp(3) does.
     let mut command = Command::new("sh");
@@ -49,8 +49,8 @@ fn starts(site: &Site) -> bool {
     let mut answer = [0];
     let starts = matches!(reader.read(&mut answer), Ok(1)) && answer == *b"C";
     // A plugin that has ended has not been waited for, so its pid is not reused.
-    kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM).unwrap();
-    child.wait().unwrap();
+    kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM).expect("a plugin to test");
+    child.wait().expect("a plugin to test");
     starts
 }
 
@@ -74,7 +74,7 @@ fn relocate(site: &mut Site, locator: &str) {
 fn script(site: &mut Site, text: &str) {
     let ram = ram().display().to_string();
     let script = site.path("script");
-    fs::write(&script, text.replace("RAM", &ram)).unwrap();
+    fs::write(&script, text.replace("RAM", &ram)).expect("a plugin to test");
     site.mode("script", 0o755);
     site.replace_in_client(&ram, &script.display().to_string());
 }

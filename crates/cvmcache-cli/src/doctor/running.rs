@@ -126,7 +126,7 @@ fn check_owner(path: &Path, user: &User, section: &mut Section) {
     }
 }
 
-/// Checks whether the plugin lets the user in, whom its socket does.
+/// Checks whether the plugin lets in the user that its socket lets in.
 fn check_peer(path: &Path, conf: Option<&PluginConf>, user: &User, section: &mut Section) {
     let Some(conf) = conf.filter(|conf| !conf.admits(user)) else { return };
     let is_owner = path.metadata().is_ok_and(|socket| socket.uid() == user.uid());

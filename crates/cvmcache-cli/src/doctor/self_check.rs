@@ -1,6 +1,6 @@
 //! The check of a plugin by itself: the output of `PROGRAM --check CONF`.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::{self, Read};
 use std::os::unix::process::CommandExt;
 use std::path::{self, Path};
@@ -63,7 +63,7 @@ pub(super) fn check(line: &CommandLine, conf: &Path, user: &User, section: &mut 
         section.found(Kind::PluginNotAsked, found, "run doctor as root");
         return false;
     }
-    let answer = arguments(line, conf, section).and_then(|arguments| {
+    let ask = |arguments: Vec<OsString>| {
         let mut command = Command::new(&asked);
         command.arg("--check").args(arguments);
         if !is_self {
@@ -71,7 +71,19 @@ pub(super) fn check(line: &CommandLine, conf: &Path, user: &User, section: &mut 
             command.uid(user.uid()).gid(user.gid());
         }
         run(&mut command)
-    });
+    };
+    let conf = match path::absolute(conf) {
+        Ok(conf) => conf.into_os_string(),
+        Err(error) => return judge(Err(error), &asked, line, section),
+    };
+    let arguments = arguments(line, &conf, section);
+    let is_usual = arguments == [conf.clone()];
+    let answer = ask(arguments);
+    if !is_usual && answer.as_ref().is_ok_and(|answer| answer.status.code() == Some(USAGE)) {
+        judge(answer, &asked, line, section);
+        // What the configuration is like is to be known all the same.
+        return judge(ask(vec![conf]), &asked, line, section);
+    }
     judge(answer, &asked, line, section)
 }
 
@@ -89,8 +101,7 @@ fn without_check(found: String, section: &mut Section) -> bool {
 }
 
 /// The arguments of the plugin, with the configuration that is judged for the one that is named.
-fn arguments(line: &CommandLine, conf: &Path, section: &mut Section) -> io::Result<Vec<OsString>> {
-    let conf = path::absolute(conf)?.into_os_string();
+fn arguments(line: &CommandLine, conf: &OsStr, section: &mut Section) -> Vec<OsString> {
     let named = line.configuration.as_ref().map(|named| named.path.as_os_str());
     let is_option = |argument: &OsString| argument.as_encoded_bytes().starts_with(b"-");
     let mut arguments = Vec::new();
@@ -100,15 +111,15 @@ fn arguments(line: &CommandLine, conf: &Path, section: &mut Section) -> io::Resu
             let found = format!("{} takes no option {argument:?}", line.program.display());
             section.found(Kind::CmdlineArguments, found, line.remedy.clone());
         } else if named == Some(argument) {
-            arguments.push(conf.clone());
+            arguments.push(conf.to_owned());
         } else {
             arguments.push(argument.clone());
         }
     }
     if named.is_none() {
-        arguments.push(conf);
+        arguments.push(conf.to_owned());
     }
-    Ok(arguments)
+    arguments
 }
 
 /// What a program has printed, and how it ended.
@@ -294,7 +305,7 @@ mod tests {
         let mut line = CommandLine::of(Path::new("/plugin"), Path::new("/conf"));
         line.arguments = ["--help", "/conf", ""].map(OsString::from).to_vec();
         let mut section = Section::new("file");
-        let arguments = arguments(&line, Path::new("/other"), &mut section).unwrap();
+        let arguments = arguments(&line, OsStr::new("/other"), &mut section);
         assert_eq!(arguments, ["/other", ""]);
         assert_eq!(section.kinds(), [Kind::CmdlineArguments]);
     }

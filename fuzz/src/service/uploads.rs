@@ -7,6 +7,7 @@ use cvmcache::plugin::*;
 use cvmcache_proto::StorePart;
 use cvmcache_testkit::Callback;
 
+use super::model::cut_text;
 use super::plugin::{Faults, Stored};
 use super::{MAX_OBJECT_SIZE, MAX_UPLOADS};
 
@@ -66,7 +67,7 @@ impl Uploads {
                 next: 1,
                 expected: part.expected_size,
                 object_type: part.object_type,
-                description: part.description.clone(),
+                description: part.description.clone().map(cut_text),
                 data: Ok(Vec::new()),
             };
             self.0.insert(id, upload);

@@ -343,7 +343,9 @@ impl BoundServer {
 /// A server that listens, but can accept no connection, would have its first client wait for ever: so a few
 /// descriptors have to be left.
 fn check_spare_descriptors() -> io::Result<()> {
-    let spare: io::Result<Vec<_>> = [io::pipe(), io::pipe()].into_iter().collect();
+    // For the first connection, and for what accepting it opens for a moment.
+    const PIPES: usize = 4;
+    let spare: io::Result<Vec<_>> = (0..PIPES).map(|_| io::pipe()).collect();
     spare.map(drop)
 }
 

@@ -33,14 +33,9 @@ fn decode(decoder: &mut Decoder, bytes: &[u8]) -> ClientMessage {
 
 fn codec(criterion: &mut Criterion) {
     let part = StorePart {
-        object: OBJECT,
-        number: 1,
-        last: false,
         expected_size: Some(4 << 20),
-        object_type: Default::default(),
         description: Some("/sw/lib/libCore.so".into()),
-        data_crc32: None,
-        data: Bytes::from(vec![7; 256 * 1024]),
+        ..StorePart::new(OBJECT, 1, false, vec![7; 256 * 1024])
     };
     let mut group = criterion.benchmark_group("decode");
     for (name, operation) in [

@@ -76,14 +76,5 @@ impl Transaction for Forgotten {
 
 /// An upload of one part.
 pub(crate) fn upload(data: impl Into<Bytes>) -> Operation {
-    Operation::Store(StorePart {
-        object: OBJECT,
-        number: 1,
-        last: true,
-        expected_size: None,
-        object_type: ObjectType::Regular,
-        description: None,
-        data_crc32: None,
-        data: data.into(),
-    })
+    Operation::Store(StorePart::new(OBJECT, 1, true, data))
 }

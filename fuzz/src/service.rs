@@ -146,7 +146,7 @@ impl World {
         }
         let peer = self.peers[slot].as_mut()?;
         let (message, attachment) = message.into_wire();
-        let frame = Frame { message: Some(message), attachment, cut: false };
+        let frame = Frame { message: Some(message), attachment, ..Frame::default() };
         Some(peer.receive(&self.service, frame))
     }
 

@@ -16,6 +16,7 @@ use crate::Verdict;
 use crate::error::{self, Result};
 use crate::output::{self, ResultFile};
 use crate::target::{Plugin, Target};
+use crate::unreachable::Unreachable;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -76,6 +77,8 @@ pub(crate) enum Error {
     OnlyHostile(SuiteError),
     #[error(transparent)]
     Suite(SuiteError),
+    #[error(transparent)]
+    Unreachable(#[from] Unreachable),
 }
 
 impl From<SuiteError> for Error {
@@ -91,7 +94,7 @@ impl From<SuiteError> for Error {
 impl From<Error> for error::Error {
     fn from(error: Error) -> Self {
         match error {
-            Error::Suite(_) => Self::failed(error),
+            Error::Suite(_) | Error::Unreachable(_) => Self::failed(error),
             _ => Self::usage(error),
         }
     }
@@ -114,8 +117,12 @@ impl Check {
         }
         suite.check_filters().map_err(Error::from)?;
         let junit = self.junit.as_deref().map(ResultFile::create).transpose()?;
+        let mut running = None;
         let (name, target) = match self.target.plugin(&[("CVMFS_CACHE_PLUGIN_SIZE", "100")])? {
-            Plugin::Running(locator) => (locator.to_string(), SuiteTarget::from(locator)),
+            Plugin::Running(locator) => {
+                running = Some(locator.clone());
+                (locator.to_string(), SuiteTarget::from(locator))
+            }
             Plugin::ToStart(command) => {
                 (command.program().to_string_lossy().into_owned(), command.into())
             }
@@ -127,7 +134,14 @@ impl Check {
                 printed = print::result(out, result);
             }
         });
-        let report = report.map_err(Error::from)?;
+        let report = report.map_err(|error| -> Error {
+            match (error, running) {
+                (SuiteError::Client(error), Some(locator)) => {
+                    Unreachable::new(locator, error).into()
+                }
+                (error, _) => Error::from(error),
+            }
+        })?;
         if let Some(file) = junit {
             junit::write(file, &name, &report)?;
         }

@@ -13,7 +13,7 @@ pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
 /// Why a command could not do its work.
 #[derive(Debug, Error)]
 pub(crate) enum Error {
-    /// The command line asks for what cannot be done as it is written.
+    /// The command line cannot be carried out as it is written.
     #[error(transparent)]
     Usage(Box<dyn StdError>),
     #[error(transparent)]

@@ -97,7 +97,7 @@ impl Get {
         let hasher = self.verify.then(|| Hasher::new(id.algorithm()));
         let client = self.remote.connect("get")?;
         let mut transfer = Transfer { remote: &self.remote, client, id, hasher };
-        // The reference is given back after an error, too: a plugin may keep it beyond the session.
+        // The reference is released after an error, too: a plugin may keep it beyond the session.
         let copied = transfer.open().and_then(|()| {
             let copied = match file {
                 Some(path) => transfer.copy_to_file(path),

@@ -1,11 +1,11 @@
 //! `cvmcache`: checks, measures and inspects CernVM-FS cache plugins.
 //!
 //! Each command has a module of its own, with its arguments, its errors and a function `run` that
-//! writes to a stream; only `get` and `top` know of terminals, and this file knows nothing of
-//! plugins. `remote` connects to a plugin that runs, `target` is a plugin under test, `object_type`
-//! has the names of object types, `hashing` names objects by their content, `user` has users and what files let them do, `output` has what
-//! several commands print alike, `interrupt` cleans up on signals, and `error` decides on the exit
-//! status.
+//! writes to a stream; only `get` and `top` use terminals, and this file depends on no plugin.
+//! `remote` connects to a running plugin, and `unreachable` has the remedies if it cannot; `target` is
+//! a plugin under test, `object_type` has the names of object types, `hashing` names objects by their
+//! content, `user` has users and their permissions, `output` what several commands print alike,
+//! `interrupt` cleans up on signals, and `error` decides on the exit status.
 
 mod arguments;
 mod bench;
@@ -28,6 +28,7 @@ mod soak;
 mod stat;
 mod target;
 mod top;
+mod unreachable;
 mod usage;
 mod user;
 
@@ -64,7 +65,7 @@ fn main() -> ExitCode {
         // A broken pipe, as after `| head`, is no failure.
         Err(error) if error.is_broken_pipe() => ExitCode::SUCCESS,
         Err(error) => {
-            // Standard error may be closed; the exit status tells all the same.
+            // Standard error may be closed; the exit status remains.
             let mark = output::BAD;
             let _ = writeln!(anstream::stderr(), "{mark}cvmcache:{mark:#} {error}");
             ExitCode::from(error.exit_status())

@@ -25,6 +25,12 @@ pub(crate) const FAINT: Style = Style::new().dimmed();
 /// For headings.
 pub(crate) const TITLE: Style = Style::new().bold();
 
+/// The columns of the terminal on standard output; `None` if it is none.
+pub(crate) fn terminal_width() -> Option<usize> {
+    let (width, _) = terminal_size::terminal_size_of(io::stdout())?;
+    Some(width.0.into())
+}
+
 /// A size as people write it, in powers of 1024.
 pub(crate) fn bytes(size: u64) -> String {
     ByteSize(size).display().iec().to_string()
@@ -35,7 +41,7 @@ pub(crate) fn fraction(part: u64, whole: u64) -> f64 {
     if whole == 0 { 0.0 } else { (part as f64 / whole as f64).min(1.0) }
 }
 
-/// A bar of `width` characters, as full as `fraction` says.
+/// A bar of `width` characters, filled by `fraction`.
 pub(crate) fn bar(fraction: f64, width: usize) -> String {
     let full = (fraction * width as f64).round() as usize;
     let style = match fraction {
@@ -66,6 +72,20 @@ pub(crate) fn text(bytes: &[u8]) -> String {
         text.extend(chunk.invalid().iter().map(|byte| format!("\\x{byte:02x}")));
     }
     text
+}
+
+/// A line in which control characters are escaped.
+pub(crate) fn escaped(line: &str) -> String {
+    let escaped = |character: char| match character {
+        character if character.is_control() => character.escape_default().to_string(),
+        character => character.to_string(),
+    };
+    line.chars().map(escaped).collect()
+}
+
+/// Lines in which other control characters are escaped.
+pub(crate) fn escaped_lines(text: &str) -> String {
+    text.lines().map(escaped).collect::<Vec<_>>().join("\n")
 }
 
 /// An output that discards what is written to a broken pipe: for commands whose exit status is a

@@ -131,7 +131,7 @@ impl Put {
         // A plugin that refused the first part has no upload to abort.
         let refused_at_once = sent == 1 && matches!(stored, Err(Error::Plugin(_)));
         if stored.is_err() && sent > 0 && !refused_at_once {
-            // The first error says what is wrong; this one could only say so again.
+            // The first error has the cause; this one would only repeat it.
             let _ = upload.abort(client);
         }
         stored

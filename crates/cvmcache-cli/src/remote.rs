@@ -12,6 +12,7 @@ use cvmcache::{Locator, LocatorError};
 use thiserror::Error;
 
 use crate::error;
+use crate::unreachable::Unreachable;
 
 const VARIABLE: &str = "CVMCACHE_LOCATOR";
 
@@ -32,9 +33,8 @@ pub(crate) enum Error {
     MissingArgument(&'static str),
     #[error(transparent)]
     Id(#[from] ParseObjectIdError),
-    /// The error names the locator.
     #[error(transparent)]
-    Connect(ClientError),
+    Unreachable(#[from] Unreachable),
     #[error("{locator}: {source}")]
     Client { locator: Locator, source: ClientError },
     #[error("{locator}: {doing}: {source}")]
@@ -43,16 +43,6 @@ pub(crate) enum Error {
     Lacks { locator: Locator, needed: Capabilities },
     #[error("{locator}: {id} is not in the cache")]
     NoObject { locator: Locator, id: ObjectId },
-}
-
-impl Error {
-    /// The error of a client that talks to a plugin at a locator.
-    pub(crate) fn at(locator: Locator, source: ClientError) -> Self {
-        match source {
-            ClientError::Connect { .. } => Self::Connect(source),
-            source => Self::Client { locator, source },
-        }
-    }
 }
 
 impl From<Error> for error::Error {
@@ -83,7 +73,7 @@ pub(crate) struct Remote {
     /// Where the plugin listens: unix=/path/to/socket or tcp=host:port
     #[arg(env = VARIABLE)]
     locator: Option<OsString>,
-    /// How long to wait for an answer, in seconds
+    /// How long to wait for a reply, in seconds
     #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..))]
     timeout: u64,
 }
@@ -127,7 +117,8 @@ impl Remote {
     /// Opens a session. Its name has the `command` that it is for.
     pub(crate) fn connect(&self, command: &str) -> Result<Client> {
         let locator = self.locator()?;
-        self.try_connect(command, &locator).map_err(|source| Error::at(locator, source))
+        self.try_connect(command, &locator)
+            .map_err(|source| Unreachable::new(locator, source).into())
     }
 
     /// Opens a session, for callers that retry.

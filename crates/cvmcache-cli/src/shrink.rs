@@ -53,7 +53,7 @@ pub(crate) struct ParseAmountError {
     text: String,
 }
 
-/// Why a plugin is not told to shrink.
+/// Why no shrink is requested of a plugin.
 #[derive(Debug, Error)]
 pub(crate) enum Error {
     #[error(transparent)]

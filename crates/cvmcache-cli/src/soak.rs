@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use clap::Args;
 use cvmcache::Locator;
+use cvmcache::client::ClientError;
 use cvmcache_testkit::soak::{Soak as Test, SoakClient as Client, SoakError, SoakTarget, Summary};
 use thiserror::Error;
 
@@ -17,6 +18,7 @@ use crate::Verdict;
 use crate::error::{self, Result};
 use crate::output::{BAD, GOOD, count};
 use crate::target::{Plugin, Target};
+use crate::unreachable::Unreachable;
 
 /// The command by which the program starts itself as a client.
 const CLIENT: &str = "soak-client";
@@ -75,14 +77,27 @@ pub(crate) enum Error {
     #[error("{0} would lose its objects: add --evict if no client needs them")]
     WouldEvict(Locator),
     #[error(transparent)]
-    Soak(#[from] SoakError),
+    Unreachable(Unreachable),
+    #[error(transparent)]
+    Soak(SoakError),
+}
+
+impl From<SoakError> for Error {
+    fn from(error: SoakError) -> Self {
+        match error {
+            SoakError::Client { locator, source: source @ ClientError::Connect { .. }, .. } => {
+                Self::Unreachable(Unreachable::new(locator, source))
+            }
+            error => Self::Soak(error),
+        }
+    }
 }
 
 impl From<Error> for error::Error {
     fn from(error: Error) -> Self {
         match error {
             Error::WouldEvict(_) => Self::usage(error),
-            Error::Soak(_) => Self::failed(error),
+            Error::Unreachable(_) | Error::Soak(_) => Self::failed(error),
         }
     }
 }

@@ -55,14 +55,14 @@ const EVENTS: usize = 64;
 pub(crate) struct Top {
     #[command(flatten)]
     remote: Remote,
-    /// How often to ask, in seconds
+    /// The polling interval, in seconds
     #[arg(long, value_name = "SECONDS", default_value = "2", value_parser = interval)]
     interval: Duration,
     /// Do not list objects to count them
     #[arg(long)]
     no_list: bool,
     /// Where the plugin serves its metrics, to show rates and latencies; by default, where its
-    /// configuration says, if it runs on this machine
+    /// configuration has it, if it runs on this machine
     #[arg(long, value_name = "URL|HOST:PORT|PORT")]
     metrics: Option<String>,
 }
@@ -82,7 +82,7 @@ impl From<NoTerminal> for error::Error {
 enum Event {
     Update(Update),
     Key(KeyEvent),
-    /// The terminal is another size, or wants to be drawn for another reason.
+    /// The terminal was resized, or is to be drawn for another reason.
     Redraw,
     End,
 }
@@ -171,7 +171,7 @@ fn watch_terminal(events: SyncSender<Event>) -> io::Result<()> {
             let event = match event::read() {
                 Ok(event::Event::Key(key)) => Event::Key(key),
                 Ok(_) => Event::Redraw,
-                // A terminal that cannot be read cannot be told to stop, either.
+                // A terminal that cannot be read has no command to stop, either.
                 Err(_) => Event::End,
             };
             let ends = matches!(event, Event::End);

@@ -9,6 +9,9 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::unistd::{self, AccessFlags, Uid, getegid, geteuid};
 
+/// The group of those that are in none; see `overflowgid` in proc_sys_kernel(5).
+const NO_GROUP: u32 = 65534;
+
 /// A user whose permissions can be checked.
 ///
 /// A client changes to its user and that user's first group, and to none of the other groups.
@@ -53,14 +56,19 @@ pub(crate) enum Reason {
 }
 
 impl User {
-    /// The user of this name or number.
+    /// The user of this name or number. A number need not be that of a known user, as in a container: it
+    /// has no group then.
     pub(crate) fn named(name: &str) -> Option<Self> {
-        let user = match name.parse() {
-            Ok(uid) => unistd::User::from_uid(Uid::from_raw(uid)),
-            Err(_) => unistd::User::from_name(name),
+        let (user, number) = match name.parse() {
+            Ok(uid) => (unistd::User::from_uid(Uid::from_raw(uid)), Some(uid)),
+            Err(_) => (unistd::User::from_name(name), None),
         };
-        let unistd::User { name, uid, gid, .. } = user.ok()??;
-        Some(Self { name, uid: uid.as_raw(), gid: gid.as_raw() })
+        match user.ok()? {
+            Some(unistd::User { name, uid, gid, .. }) => {
+                Some(Self { name, uid: uid.as_raw(), gid: gid.as_raw() })
+            }
+            None => number.map(|uid| Self { name: uid.to_string(), uid, gid: NO_GROUP }),
+        }
     }
 
     /// The user that runs this program.
@@ -302,5 +310,7 @@ mod tests {
     fn a_user_is_found_by_name_or_number() {
         assert_eq!(User::named("root"), User::named("0"));
         assert_eq!(User::named("no-such-user"), None);
+        let unknown = User::named("54321").unwrap();
+        assert_eq!((unknown.to_string().as_str(), unknown.uid()), ("54321", 54321));
     }
 }

@@ -1,4 +1,4 @@
-//! `cvmcache bench`, as its users see it. How fast anything is, no test asks.
+//! `cvmcache bench`, as its users see it. No test depends on a speed.
 
 mod support;
 
@@ -265,14 +265,14 @@ ping [..]
 #[test]
 fn a_locator_without_a_listener_is_an_error_with_a_remedy() {
     bench(&["unix=/nowhere"]).assert().code(1).stdout_eq("").stderr_eq(str![[r#"
-cvmcache: cannot connect to unix=/nowhere: No such file or directory (os error 2); is the plugin running, and does it listen there?
+cvmcache: cannot connect to unix=/nowhere: /nowhere does not exist, so no plugin runs there: start the plugin, or compare the locator with CVMFS_CACHE_PLUGIN_LOCATOR in its configuration
 
 "#]]);
 }
 
 #[test]
 fn a_plugin_that_dies_is_an_error_that_names_the_workload() {
-    // It serves for a moment, and ends in the midst of the measurement.
+    // It serves for a moment, and ends during the measurement.
     let command = format!("sh -c \"{} {{conf}} & sleep 0.5; kill -9 $!; wait\"", ram().display());
     let command = command.replace("$!", "\\$!");
     let assert = cvmcache(&["bench", "--duration", "20", "--spawn", &command, "ping"]).assert();

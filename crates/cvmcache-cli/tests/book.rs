@@ -1,4 +1,4 @@
-//! That the commands in the book do what it says: those in sessions that it shows, and those in blocks of
+//! Runs the commands of the book and compares their output: those in sessions that it shows, and those in blocks of
 //! shell, are run.
 
 mod support;

@@ -3,7 +3,9 @@
 mod support;
 
 use std::fs;
+use std::io::{self, Write};
 
+use cvmcache::plugin::{Capabilities, Data, ObjectId, ObjectInfo, PluginResult, Status};
 use snapbox::str;
 use support::{cvmcache, ram, start_ram};
 
@@ -22,22 +24,56 @@ ok       object-stored-again
 "#]]);
 }
 
+/// A plugin that denies what it has.
+struct Denies;
+
+impl cvmcache::CachePlugin for Denies {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::NONE
+    }
+    fn object_info(&self, _: &cvmcache::Session, _: &ObjectId) -> PluginResult<ObjectInfo> {
+        let _ = io::stderr().write_all(b"the disk \x1b[31mis gone\n");
+        Err(Status::IoErr)
+    }
+    fn read(&self, _: &cvmcache::Session, _: &ObjectId, _: u64, _: u32) -> PluginResult<Data> {
+        Err(Status::IoErr)
+    }
+}
+
+/// Not a test, but a plugin for one: the configuration file is the last argument.
+#[test]
+#[ignore = "it is started by a test"]
+fn serves_a_plugin_that_denies() {
+    let conf = std::env::args_os().next_back().unwrap();
+    let options = cvmcache::Options::from_file(conf.as_ref()).unwrap();
+    let locator = options.get("CVMFS_CACHE_PLUGIN_LOCATOR").unwrap().to_str().unwrap();
+    let server = cvmcache::Server::builder(Denies);
+    server.listen(&locator.parse().unwrap()).unwrap().spawn().unwrap().wait().unwrap();
+}
+
+#[test]
+fn a_failure_shows_what_the_plugin_has_printed() {
+    let program = std::env::current_exe().unwrap().display().to_string();
+    let command = format!("'{program}' --ignored --nocapture --exact serves_a_plugin_that_denies");
+    let check = ["check", "--spawn", &command, "--filter", "object-absent"];
+    let text = cvmcache(&check).assert().code(1).stdout_eq(str![[r#"
+FAILED   object-absent
+...
+    received: IOERR
+    printed:  [..]
+...
+[..]the disk [..]is gone
+...
+"#]]);
+    assert!(!text.get_output().stdout.contains(&b'\x1b'));
+    let json = cvmcache(&check).arg("--json").assert().code(1);
+    let document: serde_json::Value = serde_json::from_slice(&json.get_output().stdout).unwrap();
+    let printed = document["cases"][0]["printed"].as_array().unwrap();
+    assert!(printed.contains(&"the disk \x1b[31mis gone".into()), "{printed:?}");
+}
+
 #[test]
 fn a_failure_has_the_request_the_expectation_and_the_reply() {
-    // A plugin in this process, which denies what it has.
-    use cvmcache::plugin::*;
-    struct Denies;
-    impl cvmcache::CachePlugin for Denies {
-        fn capabilities(&self) -> Capabilities {
-            Capabilities::NONE
-        }
-        fn object_info(&self, _: &cvmcache::Session, _: &ObjectId) -> PluginResult<ObjectInfo> {
-            Err(Status::IoErr)
-        }
-        fn read(&self, _: &cvmcache::Session, _: &ObjectId, _: u64, _: u32) -> PluginResult<Data> {
-            Err(Status::IoErr)
-        }
-    }
     let directory = tempfile::tempdir().unwrap();
     let locator = format!("unix={}", directory.path().join("socket").display());
     let server = cvmcache::Server::builder(Denies);

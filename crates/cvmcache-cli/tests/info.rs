@@ -26,7 +26,7 @@ clean-ups     0
 #[test]
 fn a_locator_without_a_listener_is_an_error_with_a_remedy() {
     cvmcache(&["info", "unix=/nowhere"]).assert().code(1).stdout_eq("").stderr_eq(str![[r#"
-cvmcache: cannot connect to unix=/nowhere: No such file or directory (os error 2); is the plugin running, and does it listen there?
+cvmcache: cannot connect to unix=/nowhere: /nowhere does not exist, so no plugin runs there: start the plugin, or compare the locator with CVMFS_CACHE_PLUGIN_LOCATOR in its configuration
 
 "#]]);
 }

@@ -1,4 +1,4 @@
-//! What is left behind when a signal ends a command: nothing.
+//! Commands that end by a signal leave no process and no directory behind.
 
 use std::fs;
 use std::os::unix::process::ExitStatusExt;

@@ -125,7 +125,7 @@ regular   -       22596363b3de40b06f981fb85d82312e8c0ed511  hello
 #[test]
 fn an_object_of_many_parts_is_read_as_it_was_stored() {
     let place = Place::new();
-    // Parts are of 256 KiB: an end in the midst of one, at the end of one, and none at all.
+    // Parts are of 256 KiB: an object ends within one, at the end of one, and is empty.
     for size in [5_000_000, 1 << 20, 0] {
         let content: Vec<u8> = (0..size).map(|i: u32| (i.wrapping_mul(i) >> 7) as u8).collect();
         fs::write(place.path("content"), &content).unwrap();

@@ -7,7 +7,7 @@ use bitflags::bitflags;
 bitflags! {
     /// A set of capability flags.
     ///
-    /// Combine them with `|`. A client asks for nothing that the plugin has not declared, except that
+    /// Combine them with `|`. A client sends no request that the plugin has not declared, except that
     /// it opens and closes objects (see [`Capabilities::REFCOUNT`]) and reads them in any case. Flags
     /// that are not known here are kept ([`from_bits_retain`](Self::from_bits_retain)).
     ///

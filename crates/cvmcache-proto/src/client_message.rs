@@ -14,17 +14,17 @@ use crate::{
 pub enum ClientMessage {
     /// Opens a session.
     Handshake {
-        /// The newest version of the protocol that the client speaks; 1 so far.
+        /// The newest version of the protocol that the client supports; 1 so far.
         protocol_version: u32,
         /// The client's name, as `repository:instance`; absent for anonymous clients.
         name: Option<Bytes>,
     },
-    /// Ends a session. The answer is the end of the connection.
+    /// Ends a session. The plugin closes the connection without a reply.
     Quit {
         /// The session.
         session: u64,
     },
-    /// Announces a reload (+1) or reports that it is done (-1). Has no answer.
+    /// Announces a reload (+1) or reports that it is done (-1). Has no reply.
     Ioctl {
         /// The session.
         session: u64,
@@ -87,11 +87,11 @@ impl Operation {
     }
 }
 
-/// What a client can ask for. A later revision of the protocol may add to them.
+/// The operations of a client. A later revision of the protocol may add to them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Operation {
-    /// Opens an object (+1), closes it (-1) or asks whether it exists (0).
+    /// Opens an object (+1), closes it (-1) or checks whether it exists (0).
     Refcount {
         /// The object.
         object: ObjectId,
@@ -104,7 +104,7 @@ pub enum Operation {
         object: ObjectId,
         /// Where to begin, in bytes; 0 is the first.
         offset: u64,
-        /// How many bytes; the answer may be shorter at the end of the object.
+        /// How many bytes; the reply may be shorter at the end of the object.
         size: u32,
     },
     /// Asks for type and size.
@@ -126,9 +126,9 @@ pub enum Operation {
         /// In bytes.
         target: u64,
     },
-    /// Starts a listing, or asks for more of it.
+    /// Starts a listing, or requests its next part.
     List {
-        /// 0 to start one, then what the reply said
+        /// 0 to start one, then the id of the reply
         /// ([`ReplyBody::List`](crate::ReplyBody::List)).
         listing: u64,
         /// Which objects.
@@ -170,11 +170,35 @@ pub struct StorePart {
     pub data: Bytes,
 }
 
+impl StorePart {
+    /// A part of a regular object of unknown size, without description and CRC-32.
+    ///
+    /// ```
+    /// use cvmcache_proto::{HashAlgorithm, ObjectId, StorePart};
+    ///
+    /// let object = ObjectId::new(HashAlgorithm::Sha1, [0; 20]);
+    /// let last = StorePart { expected_size: Some(3), ..StorePart::new(object, 1, true, "abc") };
+    /// assert_eq!(last.data, "abc");
+    /// ```
+    pub fn new(object: ObjectId, number: u64, last: bool, data: impl Into<Bytes>) -> Self {
+        Self {
+            object,
+            number,
+            last,
+            expected_size: None,
+            object_type: ObjectType::Regular,
+            description: None,
+            data_crc32: None,
+            data: data.into(),
+        }
+    }
+}
+
 /// A frame that is not a message of a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("not a message that a client sends")]
 pub struct BadMessage {
-    /// How to reply to it; `None` if the message expects no reply, as far as can be told, and always for
+    /// How to reply to it; `None` if the message expects no reply, as far as is known, and always for
     /// a message of a plugin.
     pub envelope: Option<Envelope>,
 }
@@ -294,7 +318,7 @@ impl Request {
     }
 }
 
-/// How the wire says that the size of an upload is not known.
+/// The number for an unknown size of an upload.
 const SIZE_UNKNOWN: u64 = u64::MAX;
 
 /// `None` if a required field is missing or makes no sense.

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 /// Bytes of an object: none, one or several pieces that follow each other.
 ///
-/// A cache that keeps objects in memory answers with slices of what it has, without copying. A
+/// A cache that keeps objects in memory replies with slices of them, without copying. A
 /// cache that reads into a buffer makes one of a `Vec<u8>`, or of a `ReadBuffer` of the crate
 /// `cvmcache`, which is reused.
 ///
@@ -20,7 +20,7 @@ use bytes::Bytes;
 /// ```
 #[derive(Debug, Clone, Default)]
 pub struct Data {
-    // Nearly all answers are one piece: it needs no allocation.
+    // Nearly all replies are one piece: it needs no allocation.
     first: Bytes,
     rest: Vec<Bytes>,
 }

@@ -42,6 +42,10 @@ impl Default for DecoderLimits {
     }
 }
 
+/// How much is read at once when there is no memory for more. That much is always there, or the process
+/// could not go on.
+const SHORT_OF_MEMORY: usize = 512;
+
 /// A message and what was attached to it.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Frame {
@@ -54,6 +58,9 @@ pub struct Frame {
     /// message broken. The attachment is
     /// missing then, and all of the message but its [`Envelope`](crate::Envelope).
     pub cut: bool,
+    /// True if there was no memory for the attachment, which is missing then. The frame is to be
+    /// [answered](crate::Envelope::fail) with [`Status::NoSpace`](crate::Status::NoSpace).
+    pub out_of_memory: bool,
 }
 
 /// Bytes that are no frame. There is no way to tell where the next one begins.
@@ -135,6 +142,19 @@ enum State {
     Attachment { message: Option<WireMessage>, message_len: usize, buffer: Vec<u8>, len: usize },
     /// In `left` bytes that are not kept, before an attachment of `attachment` bytes, if there is one.
     Skip { message: Option<WireMessage>, left: usize, attachment: usize, cut: bool },
+    /// In an attachment that there is no memory for, of which `left` bytes are not received yet.
+    Refused { message: Option<WireMessage>, left: usize },
+}
+
+impl State {
+    /// Before an attachment of `len` bytes.
+    fn attachment(message: Option<WireMessage>, message_len: usize, len: usize) -> Self {
+        let mut buffer = Vec::new();
+        match buffer.try_reserve_exact(len) {
+            Ok(()) => State::Attachment { message, message_len, buffer, len },
+            Err(_) => State::Refused { message, left: len },
+        }
+    }
 }
 
 impl Decoder {
@@ -151,7 +171,8 @@ impl Decoder {
     pub fn buffer(&mut self) -> &mut Vec<u8> {
         self.ahead.drain(..self.taken);
         self.taken = 0;
-        let wanted = match &mut self.state {
+        let read_ahead = self.limits.read_ahead;
+        match &mut self.state {
             State::Attachment { buffer, len, .. } => {
                 if buffer.len() < *len {
                     debug_assert!(self.ahead.is_empty(), "an attachment takes all that was read");
@@ -159,17 +180,20 @@ impl Decoder {
                 }
                 // What was read beyond the attachment comes before what will be read now.
                 self.ahead.extend(buffer.drain(*len..));
-                self.limits.read_ahead
+                make_room(&mut self.ahead, read_ahead);
             }
-            State::Message { kept, .. } => self.limits.read_ahead.max(*kept),
-            _ => self.limits.read_ahead,
-        };
-        if self.ahead.capacity() > 2 * wanted {
-            // It was used for a long message.
-            self.ahead.shrink_to(wanted);
+            State::Message { kept, skipped, .. } => {
+                if !make_room(&mut self.ahead, read_ahead.max(*kept)) {
+                    // Of a long message less is kept, then.
+                    let room = self.ahead.capacity();
+                    *skipped += kept.saturating_sub(room);
+                    *kept = (*kept).min(room);
+                }
+            }
+            _ => {
+                make_room(&mut self.ahead, read_ahead);
+            }
         }
-        let free = wanted.saturating_sub(self.ahead.len()).max(HEADER_LEN);
-        self.ahead.reserve_exact(free);
         &mut self.ahead
     }
 
@@ -234,9 +258,7 @@ impl Decoder {
                     } else if attachment == 0 {
                         return Ok(Some(Frame { message, ..Frame::default() }));
                     } else {
-                        let buffer = Vec::with_capacity(attachment);
-                        let (message_len, len) = (kept, attachment);
-                        self.state = State::Attachment { message, message_len, buffer, len };
+                        self.state = State::attachment(message, kept, attachment);
                     }
                 }
                 State::Attachment { message, message_len, mut buffer, len } => {
@@ -252,7 +274,7 @@ impl Decoder {
                     // A reader that filled the buffer beyond its capacity has read the next frame, too.
                     self.ahead.extend(buffer.drain(len..));
                     let attachment = Bytes::from(buffer);
-                    return Ok(Some(Frame { message, attachment, cut: false }));
+                    return Ok(Some(Frame { message, attachment, ..Frame::default() }));
                 }
                 State::Skip { message, left, attachment, cut } => {
                     let here = left.min(self.unread().len());
@@ -263,12 +285,19 @@ impl Decoder {
                         return Ok(None);
                     }
                     if attachment == 0 {
-                        return Ok(Some(Frame { message, attachment: Bytes::new(), cut }));
+                        return Ok(Some(Frame { message, cut, ..Frame::default() }));
                     }
-                    let buffer = Vec::with_capacity(attachment);
                     // Only a message over the limit is cut, to the limit.
-                    let (message_len, len) = (self.limits.max_message, attachment);
-                    self.state = State::Attachment { message, message_len, buffer, len };
+                    self.state = State::attachment(message, self.limits.max_message, attachment);
+                }
+                State::Refused { message, left } => {
+                    let here = left.min(self.unread().len());
+                    self.taken += here;
+                    if here < left {
+                        self.state = State::Refused { message, left: left - here };
+                        return Ok(None);
+                    }
+                    return Ok(Some(Frame { message, out_of_memory: true, ..Frame::default() }));
                 }
             }
         }
@@ -312,4 +341,18 @@ impl Decoder {
     fn unread(&self) -> &[u8] {
         &self.ahead[self.taken..]
     }
+}
+
+/// Makes a buffer that many bytes large. False if there is no memory for that: the stream goes on with less.
+fn make_room(buffer: &mut Vec<u8>, wanted: usize) -> bool {
+    if buffer.capacity() > 2 * wanted {
+        // It was used for a long message.
+        buffer.shrink_to(wanted);
+    }
+    let free = wanted.saturating_sub(buffer.len()).max(HEADER_LEN);
+    let has_room = buffer.try_reserve_exact(free).is_ok();
+    if !has_room {
+        buffer.reserve_exact(SHORT_OF_MEMORY);
+    }
+    has_room
 }

@@ -10,7 +10,7 @@ use crate::{HandshakeAck, Reply, ReplyBody, ServerMessage, Status, WireMessage};
 pub enum RequestKind {
     /// Opens a session.
     Handshake,
-    /// Changes a reference count, or asks whether an object exists.
+    /// Changes a reference count, or checks whether an object exists.
     Refcount,
     /// Reads from an object.
     Read,

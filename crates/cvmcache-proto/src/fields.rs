@@ -19,7 +19,7 @@ const PART_NUMBER: usize = 4 << 3;
 /// The texts that may be cut, as keys of message and field: the name of a client, and the description of
 /// an object. They name nothing that would be another thing then, and no field that is required follows.
 const CUT_TEXTS: [(usize, usize); 2] = [(16 << 3 | 2, 2 << 3 | 2), (7 << 3 | 2, 8 << 3 | 2)];
-/// The bytes of a record that names an object, and says nothing else.
+/// The length of a record with an object id and nothing else, in bytes.
 const SHORTEST_RECORD: usize = ObjectId::DIGEST_LEN + 6;
 
 /// Decodes a message; `None` if it is empty, unknown, or a listing with an undersized record.

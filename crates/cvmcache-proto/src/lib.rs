@@ -9,7 +9,7 @@
 //! ```
 //! use cvmcache_proto::{ClientMessage, Decoder, DecoderLimits, Operation, Request, frame};
 //!
-//! // A client asks whether the plugin holds an object.
+//! // A client checks whether an object exists.
 //! let object = "da39a3ee5e6b4b0d3255bfef95601890afd80709".parse()?;
 //! let operation = Operation::ObjectInfo { object };
 //! let request = ClientMessage::Request(Request { session: 1, id: 7, operation });
@@ -71,7 +71,7 @@ pub use server_message::{HandshakeAck, Reply, ReplyBody, ServerMessage};
 pub use status::Status;
 pub use wire_message::{RawMessage, WireMessage};
 
-/// The protocol version that this crate speaks and that a handshake carries.
+/// The protocol version that this crate supports and that a handshake carries.
 pub const PROTOCOL_VERSION: u32 = 1;
 
 /// The smallest `max_object_size` that the client accepts in a handshake, in bytes.

@@ -4,7 +4,7 @@ use crate::{Operation, RequestKind};
 
 /// What an [`Operation`] does, without its operands.
 ///
-/// One message of the protocol opens an object, closes it and asks whether it exists; here these are
+/// One message of the protocol opens an object, closes it and checks whether it exists; here these are
 /// three kinds. [`RequestKind`] is the kind of the message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]

@@ -21,14 +21,14 @@ pub enum ServerMessage {
     Detach,
 }
 
-/// The answer to a handshake.
+/// The acknowledgement of a handshake.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HandshakeAck {
-    /// Whether there is a session now. The client of the 2.12 line does not look at it.
+    /// Whether there is a session now. The client of the 2.12 line ignores it.
     pub result: Result<(), Status>,
     /// The plugin's name. It need not be UTF-8.
     pub name: Bytes,
-    /// The version of the protocol that the plugin speaks.
+    /// The version of the protocol that the plugin supports.
     pub protocol_version: u32,
     /// Names the session; to be sent with every request.
     pub session: u64,
@@ -37,7 +37,7 @@ pub struct HandshakeAck {
     pub max_object_size: u32,
     /// What the plugin can do.
     pub capabilities: Capabilities,
-    /// The plugin's process; only told to clients on the same machine.
+    /// The plugin's process id; only sent to clients on the same machine.
     pub pid: Option<u64>,
 }
 
@@ -56,7 +56,7 @@ impl HandshakeAck {
     }
 }
 
-/// The answer to a request.
+/// The reply to a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reply {
     /// The number of the request.
@@ -65,7 +65,7 @@ pub struct Reply {
     pub body: ReplyBody,
 }
 
-/// The answers, by kind of request.
+/// The replies, by kind of request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ReplyBody {
@@ -73,7 +73,7 @@ pub enum ReplyBody {
     Refcount(Result<(), Status>),
     /// To a read.
     Read {
-        /// The bytes read: as many as asked for, or fewer at the end of the object.
+        /// The bytes read: as many as requested, or fewer at the end of the object.
         result: Result<Data, Status>,
         /// The CRC-32 of the bytes, if the plugin makes one.
         data_crc32: Option<u32>,
@@ -84,7 +84,7 @@ pub enum ReplyBody {
     Store {
         /// How it went.
         result: Result<(), Status>,
-        /// The part; 0 in the answer to an abort.
+        /// The part; 0 in the reply to an abort.
         part: u64,
     },
     /// To a request for the fill level.
@@ -100,7 +100,7 @@ pub enum ReplyBody {
     List {
         /// How it went.
         result: Result<(), Status>,
-        /// What to ask with for more ([`Operation::List`](crate::Operation::List)).
+        /// The id to request the next part with ([`Operation::List`](crate::Operation::List)).
         listing: u64,
         /// True if there is no more.
         last: bool,
@@ -113,7 +113,7 @@ pub enum ReplyBody {
 }
 
 impl ReplyBody {
-    /// How the request went, whatever it asked for.
+    /// The status of the request, of whatever kind.
     ///
     /// ```
     /// use cvmcache_proto::{ReplyBody, Status};
@@ -144,7 +144,7 @@ impl ReplyBody {
 }
 
 impl ServerMessage {
-    /// How the request went that the message answers; `None` for a message that answers none.
+    /// The status of the request that the message answers; `None` for a message that answers none.
     pub fn status(&self) -> Option<Result<(), Status>> {
         match self {
             ServerMessage::HandshakeAck(ack) => Some(ack.result),

@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-/// Why a plugin did not do what a client asked.
+/// Why a request has failed.
 ///
 /// This is the protocol's status without its `OK`: a callback returns `Result<T, Status>`. The
 /// client turns each status into an errno, named below, which is what a user of the mount sees.
@@ -33,7 +33,7 @@ pub enum Status {
     /// A checksum did not match (`EIO`).
     #[error("checksum mismatch")]
     Corrupted,
-    /// An answer or a part of an upload did not come in time (`EIO`).
+    /// A reply or a part of an upload did not come in time (`EIO`).
     #[error("timed out")]
     Timeout,
     /// The reference count would fall below zero or overflow (`EINVAL`).
@@ -42,7 +42,7 @@ pub enum Status {
     /// A read starts beyond the end of the object (`EINVAL`).
     #[error("offset beyond the end of the object")]
     OutOfBounds,
-    /// The cache could not be shrunk to the size asked for (`EIO`).
+    /// The cache could not be shrunk to its target (`EIO`).
     #[error("the cache could not be shrunk as far as asked")]
     Partial,
 }

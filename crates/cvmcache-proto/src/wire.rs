@@ -1,6 +1,6 @@
 //! The messages in Protobuf, one struct for each.
 //!
-//! They say nothing about what makes sense: every field is optional, because prost does not
+//! They do not define what is valid: every field is optional, because prost does not
 //! enforce what the protocol requires, and every enumeration is a plain number.
 //! [`ClientMessage`](crate::ClientMessage) and [`ServerMessage`](crate::ServerMessage) check them. They
 //! are private, because prost's traits are implemented for them.

@@ -297,14 +297,5 @@ fn frame(message: &RawMessage) -> Frame {
 }
 
 fn part(data: Bytes) -> StorePart {
-    StorePart {
-        object: ObjectId::new(HashAlgorithm::Sha1, [0; 20]),
-        number: 3,
-        last: false,
-        expected_size: None,
-        object_type: Default::default(),
-        description: None,
-        data_crc32: None,
-        data,
-    }
+    StorePart::new(ObjectId::new(HashAlgorithm::Sha1, [0; 20]), 3, false, data)
 }

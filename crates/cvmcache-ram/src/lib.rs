@@ -14,10 +14,11 @@
 //!
 //! # The source
 //!
-//! Read it in this order: `object.rs` (the bytes, never copied), `store.rs` (index, order of use,
+//! Read it in this order: `arena.rs` (the memory), `object.rs` (the bytes in it), `store.rs` (index, order of use,
 //! accounting, eviction; no lock, no thread), `shared.rs` (the store behind its lock), `upload.rs`
 //! and `plugin.rs` (the SDK's traits on top). `size.rs` and `breadcrumbs.rs` stand by themselves.
 
+mod arena;
 mod breadcrumbs;
 mod object;
 mod plugin;

@@ -1,6 +1,7 @@
 //! The callbacks of the cache plugin, in terms of the store.
 
 use std::error::Error;
+use std::io;
 use std::sync::Arc;
 use std::vec;
 
@@ -12,7 +13,7 @@ use cvmcache::{CachePlugin, Findings, PluginContext, ServerHandle, Session, Tran
 
 use crate::breadcrumbs::Breadcrumbs;
 use crate::shared::Shared;
-use crate::size::CacheSize;
+use crate::size::{self, CacheSize};
 use crate::upload::Upload;
 
 /// A cache in memory.
@@ -29,26 +30,39 @@ impl RamCache {
     /// # Errors
     ///
     /// An [`OptionsError`](cvmcache::OptionsError) if the value of `CVMFS_CACHE_PLUGIN_SIZE` is no size,
-    /// and an [`io::Error`](std::io::Error) if the size of the memory is not known or the signal cannot
-    /// be handled.
+    /// and an [`io::Error`] if there is no memory for the cache or the signal cannot be handled.
     pub fn from_context(context: &PluginContext) -> Result<Self, Box<dyn Error + Send + Sync>> {
-        let cache = Self::new(CacheSize::from_options(context.options())?, context.handle());
+        let (size, warnings) = CacheSize::from_options(context.options())?;
+        warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+        let cache = Self::new(size, context.handle())?;
         cache.breadcrumbs.forget_on_signal()?;
         Ok(cache)
     }
 
     /// Judges the size, for [`Program::check`](cvmcache::Program::check).
     pub fn check(context: &PluginContext, findings: &mut Findings) {
-        if let Err(error) = CacheSize::from_options(context.options()) {
-            findings.error(error);
+        match CacheSize::from_options(context.options()) {
+            Ok((_, warnings)) => warnings.into_iter().for_each(|warning| findings.warning(warning)),
+            Err(error) => findings.error(error),
         }
     }
 
     /// A cache of `size` bytes, which asks clients to detach through `handle` when more than 70 % of
     /// it is pinned.
-    pub fn new(size: u64, handle: ServerHandle) -> Self {
+    ///
+    /// If address space or the like is limited, so that less than `size` can be allocated beside all else
+    /// that the process needs, the cache is smaller.
+    ///
+    /// # Errors
+    ///
+    /// If there is no memory for a cache at all.
+    pub fn new(size: u64, handle: ServerHandle) -> io::Result<Self> {
+        let size = size::fitting(size)?;
+        let shared = Shared::new(size, handle).map_err(|error| {
+            io::Error::new(error.kind(), format!("cannot map {size} bytes for the cache: {error}"))
+        })?;
         tracing::info!("keeping up to {size} bytes in memory");
-        Self { shared: Arc::new(Shared::new(size, handle)), breadcrumbs: Breadcrumbs::default() }
+        Ok(Self { shared: Arc::new(shared), breadcrumbs: Breadcrumbs::default() })
     }
 }
 
@@ -94,6 +108,7 @@ impl CachePlugin for RamCache {
             evicted += batch;
             if batch == 0 {
                 if evicted > 0 {
+                    self.shared.trim();
                     tracing::info!("evicted {evicted} objects on request, {used} bytes are used");
                 }
                 return Ok(used);

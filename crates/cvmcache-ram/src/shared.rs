@@ -1,9 +1,15 @@
-//! The store behind its lock, shared by the plugin, its uploads and its listings.
+//! The store behind its lock and the arena, shared by the plugin, its uploads and its listings.
 
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use cvmcache::plugin::{PluginResult, Status};
 use cvmcache::{ServerHandle, Watermarks};
 use metrics::{Counter, counter};
 use parking_lot::Mutex;
 
+use crate::arena::{Arena, Extents};
 use crate::store::{Deferred, Store};
 
 /// The lock is not poisoned by a panic, since the SDK answers a panic and the plugin goes on.
@@ -14,20 +20,30 @@ use crate::store::{Deferred, Store};
 pub(crate) struct Shared {
     size: u64,
     store: Mutex<Store>,
+    arena: Arc<Arena>,
+    /// The most that was ever in use outside of the arena, for what finds objects. The allocator keeps
+    /// what was freed, so that is what it still takes.
+    heap_peak: AtomicU64,
     handle: ServerHandle,
     evicted_objects: Counter,
     evicted_bytes: Counter,
 }
 
 impl Shared {
-    pub(crate) fn new(size: u64, handle: ServerHandle) -> Self {
-        Self {
+    /// How often room is made for one allocation, by a batch of objects or of pages: a few milliseconds.
+    const ROUNDS: usize = 64;
+
+    pub(crate) fn new(size: u64, handle: ServerHandle) -> io::Result<Self> {
+        let len = usize::try_from(with_slack(size)).map_err(|_| io::ErrorKind::OutOfMemory)?;
+        Ok(Self {
             size,
             store: Mutex::new(Store::new(size)),
+            arena: Arena::new(len)?,
+            heap_peak: AtomicU64::new(0),
             handle,
             evicted_objects: counter!("cvmcache_evicted_objects_total"),
             evicted_bytes: counter!("cvmcache_evicted_bytes_total"),
-        }
+        })
     }
 
     /// Runs `work` under the lock. What takes long and does not need the lock, such as freeing the
@@ -39,6 +55,48 @@ impl Shared {
         };
         self.run_deferred(deferred);
         result
+    }
+
+    /// Memory for `len` bytes that have been reserved in the store. If what is free is in pieces, or more
+    /// pages are resident than are needed, room is made.
+    pub(crate) fn allocate(&self, len: usize) -> PluginResult<Extents> {
+        for _ in 0..Self::ROUNDS {
+            let max_resident = self.max_resident();
+            if let Some(extents) = self.arena.allocate(len, max_resident) {
+                return Ok(extents);
+            }
+            if !self.arena.purge_step(max_resident) && self.locked(Store::evict_for_room) == 0 {
+                break;
+            }
+        }
+        Err(Status::NoSpace)
+    }
+
+    /// Gives memory back to the system that is not in use.
+    pub(crate) fn trim(&self) {
+        while self.arena.purge_step(0) {}
+        #[cfg(target_env = "gnu")]
+        {
+            // SAFETY: it has no preconditions.
+            #[allow(unsafe_code)]
+            unsafe {
+                libc::malloc_trim(0);
+            }
+            self.heap_peak.store(self.heap(), Ordering::Relaxed);
+        }
+    }
+
+    /// How many bytes of the arena may be resident, so that with all else a little more than the size is.
+    fn max_resident(&self) -> u64 {
+        let heap = self.heap();
+        let peak = self.heap_peak.fetch_max(heap, Ordering::Relaxed).max(heap);
+        with_slack(self.size).saturating_sub(peak)
+    }
+
+    /// What is in use outside of the arena.
+    fn heap(&self) -> u64 {
+        let occupied = self.store.lock().occupied();
+        occupied.saturating_sub(self.arena.allocated())
     }
 
     fn run_deferred(&self, deferred: Deferred) {
@@ -60,4 +118,10 @@ impl Shared {
             self.handle.ask_detach();
         }
     }
+}
+
+/// What a cache of `size` bytes may take with what is free in pages that are in use, and with replies that
+/// clients have not taken of objects that have been evicted.
+fn with_slack(size: u64) -> u64 {
+    size.saturating_add(size / 16).saturating_add(4 * 1024 * 1024)
 }

@@ -1,11 +1,9 @@
 //! The size of the cache: the value of `CVMFS_CACHE_PLUGIN_SIZE`.
 
-use std::error::Error;
 use std::io;
 use std::str::FromStr;
 
-use cvmcache::{ConfigKey, Options, percent_of};
-use nix::sys::sysinfo::sysinfo;
+use cvmcache::{ConfigKey, MemoryLimit, Options, OptionsError, percent_of};
 use thiserror::Error;
 
 /// A size as a configuration states it: `1000` megabytes, or `25%` of the memory.
@@ -13,7 +11,8 @@ use thiserror::Error;
 pub enum CacheSize {
     /// So many bytes.
     Bytes(u64),
-    /// So many percent of the physical memory, 1 to 100.
+    /// So many percent of the memory that the machine has, or that the cgroups of the process allow, 1 to
+    /// 100.
     PercentOfMemory(u64),
 }
 
@@ -31,49 +30,71 @@ impl CacheSize {
         "CVMFS_CACHE_PLUGIN_SIZE",
         "MB|N%",
         "how much memory the cache may take, in megabytes of 1024 KiB or as a share of the \
-         machine's; at least 100 MB",
+         machine's or the memory cgroup's; at least 100 MB",
     )
     .default_value("1000");
 
     /// With less than this, the catalogs of a few repositories fill the cache and pin it.
     pub const MINIMUM: u64 = 100 * MEGABYTE;
 
-    /// The size in bytes that the options state, or the default.
+    /// Beside the cache there are the buffers of connections, and the rest of the machine.
+    const MUCH_PERCENT: u64 = 80;
+
+    /// The size in bytes that the options state, or the default, and what is wrong with it although it
+    /// can be used.
     ///
     /// # Errors
     ///
-    /// If it is invalid, or the memory of the system is not known.
-    pub fn from_options(options: &Options) -> Result<u64, Box<dyn Error + Send + Sync>> {
-        Ok(options.value::<Self>(&Self::KEY)?.unwrap_or_default().to_bytes()?)
+    /// If it makes no sense.
+    pub(crate) fn from_options(options: &Options) -> Result<(u64, Vec<String>), OptionsError> {
+        let size = options.value::<Self>(&Self::KEY)?.unwrap_or_default();
+        Ok(size.judged(&MemoryLimit::physical(), MemoryLimit::allocatable().as_ref()))
     }
 
-    /// The size in bytes, but at least [`CacheSize::MINIMUM`], which is logged as a warning.
-    ///
-    /// # Errors
-    ///
-    /// If the memory of the system is not known.
-    pub fn to_bytes(self) -> io::Result<u64> {
-        let memory = sysinfo()?.ram_total();
-        let bytes = match self {
+    /// The size in bytes, but at least [`CacheSize::MINIMUM`]. A share is one of the memory that the
+    /// process may take: that of the machine, or the least that a memory cgroup of the process allows.
+    pub fn to_bytes(self) -> u64 {
+        self.bytes_of(&MemoryLimit::physical()).max(Self::MINIMUM)
+    }
+
+    fn bytes_of(self, physical: &MemoryLimit) -> u64 {
+        match self {
             CacheSize::Bytes(bytes) => bytes,
-            CacheSize::PercentOfMemory(percent) => percent_of(memory, percent),
-        };
-        if bytes > memory {
-            tracing::warn!(
-                "{}: {bytes} bytes are more than the {memory} that this machine has; \
-                 write a share of it, as in 25%",
-                Self::KEY.name()
-            );
+            CacheSize::PercentOfMemory(percent) => percent_of(physical.bytes, percent),
         }
-        if bytes < Self::MINIMUM {
-            tracing::warn!(
-                "{}: {bytes} bytes are too few for a cache, using {minimum} MB; \
-                 write {minimum} or more",
-                Self::KEY.name(),
-                minimum = Self::MINIMUM / MEGABYTE
-            );
+    }
+
+    fn judged(
+        self,
+        physical: &MemoryLimit,
+        allocatable: Option<&MemoryLimit>,
+    ) -> (u64, Vec<String>) {
+        let key = Self::KEY.name();
+        let mut warnings = Vec::new();
+        let stated = self.bytes_of(physical);
+        if stated < Self::MINIMUM {
+            let minimum = Self::MINIMUM / MEGABYTE;
+            warnings
+                .push(format!("{key}: {stated} bytes are too few for a cache, using {minimum} MB"));
         }
-        Ok(bytes.max(Self::MINIMUM))
+        let bytes = stated.max(Self::MINIMUM);
+        if bytes > percent_of(physical.bytes, Self::MUCH_PERCENT) {
+            warnings.push(format!(
+                "{key}: {bytes} bytes are more than {} % of {physical}: when that is exceeded, the \
+                 kernel kills the plugin, and with it all mounts; use a smaller size or a share, as \
+                 in 50%",
+                Self::MUCH_PERCENT
+            ));
+        }
+        if let Some(limit) = allocatable
+            && bytes > beside_others(limit.bytes)
+        {
+            warnings.push(format!(
+                "{key}: {bytes} bytes and the rest of the plugin need more than {limit}: the cache \
+                 will be smaller; raise the limit or use a smaller size"
+            ));
+        }
+        (bytes, warnings)
     }
 }
 
@@ -110,6 +131,32 @@ impl FromStr for CacheSize {
             .ok_or_else(|| error("is more than any machine has"))
     }
 }
+
+/// The size of a cache that fits beside all else that the process needs: the buffers of connections, the
+/// stacks and heaps of threads, and what finds the objects.
+///
+/// # Errors
+///
+/// If that would be too small to be of use.
+pub(crate) fn fitting(size: u64) -> io::Result<u64> {
+    let Some(limit) = MemoryLimit::allocatable() else { return Ok(size) };
+    match beside_others(limit.bytes) {
+        room if room >= size => Ok(size),
+        room if room >= SMALLEST => Ok(room),
+        _ => Err(io::Error::new(
+            io::ErrorKind::OutOfMemory,
+            format!("{limit}, are too few for a cache; raise the limit"),
+        )),
+    }
+}
+
+/// What a limit leaves for the cache: half, since heaps of threads take address space that is not used.
+const fn beside_others(bytes: u64) -> u64 {
+    (bytes / 2).saturating_sub(16 * MEGABYTE)
+}
+
+/// A plugin with less than this is worse than none.
+const SMALLEST: u64 = 16 * MEGABYTE;
 
 const MEGABYTE: u64 = 1024 * 1024;
 
@@ -165,14 +212,48 @@ mod tests {
 
     #[test]
     fn a_size_below_the_minimum_is_raised() {
-        assert_eq!(CacheSize::Bytes(0).to_bytes().unwrap(), 100 * MEGABYTE);
-        assert_eq!(CacheSize::Bytes(101 * MEGABYTE).to_bytes().unwrap(), 101 * MEGABYTE);
-        assert_eq!(CacheSize::default().to_bytes().unwrap(), 1000 * MEGABYTE);
+        assert_eq!(CacheSize::Bytes(0).to_bytes(), 100 * MEGABYTE);
+        assert_eq!(CacheSize::Bytes(101 * MEGABYTE).to_bytes(), 101 * MEGABYTE);
+        assert_eq!(CacheSize::default().to_bytes(), 1000 * MEGABYTE);
+        let (size, warnings) = CacheSize::Bytes(0).judged(&limit(1 << 40), None);
+        assert_eq!((size, warnings.len()), (CacheSize::MINIMUM, 1), "{warnings:?}");
     }
 
     #[test]
-    fn a_percentage_is_of_the_physical_memory() {
-        let memory = sysinfo().unwrap().ram_total();
-        assert_eq!(CacheSize::PercentOfMemory(100).to_bytes().unwrap(), memory);
+    fn a_share_is_one_of_the_least_that_machine_and_cgroups_allow() {
+        let memory = MemoryLimit::physical().bytes;
+        assert_eq!(CacheSize::PercentOfMemory(100).to_bytes(), memory);
+        let half = CacheSize::PercentOfMemory(50).judged(&limit(400 * MEGABYTE), None);
+        assert_eq!(half, (200 * MEGABYTE, Vec::new()));
+    }
+
+    #[test]
+    fn a_limit_leaves_half_of_it_to_the_cache() {
+        assert_eq!(beside_others(700 * MEGABYTE), 334 * MEGABYTE);
+        assert_eq!(beside_others(1), 0);
+    }
+
+    #[test]
+    fn a_size_that_leaves_little_of_a_limit_is_a_warning_that_names_the_limit() {
+        let size = CacheSize::Bytes(1000 * MEGABYTE);
+        let much = limit(1 << 40);
+        let warnings = |physical: &MemoryLimit, allocatable: Option<&MemoryLimit>| {
+            size.judged(physical, allocatable).1
+        };
+        assert!(warnings(&limit(1250 * MEGABYTE), None).is_empty());
+        assert!(warnings(&much, Some(&limit(2032 * MEGABYTE))).is_empty());
+        for judged in
+            [warnings(&limit(1249 * MEGABYTE), None), warnings(&much, Some(&limit(700_000 * 1024)))]
+        {
+            let [warning] = &judged[..] else { panic!("{judged:?}") };
+            assert!(warning.starts_with("CVMFS_CACHE_PLUGIN_SIZE: 1048576000 bytes "), "{warning}");
+            assert!(warning.contains("more than"), "{warning}");
+        }
+    }
+
+    fn limit(bytes: u64) -> MemoryLimit {
+        let mut limit = MemoryLimit::physical();
+        limit.bytes = bytes;
+        limit
     }
 }

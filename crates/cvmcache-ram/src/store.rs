@@ -125,6 +125,12 @@ impl Store {
         Ok(())
     }
 
+    /// Evicts some objects although the accounts have room: what is free is in pieces that are too short.
+    /// Returns how many have gone.
+    pub(crate) fn evict_for_room(&mut self) -> usize {
+        self.evict(u64::MAX, Self::BATCH_OBJECTS)
+    }
+
     /// Gives back what an upload has taken.
     pub(crate) fn release(&mut self, bytes: u64) {
         self.uploading -= bytes;
@@ -133,7 +139,9 @@ impl Store {
     /// Makes an object appear with one reference, and takes its cost over from the upload. If it
     /// has appeared already, that one gains a reference, and the answer is false.
     pub(crate) fn commit(&mut self, object: &Arc<Object>) -> PluginResult<bool> {
-        let vacant = match self.index[shard(object.id())].entry(*object.id()) {
+        let index = &mut self.index[shard(object.id())];
+        index.try_reserve(1).map_err(|_| Status::NoSpace)?;
+        let vacant = match index.entry(*object.id()) {
             hash_map::Entry::Occupied(slot) => {
                 let slot = *slot.get();
                 return self.add_references(slot, 1).map(|()| false);
@@ -141,6 +149,11 @@ impl Store {
             hash_map::Entry::Vacant(vacant) => vacant,
         };
         let entry = Entry { object: Arc::clone(object), references: 1, tick: 0 };
+        // The table of slots doubles when it is full. If there is no memory for that now, there is none then.
+        if self.slots.len() == self.slots.capacity() {
+            let mut grown = Vec::<(Entry, usize)>::new();
+            grown.try_reserve_exact(2 * self.slots.len()).map_err(|_| Status::NoSpace)?;
+        }
         vacant.insert(self.slots.insert(entry));
         let cost = Self::cost(object);
         self.uploading -= cost;
@@ -186,11 +199,7 @@ impl Store {
         let page = entries
             .filter(|entry| entry.object.object_type() == wanted)
             .map(|entry| {
-                ListEntry::new(
-                    *entry.object.id(),
-                    entry.references > 0,
-                    entry.object.description().cloned(),
-                )
+                ListEntry::new(*entry.object.id(), entry.references > 0, entry.object.description())
             })
             .collect();
         (page, (end < self.slots.capacity()).then_some(end))
@@ -204,7 +213,8 @@ impl Store {
         self.index[shard(id)].get(id).copied().ok_or(Status::NoEntry)
     }
 
-    fn occupied(&self) -> u64 {
+    /// What objects and uploads cost.
+    pub(crate) fn occupied(&self) -> u64 {
         self.used + self.uploading
     }
 

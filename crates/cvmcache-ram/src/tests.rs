@@ -7,17 +7,16 @@ mod steps;
 
 use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
-use std::{fs, thread};
+use std::thread;
 
 use bytes::Bytes;
 use cvmcache::plugin::{
     Breadcrumb, Capabilities, HashAlgorithm, ListEntry, NewObject, ObjectId, ObjectType,
     PluginResult, Status,
 };
-use cvmcache::{
-    CachePlugin, ConfigKey, Options, PluginContext, ServerHandle, Session, Transaction,
-};
+use cvmcache::{CachePlugin, Options, PluginContext, ServerHandle, Session, Transaction};
 
+use crate::arena::Arena;
 use crate::object::Object;
 use crate::plugin::RamCache;
 use crate::size::CacheSize;
@@ -30,7 +29,7 @@ fn id(number: u32) -> ObjectId {
 }
 
 fn ram_cache(size: u64) -> RamCache {
-    RamCache::new(size, ServerHandle::new())
+    RamCache::new(size, ServerHandle::new()).unwrap()
 }
 
 fn session() -> Session {
@@ -95,11 +94,20 @@ fn assert_consistent(cache: &RamCache) {
     cache.shared().locked(|store| store.assert_consistent());
 }
 
+/// An object with a description of the common length.
+fn object(number: u32, object_type: ObjectType, len: usize) -> Object {
+    let arena = Arena::new(1 << 20).unwrap();
+    let extents = |len| arena.allocate(len, u64::MAX).unwrap();
+    let text = description(number);
+    let described = Some((&text[..], extents(text.len())));
+    let mut object = Object::new(id(number), object_type, described);
+    object.push(extents(len), &vec![0; len]).unwrap();
+    object
+}
+
 /// The content that [`store`] makes of `len` bytes.
 fn cost(len: usize) -> u64 {
-    let mut object = Object::new(id(0), ObjectType::Regular, Some(description(0)));
-    object.push(Bytes::from(vec![0; len]));
-    Store::cost(&object)
+    Store::cost(&object(0, ObjectType::Regular, len))
 }
 
 #[test]
@@ -304,28 +312,9 @@ fn many_threads_find_every_object_whole() {
     assert_eq!(cache.shrink(&session(), 0), Ok(0));
 }
 
-/// A text with the table of these keys below a line.
-fn with_fresh_keys(text: &str, marker: &str, keys: &[ConfigKey]) -> String {
-    let (before, after) = text.split_once(marker).expect("the marker");
-    let table = after.lines().take_while(|line| line.starts_with('|')).count();
-    let after: String = after.lines().skip(table).map(|line| format!("{line}\n")).collect();
-    let rows: String = keys.iter().map(|key| key.markdown_row() + "\n").collect();
-    format!("{before}{marker}| key | value | meaning | default |\n|---|---|---|---|\n{rows}{after}")
-}
-
 #[test]
-fn the_tables_of_configuration_keys_are_those_of_the_cache() {
-    let overwrite = std::env::var("BOOK").is_ok_and(|value| value == "overwrite");
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    {
-        let (file, marker) =
-            ("docs/running-a-plugin.md", "<!-- configuration keys of the RAM cache -->\n");
-        let path = root.join(file);
-        let text = fs::read_to_string(&path).unwrap();
-        let fresh = with_fresh_keys(&text, marker, &[CacheSize::KEY]);
-        if overwrite {
-            fs::write(&path, &fresh).unwrap();
-        }
-        assert!(overwrite || text == fresh, "{file}: run this test with BOOK=overwrite");
-    }
+fn the_table_of_configuration_keys_is_that_of_the_cache() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/running-a-plugin.md");
+    let marker = "<!-- configuration keys of the RAM cache -->\n";
+    cvmcache_testkit::check_key_table(&page, marker, &[CacheSize::KEY]);
 }

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use cvmcache::Transaction;
 use cvmcache::plugin::{NewObject, PluginResult};
 
+use crate::arena::Extents;
 use crate::object::Object;
 use crate::shared::Shared;
 use crate::store::Store;
@@ -23,20 +24,23 @@ pub(crate) struct Upload {
 impl Upload {
     /// Begins an upload. It takes memory for what has arrived, never for what is announced.
     pub(crate) fn begin(shared: &Arc<Shared>, new: NewObject) -> PluginResult<Self> {
-        let object = Object::new(new.id, new.object_type, new.description);
-        let bytes = Store::cost(&object);
+        let object = Object::new(new.id, new.object_type, None);
+        let text = new.description.as_deref();
+        let bytes = Store::cost(&object) + text.map_or(0, |text| Object::part_cost(text.len()));
         shared.locked(|store| store.begin(bytes, new.expected_size))?;
-        Ok(Self { object, reservation: Reservation { shared: Arc::clone(shared), bytes } })
+        let mut reservation = Reservation { shared: Arc::clone(shared), bytes };
+        let Some(text) = text else { return Ok(Self { object, reservation }) };
+        let extents = reservation.allocate(text.len())?;
+        let object = Object::new(new.id, new.object_type, Some((text, extents)));
+        Ok(Self { object, reservation })
     }
 }
 
 impl Transaction for Upload {
     fn write(&mut self, data: Bytes) -> PluginResult<()> {
-        let cost = Object::part_cost(&data);
-        self.reservation.shared.locked(|store| store.reserve(cost))?;
-        self.reservation.bytes += cost;
-        self.object.push(data);
-        Ok(())
+        self.reservation.reserve(Object::part_cost(data.len()))?;
+        let extents = self.reservation.allocate(data.len())?;
+        self.object.push(extents, &data)
     }
 
     fn commit(self: Box<Self>) -> PluginResult<()> {
@@ -56,6 +60,25 @@ impl Transaction for Upload {
 struct Reservation {
     shared: Arc<Shared>,
     bytes: u64,
+}
+
+impl Reservation {
+    /// Takes memory, in the accounts.
+    fn reserve(&mut self, cost: u64) -> PluginResult<()> {
+        self.shared.locked(|store| store.reserve(cost))?;
+        self.bytes += cost;
+        Ok(())
+    }
+
+    /// Memory that has been reserved for one piece. If it comes in more of them, they are reserved, too.
+    fn allocate(&mut self, len: usize) -> PluginResult<Extents> {
+        let extents = self.shared.allocate(len)?;
+        match Object::pieces_cost(&extents) {
+            0 => {}
+            more => self.reserve(more)?,
+        }
+        Ok(extents)
+    }
 }
 
 impl Drop for Reservation {

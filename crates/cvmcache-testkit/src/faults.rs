@@ -61,9 +61,9 @@ impl Callback {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fault {
-    /// It fails, and the plugin does not hear of it.
+    /// It fails, and the wrapped plugin is not called.
     Fail(Status),
-    /// It panics, and the plugin does not hear of it.
+    /// It panics, and the wrapped plugin is not called.
     Panic,
     /// It takes longer, and then does its work.
     Delay(Duration),
@@ -177,7 +177,7 @@ impl Faults {
         self.wait(at_most, |state| state.open_transactions == 0 && state.open_listings == 0)
     }
 
-    /// How often a callback was called, gone wrong or not.
+    /// How often a callback was called, with a fault or without.
     pub fn calls(&self, callback: Callback) -> u64 {
         self.0.state.lock().calls[callback as usize]
     }

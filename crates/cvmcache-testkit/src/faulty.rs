@@ -10,8 +10,8 @@ use cvmcache::{CachePlugin, Session, Transaction};
 use crate::faults::Open;
 use crate::{Callback, Faults};
 
-/// A plugin whose calls go wrong as its [`Faults`] say, and do what the plugin inside does
-/// otherwise. `capabilities`, `takes_references` and `workers` never go wrong.
+/// A plugin whose callbacks have the faults of its [`Faults`], and call the wrapped plugin
+/// otherwise. `capabilities`, `takes_references` and `workers` have no faults.
 ///
 /// ```
 /// use cvmcache::client::Client;
@@ -58,7 +58,7 @@ pub struct Faulty<P> {
 }
 
 impl<P> Faulty<P> {
-    /// Wraps a plugin. Nothing goes wrong until its [`faults`](Self::faults) say so.
+    /// Wraps a plugin. There are no faults until [`faults`](Self::faults) has some.
     pub fn new(plugin: P) -> Self {
         Self { plugin, faults: Faults::default() }
     }

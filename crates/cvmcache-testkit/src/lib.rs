@@ -4,6 +4,7 @@
 //!   runs them against any [`Target`]: a plugin in this process, one that is started by a
 //!   [`PluginCommand`], or one that runs already, in whatever language it is written.
 //! - [`Soak`](soak::Soak) runs many client processes against a plugin, and kills some of them.
+//! - [`check_key_table`] holds the documentation of a plugin's configuration keys to its keys.
 //! - [`Faulty`] wraps a plugin and makes chosen callbacks late, fail, panic or hang. It shows what
 //!   clients see of that, and what the plugin around it does.
 //!
@@ -25,6 +26,7 @@
 
 mod faults;
 mod faulty;
+mod key_table;
 mod process;
 pub mod soak;
 mod suite;
@@ -32,6 +34,7 @@ mod usage;
 
 pub use faults::{Callback, Fault, Faults};
 pub use faulty::Faulty;
+pub use key_table::check_key_table;
 pub use process::{ParseCommandError, PluginCommand, PluginProcess, StartError};
 pub use suite::{
     Case, CaseResult, Failure, Kind, Outcome, Report, Suite, SuiteError, Target, check,

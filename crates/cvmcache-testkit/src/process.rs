@@ -45,7 +45,7 @@ pub enum StartError {
     Program {
         /// The program.
         program: OsString,
-        /// What the system says.
+        /// The error of the system.
         source: io::Error,
     },
     /// It ended instead of serving.
@@ -219,7 +219,7 @@ impl Process {
     }
 }
 
-/// How a process ended, in words that follow its name.
+/// The text of how a process ended, which follows its name.
 pub(crate) struct Ended(pub(crate) ExitStatus);
 
 impl std::fmt::Display for Ended {

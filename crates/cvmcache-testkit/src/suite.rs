@@ -1,7 +1,7 @@
 //! The conformance suite: whether a plugin does what CernVM-FS clients rely on and, on request,
 //! survives hostile clients.
 //!
-//! A [`Suite`] chooses cases and runs them against a [`Target`]; a [`Report`] says what came of it.
+//! A [`Suite`] chooses cases and runs them against a [`Target`]; a [`Report`] has the results.
 //! The cases are in `cases/` and `hostile/`, by subject. Each is a function that gets a `Probe`
 //! and compares what comes back step by step (`step.rs`).
 
@@ -108,7 +108,7 @@ impl Suite {
     }
 
     /// Runs the cases that [need the cache for themselves](Case::needs_cache_alone) against a plugin
-    /// that runs already, too: others lose what they have in it. With a plugin that is started for
+    /// that runs already, too: other clients lose their objects. With a plugin that is started for
     /// the suite they run in any case. Default false.
     #[must_use]
     pub fn may_evict(mut self, may_evict: bool) -> Self {
@@ -161,7 +161,7 @@ impl Suite {
         self.run_with(target, |_| {})
     }
 
-    /// Runs the cases one by one on this thread, and tells of each as soon as it has ended, or was
+    /// Runs the cases one by one on this thread, and reports each as soon as it has ended, or was
     /// skipped.
     ///
     /// # Errors
@@ -247,6 +247,10 @@ impl Suite {
             (Ok(()), Err(why)) => still_served(&trace, why),
             (Err(Stop::Failed(mut failure)), Err(why)) => {
                 failure.received += &format!("\nafterwards: {why}");
+                Err(Stop::Failed(failure))
+            }
+            (Err(Stop::Failed(mut failure)), Ok(())) => {
+                failure.printed = started.printed();
                 Err(Stop::Failed(failure))
             }
             (outcome, _) => outcome,

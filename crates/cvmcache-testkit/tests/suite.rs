@@ -52,7 +52,7 @@ fn the_ram_cache_passes_on_tcp_with_workers() {
     assert_eq!(skipped(&report), ["capability-undeclared"]);
 }
 
-/// The cases that a step of the tutorial's plugin is not asked to pass; it passes all others.
+/// The cases that are skipped for a step of the tutorial's plugin; it passes all others.
 fn skipped_by_step(name: &str) -> Vec<&'static str> {
     let directory = tempfile::tempdir().expect("a directory");
     let command = PluginCommand::new(program(name))

@@ -24,7 +24,7 @@ use super::message::{Crash, GOODBYE, Registers};
 /// How long a plugin that has crashed waits for its watchdog.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What counts as a crash, but for SIGQUIT, which asks for a dump and the end.
+/// The signals of a crash, and SIGQUIT, which requests a dump and the end.
 const SIGNALS: [Signal; 7] = [
     Signal::SIGSEGV,
     Signal::SIGBUS,
@@ -39,7 +39,7 @@ const SIGNALS: [Signal; 7] = [
 static WATCHDOG: OnceLock<Line> = OnceLock::new();
 /// There is no watchdog any more.
 static DISARMED: AtomicBool = AtomicBool::new(false);
-/// A thread has crashed, and tells.
+/// A thread has crashed, and reports it.
 static CRASHING: AtomicBool = AtomicBool::new(false);
 
 struct Line {
@@ -53,7 +53,7 @@ pub(super) fn is_armed() -> bool {
     WATCHDOG.get().is_some()
 }
 
-/// Handles crashes from now on, and tells the watchdog about a normal end. Once in a process.
+/// Handles crashes from now on, and reports a normal exit to the watchdog. Once in a process.
 pub(super) fn arm(socket: OwnedFd) -> io::Result<()> {
     if WATCHDOG.set(Line { socket, process: getpid() }).is_err() {
         return Err(io::Error::from(io::ErrorKind::AlreadyExists));
@@ -117,7 +117,7 @@ impl Line {
         }
     }
 
-    /// Waits until the socket is ready or its other end has gone; false after the deadline.
+    /// Waits until the socket is ready or its other end has closed; false after the deadline.
     fn wait(&self, what: PollFlags, deadline: Instant) -> bool {
         let mut sockets = [PollFd::new(self.socket.as_fd(), what)];
         wait(&mut sockets, deadline)
@@ -149,7 +149,7 @@ extern "C" fn handle(number: c_int, info: *mut siginfo_t, context: *mut c_void) 
     if let Some(line) = line().filter(|_| !is_disarmed()) {
         let deadline = Instant::now() + PATIENCE;
         if CRASHING.swap(true, Ordering::Relaxed) {
-            // Another thread crashed first, and ends the process when it has told.
+            // Another thread crashed first, and ends the process after its report.
             wait(&mut [], deadline);
         } else {
             let crash = describe(number, errno, info, context);

@@ -52,19 +52,19 @@
 // reaches it, but SIGTERM is blocked as well, and it ends with the plugin anyway.
 //
 // How they talk. By a SOCK_SEQPACKET pair; the end of one process is the end of file of the other. The
-// handler sends a few numbers and waits for an answer, for the end of the watchdog, or for 30 s. It needs
+// handler sends a few numbers and waits for a reply, for the end of the watchdog, or for 30 s. It needs
 // an alternate stack, because the thread's own may have overflown: the standard library gives one to each
 // of its threads if the program has a Rust main function, `alternate_stack` to those of the SDK
-// otherwise. What the standard library prints of a stack overflow, the report says.
+// otherwise. The report has what the standard library prints of a stack overflow.
 //
 // Where threads meet. Several threads may crash, or panic, at once. The handler takes no lock and
 // allocates nothing, because the thread that crashed may hold any lock, the allocator's included.
 // Invariant: the thread that sets `CRASHING` reports; the others wait for it to end the process, for 30 s
 // at most. The socket is never closed, because a handler may be about to use it: `disarm` shuts it down,
 // and a thread that crashes after that ends by its signal without a report. The flags are relaxed: each
-// stands for nothing but itself, and what is told passes through the kernel.
+// stands for nothing but itself, and the messages pass through the kernel.
 //
-// Which process may look. Yama lets only ancestors trace a process, unless the process names another
+// Which process may trace. Yama lets only ancestors trace a process, unless the process names another
 // one with PR_SET_PTRACER: it names the watchdog, which includes its children, such as gdb.
 //
 // Own handlers instead of a crate: `signal-hook` runs what was there before, so the standard library

@@ -13,7 +13,7 @@ pub(super) const GOODBYE: &[u8] = b"G";
 const CRASH: u8 = b'C';
 const PANIC: u8 = b'P';
 
-/// How much of a panic is told. Fits into a datagram, and into the socket's buffer more than once.
+/// The maximum length of a panic message, in bytes. Fits into a datagram, and into the socket's buffer more than once.
 pub(super) const MAX_PANIC: usize = 32 * 1024;
 
 /// A message of the plugin.
@@ -94,7 +94,7 @@ impl Crash {
 }
 
 impl Message {
-    /// `None` for what no plugin says.
+    /// `None` for bytes that no plugin sends.
     pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
         match bytes.split_first()? {
             (&CRASH, rest) => Crash::decode(rest).map(Self::Crash),
@@ -104,7 +104,7 @@ impl Message {
     }
 }
 
-/// The message that tells of a panic, or of as much of it as fits.
+/// The message of a panic, cut to what fits.
 pub(super) fn panic(text: &str) -> Vec<u8> {
     let text = text.as_bytes();
     let mut bytes = vec![PANIC];

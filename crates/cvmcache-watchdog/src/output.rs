@@ -7,13 +7,14 @@ use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::syslog::{Facility, LogFlags, Priority, Severity, openlog, syslog};
 
@@ -97,7 +98,7 @@ impl Writer {
 
     /// Waits until everything is written, for ever if need be.
     pub(super) fn finish(self) {
-        // Files first, which have something to say to syslog.
+        // Files first: their errors go to syslog.
         for worker in [self.files, self.syslog] {
             drop(worker.jobs);
             let _ = worker.thread.join();
@@ -125,7 +126,7 @@ impl Output {
         }
     }
 
-    /// Returns what there is to say if the file cannot be written.
+    /// Returns the error if the file cannot be written.
     fn write(&self, entry: &Entry) -> Option<String> {
         let written = self.dump.as_ref().map(|path| (path.display(), append(path, &entry.text)));
         let (remark, failure) = match written {
@@ -146,7 +147,13 @@ impl Output {
 
 fn append(path: &Path, text: &str) -> io::Result<()> {
     // There may be data of users in it, such as names of files.
-    let mut file = File::options().create(true).append(true).mode(0o600).open(path)?;
+    let mut options = File::options();
+    // A FIFO would be waited for; the flag makes no difference to a regular file.
+    options.create(true).append(true).mode(0o600).custom_flags(OFlag::O_NONBLOCK.bits());
+    let mut file = options.open(path)?;
+    if file.metadata()?.file_type().is_fifo() {
+        return Err(io::Error::other("it is a FIFO, not a regular file"));
+    }
     file.write_all(text.as_bytes())
 }
 
@@ -173,5 +180,28 @@ fn work_on_syslog(tag: &str, jobs: &Receiver<Job>) {
         for line in entry.text.lines().filter(|line| !line.is_empty()).take(MAX_SYSLOG_LINES) {
             let _ = syslog(priority, line);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use nix::sys::stat::Mode;
+    use nix::unistd::mkfifo;
+
+    use super::*;
+
+    #[test]
+    fn a_report_is_appended_to_a_regular_file_and_a_fifo_is_not_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let (file, fifo) = (directory.path().join("dump"), directory.path().join("fifo"));
+        append(&file, "one\n").unwrap();
+        append(&file, "two\n").unwrap();
+        assert_eq!(fs::read_to_string(&file).unwrap(), "one\ntwo\n");
+        mkfifo(&fifo, Mode::S_IRWXU).unwrap();
+        append(&fifo, "report\n").unwrap_err();
+        let _both_ends = File::options().read(true).write(true).open(&fifo).unwrap();
+        append(&fifo, "report\n").unwrap_err();
     }
 }

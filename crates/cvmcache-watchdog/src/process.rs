@@ -120,7 +120,7 @@ fn tell(socket: &OwnedFd, message: &[u8]) -> nix::Result<usize> {
 /// Lets go of everything that is the plugin's.
 fn isolate(socket: &OwnedFd, keep_stderr: bool) -> io::Result<()> {
     // Signals that are meant for the plugin reach its group or its terminal, too.
-    // But gdb, which inherits this, would wait for news of its threads that it is never told.
+    // But gdb, which inherits this, waits for SIGCHLD of its threads.
     let mut blocked = SigSet::all();
     blocked.remove(Signal::SIGCHLD);
     blocked.thread_block()?;

@@ -65,7 +65,7 @@ pub(super) fn panics(about: &About, now: SystemTime) -> Entry {
     entry(about, now, what, &[], "")
 }
 
-/// A plugin has ended without a word.
+/// A plugin has ended without a report.
 pub(super) fn vanished(about: &About, now: SystemTime) -> Entry {
     let what = format!(
         "process {} has ended without a report: killed by SIGKILL, as the system does when memory \

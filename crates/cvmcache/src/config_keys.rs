@@ -9,7 +9,7 @@ use std::fmt;
 /// What the keys of every plugin begin with.
 pub const PREFIX: &str = "CVMFS_CACHE_PLUGIN_";
 
-/// A configuration key: its name, what its value looks like, what it means, and what it is by
+/// A configuration key: its name, the form of its value, its meaning, and what it is by
 /// default.
 ///
 /// ```
@@ -48,7 +48,7 @@ impl ConfigKey {
     }
 
     /// What it is without a line in the configuration, in words or as a value; without this, the
-    /// meaning has to say it.
+    /// meaning has to include it.
     pub const fn default_value(mut self, text: &'static str) -> Self {
         self.default = Default::Value(text);
         self
@@ -82,7 +82,7 @@ impl ConfigKey {
         self.meaning
     }
 
-    /// The default, if there is one that the meaning does not say.
+    /// The default, if there is one that the meaning does not include.
     pub const fn default_text(&self) -> Option<&'static str> {
         match self.default {
             Default::Value(text) => Some(text),

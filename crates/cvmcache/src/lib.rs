@@ -88,6 +88,7 @@
 
 pub mod client;
 pub mod config_keys;
+mod files;
 mod limits;
 mod locator;
 #[cfg(feature = "program")]
@@ -106,6 +107,7 @@ pub mod service;
 #[cfg(feature = "program")]
 mod service_manager;
 mod session;
+mod sparse;
 #[cfg(feature = "program")]
 mod supervisor;
 pub mod threads;
@@ -120,10 +122,11 @@ mod watchdog {
     pub(crate) fn prepare_thread() {}
 }
 
-/// The target of the lines of a status report: it was asked for, so none is suppressed.
+/// The target of the lines of a status report: it was requested, so none is suppressed.
 pub(crate) const REPORT: &str = "cvmcache::report";
 
 pub use config_keys::ConfigKey;
+pub use files::read_regular_file;
 pub use limits::{InvalidLimit, Limits};
 pub use locator::{Locator, LocatorError};
 #[cfg(feature = "program")]

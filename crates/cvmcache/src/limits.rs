@@ -23,7 +23,7 @@ use thiserror::Error;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
-    /// The largest part of an upload and the largest read, in bytes, as the handshake tells the
+    /// The largest part of an upload and the largest read, in bytes, as the handshake announces it to the
     /// client. From 4 KiB to 512 KiB; default 256 KiB.
     pub max_object_size: u32,
     /// The longest message that is kept while it arrives, in bytes without its attachment; at least
@@ -37,8 +37,8 @@ pub struct Limits {
     /// since it names what would be another repository then.
     pub max_text: usize,
     /// How much memory a connection may take, in bytes, before no more of its requests are taken;
-    /// at least 1, default 8 MiB. What counts are answers it has not read, and requests in flight
-    /// with their data and the largest answer that they can have. A piece of an object in an answer
+    /// at least 1, default 8 MiB. What counts are replies it has not read, and requests in flight
+    /// with their data and the largest reply that they can have. A piece of an object in a reply
     /// counts as `max_object_size`, because it may keep that much in memory. One request may exceed
     /// it.
     pub max_buffered: usize,
@@ -56,6 +56,9 @@ pub struct Limits {
     pub max_in_flight: usize,
     /// How many uploads a session may have open; default 1024. One more is answered NOSPACE.
     pub max_uploads: usize,
+    /// How many uploads all sessions together may have open; default 16,384. From half of it on, only sessions
+    /// below their fair share may begin more, but never fewer than one. One more is answered NOSPACE.
+    pub max_uploads_total: usize,
     /// How many bytes the open uploads of a session may have in all; default 16 GiB. A part that
     /// would exceed it is answered NOSPACE, and ends its upload.
     pub max_upload_bytes: u64,
@@ -64,17 +67,30 @@ pub struct Limits {
     pub upload_idle: Duration,
     /// How long a request may take before it is answered TIMEOUT, from when it was received; at most
     /// 1,000,000 s, by default for ever. It may take a quarter as long again. Only with workers:
-    /// without them, the callback runs on the thread that would notice. The callback goes on, and another thread takes the
-    /// place of the one that it keeps busy, up to three for each worker.
+    /// without them, the callback runs on the I/O thread, which expires the deadline. The callback goes
+    /// on, and another thread takes the place of the one that it keeps busy, up to three for each worker.
     pub request_deadline: Option<Duration>,
     /// How many listings a session may have open; default 16. One more is answered NOSPACE.
     pub max_listings: usize,
+    /// How many listings all sessions together may have open, as with `max_uploads_total`; default 1024.
+    pub max_listings_total: usize,
     /// About how many bytes one part of a listing has; from 4 KiB to 8 MiB, default 512 KiB: a few
     /// thousand objects, and a few milliseconds.
     pub listing_part: usize,
-    /// The most pending reloads, by client name; default 4096. Of one more, references are given back
+    /// The most pending reloads, by client name; default 4096. Of one more, references are released
     /// when the session ends.
     pub max_reloads: usize,
+    /// How many objects all sessions together may have open, with those that were handed over in a
+    /// reload; an object counts once for each session. At least 1, by default one for each KiB of the
+    /// memory that the process may use; each takes about 64 bytes.
+    ///
+    /// From half of it on, only sessions below their fair share, half of it divided by all sessions, may open
+    /// more, but never fewer than one object. Opening one more is answered NOSPACE, and so is an upload,
+    /// which would become an open object.
+    ///
+    /// References that are handed over in reloads have at most half of it. Beyond that, they are given back
+    /// when the session ends.
+    pub max_references: Option<usize>,
     /// The grace period of a shutdown, for callbacks that are still running, and for clients to read
     /// their last replies; at most an hour, default 5 s.
     pub shutdown_timeout: Duration,
@@ -90,12 +106,15 @@ impl Default for Limits {
             max_buffered_total: None,
             max_in_flight: 64,
             max_uploads: 1024,
+            max_uploads_total: 16 * 1024,
             max_upload_bytes: 16 << 30,
             upload_idle: Duration::from_secs(3600),
             request_deadline: None,
             max_listings: 16,
+            max_listings_total: 1024,
             listing_part: 512 * 1024,
             max_reloads: 4096,
+            max_references: None,
             shutdown_timeout: Duration::from_secs(5),
         }
     }
@@ -103,6 +122,10 @@ impl Default for Limits {
 
 /// The part of the memory that all connections may take together, by default.
 const BUFFERED_SHARE: u64 = 8;
+
+/// How much memory there is by default for each object that sessions have open, in bytes: 16 times
+/// of what it takes.
+const MEMORY_PER_REFERENCE: u64 = 1024;
 
 /// A limit that is out of its bounds.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -123,6 +146,7 @@ impl Limits {
     pub(crate) fn resolve(mut self, memory: u64) -> Self {
         let share = |part| usize::try_from(memory / part).unwrap_or(usize::MAX).max(1);
         self.max_buffered_total.get_or_insert(share(BUFFERED_SHARE));
+        self.max_references.get_or_insert(share(MEMORY_PER_REFERENCE));
         self
     }
 
@@ -143,6 +167,7 @@ impl Limits {
         check("max_buffered", self.max_buffered, 1, usize::MAX)?;
         let total = self.max_buffered_total.unwrap_or(usize::MAX);
         check("max_buffered_total", total, 1, usize::MAX)?;
+        check("max_references", self.max_references.unwrap_or(usize::MAX), 1, usize::MAX)?;
         check("max_in_flight", self.max_in_flight, 1, usize::MAX)?;
         // Descriptions count as they are, so one part with the last entry fits into a frame.
         check("listing_part", self.listing_part, 4 * 1024, 8 * 1024 * 1024)?;

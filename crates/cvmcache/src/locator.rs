@@ -33,7 +33,7 @@ pub enum Locator {
         /// Name or address, without brackets.
         host: String,
         /// The port; 0 lets the system choose one, which
-        /// [`BoundServer::locator`](crate::BoundServer::locator) tells.
+        /// [`BoundServer::locator`](crate::BoundServer::locator) has.
         port: u16,
     },
 }
@@ -70,7 +70,7 @@ impl Locator {
     ///
     /// # Errors
     ///
-    /// [`LocatorError`], which says what a locator looks like. The address of a `tcp=` has to be
+    /// [`LocatorError`], which shows the form of a locator. The address of a `tcp=` has to be
     /// UTF-8.
     pub fn from_os_str(text: &OsStr) -> Result<Self, LocatorError> {
         let bytes = text.as_bytes();

@@ -143,7 +143,7 @@ fn start(name: &str, target: LogTarget, options: &Options) -> Result<Log, LogErr
         Some(path) => {
             let opened = DebugLog::open(Path::new(path), debug_log::LARGEST);
             let file = opened.map_err(|error| {
-                let hint = "name a file in a directory that the plugin can write to";
+                let hint = "name a regular file in a directory that the plugin can write to";
                 options.bad_value(DEBUG_LOG, format!("{error}; {hint}"))
             })?;
             Some(file)

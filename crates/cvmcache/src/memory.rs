@@ -38,9 +38,9 @@ pub enum MemoryLimitSource {
     /// A memory cgroup of the process, its own or one above it: `memory.max` or `memory.high`, or
     /// `memory.limit_in_bytes` of version 1.
     Cgroup(PathBuf),
-    /// `RLIMIT_AS`, `ulimit -v`: the address space, with all that is mapped and not used.
+    /// What `RLIMIT_AS`, `ulimit -v`, leaves of the address space. All that is mapped counts, used or not.
     AddressSpace,
-    /// `RLIMIT_DATA`, `ulimit -d`: private memory that can be written to.
+    /// What `RLIMIT_DATA`, `ulimit -d`, leaves of private memory that can be written to.
     Data,
     /// What is left of the commit limit of the machine, with `vm.overcommit_memory=2`.
     Commit,
@@ -59,15 +59,18 @@ impl MemoryLimit {
         Self::physical_of(machine, Path::new("/"))
     }
 
-    /// How much memory can be allocated, if that is limited: beyond it, allocations fail.
+    /// How much more memory the process can allocate, if that is limited: beyond it, allocations fail.
     pub fn allocatable() -> Option<Self> {
-        let rlimit = |resource| {
+        let statm = fs::read_to_string("/proc/self/statm").unwrap_or_default();
+        let pages = |field| statm.split(' ').nth(field).and_then(|pages| pages.parse().ok());
+        let taken = |field| pages(field).unwrap_or(0_u64) * rustix::param::page_size() as u64;
+        let left = |resource, field| {
             let (soft, _) = getrlimit(resource).ok()?;
-            (soft != RLIM_INFINITY).then_some(soft)
+            (soft != RLIM_INFINITY).then(|| soft.saturating_sub(taken(field)))
         };
         let limits = [
-            (rlimit(Resource::RLIMIT_AS), MemoryLimitSource::AddressSpace),
-            (rlimit(Resource::RLIMIT_DATA), MemoryLimitSource::Data),
+            (left(Resource::RLIMIT_AS, VM_SIZE), MemoryLimitSource::AddressSpace),
+            (left(Resource::RLIMIT_DATA, VM_DATA), MemoryLimitSource::Data),
             (uncommitted(Path::new("/")), MemoryLimitSource::Commit),
         ];
         let known =
@@ -103,14 +106,20 @@ impl fmt::Display for MemoryLimitSource {
         match self {
             Self::Machine => f.write_str("the memory of the machine"),
             Self::Cgroup(path) => write!(f, "the limit of the memory cgroup {}", path.display()),
-            Self::AddressSpace => f.write_str("the limit of the address space (ulimit -v)"),
-            Self::Data => f.write_str("the limit of the data segment (ulimit -d)"),
+            Self::AddressSpace => {
+                f.write_str("what the limit of the address space leaves (ulimit -v)")
+            }
+            Self::Data => f.write_str("what the limit of the data segment leaves (ulimit -d)"),
             Self::Commit => {
                 f.write_str("what is left to commit on the machine (vm.overcommit_memory=2)")
             }
         }
     }
 }
+
+/// Fields of `/proc/self/statm`: the address space, and memory that is private and can be written to.
+const VM_SIZE: usize = 0;
+const VM_DATA: usize = 5;
 
 /// What processes of the machine can still commit, if that is limited.
 fn uncommitted(root: &Path) -> Option<u64> {
@@ -132,7 +141,10 @@ mod tests {
         let machine = MemoryLimit::new(5, MemoryLimitSource::Machine);
         assert_eq!(machine.clone().min(limit(4)), limit(4));
         assert_eq!(machine.clone().min(limit(5)), machine);
-        assert_eq!(limit(4).to_string(), "4 bytes, the limit of the data segment (ulimit -d)");
+        assert_eq!(
+            limit(4).to_string(),
+            "4 bytes, what the limit of the data segment leaves (ulimit -d)"
+        );
     }
 
     #[test]

@@ -12,6 +12,7 @@ use std::str::FromStr;
 use thiserror::Error;
 
 use crate::config_keys::{self, ConfigKey};
+use crate::files;
 
 /// The configuration of a plugin: keys and values, read from a file.
 ///
@@ -24,7 +25,7 @@ use crate::config_keys::{self, ConfigKey};
 /// - A line without `=`, and one with a blank in its key, is skipped. Of two lines with the same
 ///   key the later one wins.
 ///
-/// Plugins ask for keys that begin with `CVMFS_CACHE_PLUGIN_`. Once the options know the
+/// Plugins look up keys that begin with `CVMFS_CACHE_PLUGIN_`. Once the options know the
 /// [name of the plugin](Self::for_plugin), a key `CVMFS_CACHE_<name>_X` is understood as
 /// `CVMFS_CACHE_PLUGIN_X`, which wins if both are there.
 ///
@@ -50,13 +51,13 @@ pub struct Options {
 pub enum OptionsError {
     /// The file cannot be read.
     #[error(
-        "cannot read the configuration file {path:?}: {source}; name a file that the plugin's \
+        "cannot read the configuration file {path:?}: {source}; name a regular file that the plugin's \
          user can read", path = path.display()
     )]
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the system.
         source: io::Error,
     },
     /// A key that must be there is not.
@@ -97,10 +98,10 @@ impl Options {
     ///
     /// # Errors
     ///
-    /// [`OptionsError::Read`] if the file cannot be read. No content is an error: lines that make
-    /// no sense are skipped.
+    /// [`OptionsError::Read`] if the file cannot be read, is no regular file, or has more than 1 MiB. No
+    /// other content is an error: lines that make no sense are skipped.
     pub fn from_file(path: &Path) -> Result<Self, OptionsError> {
-        let text = std::fs::read(path)
+        let text = files::read_config(path)
             .map_err(|source| OptionsError::Read { path: path.to_owned(), source })?;
         Ok(Self::parse_file(path, &text))
     }
@@ -110,7 +111,7 @@ impl Options {
         Self { source: Some(path.to_owned()), ..Self::parse(text) }
     }
 
-    /// The numbers of the lines that are skipped although they say something.
+    /// The numbers of the lines that are skipped although they are neither empty nor comments.
     #[cfg(feature = "program")]
     pub(crate) fn skipped_lines(text: &[u8]) -> impl Iterator<Item = usize> {
         let says_something = |line: &[u8]| !content(line).trim_ascii().is_empty();
@@ -161,7 +162,7 @@ impl Options {
     }
 
     /// The keys as they stand in the file, sorted. One that is not UTF-8 is none that
-    /// [`get`](Self::get) could be asked for, and left out.
+    /// [`get`](Self::get) could look up, and left out.
     pub fn keys(&self) -> impl Iterator<Item = &str> {
         self.values.keys().filter_map(|key| key.to_str())
     }
@@ -214,7 +215,7 @@ impl Options {
         self.parse_value(key)
     }
 
-    /// The error that says what is wrong with the value of a key, for a plugin that checks more than
+    /// The error for an invalid value of a key, for a plugin that checks more than
     /// [`parse_value`](Self::parse_value) can.
     ///
     /// ```
@@ -237,8 +238,8 @@ impl Options {
         }
     }
 
-    /// The error that says that a key is missing, and what to write. If it is missing because of the
-    /// encoding of the file, it says that instead.
+    /// The error for a missing key, with what to write. If it is missing because of the
+    /// encoding of the file, the error states that instead.
     pub fn missing(&self, key: impl AsRef<str>, hint: impl Into<String>) -> OptionsError {
         OptionsError::Missing {
             key: key.as_ref().to_owned(),

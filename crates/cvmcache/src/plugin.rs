@@ -28,7 +28,7 @@ pub type Listing = Box<dyn Iterator<Item = PluginResult<ListEntry>> + Send>;
 /// ```text
 ///   begin ──► write, write, … ──► commit        the object appears, with one reference
 ///     │            │
-///     └────────────┴──► drop                    the upload is given up
+///     └────────────┴──► drop                    the upload is aborted
 ///
 ///   change_refcount(+1)   open: from now on it must not be evicted
 ///   object_info           how large it is
@@ -44,7 +44,7 @@ pub type Listing = Box<dyn Iterator<Item = PluginResult<ListEntry>> + Send>;
 /// - Requests arrive checked: sizes are within the protocol's bounds, the parts of an upload come in
 ///   order and complete, a listing is continued only by the session that started it.
 /// - A session that ends, however it ends, closes what it left open: its uploads are dropped, and
-///   its references are given back through [`change_refcount`](Self::change_refcount), unless it
+///   its references are released through [`change_refcount`](Self::change_refcount), unless it
 ///   announced a reload. Then they are for the session that comes after it.
 /// - A panic in a callback is answered with [`Status::IoErr`], and the plugin goes on.
 ///
@@ -52,15 +52,15 @@ pub type Listing = Box<dyn Iterator<Item = PluginResult<ListEntry>> + Send>;
 ///
 /// Callbacks take `&self`. With `workers(0)`, the default, they all run on the I/O thread, one at
 /// a time; none of them should block for long then. With `workers(n)`, up to n of them run at
-/// once. A plugin that waits for something else says how many it wants
-/// ([`workers`](Self::workers)). In both cases these keep their order: the parts of one upload, and the changes that one
-/// session makes to the reference count of one object.
+/// once. A plugin that waits for something else requests [`workers`](Self::workers). In both cases these
+/// keep their order: the parts of one upload, and the changes that one session makes to the reference
+/// count of one object.
 pub trait CachePlugin: Send + Sync + 'static {
-    /// What the plugin can do. Asked once, on the thread that starts the server, before the first
+    /// The capabilities of the plugin. Called once, on the thread that starts the server, before the first
     /// session: it cannot change later.
     fn capabilities(&self) -> Capabilities;
 
-    /// Opens (`by` > 0) or closes (`by` < 0) an object, or with `by` = 0 asks whether it exists.
+    /// Opens (`by` > 0) or closes (`by` < 0) an object, or with `by` = 0 checks whether it exists.
     ///
     /// An object with references must not be evicted, if [`Capabilities::REFCOUNT`] is declared. Called
     /// only if [`takes_references`](Self::takes_references); otherwise opening an object asks
@@ -70,7 +70,7 @@ pub trait CachePlugin: Send + Sync + 'static {
     ///
     /// [`Status::NoEntry`] if there is no such object, [`Status::BadCount`] if the count would
     /// fall below zero or overflow; then nothing has changed. `by` is below -1 when a session that
-    /// had an object open several times has ended. A session gives back no more than it holds.
+    /// had an object open several times has ended. A session releases no more than it holds.
     fn change_refcount(&self, session: &Session, id: &ObjectId, by: i32) -> PluginResult<()> {
         let _ = (session, id, by);
         Err(Status::NoSupport)
@@ -94,13 +94,13 @@ pub trait CachePlugin: Send + Sync + 'static {
 
     /// Reads `len` bytes of an object from `offset` on, or fewer at its end. `len` is at most
     /// [`Limits::max_object_size`](crate::Limits::max_object_size), `offset` anything at all. An
-    /// answer of more than `len` bytes is not sent: the client gets [`Status::IoErr`] instead.
+    /// reply of more than `len` bytes is not sent: the client gets [`Status::IoErr`] instead.
     ///
     /// # Errors
     ///
     /// [`Status::NoEntry`] if there is no such object, [`Status::OutOfBounds`] if `offset` is
     /// larger than its size, [`Status::Corrupted`] if it is not what was stored. An `offset` equal
-    /// to the size is not an error: the answer is empty.
+    /// to the size is not an error: the data is empty.
     fn read(&self, session: &Session, id: &ObjectId, offset: u64, len: u32) -> PluginResult<Data>;
 
     /// Begins an upload. Called only with [`Capabilities::WRITE`].
@@ -118,13 +118,13 @@ pub trait CachePlugin: Send + Sync + 'static {
 
     /// How full the cache is. Called only with [`Capabilities::INFO`].
     ///
-    /// `session` is `None` when the server itself asks: every two seconds for its
+    /// `session` is `None` when the server itself calls it: every two seconds for its
     /// [metrics](crate::ServerBuilder::metrics), and for a
     /// [status report](crate::ServerHandle::report).
     ///
     /// # Errors
     ///
-    /// Any status that tells why the answer is not known.
+    /// Any status that is the reason why it is not known.
     fn info(&self, session: Option<&Session>) -> PluginResult<CacheInfo> {
         let _ = session;
         Err(Status::NoSupport)
@@ -133,12 +133,12 @@ pub trait CachePlugin: Send + Sync + 'static {
     /// Evicts objects without references until at most `target` bytes are in use, and returns how
     /// many bytes are then. Called only with [`Capabilities::SHRINK`].
     ///
-    /// If what is in use cannot be brought down to `target`, the client is told so
-    /// ([`Status::Partial`]): that is not an error of the callback.
+    /// If what is in use cannot be brought down to `target`, the client gets
+    /// [`Status::Partial`]: that is not an error of the callback.
     ///
     /// # Errors
     ///
-    /// Any status that tells why nothing could be evicted.
+    /// Any status that is the reason why nothing could be evicted.
     fn shrink(&self, session: &Session, target: u64) -> PluginResult<u64> {
         let _ = (session, target);
         Err(Status::NoSupport)
@@ -147,11 +147,11 @@ pub trait CachePlugin: Send + Sync + 'static {
     /// Starts a listing of the objects of one type. Called only with [`Capabilities::LIST`].
     ///
     /// It may be approximate: objects that come or go meanwhile may be in it or not. It is
-    /// continued on the thread of whichever request asks for more, and dropped with the session.
+    /// continued on the thread of whichever request is for its next part, and dropped with the session.
     ///
     /// # Errors
     ///
-    /// Any status that tells why there is no listing; an error in the midst of it ends it.
+    /// Any status that is the reason why there is no listing; an error within it ends it.
     fn list(&self, session: &Session, object_type: ObjectType) -> PluginResult<Listing> {
         let _ = (session, object_type);
         Err(Status::NoSupport)
@@ -162,7 +162,7 @@ pub trait CachePlugin: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// Any status that tells why it is not kept.
+    /// Any status that is the reason why it is not kept.
     fn store_breadcrumb(
         &self,
         session: &Session,
@@ -216,7 +216,7 @@ impl NewObject {
     }
 }
 
-/// An upload under way. Dropping it gives the upload up.
+/// An open upload. Dropping it aborts the upload.
 ///
 /// Its methods are called one at a time, in the order of the parts, though not always on the same
 /// thread: the I/O thread without workers, and any of them otherwise. It is dropped when the client
@@ -237,6 +237,6 @@ pub trait Transaction: Send {
     ///
     /// # Errors
     ///
-    /// Any status that tells why the object is not there now.
+    /// Any status that is the reason why the object does not exist now.
     fn commit(self: Box<Self>) -> PluginResult<()>;
 }

@@ -4,6 +4,8 @@
 //! get more, and never more than half of what is left (the dynamic threshold of shared-memory
 //! switches): so a holder that comes late finds something, though no holder is asked to give anything back.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 /// Something that is shared, such as bytes of memory. Pure: what is used is kept elsewhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Quota {
@@ -15,14 +17,64 @@ impl Quota {
         Self { limit }
     }
 
+    /// The half that goes to the holder that asks first.
+    pub(crate) const fn half(self) -> usize {
+        self.limit / 2
+    }
+
+    /// True if so little is used that each holder may have more.
+    pub(crate) const fn is_ample(self, used: usize) -> bool {
+        used < self.half()
+    }
     /// How much one of so many holders may have that has `own` of all that is `used`; at least 1. As long
     /// as holders keep to it, no more than the limit and 1 for each of them is used.
     pub(crate) fn allowance(self, used: usize, own: usize, holders: usize) -> usize {
-        let half = self.limit / 2;
+        let half = self.half();
         let others = used.saturating_sub(own);
         let fair_share = half / holders.max(1);
         let late_share = fair_share.min(self.limit.saturating_sub(others) / 2);
         late_share.max(half.saturating_sub(others)).max(1)
+    }
+}
+
+/// A quota of all sessions together, with what is used of it. Read and changed without a lock: as many more
+/// than it allows may be taken as threads take some at once.
+#[derive(Debug)]
+pub(crate) struct SharedQuota {
+    quota: Quota,
+    used: AtomicUsize,
+}
+
+impl SharedQuota {
+    pub(crate) const fn new(limit: usize) -> Self {
+        Self { quota: Quota::new(limit), used: AtomicUsize::new(0) }
+    }
+
+    pub(crate) const fn half(&self) -> usize {
+        self.quota.half()
+    }
+
+    pub(crate) fn used(&self) -> usize {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn add(&self, count: usize) {
+        self.used.fetch_add(count, Ordering::Relaxed);
+    }
+
+    pub(crate) fn remove(&self, count: usize) {
+        self.used.fetch_sub(count, Ordering::Relaxed);
+    }
+
+    /// True if so little is used that each holder may have more.
+    pub(crate) fn is_ample(&self) -> bool {
+        self.quota.is_ample(self.used())
+    }
+
+    /// True if one of so many holders may have one more that has `own`.
+    pub(crate) fn admits(&self, own: usize, holders: usize) -> bool {
+        let used = self.used();
+        self.quota.is_ample(used) || own < self.quota.allowance(used, own, holders)
     }
 }
 
@@ -49,6 +101,7 @@ mod tests {
         let quota = Quota::new(1000);
         assert_eq!(quota.allowance(0, 0, 1), 500);
         assert_eq!(quota.allowance(300, 300, 1), 500);
+        assert!(quota.is_ample(499) && !quota.is_ample(500));
     }
 
     #[test]
@@ -84,5 +137,16 @@ mod tests {
     fn over_the_limit_each_holder_may_have_one() {
         assert_eq!(Quota::new(10).allowance(20, 0, 3), 1);
         assert_eq!(Quota::new(0).allowance(usize::MAX, 5, usize::MAX), 1);
+    }
+
+    #[test]
+    fn a_shared_quota_admits_a_holder_that_has_nothing() {
+        let quota = SharedQuota::new(4);
+        assert!(quota.is_ample());
+        quota.add(3);
+        assert!(!quota.is_ample());
+        assert!(quota.admits(0, 10) && !quota.admits(3, 10));
+        quota.remove(2);
+        assert!(quota.admits(1, 10));
     }
 }

@@ -61,6 +61,11 @@ struct Memory {
 /// which must not wait for a worker that does so.
 struct Pool(Mutex<Vec<Memory>>);
 
+/// Frees the buffers that are not in use. The next reads make new ones.
+pub(crate) fn release_unused() {
+    BUFFERS.release();
+}
+
 impl ReadBuffer {
     /// A buffer for up to `len` bytes.
     pub fn new(len: usize) -> Self {
@@ -160,6 +165,11 @@ impl Pool {
             Some(same) => unused.swap_remove(same),
             None => unused.pop().unwrap_or_default(),
         }
+    }
+
+    fn release(&self) {
+        let unused = std::mem::take(&mut *self.0.lock());
+        drop(unused);
     }
 
     fn put(&self, memory: Memory) {
@@ -291,6 +301,17 @@ mod tests {
     fn a_read_that_fails_gives_its_buffer_back() {
         let pool = pool();
         assert!(pool.fill(&id(1), SMALLEST, |_| Err("gone")).is_err_and(|error| error == "gone"));
+        assert_eq!(unused(pool), 1);
+    }
+
+    #[test]
+    fn unused_buffers_are_freed_when_they_are_released() {
+        let pool = pool();
+        let in_use = pool.buffer(SMALLEST);
+        drop(pool.buffer(SMALLEST));
+        pool.release();
+        assert_eq!(unused(pool), 0);
+        drop(in_use);
         assert_eq!(unused(pool), 1);
     }
 

@@ -27,9 +27,9 @@ mod timers;
 mod waker;
 mod workers;
 
-#[cfg(feature = "program")]
-pub(crate) use accept::locator_of;
 pub use accept::{AccessError, ListenError, Networks, Users};
+#[cfg(feature = "program")]
+pub(crate) use accept::{FoundSocket, LOCK_STEP, LOCK_STEPS, find_socket, locator_of, lock_path};
 pub use builder::{BoundServer, RunningServer, Server, ServerBuilder};
 pub use error::ServerError;
 #[cfg(feature = "program")]

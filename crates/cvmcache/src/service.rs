@@ -64,10 +64,12 @@ mod guard;
 mod holdings;
 mod listings;
 mod peer;
+mod references;
 mod refusals;
 mod reload;
 mod report;
 mod texts;
+mod totals;
 mod uploads;
 
 use std::collections::HashMap;
@@ -84,6 +86,7 @@ use tracing::debug;
 use crate::plugin::{
     CacheInfo, CachePlugin, Capabilities, Data, ObjectId, ObjectInfo, PluginResult, Status,
 };
+use crate::sparse::shrink_if_sparse;
 use crate::{Limits, Session};
 
 use callbacks::checksum;
@@ -94,10 +97,14 @@ pub use peer::{Action, Peer};
 use refusals::Refusals;
 use reload::Reloads;
 pub use report::{SessionReport, UploadReport};
+use totals::Totals;
 use uploads::Uploads;
 
 // Invariant: no lock of a service or a session is held while a plugin is called, and plugins are only
 // called behind `guard`: so no panic leaves half a change under a lock.
+
+/// How many uploads of a session that has ended are dropped at once: each may be of many objects' memory.
+const UPLOADS_AT_ONCE: usize = 16;
 
 /// The rules of the protocol, around a plugin.
 pub struct Service {
@@ -111,6 +118,7 @@ pub struct Service {
     trust: Trust,
     next_session: AtomicU64,
     reloads: Mutex<Reloads>,
+    totals: Totals,
     /// All sessions by number; empty unless [`Trust::foreign_sessions`].
     sessions: Mutex<HashMap<u64, Weak<OpenSession>>>,
     /// Methods that belong to a declared capability and answered NOSUPPORT.
@@ -120,18 +128,18 @@ pub struct Service {
     clock: AtomicU64,
 }
 
-/// What isolation between sessions is relaxed. By default nothing is: a client that is wrong, or
-/// hostile, harms no other session then.
+/// Relaxed isolation between sessions. By default, none is relaxed, and an invalid or hostile client
+/// affects no other session.
 ///
-/// libcvmfs_cache isolates no sessions. A client that relies on that, such as one that shares its
-/// references between connections, works with this.
+/// For tests: requests that the service refuses reach the plugin, so its own checks can be tested.
+/// CernVM-FS clients need none of it, although libcvmfs_cache isolates no sessions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Trust {
     /// A connection may send requests for a session that another one has opened. It ends, and
     /// reloads, only its own.
     pub foreign_sessions: bool,
-    /// A session may give back references that others hold, if the plugin counts that many.
+    /// A session may release references of others, if the plugin counts that many.
     pub foreign_references: bool,
 }
 
@@ -155,6 +163,7 @@ impl Service {
     /// If the plugin panics in its method `capabilities`.
     pub fn new(plugin: Box<dyn CachePlugin>, name: impl Into<Bytes>, limits: Limits) -> Self {
         let (capabilities, takes_references) = (plugin.capabilities(), plugin.takes_references());
+        let totals = Totals::new(&limits);
         Self {
             plugin,
             capabilities,
@@ -166,6 +175,7 @@ impl Service {
             sessions: Mutex::default(),
             next_session: AtomicU64::new(1),
             reloads: Mutex::default(),
+            totals,
             unsupported: Mutex::default(),
             refusals: Refusals::default(),
             clock: AtomicU64::new(0),
@@ -214,6 +224,7 @@ impl Service {
             capabilities: self.capabilities,
             pid,
         };
+        self.totals.session_opened();
         let open = OpenSession {
             session,
             since: self.clock(),
@@ -300,16 +311,21 @@ impl Service {
     /// Ends a session: drops its uploads and listings, and gives its references back, unless it
     /// announced a reload. No other call for the session may be in flight.
     ///
-    /// Gives back the references to `at_most` objects; false if there are more, and this has to be
-    /// called again. References that the plugin does not take back are logged, and given up.
+    /// Gives back the references to `at_most` objects, and drops some of the uploads; false if there are
+    /// more, and this has to be called again. References that the plugin does not take back are logged, and given up.
     pub fn end(&self, open: &OpenSession, at_most: usize) -> bool {
-        let uploads = std::mem::take(&mut *open.uploads.lock());
         let listings = std::mem::take(&mut *open.listings.lock());
-        uploads.drop_all(&open.session);
+        self.totals.listings.remove(listings.open.len());
         listings.drop_all();
+        if !self.end_uploads(open, UPLOADS_AT_ONCE.max(at_most / UPLOADS_AT_ONCE)) {
+            return false;
+        }
         let ended = self.end_holdings(open, at_most);
         if ended {
-            self.sessions.lock().remove(&open.session.id());
+            let mut sessions = self.sessions.lock();
+            sessions.remove(&open.session.id());
+            shrink_if_sparse(&mut sessions);
+            drop(sessions);
             debug!(session = %open.session, "session ended");
         }
         ended

@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use cvmcache::config_keys::KEYS;
 use cvmcache::{Locator, Options};
 use pulldown_cmark::{Event, Options as Markdown, Parser, Tag, TagEnd};
 
@@ -149,31 +148,6 @@ fn quotations_in_the_book_equal_their_files() {
         assert!(!fresh.contains("{{#include "), "{}", document.display());
     }
     assert!(quotations > 10, "the tutorial is made of them");
-}
-
-/// A text with the table of configuration keys below its marker as the SDK has it.
-fn with_fresh_keys(text: &str, marker: &str) -> String {
-    let (before, after) = text.split_once(marker).expect("the marker");
-    let table = after.lines().take_while(|line| line.starts_with('|')).count();
-    let after: String = after.lines().skip(table).map(|line| format!("{line}\n")).collect();
-    let rows: String = KEYS.iter().map(|key| key.markdown_row() + "\n").collect();
-    format!("{before}{marker}| key | value | meaning | default |\n|---|---|---|---|\n{rows}{after}")
-}
-
-#[test]
-fn the_tables_of_configuration_keys_are_those_of_the_sdk() {
-    let overwrite = std::env::var("BOOK").is_ok_and(|value| value == "overwrite");
-    for (file, marker) in [
-        ("crates/cvmcache/src/config_keys.md", ""),
-        ("docs/running-a-plugin.md", "<!-- configuration keys -->\n"),
-    ] {
-        let path = root().join(file);
-        let fresh = with_fresh_keys(&read(&path), marker);
-        if overwrite {
-            fs::write(&path, &fresh).expect("it can be written");
-        }
-        assert!(read(&path) == fresh, "{file}: run this test with BOOK=overwrite");
-    }
 }
 
 #[test]

@@ -186,7 +186,7 @@ fn a_supervised_plugin_logs_to_syslog() {
 fn an_error_at_the_start_of_a_supervised_plugin_is_in_syslog() {
     for (lines, complaint) in [
         ("CVMFS_CACHE_PLUGIN_WORKERS=many\n", "write a number from 0 to 1024"),
-        ("CVMFS_CACHE_PLUGIN_DEBUGLOG=/nowhere/log\n", "name a file in a directory"),
+        ("CVMFS_CACHE_PLUGIN_DEBUGLOG=/nowhere/log\n", "name a regular file in a directory"),
     ] {
         let plugin = Plugin::new("null");
         let syslog = Syslog::new(plugin.directory.path());

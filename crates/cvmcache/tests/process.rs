@@ -5,8 +5,12 @@ mod support;
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
 use std::os::unix::ffi::OsStrExt;
-use std::process::Output;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Output};
 
 use bytes::Bytes;
 use cvmcache::Locator;
@@ -14,7 +18,8 @@ use cvmcache::client::{Client, NewUpload};
 use cvmcache::plugin::*;
 use nix::pty::openpty;
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::stat::Mode;
+use nix::unistd::{Pid, geteuid, mkfifo};
 use support::id;
 use support::plugin::{Plugin, Supervised, eventually};
 
@@ -281,6 +286,68 @@ fn a_check_does_not_disturb_a_plugin_that_serves() {
 }
 
 #[test]
+fn a_metrics_port_is_an_error_unless_the_plugin_itself_has_it() {
+    let free = || TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut plugin = Plugin::new("ram");
+    let own = free().local_addr().unwrap().port();
+    let own = format!("CVMFS_CACHE_PLUGIN_METRICS={own}\n");
+    plugin.start(&own);
+    let (status, lines) = checked(&plugin, &own);
+    assert_eq!(status, 0, "{lines:?}");
+    assert!(lines.iter().any(|line| line.contains("as for its metrics")), "{lines:?}");
+    let other = free();
+    let port = other.local_addr().unwrap().port();
+    let (status, lines) = checked(&plugin, &format!("CVMFS_CACHE_PLUGIN_METRICS={port}\n"));
+    assert_eq!(status, 1, "{lines:?}");
+    assert!(lines.iter().any(|line| line.contains("set another port")), "{lines:?}");
+}
+
+#[test]
+fn a_check_says_what_its_user_may_not_do() {
+    // A test run by root drops to another user; any other is refused by modes of its own files.
+    const OTHER: u32 = 65534;
+    let plugin = Plugin::new("ram");
+    let mode = |path: &Path, mode| {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    // The programs that are tested may be in a directory that is closed to others.
+    let program = plugin.path("program");
+    fs::copy(support::plugin::program("ram"), &program).unwrap();
+    mode(plugin.directory.path(), 0o555);
+    let check = |config: &Path| {
+        let mut command = Command::new(&program);
+        if geteuid().is_root() {
+            command.uid(OTHER).gid(OTHER);
+        }
+        let output = command.arg("--check").arg(config).current_dir("/").output().unwrap();
+        (output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap())
+    };
+    let other = tempfile::tempdir().unwrap();
+    mode(other.path(), 0o777);
+    let config = other.path().join("conf");
+    let write = |directory: &Path| {
+        let path = directory.display();
+        let lines = format!(
+            "CVMFS_CACHE_PLUGIN_LOCATOR=unix={path}/socket\nCVMFS_CACHE_PLUGIN_DEBUGLOG={path}/log\n"
+        );
+        fs::write(&config, lines).unwrap();
+    };
+    write(plugin.directory.path());
+    let (status, said) = check(&config);
+    assert_eq!(status, 1, "{said}");
+    for expected in ["error: cannot lock ", "DEBUGLOG=", "Permission denied"] {
+        assert!(said.contains(expected), "{said} lacks {expected}");
+    }
+    write(other.path());
+    assert_eq!(check(&config), (0, "ok\n".to_owned()));
+    mode(&config, 0o000);
+    let (status, said) = check(&config);
+    assert_eq!(status, 1, "{said}");
+    assert!(said.contains("Permission denied"), "{said}");
+    mode(plugin.directory.path(), 0o755);
+}
+
+#[test]
 fn an_unknown_key_is_a_warning_with_the_nearest_known_one() {
     let mut plugin = Plugin::new("ram");
     let log = plugin.path("log");
@@ -391,4 +458,47 @@ fn on_a_terminal_r_asks_clients_to_detach_and_end_of_file_ends_the_plugin() {
     keyboard.write_all(&[4]).unwrap();
     assert_eq!(plugin.wait(), 0);
     lines.find(|line| line.contains("good bye")).unwrap();
+}
+
+#[test]
+fn a_fifo_in_place_of_a_file_delays_no_start() {
+    for key in ["DEBUGLOG", "CRASH_DUMP", "LOCATOR"] {
+        let plugin = Plugin::new("null");
+        let fifo = plugin.path("fifo");
+        mkfifo(&fifo, Mode::S_IRWXU).unwrap();
+        let value = match key {
+            "LOCATOR" => format!("unix={}", fifo.display()),
+            _ => fifo.display().to_string(),
+        };
+        let config = plugin.configure(&format!("CVMFS_CACHE_PLUGIN_{key}={value}\n"));
+        let mut supervised = Supervised::start(plugin, &config);
+        // A plugin starts without a crash dump.
+        let expected = if key == "CRASH_DUMP" { b'C' } else { b'F' };
+        assert_eq!(supervised.answer(), Some(expected), "{key}");
+    }
+    let plugin = Plugin::new("null");
+    let config = plugin.path("fifo");
+    mkfifo(&config, Mode::S_IRWXU).unwrap();
+    let output = plugin.command(&[config.as_ref()]).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("it is a FIFO, not a regular file; name a regular file"), "{said}");
+    let mut supervised = Supervised::start(plugin, &config);
+    assert_eq!(supervised.answer(), Some(b'F'));
+}
+
+#[test]
+fn the_start_line_names_the_users_whose_clients_are_let_in() {
+    for (users, expected, mode) in [("", "root", 0o600), ("*", "all users", 0o666)] {
+        let mut plugin = Plugin::new("null");
+        let lines = match users {
+            "" => String::new(),
+            users => format!("CVMFS_CACHE_PLUGIN_ALLOW_USERS={users}\n"),
+        };
+        let config = plugin.configure(&lines);
+        let mut command = plugin.command(&[config.as_ref()]);
+        let stdout = BufReader::new(plugin.spawn(&mut command).stdout.take().unwrap());
+        let line = stdout.lines().map(Result::unwrap).find(|line| line.contains("can connect"));
+        assert!(line.as_ref().is_some_and(|line| line.contains(expected)), "{line:?}");
+        assert_eq!(fs::metadata(plugin.path("socket")).unwrap().permissions().mode() & 0o777, mode);
+    }
 }

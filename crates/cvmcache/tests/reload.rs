@@ -221,3 +221,128 @@ fn pending_reloads_are_limited() {
     connect(&service, "c").go_to_reload();
     assert_eq!((service.pending_reloads(), cache.references(id(1))), (2, 1));
 }
+
+/// A cache with 9 objects, and a service with so many references for all sessions.
+fn limited_to(references: usize) -> (TestCache, Service) {
+    let cache = TestCache::default();
+    (1..=9).for_each(|byte| cache.insert(id(byte), "abc"));
+    let mut limits = Limits::default();
+    limits.max_references = Some(references);
+    let service = Service::new(Box::new(cache.clone()), "test", limits);
+    (cache, service)
+}
+
+#[test]
+fn open_objects_are_limited() {
+    let (cache, service) = limited_to(4);
+    let client = connect(&service, "a");
+    client.change(1, 1).unwrap();
+    client.change(2, 1).unwrap();
+    assert_eq!(client.change(3, 1), Err(Status::NoSpace));
+    assert_eq!(cache.references(id(3)), 0);
+    client.change(2, 1).unwrap();
+    client.change(3, 0).unwrap();
+    client.change(2, -1).unwrap();
+    assert_eq!(client.change(3, 1), Err(Status::NoSpace), "2 is still open");
+    client.change(2, -1).unwrap();
+    client.change(3, 1).unwrap();
+}
+
+#[test]
+fn a_session_below_its_fair_share_opens_objects_whatever_the_others_hold() {
+    let (_, service) = limited_to(8);
+    let most = connect(&service, "a");
+    (1..=4).for_each(|byte| most.change(byte, 1).unwrap());
+    let small = connect(&service, "b");
+    (1..=2).for_each(|byte| small.change(byte, 1).unwrap());
+    assert_eq!(small.change(3, 1), Err(Status::NoSpace));
+    assert_eq!(most.change(5, 1), Err(Status::NoSpace));
+    // However many hold something, one that holds nothing opens one object.
+    for name in ["c", "d", "e", "f"] {
+        connect(&service, name).change(1, 1).unwrap();
+    }
+}
+
+#[test]
+fn references_that_are_handed_over_have_half_of_the_limit() {
+    let (cache, service) = limited_to(6);
+    let first = connect(&service, "a");
+    (1..=3).for_each(|byte| first.change(byte, 1).unwrap());
+    first.go_to_reload();
+    assert_eq!(cache.references(id(1)), 1);
+    let second = connect(&service, "b");
+    second.change(9, 1).unwrap();
+    second.go_to_reload();
+    assert_eq!(cache.references(id(9)), 0, "they end with the session");
+    // What is left is for the sessions that are open.
+    connect(&service, "c").change(4, 1).unwrap();
+    let successor = come_back(&service, "a");
+    (1..=3).for_each(|byte| successor.change(byte, -1).unwrap());
+    successor.end();
+    let third = connect(&service, "b");
+    third.change(9, 1).unwrap();
+    third.go_to_reload();
+    assert_eq!(cache.references(id(9)), 1);
+}
+
+#[test]
+fn references_that_are_released_leave_room_for_others() {
+    let (cache, service) = limited_to(6);
+    for round in 0..10 {
+        let client = connect(&service, "a");
+        (1..=3).for_each(|byte| client.change(byte, 2).unwrap());
+        assert_eq!(client.change(4, 1), Err(Status::NoSpace));
+        client.change(1, -2).unwrap();
+        client.go_to_reload();
+        let successor = come_back(&service, "a");
+        successor.change(2, -1).unwrap();
+        successor.change(5, 1).unwrap();
+        successor.change(3, 1).unwrap();
+        successor.go_to_reload();
+        come_back(&service, "a").end();
+        let left: i64 = (1..=5).map(|byte| cache.references(id(byte))).sum();
+        assert_eq!(left, 0, "round {round}");
+    }
+}
+
+#[test]
+fn a_session_that_hands_many_references_over_is_retired_at_once_and_released_in_steps() {
+    const OBJECTS: u64 = 3000;
+    let cache = TestCache::default();
+    let service = Service::new(Box::new(cache.clone()), "test", Limits::default());
+    let object = |number: u64| {
+        let mut digest = [0; ObjectId::DIGEST_LEN];
+        digest[..8].copy_from_slice(&number.to_be_bytes());
+        ObjectId::new(HashAlgorithm::Sha1, digest)
+    };
+    (0..OBJECTS).for_each(|number| cache.insert(object(number), "abc"));
+    let changes = || cache.state().calls.iter().filter(|call| **call == "change_refcount").count();
+    for _ in 0..4 {
+        let client = connect(&service, "repo:1");
+        for number in 0..OBJECTS {
+            let operation = Operation::Refcount { object: object(number), change_by: 1 };
+            let request = Request { session: client.session().id(), id: 1, operation };
+            service.handle(&client.open, request);
+        }
+        let before = changes();
+        client.ioctl(1);
+        service.retire(&client.open);
+        assert!(service.end(&client.open, 1), "nothing is given back");
+        assert_eq!(changes(), before);
+    }
+    assert_eq!(cache.references(object(7)), 4);
+    let successor = connect(&service, "repo:1");
+    successor.ioctl(-4);
+    let mut steps = 0;
+    loop {
+        let before = changes();
+        let is_over = service.end(&successor.open, 256);
+        assert!(changes() - before <= 256);
+        steps += 1;
+        if is_over {
+            break;
+        }
+    }
+    assert!(steps >= OBJECTS / 256);
+    assert_eq!((cache.references(object(7)), service.pending_reloads()), (0, 0));
+}

@@ -237,7 +237,7 @@ fn with_workers_requests_with_one_ordering_key_run_in_order() {
 }
 
 #[test]
-fn a_connection_may_be_trusted_with_the_session_of_another() {
+fn with_relaxed_isolation_a_connection_uses_the_session_of_another() {
     let directory = tempfile::tempdir().unwrap();
     let locator = Locator::Unix(directory.path().join("socket"));
     let cache = TestCache::default();

@@ -258,6 +258,29 @@ fn a_listing_belongs_to_the_session_that_started_it() {
 }
 
 #[test]
+fn open_listings_of_all_sessions_are_limited_and_each_may_have_one() {
+    let cache = TestCache::default();
+    (1..=100).for_each(|byte| cache.insert(id(byte), "x"));
+    let mut limits = Limits::default();
+    limits.listing_part = 1000;
+    limits.max_listings_total = 4;
+    let service = Service::new(Box::new(cache.clone()), "test", limits);
+    let connect = || {
+        let (_, open) = service.handshake(None, None);
+        Client { service: &service, open }
+    };
+    let (most, other) = (connect(), connect());
+    let (first, _, _) = most.list(0).unwrap();
+    most.list(0).unwrap();
+    assert_eq!(most.list(0).unwrap_err(), Status::NoSpace);
+    other.list(0).unwrap();
+    assert_eq!(other.list(0).unwrap_err(), Status::NoSpace);
+    other.end();
+    while !most.list(first).unwrap().1 {}
+    most.list(0).unwrap();
+}
+
+#[test]
 fn texts_reach_the_plugin_verbatim_up_to_the_limit() {
     let f = fixture();
     let client = f.client("a");

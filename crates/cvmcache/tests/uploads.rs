@@ -2,10 +2,12 @@
 
 mod support;
 
+use cvmcache::Limits;
 use cvmcache::plugin::*;
+use cvmcache::service::Service;
 use cvmcache_proto::StorePart;
-use support::sessions::{PART, fixture, part};
-use support::{Fault, id};
+use support::sessions::{Client, PART, fixture, part};
+use support::{Fault, TestCache, id};
 
 #[test]
 fn an_upload_in_parts_becomes_an_object_with_one_reference() {
@@ -159,6 +161,71 @@ fn a_part_with_a_wrong_checksum_leaves_the_upload_unchanged() {
     assert_eq!(client.store(1, checked(crc ^ 1)), Err(Status::Corrupted));
     assert_eq!(f.cache.state().calls, Vec::<&str>::new());
     client.store(1, checked(crc)).unwrap();
+}
+
+#[test]
+fn an_upload_that_would_become_one_open_object_too_many_takes_no_space() {
+    let cache = TestCache::default();
+    let mut limits = Limits::default();
+    limits.max_object_size = PART as u32;
+    limits.max_references = Some(2);
+    let service = Service::new(Box::new(cache.clone()), "test", limits);
+    let (_, open) = service.handshake(None, None);
+    let client = Client { service: &service, open };
+    let of = |object, number, len| StorePart { object, ..part(number, len, len < PART) };
+    client.store(1, of(id(1), 1, PART)).unwrap();
+    client.store(2, of(id(2), 1, 3)).unwrap();
+    assert_eq!(client.store(1, of(id(1), 2, 3)), Err(Status::NoSpace), "it began in time");
+    assert_eq!(client.store(3, of(id(3), 1, 3)), Err(Status::NoSpace));
+    assert_eq!(client.abort(1, id(1)), Err(Status::Malformed), "it is over");
+    client.change(id(2), -1).unwrap();
+    client.store(1, of(id(1), 1, 3)).unwrap();
+}
+
+#[test]
+fn open_uploads_of_all_sessions_are_limited_and_each_may_have_one() {
+    let mut limits = Limits::default();
+    limits.max_object_size = PART as u32;
+    limits.max_uploads_total = 4;
+    let service = Service::new(Box::new(TestCache::default()), "test", limits);
+    let connect = || {
+        let (_, open) = service.handshake(None, None);
+        Client { service: &service, open }
+    };
+    let (most, other) = (connect(), connect());
+    most.store(1, part(1, PART, false)).unwrap();
+    most.store(2, part(1, PART, false)).unwrap();
+    assert_eq!(most.store(3, part(1, PART, false)), Err(Status::NoSpace));
+    other.store(1, part(1, PART, false)).unwrap();
+    assert_eq!(other.store(2, part(1, PART, false)), Err(Status::NoSpace));
+    let others: Vec<_> = (0..5).map(|_| connect()).collect();
+    others.iter().for_each(|client| client.store(1, part(1, PART, false)).unwrap());
+    others.iter().for_each(Client::end);
+    most.store(1, part(2, 3, true)).unwrap();
+    most.abort(2, id(1)).unwrap();
+    other.end();
+    // All room is there again.
+    most.store(1, part(1, PART, false)).unwrap();
+    most.store(2, part(1, PART, false)).unwrap();
+}
+
+#[test]
+fn many_uploads_end_with_their_session_in_steps() {
+    let cache = TestCache::default();
+    let mut limits = Limits::default();
+    limits.max_object_size = PART as u32;
+    let service = Service::new(Box::new(cache.clone()), "test", limits);
+    let (_, open) = service.handshake(None, None);
+    let client = Client { service: &service, open };
+    (0..100).for_each(|upload| client.store(upload, part(1, PART, false)).unwrap());
+    let mut left = cache.state().open_uploads;
+    assert_eq!(left, 100);
+    while !service.end(&client.open, 256) {
+        let now = cache.state().open_uploads;
+        assert!((1..=16).contains(&(left - now)), "{left} {now}");
+        left = now;
+    }
+    assert_eq!((cache.state().open_uploads, service.uploads(&client.open)), (0, (0, 0)));
 }
 
 #[test]

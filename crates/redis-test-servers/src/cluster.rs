@@ -7,7 +7,7 @@ use super::{RedisServer, Setup, eventually};
 /// Three servers that share the slots. Dropping it kills them.
 #[derive(Debug)]
 pub struct RedisCluster {
-    /// The servers, the first of which plugins are told of.
+    /// The servers, the first of which is in the URL for plugins.
     pub servers: Vec<RedisServer>,
     /// That of the first one.
     replica: Option<RedisServer>,

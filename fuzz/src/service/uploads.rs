@@ -67,7 +67,7 @@ impl Uploads {
                 next: 1,
                 expected: part.expected_size,
                 object_type: part.object_type,
-                description: part.description.clone(),
+                description: part.description.clone().map(cut_text),
                 data: Ok(Vec::new()),
             };
             self.0.insert(id, upload);

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::Read;
+use std::os::unix::fs::chown;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
@@ -13,7 +14,7 @@ use cvmcache::client::{Client, NewUpload};
 use cvmcache::plugin::ObjectId;
 use cvmcache_testkit::PluginCommand;
 use nix::sys::stat::Mode;
-use nix::unistd::mkfifo;
+use nix::unistd::{geteuid, mkfifo};
 
 use crate::install::{Library, program};
 
@@ -34,16 +35,27 @@ struct Supervised {
 
 impl Supervised {
     fn start(locator: impl FnOnce(&Path) -> Locator) -> Self {
+        Self::start_with(locator, |_, command| command)
+    }
+
+    /// Starts it by a command that is made of the usual one, and gets its environment.
+    fn start_with(
+        locator: impl FnOnce(&Path) -> Locator,
+        by: impl FnOnce(&Path, Command) -> Command,
+    ) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let (config, fifo) = (directory.path().join("conf"), directory.path().join("ready"));
         let locator = locator(directory.path());
         fs::write(&config, format!("CVMFS_CACHE_PLUGIN_LOCATOR={locator}\n")).expect("a file");
         mkfifo(&fifo, Mode::S_IRWXU).expect("a pipe");
         let mut command = Command::new("sh");
-        command
-            .args(["-c", r#"exec "$0" "$1" 7>"$2" 0<&- 1>&- 2>&-"#])
-            .args([&program("store.c", Library::Shared), &config, &fifo])
-            .env("__CVMFS_CACHE_EXTERNAL_PIPE_READY__", "7");
+        command.args(["-c", r#"exec "$0" "$1" 7>"$2" 0<&- 1>&- 2>&-"#]).args([
+            &program("store.c", Library::Shared),
+            &config,
+            &fifo,
+        ]);
+        let mut command = by(directory.path(), command);
+        command.env("__CVMFS_CACHE_EXTERNAL_PIPE_READY__", "7");
         let child = command.spawn().expect("a shell");
         let ready = File::open(&fifo).expect("the other end opens it");
         Self { directory, child, ready }
@@ -121,6 +133,39 @@ fn a_supervised_plugin_that_cannot_listen_reports_failure() {
     let mut plugin = Supervised::start(|_| Locator::Unix("/nowhere/at/all/socket".into()));
     assert_eq!(plugin.answer(), b'F');
     assert_eq!(plugin.wait().code(), Some(1));
+}
+
+#[test]
+fn a_plugin_that_the_system_has_no_threads_for_tells_the_client_and_ends() {
+    // Limits do not bind root, and those of another user count that user's processes.
+    let is_root = geteuid().is_root();
+    let limits = if is_root { 1..=10_u32 } else { 1..=1 };
+    let mut answers = Vec::new();
+    for limit in limits {
+        let user = 58_469 + limit;
+        let mut plugin = Supervised::start_with(socket, |directory, plain| {
+            let mut command = Command::new("prlimit");
+            command.arg(format!("--nproc={limit}:{limit}")).arg("--");
+            if is_root {
+                chown(directory, Some(user), None).expect("root may");
+                for entry in directory.read_dir().expect("a directory") {
+                    chown(entry.expect("an entry").path(), Some(user), None).expect("root may");
+                }
+                command.args(["setpriv", "--clear-groups", &format!("--reuid={user}")]);
+            }
+            command.arg(plain.get_program()).args(plain.get_args());
+            command
+        });
+        let answer = plugin.answer();
+        if answer == b'C' {
+            connect(&socket(plugin.directory.path())).quit().expect("it serves");
+        }
+        assert_eq!(plugin.wait().code(), Some(0));
+        assert!(!plugin.directory.path().join("socket").exists());
+        answers.push(answer);
+    }
+    assert_eq!(answers[0], b'F');
+    assert!(!is_root || answers.last() == Some(&b'C'), "{answers:?}");
 }
 
 #[test]

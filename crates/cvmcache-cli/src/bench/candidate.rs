@@ -19,6 +19,7 @@ use super::workload::Workload;
 use crate::error::Result;
 use crate::remote;
 use crate::target::Plugin;
+use crate::unreachable::Unreachable;
 use crate::usage;
 
 /// How many objects `stat` and `read` use by default.
@@ -79,8 +80,9 @@ impl Candidate {
                 (process.locator().clone(), Some(process))
             }
         };
-        let failed = |source| remote::Error::at(locator.clone(), source);
-        let mut client = session::connect(&locator).map_err(failed)?;
+        let unreachable = |source| remote::Error::from(Unreachable::new(locator.clone(), source));
+        let failed = |source| remote::Error::Client { locator: locator.clone(), source };
+        let mut client = session::connect(&locator).map_err(unreachable)?;
         let size_bytes = info(&mut client).map_err(failed)?.map(|info| info.size_bytes);
         let pid = client.plugin_pid().and_then(|pid| pid.try_into().ok());
         let pid = pid.or(process.as_ref().map(PluginProcess::pid));

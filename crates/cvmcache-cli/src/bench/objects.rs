@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use cvmcache::client::{Client, ClientError, NewUpload, StorePart};
-use cvmcache::plugin::{HashAlgorithm, ObjectId, ObjectType};
+use cvmcache::plugin::{HashAlgorithm, ObjectId};
 
 use super::size_distribution;
 
@@ -99,16 +99,11 @@ impl Generator {
         let first = (number - 1) * part_size as u64;
         let left = object.size.saturating_sub(first);
         let len = left.min(part_size as u64) as usize;
-        let is_first = number == 1;
+        let data = self.content.slice(range(object, number, len));
         StorePart {
-            object: object.id,
-            number,
-            last: left <= part_size as u64,
             expected_size: Some(object.size),
-            object_type: ObjectType::Regular,
-            description: is_first.then(|| Bytes::from_static(DESCRIPTION)),
-            data_crc32: None,
-            data: self.content.slice(range(object, number, len)),
+            description: (number == 1).then(|| Bytes::from_static(DESCRIPTION)),
+            ..StorePart::new(object.id, number, left <= part_size as u64, data)
         }
     }
 

@@ -32,6 +32,7 @@ struct Failure<'a> {
     sent: &'a str,
     expected: &'a str,
     received: &'a str,
+    printed: &'a [String],
 }
 
 /// A case.
@@ -58,8 +59,9 @@ impl<'a> Entry<'a> {
             Outcome::Passed => ("passed", None, None),
             Outcome::Skipped(why) => ("skipped", Some(why.as_str()), None),
             Outcome::Failed(failure) => {
-                let cvmcache_testkit::Failure { before, sent, expected, received, .. } = failure;
-                ("failed", None, Some(Failure { before, sent, expected, received }))
+                let cvmcache_testkit::Failure { before, sent, expected, received, printed, .. } =
+                    failure;
+                ("failed", None, Some(Failure { before, sent, expected, received, printed }))
             }
             _ => ("unknown", None, None),
         };

@@ -6,7 +6,7 @@ use std::time::Duration;
 use cvmcache_testkit::{Case, CaseResult, Kind, Outcome, Report, Suite};
 
 use crate::error::Result;
-use crate::output::{BAD, FAINT, GOOD, TITLE, WARN};
+use crate::output::{self, BAD, FAINT, GOOD, TITLE, WARN};
 
 /// Writes what came of a case.
 pub(super) fn result(out: &mut dyn Write, result: &CaseResult) -> Result<()> {
@@ -15,6 +15,7 @@ pub(super) fn result(out: &mut dyn Write, result: &CaseResult) -> Result<()> {
         Outcome::Passed => writeln!(out, "{GOOD}ok{GOOD:#}       {name}")?,
         Outcome::Failed(failure) => {
             writeln!(out, "{BAD}FAILED{BAD:#}   {TITLE}{name}{TITLE:#}")?;
+            let failure = output::escaped_lines(&failure.to_string());
             writeln!(out, "    {:<10}{}\n{failure}", "meaning:", result.case.meaning())?;
         }
         Outcome::Skipped(why) => {

@@ -9,7 +9,7 @@ use std::net::Ipv4Addr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use cvmcache::Locator;
+use cvmcache::{Locator, config_keys};
 
 use super::command_line::{self, Starter};
 use super::file::{ConfFile, Line};
@@ -20,6 +20,9 @@ use crate::user::{User, quoted};
 
 pub(crate) const PRIMARY: &str = "CVMFS_CACHE_PRIMARY";
 pub(crate) const USER: &str = "CVMFS_USER";
+
+/// What the client knows of a cache that is a plugin, or tiered.
+const KEYS: [&str; 6] = ["TYPE", "LOCATOR", "CMDLINE", "UPPER", "LOWER", "LOWER_READONLY"];
 
 #[derive(Debug)]
 pub(crate) struct ClientConf {
@@ -93,7 +96,10 @@ impl ClientConf {
             Some(Value::Text(name)) if !name.is_empty() && name != "default" => {
                 let before = section.kinds().len();
                 self.collect(&name.to_string_lossy(), &mut BTreeSet::new(), &mut names, section);
-                if names.is_empty() && section.kinds().len() == before {
+                if names.is_empty() && section.kinds().len() > before {
+                    // They may be what is meant, and should be in order, too.
+                    names = self.external();
+                } else if names.is_empty() {
                     let found = format!("no part of the tiered cache {} is", name.display());
                     let remedy = "set the TYPE of the upper or the lower one to external";
                     section.found(Kind::NotExternal, found, remedy);
@@ -111,6 +117,29 @@ impl ClientConf {
             }
         }
         names.iter().map(|name| self.instance(name, user, section)).collect()
+    }
+
+    /// True if a cache has keys that only plugins have, whatever its type.
+    fn is_plugin(&self, name: &str) -> bool {
+        ["LOCATOR", "CMDLINE"].iter().any(|part| self.values.contains_key(&key(name, part)))
+    }
+
+    /// Finds keys of a cache that are near to one that the client knows.
+    fn check_keys(&self, name: &str, section: &mut Section) {
+        let prefix = key(name, "");
+        for (written, part) in
+            self.values.keys().filter_map(|key| Some((key, key.strip_prefix(&prefix)?)))
+        {
+            if KEYS.contains(&part) {
+                continue;
+            }
+            let in_capitals = part.to_ascii_uppercase();
+            if let Some(known) = config_keys::nearest(&in_capitals, KEYS) {
+                let remedy = format!("write {prefix}{known}, if that is what it should be");
+                let found = format!("the client has no key {written}");
+                section.found(Kind::ClientKeyMisspelled, found, remedy);
+            }
+        }
     }
 
     /// Follows tiers to the plugins below them.
@@ -132,6 +161,7 @@ impl ClientConf {
             section.found(Kind::TiersCircular, found, remedy);
             return;
         }
+        self.check_keys(name, section);
         // The client's own cache is of type posix, whatever is written.
         let type_key = key(name, "TYPE");
         let type_name = match name {
@@ -159,12 +189,16 @@ impl ClientConf {
             Some(b"posix" | b"ram") => {
                 let found = format!("{type_key} is {}", type_name.unwrap_or_default().display());
                 section.found(Kind::NotExternal, found, format!("write {type_key}=external"));
+                plugins.extend(self.is_plugin(name).then(|| name.to_owned()));
             }
             Some(_) => {
                 let found = format!("{type_key} is {:?}", type_name.unwrap_or_default().display());
                 section.found(Kind::TypeUnknown, found, format!("write {type_key}=external"));
+                plugins.extend(self.is_plugin(name).then(|| name.to_owned()));
             }
-            None if self.is_unknown(&type_key) => {}
+            None if self.is_unknown(&type_key) => {
+                plugins.extend(self.is_plugin(name).then(|| name.to_owned()));
+            }
             None => {
                 let found = format!("{type_key} is not set in {}", self.path().display());
                 let remedy = match self.external().first() {
@@ -172,6 +206,7 @@ impl ClientConf {
                     None => format!("add {type_key}=external"),
                 };
                 section.found(Kind::TypeMissing, found, remedy);
+                plugins.extend(self.is_plugin(name).then(|| name.to_owned()));
             }
         }
     }
@@ -315,6 +350,14 @@ mod tests {
                 format!("{TIERED}CVMFS_CACHE_both_UPPER=default\nCVMFS_CACHE_both_LOWER=both"),
                 Kind::TiersCircular,
             ),
+            (
+                format!("{RAM}{LOCATOR}unix=/s\nCVMFS_CACHE_ram_CMDLIN=/p"),
+                Kind::ClientKeyMisspelled,
+            ),
+            (
+                format!("{RAM}{LOCATOR}unix=/s\nCVMFS_CACHE_ram_cmdline=/p"),
+                Kind::ClientKeyMisspelled,
+            ),
             (RAM.to_owned(), Kind::ClientLocatorMissing),
             (format!("{RAM}{LOCATOR}/path"), Kind::ClientLocatorBad),
             (format!("{RAM}{LOCATOR}unix=/a=b"), Kind::LocatorNotForClient),
@@ -325,6 +368,24 @@ mod tests {
             let mut section = Section::new("file");
             conf(text.as_bytes()).instances(&User::current(), &mut section);
             assert_eq!(section.kinds(), [kind], "{text}");
+        }
+    }
+
+    #[test]
+    fn a_cache_of_a_wrong_type_is_examined_as_the_plugin_that_it_is_meant_to_be() {
+        const REST: &str = "CVMFS_CACHE_ram_LOCATOR=unix=/s\nCVMFS_CACHE_PRIMARY=";
+        for text in [
+            format!("CVMFS_CACHE_ram_TYPE=externl\n{REST}ram"),
+            format!("CVMFS_CACHE_ram_TYPE=posix\n{REST}ram"),
+            format!("CVMFS_CACHE_ram_TYPE=$TYPE\n{REST}ram"),
+            format!("{REST}ram"),
+            format!("CVMFS_CACHE_ram_TYPE=external\n{REST}rma"),
+            format!("CVMFS_CACHE_ram_TYPE=external\n{REST}r.m"),
+        ] {
+            let mut section = Section::new("file");
+            let instances = conf(text.as_bytes()).instances(&User::current(), &mut section);
+            assert_eq!(instances.len(), 1, "{text}");
+            assert_eq!(instances[0].locator, Some("unix=/s".parse().unwrap()), "{text}");
         }
     }
 

@@ -1,7 +1,7 @@
 //! The plugin's configuration: obstacles to a start, and settings that make a poor cache.
 
 use std::fmt::Display;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -32,6 +32,9 @@ pub(crate) struct PluginConf {
     /// In bytes.
     pub(crate) size: Option<u64>,
     networks: Option<Networks>,
+    /// Where it serves metrics.
+    metrics: Option<SocketAddr>,
+    users: Option<Users>,
 }
 
 impl PluginConf {
@@ -45,7 +48,7 @@ impl PluginConf {
         let locator = check_locator(file, section);
         let size = file.get(SIZE).and_then(|text| parse_size(&text.to_string_lossy(), memory()?));
         let networks = check_networks(file, locator.as_ref(), section);
-        check_value::<Users>(file, ALLOW_USERS, Kind::AllowUsersBad, section, || {
+        let users = check_value::<Users>(file, ALLOW_USERS, Kind::AllowUsersBad, section, || {
             format!("write names or numbers, as in {ALLOW_USERS}=cvmfs,1001, or * for all")
         });
         check_number(file, config_keys::WORKERS, Kind::WorkersBad, section);
@@ -64,8 +67,35 @@ impl PluginConf {
             user,
             section,
         );
-        check_metrics(file, section);
-        Self { path: file.path().to_owned(), locator, size, networks }
+        let metrics = check_metrics(file, section);
+        Self { path: file.path().to_owned(), locator, size, networks, metrics, users }
+    }
+
+    /// False if the plugin turns a user away that its socket lets in.
+    pub(crate) fn admits(&self, user: &User) -> bool {
+        match &self.users {
+            Some(Users::OwnAnd(users)) => users.contains(&user.uid()),
+            _ => true,
+        }
+    }
+
+    /// Checks that no plugin before this one serves metrics at the same address, and adds its own.
+    pub(crate) fn check_metrics_of_others(
+        &self,
+        others: &mut Vec<SocketAddr>,
+        section: &mut Section,
+    ) {
+        let Some(own) = self.metrics else { return };
+        let is_same = |other: &SocketAddr| {
+            let either_is_any = own.ip().is_unspecified() || other.ip().is_unspecified();
+            own.port() == other.port() && (own.ip() == other.ip() || either_is_any)
+        };
+        if others.iter().any(is_same) {
+            let found = format!("{METRICS}={own} is the address of another plugin's metrics");
+            let remedy = format!("write another port in {}", self.path.display());
+            section.found(Kind::MetricsBad, found, remedy);
+        }
+        others.push(own);
     }
 
     /// Checks whether a client with this locator gets to a plugin with this configuration.
@@ -214,19 +244,20 @@ fn check_number(file: &ConfFile, key: ConfigKey, kind: Kind, section: &mut Secti
     section.found(kind, error.to_string(), format!("remove the line of {}", key.name()));
 }
 
-fn check_metrics(file: &ConfFile, section: &mut Section) {
+fn check_metrics(file: &ConfFile, section: &mut Section) -> Option<SocketAddr> {
     let remedy = || format!("write {METRICS}=127.0.0.1:9469, or remove the line");
     let address = check_value(file, METRICS, Kind::MetricsBad, section, remedy);
-    let Some(address) = address.map(MetricsAddress::get) else { return };
+    let address = address.map(MetricsAddress::get)?;
     if address.port() == 0 {
         let found = format!("{METRICS}={address} is another port at each start");
         section.found(Kind::MetricsBad, found, remedy());
     }
     if !address.ip().is_loopback() {
         let found = format!("{METRICS}={address} is no loopback address");
-        let remedy = "have a firewall let nobody in but Prometheus, or write 127.0.0.1";
+        let remedy = "have a firewall let in Prometheus alone, or write 127.0.0.1";
         section.found(Kind::MetricsExposed, found, remedy);
     }
+    Some(address).filter(|address| address.port() != 0)
 }
 
 /// Checks a file that the plugin writes to.

@@ -9,6 +9,15 @@ use super::kind::{Kind, Severity};
 use crate::error::Result;
 use crate::output::{self, BAD, FAINT, GOOD, TITLE, WARN};
 
+/// The column of texts, behind the severity.
+const TEXT: usize = 11;
+
+/// The columns of `why: `.
+const LABEL: usize = 5;
+
+/// The least columns of a text that is wrapped.
+const NARROWEST: usize = 20;
+
 /// The report: one section a subject.
 #[derive(Debug, Default)]
 pub(crate) struct Report(Vec<Section>);
@@ -54,13 +63,16 @@ impl Report {
         self.count(Severity::Error) > 0
     }
 
-    pub(crate) fn print(&self, out: &mut dyn Write) -> Result<()> {
+    /// Writes it for people, whose terminal has so many columns; `None` for a file or a pipe.
+    pub(crate) fn print(&self, out: &mut dyn Write, width: Option<usize>) -> Result<()> {
         for Section { subject, entries } in self.0.iter().filter(|part| !part.entries.is_empty()) {
-            writeln!(out, "{TITLE}{}{TITLE:#}", clean(subject))?;
+            writeln!(out, "{TITLE}{}{TITLE:#}", output::escaped(subject))?;
             for entry in entries {
                 match entry {
-                    Entry::Fine(what) => writeln!(out, "  {GOOD}ok{GOOD:#}       {}", clean(what))?,
-                    Entry::Found(finding) => finding.print(out)?,
+                    Entry::Fine(what) => {
+                        writeln!(out, "  {GOOD}ok{GOOD:#}       {}", output::escaped(what))?
+                    }
+                    Entry::Found(finding) => finding.print(out, width)?,
                 }
             }
             writeln!(out)?;
@@ -119,6 +131,11 @@ impl Section {
         self.entries.push(Entry::Found(Finding { kind, found, remedy }));
     }
 
+    /// Adds all that is in another section.
+    pub(crate) fn append(&mut self, other: Self) {
+        self.entries.extend(other.entries);
+    }
+
     /// Adds what is right in another section, and its findings of these kinds.
     pub(crate) fn take(&mut self, other: Self, kinds: &[Kind]) {
         let is_taken = |entry: &Entry| match entry {
@@ -139,14 +156,28 @@ impl Section {
 }
 
 impl Finding {
-    fn print(&self, out: &mut dyn Write) -> Result<()> {
+    fn print(&self, out: &mut dyn Write, width: Option<usize>) -> Result<()> {
         let Self { kind, found, remedy } = self;
         let (style, word) = (style(kind.severity()), word(kind.severity()));
-        writeln!(out, "  {style}{word:<7}{style:#}  {kind}: {}", clean(found))?;
-        writeln!(out, "           {FAINT}why:{FAINT:#} {}", kind.why())?;
-        writeln!(out, "           {FAINT}fix:{FAINT:#} {}", clean(remedy))?;
+        let found = wrapped(&format!("{kind}: {}", output::escaped(found)), TEXT, width);
+        writeln!(out, "  {style}{word:<7}{style:#}  {found}")?;
+        let why = wrapped(kind.why(), TEXT + LABEL, width);
+        writeln!(out, "           {FAINT}why:{FAINT:#} {why}")?;
+        // It may be a command, which is to be copied.
+        writeln!(out, "           {FAINT}fix:{FAINT:#} {}", output::escaped(remedy))?;
         Ok(())
     }
+}
+
+/// A text that begins in this column, and goes on below.
+fn wrapped(text: &str, column: usize, width: Option<usize>) -> String {
+    let Some(width) = width.and_then(|width| width.checked_sub(column + NARROWEST)) else {
+        return text.to_owned();
+    };
+    let options = textwrap::Options::new(width + NARROWEST)
+        .break_words(false)
+        .word_splitter(textwrap::WordSplitter::NoHyphenation);
+    textwrap::wrap(text, options).join(&format!("\n{:column$}", ""))
 }
 
 fn word(severity: Severity) -> &'static str {
@@ -165,15 +196,6 @@ fn style(severity: Severity) -> Style {
     }
 }
 
-/// Escapes control characters: texts from files must not control the terminal.
-fn clean(text: &str) -> String {
-    let clean = |character: char| match character {
-        character if character.is_control() => character.escape_default().to_string(),
-        character => character.to_string(),
-    };
-    text.chars().map(clean).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -188,7 +210,7 @@ mod tests {
 
     fn printed(report: &Report) -> String {
         let mut out = Vec::new();
-        report.print(&mut out).unwrap();
+        report.print(&mut out, None).unwrap();
         anstream::adapter::strip_str(std::str::from_utf8(&out).unwrap()).to_string()
     }
 
@@ -202,6 +224,21 @@ mod tests {
     fn a_report_counts_its_findings() {
         let text = printed(&report(&[Kind::PollBad, Kind::KeyTwice, Kind::WorkersBad]));
         assert!(text.ends_with("2 errors, 1 warning, 0 notes\n"), "{text}");
+    }
+
+    #[test]
+    fn prose_is_wrapped_for_a_terminal_and_remedies_are_not() {
+        let mut section = Section::new("file");
+        section.found(Kind::PollBad, "a ".repeat(60), "b ".repeat(60));
+        let mut out = Vec::new();
+        Report(vec![section]).print(&mut out, Some(80)).unwrap();
+        let text = anstream::adapter::strip_str(std::str::from_utf8(&out).unwrap()).to_string();
+        let columns = |line: &&str| line.chars().count();
+        let (fixes, rest): (Vec<_>, Vec<_>) = text.lines().partition(|it| it.contains("fix:"));
+        assert!(rest.iter().map(|line| columns(&line)).max() <= Some(80), "{text}");
+        assert!(rest.iter().any(|line| line.starts_with("           a a")), "{text}");
+        assert!(fixes.iter().all(|line| columns(&line) > 80), "{text}");
+        assert_eq!(wrapped("a b", TEXT, Some(15)), "a b", "too narrow to wrap");
     }
 
     #[test]

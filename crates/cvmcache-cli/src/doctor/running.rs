@@ -4,13 +4,14 @@
 //! also if that is this one; but then it was about to end anyway.
 
 use std::io;
-use std::path::Path;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc;
-use std::thread;
 use std::time::Duration;
 
-use cvmcache::Locator;
 use cvmcache::client::{Client, ClientError};
+use cvmcache::{Locator, config_keys, threads};
+use procfs::process::Process;
 
 use super::command_line::{Starter, cannot};
 use super::kind::Kind;
@@ -18,10 +19,17 @@ use super::plugin_conf::PluginConf;
 use super::report::Section;
 use super::socket::{self, Remains};
 use crate::output;
-use crate::user::{User, Want, quoted};
+use crate::user::{User, Want};
 
 /// How long a plugin may take to let a client in, and to answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How a plugin gets another configuration, or is a new one. Its end would be that of every mount.
+const ANEW: &str = "unmount all that use it: one that clients start ends then, and starts anew with the \
+                    next mount; restart one that a service manager started";
+
+const SILENT_REMEDY: &str =
+    "look at its log; if it stays silent, unmount all that use it, and mount again";
 
 /// Up to this share, from 0 to 1, a plugin's size may differ from the configured: some count what
 /// they need for themselves.
@@ -37,13 +45,14 @@ pub(crate) fn check(
 ) {
     let Some(result) = connect(locator, TIMEOUT) else {
         let found = format!("no answer on {locator} for {} s", TIMEOUT.as_secs());
-        section.found(Kind::PluginSilent, found, "look at its log, unmount, and start it anew");
+        section.found(Kind::PluginSilent, found, SILENT_REMEDY);
         return;
     };
     match result {
         Ok(client) => {
             if let Locator::Unix(path) = locator {
                 check_owner(path, user, section);
+                check_peer(path, conf, user, section);
             }
             check_client(client, conf, section);
         }
@@ -53,10 +62,10 @@ pub(crate) fn check(
         },
         Err(ClientError::Timeout) => {
             let found = format!("what listens on {locator} does not answer the handshake");
-            section.found(Kind::PluginSilent, found, "look at its log, unmount, and start it anew");
+            section.found(Kind::PluginSilent, found, SILENT_REMEDY);
         }
         Err(error @ (ClientError::Frame(_) | ClientError::BadMessage)) => {
-            let remedy = "use another path or port, or end the other program";
+            let remedy = "use another path or port for the plugin";
             section.found(Kind::NotAPlugin, format!("{locator}: {error}"), remedy);
         }
         Err(error) => {
@@ -71,11 +80,13 @@ pub(crate) fn check(
 fn connect(locator: &Locator, timeout: Duration) -> Option<Result<Client, ClientError>> {
     let (sender, receiver) = mpsc::channel();
     let locator = locator.clone();
-    thread::spawn(move || {
+    let connecting = threads::spawn("connect", move || {
         let builder = Client::builder().name("cvmcache:doctor").timeout(timeout / 2);
         // The receiver is gone after the timeout.
         let _ = sender.send(builder.connect(&locator));
     });
+    // Without a thread there is no answer, either.
+    connecting.ok()?;
     receiver.recv_timeout(timeout).ok()
 }
 
@@ -101,17 +112,38 @@ fn check_client(mut client: Client, conf: Option<&PluginConf>, section: &mut Sec
             conf.path.display(),
             output::bytes(size),
         );
-        let kill = pid.map_or("end the plugin".to_owned(), |pid| format!("kill {pid}"));
-        section.found(Kind::SizeNotInUse, found, format!("unmount all that use it, then {kill}"));
+        section.found(Kind::SizeNotInUse, found, ANEW);
     }
 }
 
 /// Checks whether the user can connect to what doctor can.
 fn check_owner(path: &Path, user: &User, section: &mut Section) {
     if let Err(obstacle) = user.may(path, Want::Write) {
-        let remedy = format!("run the plugin as {user}: unmount, stop it, rm {}", quoted(path));
+        let users = config_keys::ALLOW_USERS.name();
+        let remedy =
+            format!("add {users}={user} to its configuration, or run it as {user}; {ANEW}");
         section.found(Kind::PluginForeign, cannot(user, "connect to", path, &obstacle), remedy);
     }
+}
+
+/// Checks whether the plugin lets in the user that its socket lets in.
+fn check_peer(path: &Path, conf: Option<&PluginConf>, user: &User, section: &mut Section) {
+    let Some(conf) = conf.filter(|conf| !conf.admits(user)) else { return };
+    let is_owner = path.metadata().is_ok_and(|socket| socket.uid() == user.uid());
+    if !is_owner && user.uid() != 0 && user.may(path, Want::Write).is_ok() {
+        let users = config_keys::ALLOW_USERS.name();
+        let found = format!("{users} in {} does not have user {user}", conf.path.display());
+        section.found(Kind::PluginRefuses, found, format!("add {user} to {users}; {ANEW}"));
+    }
+}
+
+/// The program of the plugin that has locked its socket already.
+pub(crate) fn program(locator: &Locator) -> Option<PathBuf> {
+    let Locator::Unix(path) = locator else { return None };
+    let holder = cvmcache::lock_holder(&socket::lock_path(path))?;
+    let program = Process::new(holder.try_into().ok()?).ok()?.exe().ok()?;
+    // One that was replaced since has another name.
+    program.is_file().then_some(program)
 }
 
 fn check_hidden(locator: &Locator, user: &User, section: &mut Section) {
@@ -144,7 +176,7 @@ fn check_absent(
                           in the client's configuration";
             section.found(Kind::PluginNotRunning, found, remedy);
         }
-        Some(Starter::Client { .. }) => {
+        Some(Starter::Client(_)) => {
             section.found(
                 Kind::PluginNotStarted,
                 found,

@@ -1,18 +1,21 @@
 //! The check of a plugin by itself: the output of `PROGRAM --check CONF`.
 
-use std::fs::File;
+use std::ffi::{OsStr, OsString};
 use std::io::{self, Read};
 use std::os::unix::process::CommandExt;
 use std::path::{self, Path};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc;
+use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use memchr::memmem;
+use cvmcache::threads;
+use nix::errno::Errno;
 use nix::unistd::geteuid;
 
+use super::command_line::CommandLine;
 use super::kind::Kind;
+use super::program::Program;
 use super::report::Section;
 use crate::user::{User, Want};
 
@@ -22,87 +25,169 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// The most of its output that is read, in bytes.
 const MAX_OUTPUT: u64 = 64 * 1024;
 
-/// The most of a program that is searched for the marker, in bytes.
-const MAX_PROGRAM: u64 = 200 * 1024 * 1024;
+/// How many lines of its standard error a finding has.
+const MAX_LINES: usize = 3;
 
-const ELF: &[u8] = b"\x7fELF";
+/// Its exit status if it does not understand its arguments.
+const USAGE: i32 = 2;
 
 /// Has a plugin check its configuration, and adds its findings. False if it was not run.
-pub(super) fn check(program: &Path, conf: &Path, user: &User, section: &mut Section) -> bool {
+pub(super) fn check(line: &CommandLine, conf: &Path, user: &User, section: &mut Section) -> bool {
+    let program = &line.program;
     // There is a finding about these already.
     if program.is_relative() || !program.is_file() || user.may(program, Want::Execute).is_err() {
         return false;
     }
-    let not_asked = |section: &mut Section, found: String, remedy: &str| {
-        section.found(Kind::PluginNotAsked, found, remedy);
-        false
-    };
     let name = program.display();
-    match is_ours(program) {
-        Ok(true) => {}
-        Ok(false) => {
-            section.fine(format!("{name} has no --check: the keys of its own are not judged"));
+    let asked = match Program::read(program) {
+        Ok(Program::Sdk) => program.clone(),
+        Ok(Program::Script(script)) => match script.plugin() {
+            Some(plugin) => {
+                let found = format!("{name} is a script, and {} was asked", plugin.display());
+                let remedy = "nothing to do, if the script changes neither arguments nor files";
+                section.found(Kind::PluginAskedBehindScript, found, remedy);
+                plugin
+            }
+            None => return without_check(format!("{name} is a script"), section),
+        },
+        Ok(_) => return without_check(format!("{name} has no --check"), section),
+        Err(error) => {
+            let found = format!("cannot read {name}: {error}");
+            section.found(Kind::PluginNotAsked, found, "run doctor as root");
             return false;
         }
-        Err(error) => {
-            return not_asked(section, format!("cannot read {name}: {error}"), "run it as root");
-        }
-    }
+    };
     let is_self = user.uid() == geteuid().as_raw();
     if !is_self && !geteuid().is_root() {
         let found = format!("only user {user} and root can ask {name}");
-        return not_asked(section, found, "run doctor as root");
+        section.found(Kind::PluginNotAsked, found, "run doctor as root");
+        return false;
     }
-    let output = path::absolute(conf).and_then(|conf| {
-        let mut command = Command::new(program);
-        command.arg("--check").arg(conf);
+    let ask = |arguments: Vec<OsString>| {
+        let mut command = Command::new(&asked);
+        command.arg("--check").args(arguments);
         if !is_self {
             // The plugin runs as that user, with no other groups.
             command.uid(user.uid()).gid(user.gid());
         }
         run(&mut command)
-    });
-    match output {
-        Ok((status, output)) if matches!(status.code(), Some(0 | 1)) => {
-            add(&output, program, section);
+    };
+    let conf = match path::absolute(conf) {
+        Ok(conf) => conf.into_os_string(),
+        Err(error) => return judge(Err(error), &asked, line, section),
+    };
+    let arguments = arguments(line, &conf, section);
+    let is_usual = arguments == [conf.clone()];
+    let answer = ask(arguments);
+    if !is_usual && answer.as_ref().is_ok_and(|answer| answer.status.code() == Some(USAGE)) {
+        judge(answer, &asked, line, section);
+        // What the configuration is like is to be known all the same.
+        return judge(ask(vec![conf]), &asked, line, section);
+    }
+    judge(answer, &asked, line, section)
+}
+
+/// Notes that there is no program that could be asked.
+pub(super) fn program_unknown(section: &mut Section) {
+    let found = "which program is started with it is not known here";
+    let remedy = "name it with --program, or the client's configuration";
+    section.found(Kind::PluginNotAsked, found, remedy);
+}
+
+fn without_check(found: String, section: &mut Section) -> bool {
+    let remedy = "see the plugin's documentation for them";
+    section.found(Kind::PluginWithoutCheck, found, remedy);
+    false
+}
+
+/// The arguments of the plugin, with the configuration that is judged for the one that is named.
+fn arguments(line: &CommandLine, conf: &OsStr, section: &mut Section) -> Vec<OsString> {
+    let named = line.configuration.as_ref().map(|named| named.path.as_os_str());
+    let is_option = |argument: &OsString| argument.as_encoded_bytes().starts_with(b"-");
+    let mut arguments = Vec::new();
+    for argument in &line.arguments {
+        if is_option(argument) {
+            // As it is, --help would be obeyed.
+            let found = format!("{} takes no option {argument:?}", line.program.display());
+            section.found(Kind::CmdlineArguments, found, line.remedy.clone());
+        } else if named == Some(argument) {
+            arguments.push(conf.to_owned());
+        } else {
+            arguments.push(argument.clone());
+        }
+    }
+    if named.is_none() {
+        arguments.push(conf.to_owned());
+    }
+    arguments
+}
+
+/// What a program has printed, and how it ended.
+#[derive(Debug)]
+struct Answer {
+    status: ExitStatus,
+    stdout: String,
+    stderr: String,
+}
+
+/// Adds an answer as findings. False if there is none.
+fn judge(
+    answer: io::Result<Answer>,
+    program: &Path,
+    line: &CommandLine,
+    section: &mut Section,
+) -> bool {
+    let name = program.display();
+    let ask = format!("see what {name} --check says");
+    match answer {
+        Ok(Answer { status, stdout, .. })
+            if matches!(status.code(), Some(0 | 1)) && has_verdict(&stdout) =>
+        {
+            add(&stdout, program, section);
             true
         }
-        Ok((status, _)) => not_asked(section, format!("{name} --check: {status}"), REMEDY),
-        Err(error) => not_asked(section, format!("{name} --check: {error}"), REMEDY),
+        Ok(Answer { status, stderr, .. }) if status.code() == Some(USAGE) => {
+            section.found(Kind::CmdlineArguments, last_lines(&stderr), line.remedy.clone());
+            true
+        }
+        Ok(Answer { status, stderr, .. }) => {
+            let found = format!("{name} --check: {status}: {}", last_lines(&stderr));
+            section.found(Kind::PluginFails, found, ask);
+            true
+        }
+        // The file cannot be run: an interpreter or a library is missing, or it is for another machine.
+        Err(error) if is_of_program(&error) => {
+            section.found(Kind::PluginFails, format!("cannot run {name}: {error}"), ask);
+            true
+        }
+        Err(error) => {
+            section.found(Kind::PluginNotAsked, format!("{name} --check: {error}"), ask);
+            false
+        }
     }
 }
 
-const REMEDY: &str = "run it with --check and the configuration yourself";
-
-/// True for a program that understands `--check`; it is not run to find out.
-fn is_ours(program: &Path) -> io::Result<bool> {
-    has_marker(File::open(program)?.take(MAX_PROGRAM))
+fn has_verdict(output: &str) -> bool {
+    output.lines().any(|line| line == "ok" || line.starts_with("error: "))
 }
 
-fn has_marker(mut program: impl Read) -> io::Result<bool> {
-    let marker = memmem::Finder::new(cvmcache::CHECK_MARKER.trim_end());
-    let mut chunk = Vec::new();
-    program.by_ref().take(ELF.len() as u64).read_to_end(&mut chunk)?;
-    if chunk != ELF {
-        return Ok(false);
+fn last_lines(text: &str) -> String {
+    let lines: Vec<_> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+    match &lines[lines.len().saturating_sub(MAX_LINES)..] {
+        [] => "it printed no reason".to_owned(),
+        lines => lines.join("; "),
     }
-    loop {
-        // The marker may lie across two chunks.
-        let kept = chunk.len().saturating_sub(marker.needle().len());
-        chunk.drain(..kept);
-        if program.by_ref().take(1 << 20).read_to_end(&mut chunk)? == 0 {
-            return Ok(false);
-        }
-        if marker.find(&chunk).is_some() {
-            return Ok(true);
-        }
-    }
+}
+
+fn is_of_program(error: &io::Error) -> bool {
+    let errno = error.raw_os_error().map(Errno::from_raw);
+    matches!(errno, Some(Errno::ENOENT | Errno::ENOEXEC | Errno::EACCES | Errno::ELIBBAD))
 }
 
 /// Runs a command with bounds on its time and its output.
-fn run(command: &mut Command) -> io::Result<(ExitStatus, String)> {
+fn run(command: &mut Command) -> io::Result<Answer> {
     let deadline = Instant::now() + TIMEOUT;
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).current_dir("/");
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).current_dir("/");
     let mut child = command.spawn()?;
     let result = wait(&mut child, deadline);
     if result.is_err() {
@@ -113,28 +198,39 @@ fn run(command: &mut Command) -> io::Result<(ExitStatus, String)> {
     result
 }
 
-fn wait(child: &mut Child, deadline: Instant) -> io::Result<(ExitStatus, String)> {
+fn wait(child: &mut Child, deadline: Instant) -> io::Result<Answer> {
     let timed_out = || io::Error::new(io::ErrorKind::TimedOut, "no answer within 10 s");
     let left = || deadline.saturating_duration_since(Instant::now());
-    let stdout = child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
-    let (sender, receiver) = mpsc::channel();
-    // It ends with the output; the main thread does not wait for it.
-    thread::spawn(move || {
-        let mut output = Vec::new();
-        let read = stdout.take(MAX_OUTPUT).read_to_end(&mut output);
-        // There is no receiver after the deadline.
-        let _ = sender.send(read.map(|_| output));
-    });
-    let output = receiver.recv_timeout(left()).map_err(|_| timed_out())??;
+    let (stdout, stderr) = (read(child.stdout.take())?, read(child.stderr.take())?);
+    let text = |output: Receiver<io::Result<Vec<u8>>>| {
+        let output = output.recv_timeout(left()).map_err(|_| timed_out())??;
+        io::Result::Ok(String::from_utf8_lossy(&output).into_owned())
+    };
+    let (stdout, stderr) = (text(stdout)?, text(stderr)?);
     loop {
         if let Some(status) = child.try_wait()? {
-            return Ok((status, String::from_utf8_lossy(&output).into_owned()));
+            return Ok(Answer { status, stdout, stderr });
         }
         if left().is_zero() {
             return Err(timed_out());
         }
         thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// Reads to the end, on a thread that is not waited for, or to a bound; then the pipe is closed.
+fn read(pipe: Option<impl Read + Send + 'static>) -> io::Result<Receiver<io::Result<Vec<u8>>>> {
+    let (sender, receiver) = mpsc::channel();
+    if let Some(pipe) = pipe {
+        // It ends with the output; the main thread does not wait for it.
+        threads::spawn("output", move || {
+            let mut output = Vec::new();
+            let read = pipe.take(MAX_OUTPUT).read_to_end(&mut output);
+            // There is no receiver after the deadline.
+            let _ = sender.send(read.map(|_| output));
+        })?;
+    }
+    Ok(receiver)
 }
 
 /// Adds the lines of a check as findings.
@@ -158,7 +254,7 @@ fn add(output: &str, program: &Path, section: &mut Section) {
 /// Tells what is wrong from the remedy, as in `KEY="x": write a number` or `it is full; remove some`.
 fn split(text: &str) -> Option<(&str, &str)> {
     let is_remedy = |rest: &str| {
-        ["write ", "remove ", "set ", "add ", "name ", "see "]
+        ["write ", "remove ", "set ", "add ", "name ", "see ", "save ", "use "]
             .iter()
             .any(|verb| rest.starts_with(verb))
     };
@@ -169,17 +265,6 @@ fn split(text: &str) -> Option<(&str, &str)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_marker_is_found_in_programs_only_and_across_chunks() {
-        let marker = cvmcache::CHECK_MARKER.as_bytes();
-        let blank = vec![0; (1 << 20) - 10];
-        assert!(has_marker(&[ELF, &blank, marker].concat()[..]).unwrap());
-        assert!(has_marker(&[ELF, marker].concat()[..]).unwrap());
-        assert!(!has_marker(&[b"#!/bin/sh\n", marker].concat()[..]).unwrap());
-        assert!(!has_marker(&[ELF, &blank].concat()[..]).unwrap());
-        assert!(!has_marker(&b""[..]).unwrap());
-    }
 
     #[test]
     fn the_lines_of_a_check_are_findings_with_their_remedies() {
@@ -193,10 +278,42 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_that_is_none_is_an_error_with_the_last_lines_of_standard_error() {
+        let line = CommandLine::of(Path::new("/plugin"), Path::new("/conf"));
+        for (script, kind) in [
+            ("echo ok", None),
+            ("echo error: x; exit 1", Some(Kind::PluginError)),
+            ("echo unexpected argument >&2; exit 2", Some(Kind::CmdlineArguments)),
+            ("echo Usage:", Some(Kind::PluginFails)),
+            ("echo libmissing.so >&2; exit 127", Some(Kind::PluginFails)),
+            ("kill -ILL $$", Some(Kind::PluginFails)),
+        ] {
+            let mut section = Section::new("file");
+            let answer = run(Command::new("sh").arg("-c").arg(script));
+            assert!(judge(answer, &line.program, &line, &mut section));
+            assert_eq!(section.kinds(), Vec::from_iter(kind), "{script}");
+        }
+        let mut section = Section::new("file");
+        let answer = run(&mut Command::new("/nowhere/plugin"));
+        assert!(judge(answer, &line.program, &line, &mut section));
+        assert_eq!(section.kinds(), [Kind::PluginFails]);
+        assert_eq!(last_lines("1\n2\n\n3\n4\n"), "2; 3; 4");
+    }
+
+    #[test]
+    fn options_are_not_passed_on_and_are_errors() {
+        let mut line = CommandLine::of(Path::new("/plugin"), Path::new("/conf"));
+        line.arguments = ["--help", "/conf", ""].map(OsString::from).to_vec();
+        let mut section = Section::new("file");
+        let arguments = arguments(&line, OsStr::new("/other"), &mut section);
+        assert_eq!(arguments, ["/other", ""]);
+        assert_eq!(section.kinds(), [Kind::CmdlineArguments]);
+    }
+
+    #[test]
     fn a_flood_of_output_ends_with_the_process() {
-        let mut yes = Command::new("yes");
-        let (status, output) = run(&mut yes).unwrap();
-        assert!(!status.success());
-        assert_eq!(output.len() as u64, MAX_OUTPUT);
+        let answer = run(&mut Command::new("yes")).unwrap();
+        assert!(!answer.status.success());
+        assert_eq!(answer.stdout.len() as u64, MAX_OUTPUT);
     }
 }

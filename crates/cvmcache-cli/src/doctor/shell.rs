@@ -9,7 +9,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use super::file::Line;
 
 /// What a shell makes of more than the value of one key.
-const SHELL: &[u8] = b"$`;&|<>(){}*?\\";
+const SHELL: &[u8] = b"$`;&|<>(){}*?[~\\";
 
 /// What the client replaces, differently for each repository.
 const TEMPLATES: [&str; 2] = ["@fqrn@", "@org@"];

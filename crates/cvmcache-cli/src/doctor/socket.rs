@@ -1,13 +1,13 @@
 //! Whether a plugin can create its socket and its lock file.
 
-use std::fs::{self, File};
-use std::io;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg, OFlag};
 use nix::sys::statfs::statfs;
+use procfs::net::{UnixNetEntry, UnixState};
+use procfs::process::{FDTarget, Process};
 
 use super::command_line::cannot;
 use super::kind::Kind;
@@ -160,35 +160,12 @@ fn is_kept(path: &Path, file: &fs::Metadata, user: &User) -> bool {
 
 fn check_lock(socket: &Path, user: &User, section: &mut Section) -> Remains {
     let path = lock_path(socket);
-    let name = path.display();
-    let mut file =
-        match File::options().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(&path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Remains::Nothing,
-            Err(error) => {
-                let remedy = format!("run cvmcache doctor as root, or as {user}");
-                section.found(Kind::NotLookedAt, format!("{name}: {error}"), remedy);
-                return Remains::Nothing;
-            }
-        };
-    match Flock::lock(file, FlockArg::LockSharedNonblock) {
-        // It is held for no longer than it takes to get here.
-        Ok(lock) => drop(lock),
-        Err((locked, Errno::EWOULDBLOCK)) => {
-            file = locked;
-            let holder = holder(&file);
-            let found = match holder {
-                Some(pid) => format!("process {pid} holds {name}"),
-                None => format!("some process holds {name}"),
-            };
-            let remedy = match holder {
-                Some(pid) => format!("unless it is just starting or ending: kill {pid}"),
-                None => format!("unless it is just starting or ending: fuser -k {}", quoted(&path)),
-            };
-            section.found(Kind::LockHeld, found, remedy);
-            return Remains::Something;
-        }
-        Err(_) => {}
+    if let Some(pid) = cvmcache::lock_holder(&path) {
+        check_holder(pid, &path, section);
+        return Remains::Something;
+    }
+    if path.symlink_metadata().is_err() {
+        return Remains::Nothing;
     }
     if let Err(obstacle) = user.may(&path, Want::Write) {
         let remedy = match obstacle.path == path {
@@ -207,48 +184,68 @@ fn check_lock(socket: &Path, user: &User, section: &mut Section) -> Remains {
     Remains::Nothing
 }
 
+/// Says what there is to do about a process that holds a lock and cannot be connected to. It may serve
+/// mounts whose clients connected before the name of its socket was removed, so that its end would be
+/// theirs.
+fn check_holder(pid: u32, lock: &Path, section: &mut Section) {
+    let name = lock.display();
+    let (found, remedy) = match connections(pid) {
+        Some(0) => (
+            format!("process {pid} holds {name}, and no client is connected to it"),
+            "look again in a minute, it may be starting or ending; if not, look at its log".to_owned(),
+        ),
+        Some(count) => (
+            format!("process {pid} holds {name}, and {count} clients are connected to it"),
+            format!(
+                "let it run: it serves them, and may bind its socket again within a minute; if not, \
+                 unmount all that use it, and look whether process {pid} ends by itself"
+            ),
+        ),
+        None => (
+            format!("process {pid} holds {name}; it may serve clients"),
+            "look again in a minute, it may be starting or ending; as root, doctor can tell whether \
+             clients are connected to it"
+                .to_owned(),
+        ),
+    };
+    section.found(Kind::LockHeld, found, remedy);
+}
+
+/// How many clients are connected to a process by unix sockets; `None` if it does not show them.
+fn connections(pid: u32) -> Option<usize> {
+    let process = Process::new(pid.try_into().ok()?).ok()?;
+    let sockets: BTreeSet<u64> = process
+        .fd()
+        .ok()?
+        .flatten()
+        .filter_map(|fd| match fd.target {
+            FDTarget::Socket(inode) => Some(inode),
+            _ => None,
+        })
+        .collect();
+    let is_accepted = |entry: &UnixNetEntry| {
+        // An accepted socket has the name of the one that listens.
+        entry.state == UnixState::CONNECTED
+            && entry.path.is_some()
+            && sockets.contains(&entry.inode)
+    };
+    Some(procfs::net::unix().ok()?.iter().filter(|entry| is_accepted(entry)).count())
+}
+
 /// The lock file beside a socket.
-fn lock_path(socket: &Path) -> PathBuf {
+pub(crate) fn lock_path(socket: &Path) -> PathBuf {
     let mut path = socket.as_os_str().to_owned();
     path.push(".lock");
     path.into()
 }
 
-/// The processes that hold a lock on a file, as far as /proc/locks has them.
-fn holder(file: &File) -> Option<u32> {
-    let file = file.metadata().ok()?;
-    let locks = fs::read_to_string("/proc/locks").ok()?;
-    lockers(&locks, file.ino()).into_iter().find(|pid| has_open(*pid, &file).unwrap_or(false))
-}
-
-/// The processes that hold locks on files with this number, on whatever file system: the system's
-/// numbers of those are not always the ones that files have.
-fn lockers(locks: &str, inode: u64) -> Vec<u32> {
-    let locker = |line: &str| {
-        let mut words = line.split_ascii_whitespace().skip(1);
-        let (kind, pid) = (words.next()?, words.nth(2)?);
-        let id = words.next()?.rsplit(':').next()?;
-        let is_it = kind == "FLOCK" && id.parse() == Ok(inode);
-        pid.parse().ok().filter(|&pid| is_it && pid > 0)
-    };
-    locks.lines().filter_map(locker).collect()
-}
-
-fn has_open(pid: u32, file: &fs::Metadata) -> io::Result<bool> {
-    for descriptor in fs::read_dir(format!("/proc/{pid}/fd"))? {
-        // It may have been closed meanwhile.
-        let Ok(open) = fs::metadata(descriptor?.path()) else { continue };
-        if (open.dev(), open.ino()) == (file.dev(), file.ino()) {
-            return Ok(true);
-        }
-    }
-    Ok(false)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
     use std::os::unix::fs::PermissionsExt;
-    use std::os::unix::net::UnixListener;
+    use std::os::unix::net::{UnixListener, UnixStream};
+
+    use nix::fcntl::{Flock, FlockArg};
 
     use super::*;
 
@@ -300,12 +297,22 @@ mod tests {
     }
 
     #[test]
-    fn holders_of_locks_on_a_file_are_found() {
-        let locks = "1: POSIX  ADVISORY  WRITE 7 00:1c:42 0 EOF\n\
-                     2: FLOCK  ADVISORY  WRITE 8 00:1c:43 0 EOF\n\
-                     3: FLOCK  ADVISORY  WRITE 9 00:1c:42 0 EOF\n";
-        assert_eq!(lockers(locks, 42), [9]);
-        assert_eq!(lockers(locks, 44), Vec::<u32>::new());
+    fn advice_about_a_process_that_holds_a_lock_depends_on_its_clients() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("socket");
+        let pid = std::process::id();
+        let before = connections(pid).unwrap();
+        let listener = UnixListener::bind(&path).unwrap();
+        let _client = UnixStream::connect(&path).unwrap();
+        let _accepted = listener.accept().unwrap();
+        assert!(connections(pid).unwrap() > before);
+        let lock = File::create(lock_path(&path)).unwrap();
+        let _lock = Flock::lock(lock, FlockArg::LockExclusive).unwrap();
+        fs::remove_file(&path).unwrap();
+        let mut section = Section::new("socket");
+        check_remains(&path, &User::current(), &mut section);
+        let text = format!("{section:?}");
+        assert!(text.contains("let it run") && !text.contains("kill"), "{text}");
     }
 
     #[test]

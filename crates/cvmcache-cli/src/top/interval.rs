@@ -3,7 +3,7 @@
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-/// What the user wants of a thread that polls.
+/// The commands of the user to a thread that polls.
 pub(super) enum Command {
     Now,
     Every(Duration),

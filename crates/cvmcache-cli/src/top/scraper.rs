@@ -14,11 +14,11 @@ use super::state::Update;
 
 const METRICS: &str = "CVMFS_CACHE_PLUGIN_METRICS";
 
-/// How long the plugin may take for an answer, and how long that may be, in bytes.
+/// The timeout of a scrape, and the maximum length of its reply in bytes.
 const TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_ANSWER: u64 = 4 << 20;
 
-/// Where metrics are, from what the user says: an address or a port suffices.
+/// The URL of the metrics, from an argument of the user: an address or a port suffices.
 pub(super) fn url(text: &str) -> String {
     if text.contains("://") {
         return text.to_owned();

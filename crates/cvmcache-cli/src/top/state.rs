@@ -8,7 +8,7 @@ use cvmcache::plugin::CacheInfo;
 
 use super::metrics::{Rates, Sample};
 
-/// How often a plugin may be asked.
+/// The bounds of the polling interval.
 pub(super) const INTERVALS: RangeInclusive<Duration> =
     Duration::from_millis(100)..=Duration::from_secs(3600);
 
@@ -21,11 +21,11 @@ const RATE_WINDOW: Duration = Duration::from_secs(60);
 /// A change of the state.
 #[derive(Debug)]
 pub(super) enum Update {
-    /// There is a new session. The name is as the plugin says it, which need not be UTF-8.
+    /// There is a new session. The name is the plugin's, which need not be UTF-8.
     Connected { name: Vec<u8>, pid: Option<u64> },
-    /// How full the cache is, if the plugin tells.
+    /// The fill of the cache, if the plugin reports it.
     Info(Option<CacheInfo>),
-    /// The plugin is gone, or does not answer as it should.
+    /// The connection is lost, or a reply is invalid.
     Lost(String),
     /// A listing has come so far.
     Counting(u64),
@@ -73,12 +73,12 @@ pub(super) struct State {
     pub(super) interval: Duration,
     /// The plugin that was last spoken to.
     pub(super) plugin: Option<Plugin>,
-    /// Since when, and why, there is none to speak to.
+    /// Since when, and why, there is no session.
     pub(super) lost: Option<(Instant, String)>,
-    /// The last answer, and when it came.
+    /// The last reply, and when it came.
     pub(super) info: Option<(Instant, Option<CacheInfo>)>,
     pub(super) objects: Objects,
-    /// How many objects the listing under way has named.
+    /// How many objects the unfinished listing has so far.
     pub(super) counting: Option<u64>,
     /// Bytes in use; none while the plugin was gone.
     pub(super) history: VecDeque<(Instant, Option<u64>)>,
@@ -170,19 +170,19 @@ impl State {
         self.interval
     }
 
-    /// How full the cache was when the plugin last said so.
+    /// The fill of the cache in the last reply.
     pub(super) fn fill(&self) -> Option<CacheInfo> {
         self.info.and_then(|(_, info)| info)
     }
 
-    /// For how long an answer is overdue, if it is.
+    /// For how long a reply is overdue, if it is.
     pub(super) fn silence(&self, now: Instant) -> Option<Duration> {
         let last = self.info.map(|(at, _)| at).or(self.plugin.as_ref().map(|p| p.since))?;
         let silence = now.saturating_duration_since(last);
         (silence > self.interval + Duration::from_secs(2)).then_some(silence)
     }
 
-    /// Clean-ups a minute, of late; none until it can be told.
+    /// Clean-ups in the last minute; none until it is known.
     pub(super) fn clean_up_rate(&self) -> Option<f64> {
         let ((first, before), (last, after)) =
             (self.clean_ups.front().copied()?, self.clean_ups.back().copied()?);

@@ -23,7 +23,7 @@ const ROOMY: u16 = 15;
 /// From this width on, there is room for sizes beside the bars, and for clean-ups beside objects.
 const WIDE: u16 = 56;
 
-/// Draws all of it. Without colours, everything can be told from the text.
+/// Draws the state. Without colours, the text has all information.
 pub(super) fn draw(frame: &mut Frame<'_>, state: &State, now: Instant, in_colour: bool) {
     let trouble = trouble(state, now);
     let [head, banner, fill, foot, objects, requests, history] =

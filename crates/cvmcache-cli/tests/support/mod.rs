@@ -1,4 +1,4 @@
-//! The program under test, and plugins for it to talk to.
+//! The program under test, and plugins for it.
 
 #![allow(dead_code, unreachable_pub, reason = "every test uses a part of it")]
 

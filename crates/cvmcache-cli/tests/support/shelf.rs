@@ -19,7 +19,7 @@ pub struct Item {
     pub object_type: ObjectType,
     pub pinned: bool,
     pub description: Option<Bytes>,
-    /// What it says its size is.
+    /// The size that it reports.
     pub size: u64,
     pub content: Bytes,
 }

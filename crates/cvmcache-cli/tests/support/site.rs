@@ -1,6 +1,6 @@
-//! A place where a client and a plugin are configured, for `cvmcache doctor` to look at.
+//! The configuration files of a client and a plugin, for `cvmcache doctor` to check.
 
-use std::fs::{self, File, Permissions};
+use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
@@ -12,8 +12,9 @@ use tempfile::TempDir;
 use super::cvmcache;
 
 /// What is to be found where nothing is wrong: tests are in a temporary directory, and most have no
-/// plugin that runs.
-pub const USUAL: [&str; 2] = ["socket-directory-not-kept", "plugin-not-started"];
+/// plugin that runs, and a program that cannot be asked.
+pub const USUAL: [&str; 4] =
+    ["plugin-without-check", "plugin-not-asked", "socket-directory-not-kept", "plugin-not-started"];
 
 /// A client and a plugin that fit, in a directory that all users can write to.
 pub struct Site {
@@ -44,7 +45,7 @@ impl Site {
             user: geteuid().to_string(),
             directory,
         };
-        File::create(site.path("program")).expect("a file");
+        fs::write(site.path("program"), "#!/bin/sh\n").expect("a file");
         site.mode("program", 0o755);
         site
     }

@@ -4,7 +4,7 @@ use prost::Message;
 
 use super::{MsgBreadcrumb, MsgHash};
 
-/// Opens (`change_by` 1), closes (-1) or looks for (0) an object.
+/// Opens (`change_by` 1), closes (-1) or checks for (0) an object.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct MsgRefcountReq {
     /// The session, from the handshake.
@@ -115,7 +115,7 @@ pub(crate) struct MsgHandshake {
     pub(crate) flags: Option<u32>,
 }
 
-/// Ends a session. There is no answer but the end of the connection.
+/// Ends a session. There is no reply but the end of the connection.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct MsgQuit {
     /// The session, from the handshake.
@@ -151,7 +151,7 @@ pub(crate) struct MsgShrinkReq {
     pub(crate) shrink_to: Option<u64>,
 }
 
-/// Starts a listing, or asks for more of it.
+/// Starts a listing, or requests its next part.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct MsgListReq {
     /// The session, from the handshake.
@@ -160,7 +160,7 @@ pub(crate) struct MsgListReq {
     /// Names the request; the reply repeats it.
     #[prost(uint64, optional, tag = "2")]
     pub(crate) req_id: Option<u64>,
-    /// 0 to start; then what the reply said.
+    /// 0 to start; then the id of the reply.
     #[prost(uint64, optional, tag = "3")]
     pub(crate) listing_id: Option<u64>,
     /// 0 regular, 1 catalog, 2 volatile.
@@ -168,7 +168,7 @@ pub(crate) struct MsgListReq {
     pub(crate) object_type: Option<i32>,
 }
 
-/// Announces a reload (1) or reports that it is done (-1). There is no answer.
+/// Announces a reload (1) or reports that it is done (-1). There is no reply.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct MsgIoctl {
     /// The session, from the handshake.

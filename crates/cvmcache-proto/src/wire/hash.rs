@@ -50,7 +50,7 @@ impl Message for MsgHash {
         match tag {
             ALGORITHM => int32::merge(wire_type, self.algorithm.get_or_insert_default(), buf, ctx),
             DIGEST if wire_type == WireType::LengthDelimited => {
-                // Read ahead, and then skipped, so that it is for prost to say what is an error.
+                // Read ahead, and then skipped, so that prost decides what is an error.
                 // Messages are decoded from one piece.
                 let mut ahead = buf.chunk();
                 let len = decode_length_delimiter(&mut ahead)?;

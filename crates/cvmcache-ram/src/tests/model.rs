@@ -10,7 +10,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::steps::{OBJECTS, Step, step};
-use super::{begin, description, id, ram_cache, session};
+use super::{begin, id, object, ram_cache, session};
 use crate::object::Object;
 use crate::plugin::RamCache;
 use crate::store::Store;
@@ -27,7 +27,7 @@ struct Known {
 
 impl Known {
     fn new(number: u32, object_type: ObjectType) -> Self {
-        let cost = Store::cost(&Object::new(id(number), object_type, Some(description(number))));
+        let cost = Store::cost(&object(number, object_type, 0));
         Self { object_type, data: Vec::new(), cost, references: 0, last_use: 0 }
     }
 
@@ -122,7 +122,7 @@ impl Model {
     fn write(&mut self, position: usize, len: usize) -> PluginResult<()> {
         self.clock += 1;
         let part: Vec<u8> = (0..len).map(|n| (n as u64 + self.clock) as u8).collect();
-        let cost = Object::part_cost(&Bytes::from(part.clone()));
+        let cost = Object::part_cost(part.len());
         let fits = cost <= self.size - self.pinned() - self.uploading();
         let (upload, _, known) = &mut self.uploads[position];
         let result = upload.write(Bytes::from(part.clone()));

@@ -7,10 +7,9 @@ use cvmcache::CachePlugin;
 use cvmcache::plugin::{ObjectType, Status};
 
 use super::{
-    assert_consistent, begin, clean_ups, cost, description, has, id, ram_cache, refer, session,
-    store, store_open, uploading, used,
+    assert_consistent, begin, clean_ups, cost, has, id, object, ram_cache, refer, session, store,
+    store_open, uploading, used,
 };
-use crate::object::Object;
 use crate::store::Store;
 
 #[test]
@@ -117,8 +116,7 @@ fn a_clean_up_goes_in_steps_that_delay_no_request() {
 fn clients_are_asked_to_detach_once_each_time_the_pinned_bytes_pass_the_mark() {
     let mut store = Store::new(10 * cost(1000));
     let asked_when_stored = |number: u32| {
-        let mut object = Object::new(id(number), ObjectType::Catalog, Some(description(0)));
-        object.push(Bytes::from(vec![0; 1000]));
+        let object = object(number, ObjectType::Catalog, 1000);
         store.begin(Store::cost(&object), None).unwrap();
         store.commit(&Arc::new(object)).unwrap();
         store.take_deferred().ask_detach

@@ -1,8 +1,8 @@
 //! Secrets in files: the key of the authenticator, and the password of the server.
 
 use std::fmt;
-use std::fs::{self, File};
-use std::io::{self, Read};
+use std::fs;
+use std::io;
 use std::ops::Deref;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ pub struct Secret(Vec<u8>);
 #[non_exhaustive]
 pub enum SecretError {
     /// It cannot be read.
-    #[error("cannot read {path:?}: {source}; let the plugin's user read it")]
+    #[error("cannot read {path:?}: {source}; name a regular file that the plugin's user can read")]
     Read {
         /// The file.
         path: PathBuf,
@@ -115,11 +115,8 @@ pub(super) fn warn_if_world_readable(path: &Path) {
 
 fn read(path: &Path) -> Result<Vec<u8>, SecretError> {
     let failed = |source| SecretError::Read { path: path.to_owned(), source };
-    let file = File::open(path).map_err(failed)?;
-    let mut content = Vec::new();
-    file.take(MAX as u64 + 1).read_to_end(&mut content).map_err(failed)?;
-    if content.len() > MAX {
-        return Err(SecretError::Long { path: path.to_owned() });
-    }
-    Ok(content)
+    cvmcache::read_regular_file(path, MAX as u64).map_err(|error| match error.kind() {
+        io::ErrorKind::FileTooLarge => SecretError::Long { path: path.to_owned() },
+        _ => failed(error),
+    })
 }

@@ -3,6 +3,7 @@ use std::fs;
 use std::os::unix::ffi::OsStringExt;
 
 use super::*;
+use cvmcache_testkit::check_key_table;
 use redis_test_servers::Certificates;
 
 fn options(lines: &str) -> Options {
@@ -297,31 +298,12 @@ fn an_unusable_certificate_is_an_error_of_its_key() {
     assert!(error(&alone).starts_with("CVMFS_CACHE_PLUGIN_REDIS_CERT_KEY is missing"));
 }
 
-/// A text with the table of these keys below a line.
-fn with_fresh_keys(text: &str, marker: &str, keys: &[ConfigKey]) -> String {
-    let (before, after) = text.split_once(marker).expect("the marker");
-    let table = after.lines().take_while(|line| line.starts_with('|')).count();
-    let after: String = after.lines().skip(table).map(|line| format!("{line}\n")).collect();
-    let rows: String = keys.iter().map(|key| key.markdown_row() + "\n").collect();
-    format!("{before}{marker}| key | value | meaning | default |\n|---|---|---|---|\n{rows}{after}")
-}
-
 #[test]
 fn the_tables_of_configuration_keys_are_those_of_the_cache() {
-    let overwrite = std::env::var("BOOK").is_ok_and(|value| value == "overwrite");
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    for (file, marker) in [
-        ("crates/cvmcache-redis/src/config/keys.md", ""),
-        ("docs/redis.md", "<!-- configuration keys -->\n"),
-    ] {
-        let path = root.join(file);
-        let text = fs::read_to_string(&path).unwrap();
-        let fresh = with_fresh_keys(&text, marker, Config::KEYS);
-        if overwrite {
-            fs::write(&path, &fresh).unwrap();
-        }
-        assert!(overwrite || text == fresh, "{file}: run this test with BOOK=overwrite");
-    }
+    let reference = root.join("crates/cvmcache-redis/src/config/keys.md");
+    check_key_table(&reference, "", Config::KEYS);
+    check_key_table(&root.join("docs/redis.md"), "<!-- configuration keys -->\n", Config::KEYS);
 }
 
 #[test]

@@ -9,6 +9,10 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 use thiserror::Error;
 
+/// A bound on what is read, should the configuration name a wrong file. The authorities of a
+/// distribution take a quarter of a megabyte.
+const MAX_PEM: u64 = 16 * 1024 * 1024;
+
 /// How connections with TLS are made.
 #[derive(Clone)]
 pub struct Tls(Arc<ClientConfig>);
@@ -83,7 +87,9 @@ impl Tls {
             Some((certificate, key)) => {
                 let chain = certificates(certificate)?;
                 let no_key = |source| TlsError::Key { path: key.to_owned(), source };
-                let key = PrivateKeyDer::from_pem_file(key).map_err(no_key)?;
+                let key = read(key)
+                    .and_then(|text| PrivateKeyDer::from_pem_slice(&text))
+                    .map_err(no_key)?;
                 builder
                     .with_client_auth_cert(chain, key)
                     .map_err(|source| TlsError::Identity { source })?
@@ -119,9 +125,15 @@ fn authorities_of_the_system() -> Result<RootCertStore, TlsError> {
     if added == 0 { Err(TlsError::NoSystemAuthorities) } else { Ok(roots) }
 }
 
+/// A FIFO is an error, and not waited for.
+fn read(path: &Path) -> Result<Vec<u8>, pem::Error> {
+    cvmcache::read_regular_file(path, MAX_PEM).map_err(pem::Error::Io)
+}
+
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let none = |source| TlsError::Certificate { path: path.to_owned(), source };
-    let found = CertificateDer::pem_file_iter(path).map_err(none)?;
-    let found: Vec<_> = found.collect::<Result<_, _>>().map_err(none)?;
+    let text = read(path).map_err(none)?;
+    let found: Vec<_> =
+        CertificateDer::pem_slice_iter(&text).collect::<Result<_, _>>().map_err(none)?;
     if found.is_empty() { Err(none(pem::Error::NoItemsFound)) } else { Ok(found) }
 }

@@ -85,7 +85,7 @@ impl PluginCommand {
         self
     }
 
-    /// How long it may take until it lets a client in; default 20 s. A plugin under a tool that looks
+    /// How long it may take until a client can connect; default 20 s. A plugin under a tool that looks
     /// into it takes its time.
     #[must_use]
     pub fn patience(mut self, patience: Duration) -> Self {

@@ -93,7 +93,7 @@ impl Actor {
         self.rng.shuffle(&mut reads);
         self.rng.shuffle(&mut infos);
         for ticket in infos {
-            self.client.wait(ticket).expect_ok("an answer of the right kind")?;
+            self.client.wait(ticket).expect_ok("a reply of the right kind")?;
         }
         for (object, offset, size, read) in reads {
             let data = self.client.wait(read).expect_ok("bytes of an open object")?.into_bytes();
@@ -208,7 +208,7 @@ impl Actor {
         if self.rng.u8(..8) > 0 {
             upload.abort(&mut self.client).expect_ok("to abort an upload")?;
         }
-        let there = self.client.exists(&object.id).expect_ok("an answer")?;
+        let there = self.client.exists(&object.id).expect_ok("a reply")?;
         ensure(!there, "an upload without commit to leave no object", "there is one")
     }
 }

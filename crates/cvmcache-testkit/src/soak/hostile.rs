@@ -40,7 +40,7 @@ pub(super) fn send_invalid_request(actor: &mut Actor) -> CheckResult {
             let operation = Operation::Refcount { object: id, change_by: -1 };
             let request = Request { session, id: u64::MAX, operation };
             let ticket = client.submit_request(request).expect_ok("to send a request")?;
-            let body = client.wait(ticket).expect_ok("an answer to a foreign session's request")?;
+            let body = client.wait(ticket).expect_ok("a reply to a foreign session's request")?;
             let forbidden = body == ReplyBody::Refcount(Err(Status::Forbidden));
             ensure(forbidden, "FORBIDDEN for a foreign session", format_args!("it is {body:?}"))
         }
@@ -124,14 +124,14 @@ pub(super) fn break_protocol(actor: &mut Actor) -> CheckResult {
         ServerMessage::Detach => None,
         message => Some(message),
     });
-    let session = match answer.expect_ok("an answer to the handshake")? {
+    let session = match answer.expect_ok("a reply to the handshake")? {
         Some(ServerMessage::HandshakeAck(ack)) => ack.session,
         Some(other) => {
             let seen = format_args!("it is {other:?}");
-            return Err(Violation::new("an answer to the handshake", seen));
+            return Err(Violation::new("a reply to the handshake", seen));
         }
         None => {
-            return Err(Violation::new("an answer to the handshake", "the connection ended"));
+            return Err(Violation::new("a reply to the handshake", "the connection ended"));
         }
     };
     // Floods the plugin with requests, and disconnects.

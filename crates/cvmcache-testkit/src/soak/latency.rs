@@ -1,11 +1,12 @@
 //! A client that measures latencies by repeated requests for an absent object.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use cvmcache::Locator;
+use cvmcache::{Locator, threads};
 
 use super::object::Object;
 use super::plugin;
@@ -26,10 +27,11 @@ pub(super) struct LatencyProbe {
 pub struct Latencies(Vec<Duration>);
 
 impl LatencyProbe {
-    pub(super) fn start(locator: Locator) -> Self {
+    pub(super) fn start(locator: Locator) -> io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
-        Self { stop, thread: thread::spawn(move || ping(&locator, &stopped)) }
+        let thread = threads::spawn("latency", move || ping(&locator, &stopped))?;
+        Ok(Self { stop, thread })
     }
 
     pub(super) fn is_finished(&self) -> bool {

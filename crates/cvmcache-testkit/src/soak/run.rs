@@ -6,6 +6,7 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use cvmcache::threads;
 use fastrand::Rng;
 
 use super::client::SoakClient;
@@ -109,7 +110,7 @@ impl Soak {
     ) -> io::Result<Summary> {
         let before = plugin.descriptors();
         let mut clients = Clients::new(self, command, &plugin)?;
-        let latency = LatencyProbe::start(plugin.locator.clone());
+        let latency = LatencyProbe::start(plugin.locator.clone())?;
         let began = Instant::now();
         clients.keep_running(&mut plugin, &latency, began + self.time)?;
         clients.wait_for_all()?;
@@ -186,7 +187,7 @@ impl<'a> Clients<'a> {
         let seed = soak.seed.unwrap_or_else(|| fastrand::u64(..1 << 32));
         let (reader, writer) = io::pipe()?;
         let (sender, lines) = mpsc::channel();
-        thread::spawn(move || forward_lines(reader, &sender));
+        threads::spawn("lines", move || forward_lines(reader, &sender))?;
         let template = SoakClient {
             locator: plugin.locator.clone(),
             number: 0,

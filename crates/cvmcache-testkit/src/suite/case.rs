@@ -47,8 +47,8 @@ impl Case {
         self.needs
     }
 
-    /// True if it needs the cache for itself: because it evicts what others have in it, or because
-    /// what others do would show in the figures that it compares.
+    /// True if it needs the cache for itself: because it evicts objects of other clients, or because
+    /// other clients would change the figures that it compares.
     pub fn needs_cache_alone(&self) -> bool {
         self.alone
     }

@@ -70,7 +70,7 @@ impl TestClient {
         self.change_refcount(id, -1)
     }
 
-    /// Whether an object is in the cache, as clients ask: a change of the reference count by 0.
+    /// Whether an object is in the cache, as clients check: a change of the reference count by 0.
     pub(super) fn exists(&mut self, id: &ObjectId) -> Step<()> {
         self.change_refcount(id, 0)
     }
@@ -94,7 +94,7 @@ impl TestClient {
         self.store_as(NewUpload::new(object.id), object)
     }
 
-    /// Stores an object with more said of it.
+    /// Stores an object with its metadata.
     pub(super) fn store_as(&mut self, new: NewUpload, object: &TestObject) -> Step<()> {
         let sent = format!("store {} ({} bytes)", object.id, object.content.len());
         self.trace.step(sent, self.raw.store(new, object.content.clone()))
@@ -202,8 +202,8 @@ impl TestClient {
             0 => Ok(()),
             more => Err(self.trace.failure(
                 "all the requests above",
-                "one answer to each request",
-                format!("{more} more answers than requests"),
+                "one reply to each request",
+                format!("{more} more replies than requests"),
             )),
         }
     }
@@ -259,21 +259,12 @@ impl TestUpload {
     }
 }
 
-/// A part of an upload of unknown size.
+/// A request with a part of an upload of unknown size.
 pub(super) fn part(object: ObjectId, number: u64, last: bool, data: Bytes) -> Operation {
-    Operation::Store(StorePart {
-        object,
-        number,
-        last,
-        expected_size: None,
-        object_type: ObjectType::Regular,
-        description: None,
-        data_crc32: None,
-        data,
-    })
+    Operation::Store(StorePart::new(object, number, last, data))
 }
 
-/// A request in words.
+/// A request as text.
 fn name(operation: &Operation) -> String {
     match operation {
         Operation::Refcount { object, change_by } => format!("refcount {change_by:+} of {object}"),

@@ -49,6 +49,9 @@ pub struct Failure {
     pub expected: String,
     /// What came back, or happened.
     pub received: String,
+    /// The last lines that the plugin has printed to standard output and standard error, if it was
+    /// started for the suite.
+    pub printed: Vec<String>,
 }
 
 impl Report {
@@ -146,6 +149,11 @@ impl fmt::Display for Failure {
             let end = if at + 1 < fields.len() { "\n" } else { "" };
             let text = text.replace('\n', "\n              ");
             write!(f, "    {label:<10}{text}{end}")?;
+        }
+        let mut label = "printed:";
+        for line in &self.printed {
+            write!(f, "\n    {label:<10}{line}")?;
+            label = "";
         }
         Ok(())
     }

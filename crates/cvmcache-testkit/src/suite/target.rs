@@ -12,6 +12,9 @@ use thiserror::Error;
 use crate::process::Ended;
 use crate::{PluginCommand, PluginProcess, StartError};
 
+/// How many lines of a plugin's output a failure has.
+const PRINTED: usize = 5;
+
 /// What a [`Suite`](super::Suite) is run against: a plugin in this process, a [`PluginCommand`], or
 /// the [`Locator`] of a plugin that runs already.
 ///
@@ -49,19 +52,19 @@ pub enum SuiteError {
     /// No case has such a name.
     #[error("no case has {0:?} in its name")]
     NoSuchCase(String),
-    /// Only cases that were not asked for have such a name.
+    /// Only cases that are not selected have such a name.
     #[error("only hostile cases have {0:?} in their name, and they have to be asked for")]
     OnlyHostile(String),
 }
 
 impl Target {
     /// A plugin in this process, served on a unix socket, with as many workers as it
-    /// [asks for](CachePlugin::workers).
+    /// [requests](CachePlugin::workers).
     pub fn plugin(plugin: impl CachePlugin) -> Self {
         Self::server(Server::builder(plugin))
     }
 
-    /// A plugin in this process, served as the builder says on a unix socket in a temporary
+    /// A plugin in this process, served by the builder on a unix socket in a temporary
     /// directory. It ends with the suite.
     pub fn server(builder: ServerBuilder) -> Self {
         Self(Source::Server(Box::new(builder)))
@@ -132,7 +135,7 @@ impl Started {
         }
     }
 
-    /// Whether it lets clients in; if not, what there is to say about it.
+    /// Whether clients can connect; if not, the reason.
     pub(super) fn check_alive(&mut self, timeout: Duration) -> Result<(), String> {
         let builder = Client::builder().name("test.cern.ch:alive").timeout(timeout);
         let error = match builder.connect(&self.locator).and_then(Client::quit) {
@@ -146,6 +149,14 @@ impl Started {
             return Err(format!("the plugin {}; it has printed:\n{log}", Ended(status)));
         }
         Err(error.to_string())
+    }
+
+    /// The last lines that it has printed, if it was started.
+    pub(super) fn printed(&self) -> Vec<String> {
+        let Served::Process { process, .. } = &self.served else { return Vec::new() };
+        let log = process.log();
+        let lines: Vec<_> = log.lines().collect();
+        lines[lines.len().saturating_sub(PRINTED)..].iter().map(ToString::to_string).collect()
     }
 
     /// Starts it anew, if it was started; true if it serves as a new one does.

@@ -1,15 +1,15 @@
-//! What can be wrong with a plugin, and which case of the suite has to say so.
+//! The flaws of a plugin, and which case of the suite has to fail for each.
 
 /// One thing that a plugin does wrong. All else it does right.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Flaw {
-    /// A look at an object that is absent is granted.
+    /// A check for an absent object succeeds.
     LooksAreGranted,
     /// An object that is absent is opened.
     OpensWhatIsAbsent,
     /// An object that is absent is closed.
     ClosesWhatIsAbsent,
-    /// An object that is absent is said to be empty.
+    /// An absent object is reported as empty.
     KnowsWhatIsAbsent,
     /// An object is there only for the session that stored it.
     PrivateObjects,
@@ -23,7 +23,7 @@ pub(crate) enum Flaw {
     IgnoresAlgorithm,
     /// A digest of zeros is refused.
     RefusesZeroDigest,
-    /// Every object is said to be regular.
+    /// Every object is reported as regular.
     ForgetsType,
     /// An object that is there is not stored again.
     RefusesSecondStore,
@@ -47,11 +47,11 @@ pub(crate) enum Flaw {
     /// A read from the beginning of a part begins a byte too early.
     OffByOneAtParts,
 
-    /// One close too many is as good as the others.
+    /// One close more than opens succeeds.
     Saturates,
-    /// A look opens the object.
+    /// A check for existence opens the object.
     LooksOpen,
-    /// A count changes by one, whatever was asked.
+    /// A count changes by one, whatever was requested.
     StepsOfOne,
     /// A close too many closes all.
     FailedCloseClosesAll,
@@ -70,7 +70,7 @@ pub(crate) enum Flaw {
     AppearsEarly,
     /// An upload of nothing but whole parts cannot be finished.
     RefusesWholeParts,
-    /// An upload has to say how large it will be.
+    /// An upload has to announce its size.
     NeedsSize,
     /// An upload that is aborted is committed.
     AbortCommits,
@@ -82,7 +82,7 @@ pub(crate) enum Flaw {
     OneUploadAtATime,
     /// All uploads are written to one buffer.
     OneBuffer,
-    /// There is one upload at a time; and parts take long, so that others get in the way.
+    /// There is one upload at a time; and parts take long, so that uploads overlap.
     OneSlowUploadAtATime,
     /// There is one upload of an object at a time, and parts take long.
     OneSlowUploadOfAnObject,
@@ -106,7 +106,7 @@ pub(crate) enum Flaw {
 
     /// One object survives every shrink.
     KeepsOne,
-    /// A shrink is said to be done, but is not.
+    /// A shrink reports success, but evicts nothing.
     ShrinkDoesNothing,
     /// What is evicted is still counted.
     CountsEvicted,
@@ -114,15 +114,15 @@ pub(crate) enum Flaw {
     KeepsEvicted,
     /// A shrink evicts everything, whatever it was to leave.
     ShrinkEvictsAll,
-    /// A shrink does half of what it was asked.
+    /// A shrink evicts half of what was requested.
     ShrinksByHalf,
     /// What is open is evicted.
     EvictsOpen,
-    /// A shrink is always said to have reached its target.
+    /// A shrink always reports that it has reached its target.
     NeverPartial,
-    /// Uploads under way count as used.
+    /// Open uploads count as used.
     UploadsCount,
-    /// A shrink ends uploads under way.
+    /// A shrink drops open uploads.
     ShrinkEndsUploads,
     /// The cache grows without a limit.
     NoQuota,
@@ -130,7 +130,7 @@ pub(crate) enum Flaw {
     OneTooMany,
     /// Nothing is evicted for a new object.
     RefusesWhenFull,
-    /// A new object for which others have to go is forgotten.
+    /// A new object for which others are evicted is lost.
     FullTakesNothing,
     /// When an object is refused, one that is open goes.
     RefusalLosesOpen,

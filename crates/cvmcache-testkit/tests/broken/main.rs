@@ -162,8 +162,8 @@ fn failures_name_objects_offsets_and_the_steps_before() {
     let meddler = Meddler::start(served(Memory::sound(), 0), Some(WireFlaw::AnswersIoctls));
     let report = through(&meddler, "ioctl-silent");
     let silent = failure(&report, "ioctl-silent");
-    assert_eq!(silent.expected, "one answer to each request");
-    assert_eq!(silent.received, "2 more answers than requests");
+    assert_eq!(silent.expected, "one reply to each request");
+    assert_eq!(silent.received, "2 more replies than requests");
 }
 
 /// The cache, served as clients find it.

@@ -29,7 +29,7 @@ struct Shared {
     handle: ServerHandle,
 }
 
-/// An upload under way, which may have a flaw of its own.
+/// An open upload, which may have a flaw of its own.
 struct Writing {
     shared: Arc<Shared>,
     session: Session,

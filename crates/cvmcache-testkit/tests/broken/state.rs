@@ -43,11 +43,11 @@ pub(crate) struct Object {
     /// The session that stored it.
     owner: u64,
     last_use: u64,
-    /// Said to be gone, with [`Flaw::KeepsEvicted`].
+    /// Reported as evicted, with [`Flaw::KeepsEvicted`].
     is_evicted: bool,
 }
 
-/// An upload under way.
+/// An open upload.
 #[derive(Debug)]
 pub(crate) struct Upload {
     pub(crate) id: ObjectId,

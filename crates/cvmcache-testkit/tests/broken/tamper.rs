@@ -1,4 +1,4 @@
-//! What can be wrong on the wire, and which case of the suite has to say so.
+//! The flaws on the wire, and which case of the suite has to fail for each.
 
 use std::mem;
 use std::sync::Arc;
@@ -35,11 +35,11 @@ pub(crate) enum WireFlaw {
     RefusesAnonymous,
     /// The connection of a client that quits stays.
     StaysAfterQuit,
-    /// A client that quits gets an answer.
+    /// A client that quits gets a reply.
     AnswersQuit,
     /// A client that is one too many is not let in.
     FiftyClients,
-    /// What is not declared is said to be done.
+    /// A request for an undeclared capability succeeds.
     GrantsUndeclared,
     /// What is not declared is not answered.
     IgnoresUndeclared,
@@ -47,29 +47,29 @@ pub(crate) enum WireFlaw {
     AnswersTwice,
     /// The five hundredth request is not answered.
     LosesAnAnswer,
-    /// Two answers have each other's number.
+    /// Two replies have each other's id.
     SwapsAnswers,
     /// Two reads have each other's number.
     SwapsReads,
     /// The fortieth read is not answered.
     LosesARead,
-    /// The answer to a part does not say to which.
+    /// The reply to a part has not its number.
     PartsWithoutNumber,
     /// A listing comes in one part, however large it is.
     OneListingPart,
-    /// The first part of a listing is said to be the last.
+    /// The first part of a listing is marked as the last.
     ListingEndsEarly,
     /// A listing has no number to go on with.
     ListingWithoutNumber,
     /// A listing goes on with its first part for ever.
     ListingWithoutEnd,
-    /// The plugin does not hear of reloads.
+    /// Reloads do not reach the plugin.
     DropsIoctls,
-    /// From the eleventh on, the plugin does not hear of reloads.
+    /// From the eleventh on, reloads do not reach the plugin.
     DropsLaterIoctls,
     /// An Ioctl is answered.
     AnswersIoctls,
-    /// Only one client hears that the plugin asks to detach.
+    /// A detach reaches only one client.
     DetachesOne,
 }
 

@@ -16,10 +16,10 @@ use super::MAX_FRAMES;
 /// How long gdb may take. It reads all of the debugging information, and nodes may be busy.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// How much it may say, in bytes.
+/// The maximum of its output, in bytes.
 const MAX_OUTPUT: u64 = 4 * 1024 * 1024;
 
-/// What a service manager says to the plugin, and to no other program.
+/// Variables of a service manager for the plugin, and for no other program.
 const FOR_THE_PLUGIN: [&str; 6] = [
     "NOTIFY_SOCKET",
     "WATCHDOG_USEC",
@@ -55,7 +55,7 @@ fn ask(process: Pid) -> Result<String, NoStacks> {
     let (receiver, sender) = io::pipe().map_err(NoStacks::Start)?;
     let mut command = Command::new("gdb");
     command
-        // Nothing that a user or a program asks for, and nothing from the network.
+        // No commands of a user's or a program's files, and nothing from the network.
         .args(["-nx", "-batch", "-iex", "set auto-load off"])
         .args(["-ex", &format!("set backtrace limit {MAX_FRAMES}")])
         .args(["-ex", "thread apply all backtrace"])

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use addr2line::{Loader, demangle_auto};
 use nix::unistd::Pid;
 
-/// The memory of a process that this one may look into.
+/// The memory of a process that this one may trace.
 pub(super) struct Memory(File);
 
 impl Memory {
@@ -85,7 +85,7 @@ fn bias(range: &Range<u64>, memory: &Memory) -> u64 {
 }
 
 impl Module {
-    /// Where a section is, as the file says.
+    /// The offset of a section in the file.
     pub(super) fn section(&self, name: &str) -> Option<Range<u64>> {
         let range = self.file.as_ref()?.get_section_range(name.as_bytes())?;
         Some(range.begin..range.end)

@@ -1,7 +1,7 @@
 //! Uploads of a whole object, or part by part.
 
 use bytes::Bytes;
-use cvmcache_proto::{ObjectType, Operation, ReplyBody, Request, StorePart};
+use cvmcache_proto::{Operation, ReplyBody, Request, StorePart};
 
 use super::{Client, ClientError, NewUpload, Ticket};
 
@@ -59,17 +59,12 @@ impl Upload {
         last: bool,
     ) -> Result<Ticket<()>, ClientError> {
         let number = self.next_part;
-        let is_first = number == 1;
-        let part = StorePart {
-            object: self.new.id,
-            number,
-            last,
-            expected_size: self.new.expected_size,
-            object_type: if is_first { self.new.object_type } else { ObjectType::Regular },
-            description: if is_first { self.new.description.clone() } else { None },
-            data_crc32: None,
-            data: data.into(),
-        };
+        let mut part = StorePart::new(self.new.id, number, last, data);
+        part.expected_size = self.new.expected_size;
+        if number == 1 {
+            part.object_type = self.new.object_type;
+            part.description = self.new.description.clone();
+        }
         let ticket = self.submit_operation(client, Operation::Store(part))?;
         self.next_part = number.wrapping_add(1);
         Ok(ticket)
@@ -200,7 +195,7 @@ impl Client {
 
 #[cfg(test)]
 mod tests {
-    use cvmcache_proto::Status;
+    use cvmcache_proto::{ObjectType, Status};
 
     use super::super::fake::{FakePlugin, PluginEnd, object};
     use super::*;

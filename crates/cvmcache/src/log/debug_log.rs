@@ -7,13 +7,14 @@
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+
+use crate::files::{self, FileId};
 
 /// How large the file becomes, in bytes. There are two of them.
 pub(super) const LARGEST: u64 = 64 * 1024 * 1024;
 
-/// A file that is bounded. What is no regular file, such as a pipe, is not.
+/// A file that is bounded, or a device such as `/dev/null`.
 #[derive(Debug)]
 pub(super) struct DebugLog {
     path: PathBuf,
@@ -24,7 +25,7 @@ pub(super) struct DebugLog {
 impl DebugLog {
     /// Opens the file, to append to it.
     pub(super) fn open(path: &Path, largest: u64) -> io::Result<Self> {
-        Ok(Self { path: path.to_owned(), file: append_to(path)?, largest })
+        Ok(Self { path: path.to_owned(), file: files::append_to(path)?, largest })
     }
 
     fn has_room(&self, more: usize) -> io::Result<bool> {
@@ -43,14 +44,14 @@ impl DebugLog {
                 return self.file.set_len(0);
             }
         }
-        self.file = append_to(&self.path)?;
+        self.file = files::append_to(&self.path)?;
         Ok(())
     }
 
     fn is_at_its_path(&self) -> io::Result<bool> {
         let ours = self.file.metadata()?;
         let there = fs::metadata(&self.path);
-        Ok(there.is_ok_and(|there| (there.dev(), there.ino()) == (ours.dev(), ours.ino())))
+        Ok(there.is_ok_and(|there| FileId::of(&there) == FileId::of(&ours)))
     }
 }
 
@@ -65,10 +66,6 @@ impl Write for DebugLog {
     fn flush(&mut self) -> io::Result<()> {
         self.file.flush()
     }
-}
-
-fn append_to(path: &Path) -> io::Result<File> {
-    File::options().create(true).append(true).open(path)
 }
 
 #[cfg(test)]

@@ -4,17 +4,20 @@ use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::Path;
 
-use nix::errno::Errno;
 use nix::unistd::{AccessFlags, access};
 
+use crate::files;
+
 /// What to do if it cannot.
-pub(super) const REMEDY: &str = "name a file in a directory that the plugin can write to";
+pub(super) const REMEDY: &str = "name a regular file in a directory that the plugin can write to";
 
 /// Why a file cannot be appended to, or created, as far as that is known without creating it.
 pub(super) fn check(path: &Path) -> io::Result<()> {
     match fs::metadata(path) {
-        Ok(metadata) if metadata.is_dir() => Err(Errno::EISDIR.into()),
-        Ok(_) => Ok(access(path, AccessFlags::W_OK)?),
+        Ok(metadata) => {
+            files::check_appendable(&metadata)?;
+            Ok(access(path, AccessFlags::W_OK)?)
+        }
         Err(error) if error.kind() == ErrorKind::NotFound => check_new(path),
         Err(error) => Err(error),
     }

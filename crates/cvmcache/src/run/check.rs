@@ -4,16 +4,15 @@ mod findings;
 mod ports;
 mod socket;
 
-use std::fs;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
-use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::process::ExitCode;
 
-use super::metrics::Exporter;
+use super::metrics::{self, Exporter};
 use super::{CheckPlugin, appendable, serve, terminal, unknown_keys};
 use crate::config_keys::{CRASH_DUMP, ConfigKey, DEBUG_LOG, LOCATOR, METRICS};
+use crate::files;
 use crate::server::Settings;
 use crate::{MetricsAddress, Options, OptionsError, PluginContext, ServerHandle};
 
@@ -40,7 +39,7 @@ fn judge(
     config: &Path,
 ) -> Findings {
     let mut findings = Findings::default();
-    let text = match fs::read(config) {
+    let text = match files::read_config(config) {
         Ok(text) => text,
         Err(source) => {
             findings.error(OptionsError::Read { path: config.to_owned(), source });
@@ -97,12 +96,6 @@ fn check_files(options: &Options, findings: &mut Findings) {
     if let Some(error) = check(DEBUG_LOG) {
         findings.error(error);
     }
-    if let Some(path) = options.get(DEBUG_LOG).map(Path::new)
-        && fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_fifo())
-    {
-        let (key, path) = (options.written(DEBUG_LOG), path.display());
-        findings.note(format!("{key}={path}: a start waits until a process reads this FIFO"));
-    }
     // The plugin starts all the same.
     if let Some(error) = check(CRASH_DUMP) {
         findings.warning(error);
@@ -122,7 +115,11 @@ fn check_metrics(options: &Options, live: &Live, findings: &mut Findings) {
         let remedy = format!("{} has this port; set another port", LOCATOR.name());
         return findings.error(options.bad_value(METRICS, remedy));
     }
-    match socket::bind(address) {
+    let bound = match live {
+        Live::Yes(_) => socket::bind(address),
+        Live::No => metrics::wait_for_port(|| socket::bind(address)),
+    };
+    match bound {
         Ok(()) => warn_of_readers(address, findings),
         Err(error) if error.kind() == ErrorKind::AddrInUse && is_its_own(live, address) => {
             findings.note(format!("{address} is in use, as for its metrics"));

@@ -3,9 +3,11 @@
 #[cfg_attr(not(feature = "prometheus"), path = "metrics/no_exporter.rs")]
 mod exporter;
 
-use std::io;
+use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::str::FromStr;
+use std::thread;
+use std::time::Duration;
 
 use thiserror::Error;
 
@@ -76,6 +78,21 @@ pub(super) fn prepare(options: &Options) -> Result<Option<Exporter>, Failure> {
     }
 }
 
+/// How long to wait for a port, in steps: a plugin that a client has just left may be about to end.
+const PORT_STEPS: u32 = 40;
+const PORT_STEP: Duration = Duration::from_millis(50);
+
+/// Binds a port, and waits for it for a while if it is in use.
+pub(super) fn wait_for_port<T>(mut bind: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    for _ in 0..PORT_STEPS {
+        match bind() {
+            Err(error) if error.kind() == ErrorKind::AddrInUse => thread::sleep(PORT_STEP),
+            result => return result,
+        }
+    }
+    bind()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -89,5 +106,21 @@ mod tests {
         for text in ["", ":9469", "yes", "127.0.0.1", "127.0.0.1:70000", "localhost:9469"] {
             assert!(address(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_port_in_use_is_waited_for_and_other_errors_are_not() {
+        let mut tries = 0;
+        let mut bind = |errors: u32, kind: ErrorKind| {
+            tries = 0;
+            let result = wait_for_port(|| {
+                tries += 1;
+                if tries > errors { Ok(()) } else { Err(kind.into()) }
+            });
+            (result.map_err(|error| error.kind()), tries)
+        };
+        assert_eq!(bind(2, ErrorKind::AddrInUse), (Ok(()), 3));
+        let refused = ErrorKind::PermissionDenied;
+        assert_eq!(bind(2, refused), (Err(refused), 1));
     }
 }

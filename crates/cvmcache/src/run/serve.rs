@@ -101,6 +101,7 @@ where
     warn_of_no_dump(&watchdog, &options);
     raise_descriptor_limit();
     let (locator, settings) = (locator(&options)?, Settings::from_options(&options)?);
+    let users = settings.users();
     // Before the plugin: it may have metrics of its own.
     let exporter = metrics::prepare(&options)?;
     let context = PluginContext::new(options, ServerHandle::new());
@@ -123,10 +124,10 @@ where
     let running = listening.spawn()?;
     starter.ready(&locator);
     if by_hand {
-        terminal::greet(name, &locator, config.is_none());
+        terminal::greet(name, &locator, &users, config.is_none());
     }
-    if on_terminal {
-        terminal::listen(running.handle().clone())?;
+    if on_terminal && let Err(error) = terminal::listen(running.handle().clone()) {
+        warn!(%error, "commands are not read from the terminal");
     }
     if let Some(background) = background {
         background.ready()?;

@@ -9,9 +9,8 @@ use std::thread;
 use std::time::Duration;
 
 use nix::sys::signal::{SigSet, Signal};
-use nix::unistd::{User, geteuid};
 
-use crate::{Locator, ServerHandle, threads};
+use crate::{Locator, ServerHandle, Users, threads};
 
 pub(super) fn print(text: &str) -> ExitCode {
     let mut stdout = io::stdout();
@@ -25,7 +24,7 @@ pub(super) fn complain(name: &str, error: &dyn Error) -> ExitCode {
 }
 
 /// Prints where the plugin listens and, if that is the default, how clients are configured for it.
-pub(super) fn greet(name: &str, locator: &Locator, is_default: bool) {
+pub(super) fn greet(name: &str, locator: &Locator, users: &Users, is_default: bool) {
     let mut text = format!("cvmcache {name} serves CernVM-FS clients on {locator}\n");
     if is_default {
         text += &format!(
@@ -39,7 +38,7 @@ Clients on this machine use it with these lines in /etc/cvmfs/default.local:
         );
     }
     if let Locator::Unix(_) = locator {
-        text += &format!("\nOnly clients of user {} can connect.\n", user());
+        text += &format!("\nClients of {users} can connect.\n");
     }
     print(&text);
 }
@@ -67,12 +66,4 @@ pub(super) fn listen(control: ServerHandle) -> io::Result<()> {
         }
     };
     threads::spawn("terminal", read).map(|_| ())
-}
-
-fn user() -> String {
-    let uid = geteuid();
-    match User::from_uid(uid) {
-        Ok(Some(user)) => user.name,
-        _ => uid.to_string(),
-    }
 }

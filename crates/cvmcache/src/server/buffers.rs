@@ -10,6 +10,7 @@ pub(crate) struct Buffers {
     pub(crate) held: usize,
     quota: Quota,
     max_buffered: usize,
+    /// What the largest reply takes.
     request: usize,
 }
 
@@ -19,7 +20,7 @@ impl Buffers {
             held: 0,
             quota: Quota::new(limits.max_buffered_total.unwrap_or(usize::MAX)),
             max_buffered: limits.max_buffered,
-            request: limits.max_object_size as usize,
+            request: limits.listing_part.max(limits.max_object_size as usize),
         }
     }
 
@@ -42,11 +43,13 @@ mod tests {
     const KIB: usize = 1024;
 
     fn buffers(total: usize) -> Buffers {
-        let mut limits = Limits::default();
-        limits.max_object_size = 4 * KIB as u32;
-        limits.max_buffered = 64 * KIB;
-        limits.max_buffered_total = Some(total);
-        Buffers::new(&limits)
+        Buffers::new(&Limits {
+            max_object_size: 4 * KIB as u32,
+            max_buffered: 64 * KIB,
+            max_buffered_total: Some(total),
+            listing_part: 4 * KIB,
+            ..Limits::default()
+        })
     }
 
     /// Connections that take as much as they may, request by request, and give nothing back. Returns what

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use mio::Poll;
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::accept::{Acceptor, Access, LISTENER, Listener, Networks, Users};
 use super::buffers::Buffers;
@@ -154,15 +154,17 @@ impl ServerBuilder {
     }
 
     /// Lets clients of these users connect to a unix socket; by default, those of the plugin's own
-    /// user and of root. On a TCP socket it makes no difference. The mode of the socket, 0600, stays
-    /// as it is: it has to let them in, too.
+    /// user and of root. On a TCP socket it makes no difference.
+    ///
+    /// If there are others, [`listen`](Self::listen) makes a socket of mode 0666 in place of 0600, and the
+    /// server closes connections of users that are not named (SO_PEERCRED). The directories of the socket
+    /// have to let them in, too, and so has the mode of a socket that is [handed over](Self::listen_on).
     pub fn allow_users(mut self, users: Users) -> Self {
         self.access.users = users;
         self
     }
 
-    /// Relaxes the isolation between sessions; by default not at all. For tests, and for clients that
-    /// share a session between connections.
+    /// Relaxes the isolation between sessions, for tests; by default not at all.
     pub fn trust(mut self, trust: Trust) -> Self {
         self.trust = trust;
         self
@@ -204,9 +206,12 @@ impl ServerBuilder {
 
     /// Binds the socket. From now on clients can connect; they are served once the server runs.
     ///
-    /// A unix socket has mode 0600, and a lock file beside it (`PATH.lock`) that keeps a second
-    /// plugin away. What a plugin that was killed has left behind is removed. Dropping what this
-    /// returns removes the socket; the lock file stays.
+    /// A unix socket has mode 0600, or 0666 if [others](Self::allow_users) than its own user and root are
+    /// let in, and a lock file beside it (`PATH.lock`) that keeps a second plugin away. What a plugin that
+    /// was killed has left behind is removed, and no socket that a process has open. A lock that is held
+    /// by a process that does not listen, such as one that is about to end, is waited for, but no longer
+    /// than 2 s. Dropping what this returns removes the socket, if it is still this one; the lock file
+    /// stays. As long as the server runs, it binds the socket again if its file is removed.
     ///
     /// # Errors
     ///
@@ -215,7 +220,8 @@ impl ServerBuilder {
     /// [`is_in_use`](ServerError::is_in_use) if that is because another process serves there.
     pub fn listen(self, locator: &Locator) -> Result<BoundServer, ServerError> {
         self.check()?;
-        Ok(self.bound(Listener::bind(locator)?, locator))
+        let listener = Listener::bind(locator, self.access.socket_mode())?;
+        Ok(self.bound(listener, locator))
     }
 
     /// Listens on a socket that another process has made (socket activation), such as
@@ -232,7 +238,8 @@ impl ServerBuilder {
     /// the lock.
     pub fn listen_on(self, socket: OwnedFd, locator: &Locator) -> Result<BoundServer, ServerError> {
         self.check()?;
-        Ok(self.bound(Listener::take_over(socket, locator)?, locator))
+        let listener = Listener::take_over(socket, locator, self.access.socket_mode())?;
+        Ok(self.bound(listener, locator))
     }
 
     fn check(&self) -> Result<(), ServerError> {
@@ -247,6 +254,13 @@ impl ServerBuilder {
                 "{locator}: any host that reaches this address can read and fill the cache; name the \
                  networks that may (CVMFS_CACHE_PLUGIN_ALLOW), or listen on a loopback address"
             );
+        }
+        if let Locator::Unix(path) = locator {
+            let users = &self.access.users;
+            info!("clients of {users} can connect to {locator}");
+            let closed =
+                users.closed_directories(path).into_iter().chain(users.closed_socket(path));
+            closed.for_each(|reason| warn!("{reason}"));
         }
         BoundServer { builder: self, listener }
     }
@@ -283,6 +297,7 @@ impl BoundServer {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
         listener.register(poll.registry(), LISTENER)?;
+        check_spare_descriptors()?;
         let handle = builder.handle;
         let woken_by_handle = waker.clone();
         if !handle.attach(move || woken_by_handle.wake()) {
@@ -300,12 +315,15 @@ impl BoundServer {
         let workers = Workers::start(workers, &service, &waker)?;
         let metrics = builder.metrics.then(|| Metrics::new(&name));
         let telemetry = Telemetry::new(name, builder.heartbeat, metrics);
+        let mut acceptor = Acceptor::new(listener, builder.access);
+        let woken_by_watch = waker.clone();
+        acceptor.watch(move || woken_by_watch.wake());
         let event_loop = EventLoop {
             poll,
             waker,
             control: handle.clone(),
             service,
-            acceptor: Acceptor::new(listener, builder.access),
+            acceptor,
             workers,
             pid,
             is_supervised: builder.supervised,
@@ -320,6 +338,15 @@ impl BoundServer {
         })?;
         Ok(RunningServer { handle, thread })
     }
+}
+
+/// A server that listens, but can accept no connection, would have its first client wait for ever: so a few
+/// descriptors have to be left.
+fn check_spare_descriptors() -> io::Result<()> {
+    // For the first connection, and for what accepting it opens for a moment.
+    const PIPES: usize = 4;
+    let spare: io::Result<Vec<_>> = (0..PIPES).map(|_| io::pipe()).collect();
+    spare.map(drop)
 }
 
 /// Calls the plugin behind the guard. Its message is logged there.

@@ -42,6 +42,7 @@ use super::waker::Waker;
 use super::workers::Workers;
 use crate::ServerHandle;
 use crate::service::{Peer, Service};
+use crate::sparse::shrink_if_sparse;
 
 pub(crate) const WAKER: Token = Token(0);
 
@@ -83,6 +84,8 @@ pub(crate) struct State {
     connections: HashMap<Token, Connection>,
     scheduler: Scheduler,
     timers: Timers,
+    /// A supervised server waits for its first client without a bound.
+    has_had_client: bool,
     /// A connection has had a turn since the last sweep of buffers.
     has_active: bool,
     /// The shutdown timeout has passed: the loop ends, whatever is still in flight.
@@ -125,7 +128,7 @@ impl EventLoop {
     /// completions), so that everything after it knows. Completions come before timers, so that a
     /// request that was done in time is not answered with TIMEOUT; timers before turns, because an
     /// aborted connection ends in its turn. Commands come before `accept`, because a termination closes
-    /// the acceptor; `accept` before turns, or a round of long turns would keep new clients waiting.
+    /// the acceptor, and a socket that was removed is bound again between them; `accept` before turns, or a round of long turns would keep new clients waiting.
     /// Completions make room for jobs, so grants come after them; and a grant is used in a turn, so it
     /// comes before the turns. What depends on the connections that are left, such as the timers that
     /// are needed, comes last.
@@ -138,11 +141,13 @@ impl EventLoop {
             self.waker.acknowledge();
             self.on_events(&events);
             self.run_commands(now);
+            self.acceptor.renew(self.poll.registry());
             self.take_completions(now);
             self.expire_timers(now);
             self.accept(now);
             self.state.scheduler.grant(self.room());
             self.take_turns(now);
+            self.end_with_last_client(now);
             self.keep_timers(now);
         }
         Ok(())
@@ -284,6 +289,7 @@ impl EventLoop {
             let connection = Connection::new(token, socket, Peer::new(*pid), service);
             state.connections.insert(token, connection);
             state.scheduler.add(token);
+            state.has_had_client = true;
         });
         if let Some(back_off) = back_off {
             state.timers.set(Timer::AcceptRetry, now + back_off);
@@ -344,25 +350,44 @@ impl EventLoop {
             // There are descriptors again.
             self.state.timers.cancel(Timer::AcceptRetry);
             self.acceptor.retry_now();
-            self.end_with_last_client(now);
         }
     }
 
+    /// Shuts a supervised server down once its last client has gone.
+    ///
+    /// Invariant: the listener is closed only when no connection is open, no reload is pending and the
+    /// backlog is empty. What the backlog holds while `accept` backs off, and what a turn of `accept`
+    /// leaves there, counts as a client: this is called again after the next `accept`.
     fn end_with_last_client(&mut self, now: Instant) {
-        if !self.is_supervised || self.acceptor.is_closed() || self.service.pending_reloads() > 0 {
+        if !self.is_supervised || !self.state.has_had_client || self.has_client() {
             return;
         }
-        // A client that connected before is served; one that connects from now on is refused, and
-        // starts a new plugin. None is accepted and dropped.
-        self.acceptor.stop_listening();
+        // `epoll` may not have reported a client yet.
+        self.acceptor.set_ready();
         self.accept(now);
-        if self.state.connections.is_empty() {
-            info!("the last client has gone");
-            self.telemetry.heartbeat.emit(Heartbeat::Ending);
-            self.acceptor.close();
+        if self.has_client() || !self.acceptor.is_drained() {
             return;
         }
-        self.acceptor.resume_listening(self.poll.registry());
+        // A client that connects from now on is refused, and starts a new plugin. One that has
+        // connected since `accept` is served. None is accepted and dropped.
+        self.acceptor.stop_listening();
+        while !self.has_client() && self.acceptor.is_ready() {
+            self.accept(now);
+        }
+        if self.has_client() || !self.acceptor.is_drained() {
+            self.acceptor.resume_listening(self.poll.registry());
+            return;
+        }
+        info!("the last client has gone");
+        self.telemetry.heartbeat.emit(Heartbeat::Ending);
+        self.acceptor.close();
+    }
+
+    /// True if there is a reason for a supervised server to go on, besides what the backlog may hold.
+    fn has_client(&self) -> bool {
+        self.acceptor.is_closed()
+            || !self.state.connections.is_empty()
+            || self.service.pending_reloads() > 0
     }
 
     /// Forgets a connection that is over.
@@ -371,6 +396,7 @@ impl EventLoop {
         if let Some(connection) = self.state.connections.remove(&token) {
             self.buffers.held -= connection.counted();
         }
+        shrink_if_sparse(&mut self.state.connections);
         self.state.scheduler.remove(token);
         self.state.timers.cancel(Timer::Close(token));
     }

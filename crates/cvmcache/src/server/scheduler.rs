@@ -19,6 +19,8 @@ use std::time::Duration;
 
 use mio::Token;
 
+use crate::sparse::shrink_if_sparse;
+
 /// How long a round of turns takes at most; the connections share it. One more callback may be
 /// running when a turn is over.
 const ROUND: Duration = Duration::from_millis(20);
@@ -76,7 +78,9 @@ impl Scheduler {
 
     /// Forgets a connection.
     pub(crate) fn remove(&mut self, token: Token) {
-        match self.states.remove(&token) {
+        let removed = self.states.remove(&token);
+        shrink_if_sparse(&mut self.states);
+        match removed {
             None | Some(State::Idle) => {}
             // Rare: a connection usually closes in a turn, and then it is idle.
             Some(_) => {

@@ -58,6 +58,12 @@ impl Settings {
         .collect()
     }
 
+    /// The users whose clients can connect to a unix socket.
+    #[cfg(feature = "program")]
+    pub(crate) fn users(&self) -> Users {
+        self.users.clone().unwrap_or_default()
+    }
+
     pub(crate) fn apply(self, mut builder: ServerBuilder) -> ServerBuilder {
         if let Some(count) = self.workers {
             builder = builder.workers(count);

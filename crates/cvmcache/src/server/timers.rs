@@ -5,6 +5,8 @@ use std::time::Instant;
 
 use mio::Token;
 
+use crate::sparse::shrink_if_sparse;
+
 /// What is to be done at a deadline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Timer {
@@ -87,6 +89,7 @@ impl Timers {
             Ok(place) => self.server[place] = None,
             Err(token) => {
                 if let Some(deadline) = self.deadlines.remove(&token) {
+                    shrink_if_sparse(&mut self.deadlines);
                     self.closing.remove(&(deadline, token));
                 }
             }

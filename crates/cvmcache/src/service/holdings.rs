@@ -3,17 +3,11 @@
 //! The plugin counts the references of an object over all sessions. The service counts them by
 //! session, so that a session gives back only what it holds, and all of it when it ends.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+use tracing::{debug, warn};
 
-use tracing::warn;
-
+use super::references::{HandedOver, References};
 use super::{OpenSession, Service};
 use crate::plugin::{Capabilities, ObjectId, PluginResult, Status};
-
-/// References by object. None of the counts is zero.
-#[derive(Debug, Default)]
-pub(super) struct References(HashMap<ObjectId, u64>);
 
 /// What a session holds, and its part in a reload.
 #[derive(Debug, Default)]
@@ -26,7 +20,7 @@ pub(super) struct Holdings {
     pub(super) is_successor: bool,
     /// Once the session has ended: what is still to be given back. Invariant: `references` is empty
     /// then, so nothing is given back twice.
-    orphaned: Option<Vec<(ObjectId, u64)>>,
+    orphaned: Option<HandedOver>,
 }
 
 impl Service {
@@ -45,10 +39,29 @@ impl Service {
         if by < 0 {
             self.close(open, id, count)
         } else {
+            if by > 0 {
+                self.admit(open, id)?;
+            }
             self.change(open, id, by)?;
             self.hold(open, *id, count);
             Ok(())
         }
+    }
+
+    /// Checks that a session may hold one more object.
+    pub(super) fn admit(&self, open: &OpenSession, id: &ObjectId) -> PluginResult<()> {
+        let references = &self.totals.references;
+        if references.is_ample() {
+            return Ok(());
+        }
+        let holdings = open.holdings.lock();
+        let own = holdings.references.objects();
+        let is_held = holdings.references.count(id) > 0;
+        if is_held || references.admits(own, self.totals.sessions()) {
+            return Ok(());
+        }
+        debug!(session = %open.session, objects = own, "too many open objects");
+        Err(Status::NoSpace)
     }
 
     fn close(&self, open: &OpenSession, id: &ObjectId, count: u64) -> PluginResult<()> {
@@ -76,22 +89,25 @@ impl Service {
         if own < count {
             let name = open.session.name();
             let handed_over =
-                holdings.is_successor && self.reloads.lock().take(name, id, count - own);
-            if handed_over {
+                holdings.is_successor.then(|| self.reloads.lock().take(name, id, count - own));
+            if let Some(Some(fewer)) = handed_over {
+                self.totals.references.remove(fewer);
                 taken = count;
             } else if !self.trust.foreign_references {
                 return None;
             }
         }
-        holdings.references.remove(id, own);
+        if holdings.references.remove(id, own) {
+            self.totals.references.remove(1);
+        }
         Some(taken)
     }
 
     /// Notes references that the plugin has given to the session.
     pub(super) fn hold(&self, open: &OpenSession, id: ObjectId, count: u64) {
         // Without references, there is nothing to give back.
-        if self.takes_references {
-            open.holdings.lock().references.add(id, count);
+        if self.takes_references && open.holdings.lock().references.add(id, count) {
+            self.totals.references.add(1);
         }
     }
 
@@ -103,13 +119,15 @@ impl Service {
             Some(orphaned) => orphaned,
             None => {
                 let held = std::mem::take(&mut *holdings);
-                self.reloads.lock().end(open.session.name(), held).0.into_iter().collect()
+                self.totals.session_ended();
+                self.end_in_reloads(open, held)
             }
         };
-        let now = orphaned.split_off(orphaned.len().saturating_sub(at_most));
+        let now = orphaned.pop(at_most);
         let all = orphaned.is_empty();
         holdings.orphaned = Some(orphaned);
         drop(holdings);
+        self.totals.references.remove(now.len());
         for (id, count) in now {
             if let Err(status) = self.give_back(open, &id, count) {
                 warn!(session = %open.session, %id, count, %status, "cannot give references back");
@@ -139,40 +157,5 @@ impl Holdings {
     /// Hands over what is held.
     pub(super) fn take_references(&mut self) -> References {
         std::mem::take(&mut self.references)
-    }
-}
-
-impl References {
-    pub(super) fn count(&self, id: &ObjectId) -> u64 {
-        self.0.get(id).copied().unwrap_or(0)
-    }
-
-    /// How many objects there are references to.
-    pub(super) fn objects(&self) -> usize {
-        self.0.len()
-    }
-
-    pub(super) fn add(&mut self, id: ObjectId, count: u64) {
-        if count > 0 {
-            let held = self.0.entry(id).or_insert(0);
-            *held = held.saturating_add(count);
-        }
-    }
-
-    /// Removes `count` references, or as many as there are.
-    pub(super) fn remove(&mut self, id: &ObjectId, count: u64) {
-        if let Entry::Occupied(mut held) = self.0.entry(*id) {
-            if *held.get() > count {
-                *held.get_mut() -= count;
-            } else {
-                held.remove();
-            }
-        }
-    }
-
-    pub(super) fn merge(&mut self, other: References) {
-        for (id, count) in other.0 {
-            self.add(id, count);
-        }
     }
 }

@@ -58,7 +58,7 @@ impl Service {
         if let Ok((_, false)) = part {
             open.listings.lock().open.insert(id, Some(listing));
         } else {
-            open.listings.lock().open.remove(&id);
+            self.forget_listing(open, id);
             drop_listing(listing);
         }
         part.map(|(entries, last)| (id, entries, last))
@@ -70,20 +70,32 @@ impl Service {
             debug!(session = %open.session, "too many open listings");
             return Err(Status::NoSpace);
         }
+        if !self.totals.listings.admits(listings.open.len(), self.totals.sessions()) {
+            debug!(session = %open.session, "too many open listings in all");
+            return Err(Status::NoSpace);
+        }
         listings.last_id += 1;
         let id = listings.last_id;
         listings.open.insert(id, None);
+        self.totals.listings.add(1);
         drop(listings);
         let list = || self.plugin.list(&open.session, object_type);
         let listing = self.call(Capabilities::LIST, "list", list);
-        let listing = listing.inspect_err(|_| {
-            open.listings.lock().open.remove(&id);
-        })?;
+        let listing = listing.inspect_err(|_| self.forget_listing(open, id))?;
         Ok((id, listing))
+    }
+
+    fn forget_listing(&self, open: &OpenSession, id: u64) {
+        if open.listings.lock().open.remove(&id).is_some() {
+            self.totals.listings.remove(1);
+        }
     }
 
     /// The next entries, and whether they are the last ones.
     fn take_part(&self, listing: &mut Listing) -> PluginResult<(Vec<ListEntry>, bool)> {
+        // The part is decoded, then encoded: if there is no memory for it twice, there is no listing.
+        let twice = 2 * (self.limits.listing_part + self.limits.max_text);
+        Vec::<u8>::new().try_reserve_exact(twice).map_err(|_| Status::NoSpace)?;
         let mut entries = Vec::new();
         let mut size = 0;
         while size < self.limits.listing_part {
@@ -97,6 +109,7 @@ impl Service {
                 size += len;
             }
             size += ENTRY_OVERHEAD;
+            entries.try_reserve(1).map_err(|_| Status::NoSpace)?;
             entries.push(entry);
         }
         Ok((entries, false))

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use cvmcache_proto::{ClientMessage, Frame, HandshakeAck, Request, ServerMessage};
-use tracing::debug;
+use cvmcache_proto::{ClientMessage, Envelope, Frame, HandshakeAck, Request, ServerMessage};
+use tracing::{debug, warn};
 
 use super::{OpenSession, Service};
 use crate::plugin::Status;
@@ -46,8 +46,15 @@ impl Peer {
     }
 
     /// Decides what to do about a frame. A message that expects a reply gets one, however malformed: [`Status::Malformed`] for what makes no sense and for a second handshake,
-    /// [`Status::Forbidden`] for a session that is not this peer's. Calls no plugin.
+    /// [`Status::Forbidden`] for a session that is not this peer's, and [`Status::NoSpace`] if there was no
+    /// memory to receive it in. Calls no plugin.
     pub fn receive(&mut self, service: &Service, frame: Frame) -> Action {
+        if frame.out_of_memory {
+            warn!(session = ?self.session, "no memory for the bytes of a request");
+            let envelope = frame.message.as_ref().and_then(Envelope::of);
+            let answer = |envelope: Envelope| Action::Answer(envelope.fail(Status::NoSpace));
+            return envelope.map_or(Action::Nothing, answer);
+        }
         let message = match ClientMessage::from_frame(frame) {
             Ok(message) => message,
             Err(bad) => {

@@ -94,8 +94,10 @@ impl Service {
             return;
         }
         let Some(suppressed) = self.refusals.count(status, self.clock()) else { return };
-        // A plugin whose storage fails is not asked anything else.
-        let usage = if status == Status::NoSpace { self.usage() } else { None };
+        // In the session of the request: a plugin in C may rely on one. A plugin whose storage fails is not
+        // asked anything else.
+        let usage =
+            if status == Status::NoSpace { self.info(Some(&open.session)).ok() } else { None };
         warn!(
             session = %open.session,
             operation,

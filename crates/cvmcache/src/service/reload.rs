@@ -11,7 +11,8 @@ use std::collections::HashMap;
 
 use tracing::{debug, warn};
 
-use super::holdings::{Holdings, References};
+use super::holdings::Holdings;
+use super::references::HandedOver;
 use super::{OpenSession, Service};
 use crate::plugin::ObjectId;
 
@@ -27,7 +28,7 @@ pub(super) struct Reloads(HashMap<Vec<u8>, HandoverState>);
 struct HandoverState {
     /// What no open session holds. Invariant: a reference that is not being given back is here or in the
     /// [`Holdings`] of one session, and moves between the two while both are locked.
-    references: References,
+    references: HandedOver,
     /// Reloads that were announced and not reported done.
     pending: u32,
     /// Open sessions that reported a reload done. Invariant: as many as have
@@ -76,10 +77,33 @@ impl Service {
     pub(super) fn hand_over(&self, open: &OpenSession) {
         let mut holdings = open.holdings.lock();
         let mut reloads = self.reloads.lock();
-        let handover = reloads.0.get_mut(open.session.name()).filter(|_| holdings.announced > 0);
-        if let Some(handover) = handover {
-            handover.references.merge(holdings.take_references());
+        if holdings.announced == 0 || !self.can_hand_over(&reloads, &holdings) {
+            return;
         }
+        if let Some(handover) = reloads.0.get_mut(open.session.name()) {
+            let fewer = handover.references.push(holdings.take_references());
+            self.totals.references.remove(fewer);
+        }
+    }
+
+    /// A session has ended: returns the references that no session will release.
+    pub(super) fn end_in_reloads(&self, open: &OpenSession, holdings: Holdings) -> HandedOver {
+        let mut reloads = self.reloads.lock();
+        let is_handed_over = holdings.announced > 0 && self.can_hand_over(&reloads, &holdings);
+        if holdings.announced > 0 && !is_handed_over {
+            let session = &open.session;
+            warn!(%session, "too many references in pending reloads: those of the session end with it");
+        }
+        let (orphaned, fewer) = reloads.end(open.session.name(), holdings, is_handed_over);
+        self.totals.references.remove(fewer);
+        orphaned
+    }
+
+    /// True if what all sessions have handed over, and this one is to, is within its part of the limit: what is
+    /// never taken back must leave something for the sessions that are open.
+    fn can_hand_over(&self, reloads: &Reloads, holdings: &Holdings) -> bool {
+        let handed_over: usize = reloads.0.values().map(|state| state.references.objects()).sum();
+        handed_over + holdings.references.objects() <= self.totals.references.half()
     }
 
     /// How many reloads clients have announced and not reported done. A supervised server does not
@@ -90,32 +114,35 @@ impl Service {
 }
 
 impl Reloads {
-    /// Takes references that were handed over under `name`; false if there are not that many.
-    pub(super) fn take(&mut self, name: &[u8], id: &ObjectId, count: u64) -> bool {
-        let Some(handover) = self.0.get_mut(name) else { return false };
-        let enough = handover.references.count(id) >= count;
-        if enough {
-            handover.references.remove(id, count);
-        }
-        enough
+    /// Takes references that were handed over under `name`: `None` if there are not that many, else how
+    /// many entries there are fewer.
+    pub(super) fn take(&mut self, name: &[u8], id: &ObjectId, count: u64) -> Option<usize> {
+        self.0.get_mut(name)?.references.take(id, count)
     }
 
-    /// A session under `name` has ended: returns the references that no session will release.
-    pub(super) fn end(&mut self, name: &[u8], mut holdings: Holdings) -> References {
-        let Some(handover) = self.0.get_mut(name) else { return holdings.take_references() };
+    /// A session under `name` has ended: returns the references that no session will release, and how many
+    /// entries there are fewer.
+    fn end(
+        &mut self,
+        name: &[u8],
+        mut holdings: Holdings,
+        is_handed_over: bool,
+    ) -> (HandedOver, usize) {
+        let mut orphaned = HandedOver::default();
+        let references = holdings.take_references();
+        let Some(handover) = self.0.get_mut(name) else {
+            let fewer = orphaned.push(references);
+            return (orphaned, fewer);
+        };
         if holdings.is_successor {
             handover.successors -= 1;
         }
-        let mut orphaned = References::default();
-        if holdings.announced > 0 {
-            handover.references.merge(holdings.take_references());
-        } else {
-            orphaned = holdings.take_references();
-        }
+        let to = if is_handed_over { &mut handover.references } else { &mut orphaned };
+        let mut fewer = to.push(references);
         if handover.successors == 0 && handover.pending == 0 {
-            orphaned.merge(std::mem::take(&mut handover.references));
+            fewer += orphaned.append(std::mem::take(&mut handover.references));
             self.0.remove(name);
         }
-        orphaned
+        (orphaned, fewer)
     }
 }

@@ -59,6 +59,12 @@ impl Service {
         (uploads.open.len(), uploads.bytes)
     }
 
+    /// How many objects sessions have open: one for each session and object, with those that were handed
+    /// over in reloads. It is what [`Limits::max_references`](crate::Limits::max_references) bounds.
+    pub fn references(&self) -> usize {
+        self.totals.references.used()
+    }
+
     /// What a session holds.
     pub fn report(&self, open: &OpenSession) -> SessionReport {
         let now = self.clock();

@@ -8,8 +8,8 @@ use cvmcache_proto::StorePart;
 use tracing::debug;
 
 use super::{OpenSession, Service, guard, texts};
-use crate::Session;
 use crate::plugin::{Capabilities, NewObject, ObjectId, PluginResult, Status, Transaction};
+use crate::sparse::shrink_if_sparse;
 
 /// The uploads of a session, by the number of the request that began them; `None` while the plugin
 /// works on one, since the lock is not held then.
@@ -60,9 +60,7 @@ impl Service {
             Some(upload) if result.is_ok() || !first => {
                 open.uploads.lock().open.insert(id, Some(upload));
             }
-            _ => {
-                open.uploads.lock().open.remove(&id);
-            }
+            _ => self.forget_upload(open, id),
         }
         result
     }
@@ -71,10 +69,11 @@ impl Service {
     pub(super) fn abort(&self, open: &OpenSession, id: u64, object: &ObjectId) -> PluginResult<()> {
         self.require(Capabilities::WRITE)?;
         let mut uploads = open.uploads.lock();
-        match uploads.open.remove(&id) {
+        match uploads.remove(id) {
             Some(Some(upload)) if upload.object == *object => {
                 uploads.bytes -= upload.received;
                 drop(uploads);
+                self.totals.uploads.remove(1);
                 upload.abort()
             }
             Some(other) => {
@@ -111,6 +110,7 @@ impl Service {
 
     fn begin(&self, open: &OpenSession, id: u64, part: &StorePart) -> PluginResult<Upload> {
         check_total(part, 0, part.expected_size)?;
+        self.admit(open, &part.object)?;
         let mut uploads = open.uploads.lock();
         if uploads.open.contains_key(&id) {
             return Err(Status::Malformed);
@@ -119,7 +119,12 @@ impl Service {
             debug!(session = %open.session, "too many open uploads");
             return Err(Status::NoSpace);
         }
+        if !self.totals.uploads.admits(uploads.open.len(), self.totals.sessions()) {
+            debug!(session = %open.session, "too many open uploads in all");
+            return Err(Status::NoSpace);
+        }
         uploads.open.insert(id, None);
+        self.totals.uploads.add(1);
         drop(uploads);
         let object = NewObject {
             id: part.object,
@@ -132,9 +137,7 @@ impl Service {
         };
         let begin = || self.plugin.begin(&open.session, object);
         let transaction = self.call(Capabilities::WRITE, "begin", begin);
-        let transaction = transaction.inspect_err(|_| {
-            open.uploads.lock().open.remove(&id);
-        })?;
+        let transaction = transaction.inspect_err(|_| self.forget_upload(open, id))?;
         Ok(Upload {
             object: part.object,
             since: self.clock(),
@@ -144,6 +147,29 @@ impl Service {
             transaction: Ok(transaction),
             age: 0,
         })
+    }
+
+    /// Aborts uploads of a session that has ended, at most so many. False if there are more.
+    pub(super) fn end_uploads(&self, open: &OpenSession, at_most: usize) -> bool {
+        let mut uploads = open.uploads.lock();
+        let numbers: Vec<u64> = uploads.open.keys().copied().take(at_most).collect();
+        let ended: Vec<_> = numbers.iter().filter_map(|id| uploads.remove(*id)).collect();
+        let received: u64 = ended.iter().flatten().map(|upload| upload.received).sum();
+        uploads.bytes -= received;
+        let all = uploads.open.is_empty();
+        drop(uploads);
+        self.totals.uploads.remove(ended.len());
+        for upload in ended.into_iter().flatten() {
+            debug!(session = %open.session, object = %upload.object, "upload aborted with its session");
+            let _logged = upload.abort();
+        }
+        all
+    }
+
+    fn forget_upload(&self, open: &OpenSession, id: u64) {
+        if open.uploads.lock().remove(id).is_some() {
+            self.totals.uploads.remove(1);
+        }
     }
 
     fn resume(&self, open: &OpenSession, id: u64, part: &StorePart) -> PluginResult<Upload> {
@@ -200,7 +226,11 @@ impl Service {
         Ok(())
     }
 
-    fn commit(&self, open: &OpenSession, upload: Upload) -> PluginResult<()> {
+    fn commit(&self, open: &OpenSession, mut upload: Upload) -> PluginResult<()> {
+        // The object comes with a reference.
+        if let Err(status) = self.admit(open, &upload.object) {
+            upload.fail(status);
+        }
         let transaction = upload.transaction?;
         guard("commit", || transaction.commit())?;
         self.hold(open, upload.object, 1);
@@ -246,12 +276,10 @@ fn drop_transaction(transaction: Box<dyn Transaction>) -> PluginResult<()> {
 }
 
 impl Uploads {
-    /// Aborts all uploads of a session that has ended.
-    pub(super) fn drop_all(self, session: &Session) {
-        for upload in self.open.into_values().flatten() {
-            debug!(%session, object = %upload.object, "upload aborted with its session");
-            let _logged = upload.abort();
-        }
+    fn remove(&mut self, id: u64) -> Option<Option<Upload>> {
+        let removed = self.open.remove(&id);
+        shrink_if_sparse(&mut self.open);
+        removed
     }
 }
 

@@ -3,7 +3,7 @@
 #![allow(dead_code, unreachable_pub, reason = "not every test has crashes")]
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
+use std::io::Read;
 use std::path::PathBuf;
 use std::process::{ChildStderr, Command};
 use std::time::Instant;
@@ -43,12 +43,7 @@ impl Crashing {
 
     /// Waits until it serves.
     pub fn spawn(&mut self, command: &mut Command) {
-        let child = self.plugin.spawn(command);
-        let mut greeting = String::new();
-        BufReader::new(child.stdout.as_mut().expect("piped"))
-            .read_line(&mut greeting)
-            .expect("a greeting");
-        assert!(greeting.contains("serves CernVM-FS clients"), "{greeting:?}");
+        self.plugin.spawn_until_it_serves(command);
     }
 
     pub fn pid(&self) -> i32 {

@@ -80,7 +80,12 @@ impl Plugin {
         let config = self.configure(lines);
         let mut command = self.command(&[config.as_ref()]);
         command.stderr(Stdio::null());
-        let child = self.spawn(&mut command);
+        self.spawn_until_it_serves(&mut command)
+    }
+
+    /// Spawns a command, and waits until it prints that it serves.
+    pub fn spawn_until_it_serves(&mut self, command: &mut Command) -> &mut Child {
+        let child = self.spawn(command);
         let mut greeting = String::new();
         BufReader::new(child.stdout.as_mut().expect("piped"))
             .read_line(&mut greeting)

@@ -109,14 +109,5 @@ impl Client<'_> {
 
 /// A part of object 1, whose size is not known.
 pub fn part(number: u64, len: usize, last: bool) -> StorePart {
-    StorePart {
-        object: id(1),
-        number,
-        last,
-        expected_size: None,
-        object_type: ObjectType::Regular,
-        description: None,
-        data_crc32: None,
-        data: vec![number as u8; len].into(),
-    }
+    StorePart::new(id(1), number, last, vec![number as u8; len])
 }

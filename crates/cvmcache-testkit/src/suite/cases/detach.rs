@@ -25,7 +25,7 @@ fn reaches_all(probe: &Probe<'_>) -> Checked<()> {
         None => fill(probe, &mut clients[0])?,
     }
     for client in &mut clients {
-        // The plugin has asked before it answers this.
+        // The plugin sends the detach before this reply.
         client.lacks(&probe.id())?;
     }
     let heard = clients.iter().filter(|client| client.raw.detach_requests() > 0).count();
@@ -41,7 +41,7 @@ fn reaches_all(probe: &Probe<'_>) -> Checked<()> {
     clients.into_iter().try_for_each(|client| client.quit())
 }
 
-/// Opens so much that a plugin which asks to detach at all has reason to.
+/// Pins so much that a plugin that sends detach messages at all sends one.
 fn fill(probe: &Probe<'_>, client: &mut TestClient) -> Checked<()> {
     let size = probe.fillable(client)?.size_bytes;
     let mut open = Vec::new();

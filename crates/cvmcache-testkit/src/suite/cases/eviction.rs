@@ -180,7 +180,7 @@ fn under_pressure(probe: &Probe<'_>) -> Checked<()> {
         if number % 16 == 0 {
             let expected = format!("OK, with used <= {size}");
             client.info().ok_and(expected, |info| info.used_bytes <= size)?;
-            // The others are open all the same.
+            // The others are pinned, too.
             client.read(&open[0].id, 0, 1000).has_content(&open[0].content[..1000])?;
         }
         last = Some(object);
@@ -221,7 +221,7 @@ fn all_pinned(probe: &Probe<'_>) -> Checked<()> {
     for object in &open {
         client.read(&object.id, 5, 1000).has_content(&object.content[5..1005])?;
     }
-    // A plugin may want some room before it takes anything in again.
+    // A plugin may need some space before it admits uploads again.
     let closed = open.len() / 2;
     for object in open.drain(..closed) {
         client.close(&object.id).ok()?;

@@ -45,18 +45,18 @@ fn replies(probe: &Probe<'_>) -> Checked<()> {
         client.store(object).ok()?;
     }
     let absent = probe.id();
-    let mut under_way = VecDeque::new();
+    let mut in_flight = VecDeque::new();
     for number in 0..1000 {
         let object = &objects[number % objects.len()];
         let (operation, expected) = request(number, object, absent);
         let ticket = probe.did("queue a request", client.raw.queue(operation.clone()))?;
-        under_way.push_back((ticket, operation, expected));
+        in_flight.push_back((ticket, operation, expected));
     }
-    for (ticket, operation, expected) in under_way {
+    for (ticket, operation, expected) in in_flight {
         let got = probe.did(format!("wait for {operation:?}"), client.raw.wait(ticket))?;
         probe.check(
             plain(got.clone()) == expected,
-            format!("{operation:?}, among a thousand requests under way"),
+            format!("{operation:?}, among a thousand requests in flight"),
             format!("{expected:?}"),
             format!("{got:?}"),
         )?;
@@ -67,7 +67,7 @@ fn replies(probe: &Probe<'_>) -> Checked<()> {
     client.quit()
 }
 
-/// One of four requests and its only answer.
+/// One of four requests, and its only valid reply.
 fn request(number: usize, object: &TestObject, absent: ObjectId) -> (Operation, ReplyBody) {
     let (id, size) = (object.id, object.content.len() as u64);
     match number % 4 {
@@ -103,13 +103,13 @@ fn reads(probe: &Probe<'_>) -> Checked<()> {
     let mut client = probe.client()?;
     let object = probe.object(64 * probe.part);
     client.store(&object).ok()?;
-    let mut under_way = Vec::new();
+    let mut in_flight = Vec::new();
     for number in 0..64 {
         let offset = (number * probe.part) as u64;
         let queued = client.raw.queue_read(&object.id, offset, probe.part as u32);
-        under_way.push((offset as usize, probe.did("queue a read", queued)?));
+        in_flight.push((offset as usize, probe.did("queue a read", queued)?));
     }
-    for (offset, ticket) in under_way {
+    for (offset, ticket) in in_flight {
         let data = client.raw.wait(ticket).map(Data::into_bytes);
         let sent = format!("read a part of {} from {offset} on, with 63 others", object.id);
         let step = probe.trace.step(sent, data);

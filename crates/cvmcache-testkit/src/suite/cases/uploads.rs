@@ -95,7 +95,7 @@ fn abort(probe: &Probe<'_>) -> Checked<()> {
     let (first, last) = halves(probe, &object.content);
     for _ in 0..2 {
         let mut upload = client.begin(object.id, object.id);
-        // What is given up is not the object.
+        // The aborted content is not that of the object.
         upload.write(&mut client, probe.content(probe.part)).ok()?;
         upload.abort(&mut client).ok()?;
         client.lacks(&object.id)?;

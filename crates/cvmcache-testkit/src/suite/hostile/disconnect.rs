@@ -58,7 +58,7 @@ const PAUSE: Duration = Duration::from_millis(5);
 /// The size of the objects that fill a cache, in bytes.
 const LARGE: usize = 1024 * 1024;
 
-/// Lets a client open objects and disconnect, and waits until its references are gone.
+/// Has a client open objects and disconnect, and waits until its references are released.
 fn leaves_nothing_open(
     probe: &Probe<'_>,
     how: &str,
@@ -142,7 +142,7 @@ fn uploads(probe: &Probe<'_>) -> Checked<()> {
         let id = probe.id();
         let mut upload = gone.begin(id, id);
         for _ in 0..parts {
-            // What others have left may be on its way out.
+            // The uploads of earlier clients may not be dropped yet.
             if upload.write(&mut gone, part.clone()).answered()?.is_none() {
                 break;
             }

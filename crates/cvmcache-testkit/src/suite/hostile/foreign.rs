@@ -12,7 +12,7 @@ use crate::suite::step::{Checked, Step};
 const STORES: &[Capabilities] = &[Capabilities::WRITE];
 const COUNTS: &[Capabilities] = &[Capabilities::WRITE, Capabilities::REFCOUNT];
 
-/// The name of the client that others speak for.
+/// The name of the client whose session others use.
 const VICTIM: &[u8] = b"test.cern.ch:victim";
 
 pub(super) const CASES: &[Case] = &[
@@ -113,7 +113,7 @@ fn references(probe: &Probe<'_>) -> Checked<()> {
     probe.others_are_served()
 }
 
-/// Begins an upload in one session, has another client ask for something by its number, and goes on
+/// Begins an upload in one session, has another client send a request with its id, and goes on
 /// with it. In the session of the upload, the client is refused; in its own, where there is no such
 /// upload, `in_its_own` says what will do.
 fn interfere(
@@ -172,7 +172,7 @@ fn quit(probe: &Probe<'_>) -> Checked<()> {
     let message = ClientMessage::Quit { session };
     let sent = "Quit, in the session of another client";
     probe.did(sent, client.raw.connection_mut().send(message))?;
-    // The plugin has heard it when it has closed the connection.
+    // The plugin has handled it when it has closed the connection.
     let _ = client.raw.quit();
     victim.lacks(&probe.id())?;
     victim.quit()?;

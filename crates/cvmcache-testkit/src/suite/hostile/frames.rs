@@ -115,7 +115,7 @@ fn unknown_message(probe: &Probe<'_>) -> Checked<()> {
 fn message_of_a_plugin(probe: &Probe<'_>) -> Checked<()> {
     let reply = ServerMessage::Reply(Reply { id: 1, body: ReplyBody::Refcount(Ok(())) });
     let reply = framed(probe, &reply.into_wire().0.into())?;
-    is_ignored(probe, "the answer to a refcount", &reply)?;
+    is_ignored(probe, "the reply to a refcount", &reply)?;
     let detach = framed(probe, &ServerMessage::Detach.into_wire().0.into())?;
     is_ignored(probe, "a detach message", &detach)
 }
@@ -146,7 +146,7 @@ fn byte_by_byte(probe: &Probe<'_>) -> Checked<()> {
     let bytes = raw::request(probe, session, 1, operation)?;
     for _ in 0..3 {
         probe.did("object info, byte by byte", send_bytes(&mut connection, &bytes))?;
-        probe.did("wait for the answer", raw::next(&mut connection))?;
+        probe.did("wait for the reply", raw::next(&mut connection))?;
     }
     Ok(())
 }

@@ -45,11 +45,11 @@ pub(super) const CASES: &[Case] = &[
 /// library has about 4 MiB.
 const MANY: usize = 6000;
 
-/// How many requests are under way while they are stored.
+/// How many requests are in flight while they are stored.
 const AT_ONCE: usize = 100;
 
-/// Sees to it that a listing of volatile objects comes in parts, and says which have to be in it:
-/// they are open, for others may have the cache evict what is closed.
+/// Stores so many volatile objects that a listing comes in parts, and returns those that have to be in it:
+/// they are open, because other clients may have the cache evict closed ones.
 fn in_parts(probe: &Probe<'_>, client: &mut TestClient) -> Checked<BTreeSet<ObjectId>> {
     let ids: Vec<_> = (0..MANY).map(|_| probe.id()).collect();
     let stored = ids.chunks(AT_ONCE).try_for_each(|ids| store(&mut client.raw, ids));
@@ -79,7 +79,7 @@ fn begin(client: &mut TestClient) -> Checked<(Listing, bool)> {
     Ok((listing, ended))
 }
 
-/// All objects of a listing that was begun, and the number by which its last part was asked for.
+/// All objects of a listing that was begun, and the id with which its last part was requested.
 fn rest(
     client: &mut TestClient,
     (mut listing, mut ended): (Listing, bool),

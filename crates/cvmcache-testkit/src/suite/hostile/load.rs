@@ -79,23 +79,23 @@ fn replies_unread(probe: &Probe<'_>) -> Checked<()> {
     let mut hostile = probe.client_named(&b"test.cern.ch:deaf"[..])?;
     let frames = reads(probe, hostile.raw.session(), &object, READS)?;
     let connection = hostile.raw.connection_mut();
-    probe.did("2000 reads of a part, without listening", connection.send_raw(&frames))?;
+    probe.did("2000 reads of a part, without reading replies", connection.send_raw(&frames))?;
     for _ in 0..20 {
         client.read_all(&object.id).has_content(&object.content)?;
         probe.others_are_served()?;
     }
-    let answers: Result<Vec<_>, _> =
-        (0..READS).map(|_| raw::next(connection).map(|answer| is_ok(&answer))).collect();
-    let step = probe.trace.step("2000 reads of a part, then listen", answers);
-    step.ok_and("an answer to each that is OK", |answers| answers.iter().all(|good| *good))?;
+    let replies: Result<Vec<_>, _> =
+        (0..READS).map(|_| raw::next(connection).map(|reply| is_ok(&reply))).collect();
+    let step = probe.trace.step("2000 reads of a part, then read the replies", replies);
+    step.ok_and("a reply to each that is OK", |replies| replies.iter().all(|good| *good))?;
     hostile.quit()?;
     client.close(&object.id).ok()?;
     client.quit()
 }
 
-fn is_ok(answer: &ServerMessage) -> bool {
+fn is_ok(message: &ServerMessage) -> bool {
     matches!(
-        answer,
+        message,
         ServerMessage::Reply(Reply { body: ReplyBody::Read { result: Ok(_), .. }, .. })
     )
 }
@@ -106,12 +106,12 @@ fn flood(probe: &Probe<'_>) -> Checked<()> {
     let one = |object| -> Checked<()> {
         let builder = Client::builder().name("test.cern.ch:flood").timeout(timeout);
         let mut client = trace.step("handshake", builder.connect(locator)).ok()?;
-        let mut under_way = Vec::new();
+        let mut in_flight = Vec::new();
         for _ in 0..5000 {
             let queued = client.queue(Operation::ObjectInfo { object });
-            under_way.push(trace.step("one of 5000 requests", queued).ok()?);
+            in_flight.push(trace.step("one of 5000 requests", queued).ok()?);
         }
-        for ticket in under_way {
+        for ticket in in_flight {
             trace.step("5000 requests, in four clients", client.wait(ticket)).ok()?;
         }
         trace.step("Quit", client.quit()).ok()
@@ -173,8 +173,8 @@ fn half_closed(probe: &Probe<'_>) -> Checked<()> {
     });
     let sent = "500 requests, then no more (shutdown of one half of the connection)";
     probe.did(sent, sending.and_then(|()| connection.shutdown_write()))?;
-    let answers: Result<Vec<_>, _> = (0..REQUESTS).map(|_| raw::next(&mut connection)).collect();
-    probe.did("wait for the answers", answers.map(drop))?;
+    let replies: Result<Vec<_>, _> = (0..REQUESTS).map(|_| raw::next(&mut connection)).collect();
+    probe.did("wait for the replies", replies.map(drop))?;
     raw::ends(probe, connection, sent)?;
     probe.others_are_served()
 }
@@ -186,7 +186,7 @@ fn disconnect_in_reply(probe: &Probe<'_>) -> Checked<()> {
         let frames = reads(probe, dying.raw.session(), &object, 64)?;
         let connection = dying.raw.connection_mut();
         probe.did("64 reads of a part", connection.send_raw(&frames))?;
-        probe.did("listen to one answer, and close", raw::next(connection))?;
+        probe.did("receive one reply, and close", raw::next(connection))?;
     }
     client.has(&object)?;
     client.close(&object.id).ok()?;

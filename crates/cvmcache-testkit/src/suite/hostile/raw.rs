@@ -53,7 +53,7 @@ pub(super) fn ask(
     probe.trace.step(sent, sending.and_then(|()| answer(connection, kind)))
 }
 
-/// Waits for the answer to a handshake.
+/// Waits for the acknowledgement of a handshake.
 pub(super) fn session(probe: &Probe<'_>, connection: &mut Connection) -> Step<HandshakeAck> {
     let got = next(connection).and_then(|message| match message {
         ServerMessage::HandshakeAck(ack) => match ack.result {
@@ -65,7 +65,7 @@ pub(super) fn session(probe: &Probe<'_>, connection: &mut Connection) -> Step<Ha
     probe.trace.step("handshake", got)
 }
 
-/// That a connection ends that will say nothing more, and was not let in.
+/// Checks that a connection without a session ends after its write half was shut down.
 pub(super) fn ends(probe: &Probe<'_>, mut connection: Connection, sent: &str) -> Checked<()> {
     // It may have ended already.
     let _ = connection.shutdown_write();
@@ -100,5 +100,5 @@ pub(super) fn answer(connection: &mut Connection, asked: RequestKind) -> Result<
 }
 
 fn no_answer(asked: RequestKind) -> ClientError {
-    ClientError::Unexpected { asked, reason: "it is the answer to something else" }
+    ClientError::Unexpected { asked, reason: "it is the reply to another request" }
 }

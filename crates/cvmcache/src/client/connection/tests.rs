@@ -159,15 +159,7 @@ fn other_messages_do_not_extend_the_deadline_of_the_first_match() {
 
 /// A message that fits into no socket buffer.
 fn large(byte: u8) -> ClientMessage {
-    let operation = Operation::Store(StorePart {
-        object: fake::object(byte),
-        number: 1,
-        last: true,
-        expected_size: None,
-        object_type: Default::default(),
-        description: None,
-        data_crc32: None,
-        data: vec![byte; 4 * 1024 * 1024].into(),
-    });
+    let part = StorePart::new(fake::object(byte), 1, true, vec![byte; 4 * 1024 * 1024]);
+    let operation = Operation::Store(part);
     ClientMessage::Request(Request { session: 1, id: 1, operation })
 }

@@ -1,23 +1,24 @@
-//! Whether a plugin could listen at its locator. Nothing is made, connected to or locked, so that no
-//! plugin that serves, starts or ends meanwhile notices.
+//! Whether a plugin could listen at its locator. Nothing is made or locked, and no connection is made, so
+//! that no plugin that serves, starts or ends meanwhile notices.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::thread;
 
-use nix::fcntl::OFlag;
 use nix::sys::socket::{
     self, AddressFamily, SockFlag, SockType, SockaddrStorage, setsockopt, sockopt,
 };
 
 use super::{Findings, ports};
-use crate::config_keys::ALLOW;
+use crate::config_keys::{ALLOW, ALLOW_USERS};
+use crate::files;
 use crate::run::{appendable, lock_holder};
-use crate::{ListenError, Locator, Options};
+use crate::server::{FoundSocket, LOCK_STEP, LOCK_STEPS, find_socket, lock_path};
+use crate::{ListenError, Locator, Options, Users};
 
 /// The processes that serve a locator already.
 #[derive(Debug, PartialEq, Eq)]
@@ -30,27 +31,33 @@ pub(super) enum Live {
 /// Checks a locator.
 pub(super) fn check(locator: &Locator, options: &Options, findings: &mut Findings) -> Live {
     match locator {
-        Locator::Unix(path) => check_unix(locator, path, findings),
+        Locator::Unix(path) => {
+            let users = options.value::<Users>(&ALLOW_USERS).ok().flatten().unwrap_or_default();
+            users.closed_directories(path).into_iter().for_each(|it| findings.warning(it));
+            check_unix(locator, path, findings)
+        }
         Locator::Tcp { host, port } => check_tcp(locator, host, *port, options, findings),
     }
 }
 
 fn check_unix(locator: &Locator, path: &Path, findings: &mut Findings) -> Live {
-    let mut lock = path.as_os_str().to_owned();
-    lock.push(".lock");
-    let lock = PathBuf::from(lock);
+    let lock = lock_path(path);
     // The file is opened, which no other process notices, and not locked.
-    let opened = File::options().write(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(&lock);
-    match opened {
-        Ok(_) => {
-            if let Some(holder) = lock_holder(&lock) {
+    match files::open_regular(File::options().write(true), &lock) {
+        Ok(_) => match wait_for_holder(&lock, path) {
+            Lock::Free => {}
+            Lock::Serves(holder) => {
                 findings.note(format!(
                     "process {holder} serves {locator} already: a client that starts the plugin \
                      connects to that one; a start by hand is refused"
                 ));
                 return Live::Yes([holder].into());
             }
-        }
+            Lock::Held => {
+                findings.error(ListenError::NotServed { locator: locator.clone(), lock });
+                return Live::No;
+            }
+        },
         Err(error) if error.kind() == ErrorKind::NotFound => {
             if let Err(source) = appendable::check_new(&lock) {
                 findings.error(ListenError::LockFile { path: lock, source });
@@ -62,21 +69,49 @@ fn check_unix(locator: &Locator, path: &Path, findings: &mut Findings) -> Live {
             return Live::No;
         }
     }
-    match fs::symlink_metadata(path) {
-        Ok(metadata) if !metadata.file_type().is_socket() => {
+    match find_socket(path) {
+        Ok(FoundSocket::NoSocket) => {
             findings.error(ListenError::NotASocket { path: path.to_owned() });
         }
-        Err(source) if source.kind() != ErrorKind::NotFound => {
-            findings.error(ListenError::System { locator: locator.clone(), source });
+        Ok(FoundSocket::Live(_)) => {
+            findings.note(format!(
+                "some process serves {locator} already, without the lock {lock}: a client that starts \
+                 the plugin connects to that one; a start by hand is refused", lock = lock.display()
+            ));
+            return Live::Yes(BTreeSet::new());
         }
         // A socket that is left over is removed, which the directory has to allow as well.
-        _ => {
+        Ok(FoundSocket::Nothing | FoundSocket::Stale(_)) => {
             if let Err(source) = appendable::check_directory(path) {
                 findings.error(ListenError::System { locator: locator.clone(), source });
             }
         }
+        Err(source) => {
+            findings.error(ListenError::System { locator: locator.clone(), source });
+        }
     }
     Live::No
+}
+
+/// What a lock says.
+enum Lock {
+    Free,
+    /// The process that holds it listens.
+    Serves(u32),
+    /// The process that holds it does not listen.
+    Held,
+}
+
+/// Waits for as long as a start would.
+fn wait_for_holder(lock: &Path, path: &Path) -> Lock {
+    for _ in 0..LOCK_STEPS {
+        let Some(holder) = lock_holder(lock) else { return Lock::Free };
+        if let Ok(FoundSocket::Live(_)) = find_socket(path) {
+            return Lock::Serves(holder);
+        }
+        thread::sleep(LOCK_STEP);
+    }
+    Lock::Held
 }
 
 fn check_tcp(
@@ -149,6 +184,7 @@ pub(super) fn bind(address: SocketAddr) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::net::TcpListener;
     use std::os::unix::net::UnixListener;
 
@@ -179,8 +215,19 @@ mod tests {
         assert_eq!(unix(&path), ("ok\n".to_owned(), false), "nothing holds the lock");
         let lock = Flock::lock(lock, FlockArg::LockExclusiveNonblock).unwrap();
         let (text, is_live) = unix(&path);
+        assert!(!is_live && text.starts_with("error: a process holds the lock"), "{text}");
+        fs::remove_file(&path).unwrap();
+        let listener = UnixListener::bind(&path).unwrap();
+        let (text, is_live) = unix(&path);
         assert!(is_live && text.starts_with("note: process "), "{text}");
         drop(lock);
+        let (text, is_live) = unix(&path);
+        assert!(is_live && text.starts_with("note: some process serves"), "{text}");
+        listener.set_nonblocking(true).unwrap();
+        let error = listener.accept().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::WouldBlock, "the process that serves notices nothing");
+        drop(listener);
+        assert_eq!(unix(&path), ("ok\n".to_owned(), false), "it is stale again");
         fs::remove_file(&path).unwrap();
         fs::write(&path, "").unwrap();
         assert!(unix(&path).0.contains("is not a socket: remove it"));

@@ -14,7 +14,7 @@ use metrics_prometheus::failure::strategy::NoOp;
 use prometheus::{HistogramOpts, HistogramVec, Registry, TextEncoder};
 use tracing::{debug, info, warn};
 
-use super::MetricsError;
+use super::{MetricsError, wait_for_port};
 use crate::server::DURATION;
 use crate::threads;
 
@@ -26,10 +26,6 @@ const LONGEST: Duration = Duration::from_secs(2);
 const REST: Duration = Duration::from_millis(20);
 /// How many bytes a request may have.
 const MAX_REQUEST: usize = 8 * 1024;
-
-/// How long to wait for a port: a plugin that a client has just left may be about to end.
-const WAIT_FOR_PORT: Duration = Duration::from_secs(2);
-const TRY_AGAIN: Duration = Duration::from_millis(50);
 
 /// The upper bounds of the histogram of latencies, in seconds: from a request that memory answers
 /// to one that a network does not.
@@ -71,7 +67,7 @@ impl Exporter {
     /// Serves them until the process ends.
     pub(crate) fn serve(self) -> Result<(), MetricsError> {
         let error = |source| MetricsError::Bind { address: self.address, source };
-        let listener = Arc::new(bind(self.address).map_err(error)?);
+        let listener = Arc::new(wait_for_port(|| TcpListener::bind(self.address)).map_err(error)?);
         let address = listener.local_addr().map_err(error)?;
         info!("metrics are served at http://{address}/metrics");
         if !address.ip().is_loopback() {
@@ -83,18 +79,6 @@ impl Exporter {
             threads::spawn(&format!("metrics-{number}"), serve).map_err(MetricsError::Thread)?;
         }
         Ok(())
-    }
-}
-
-fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    let until = Instant::now() + WAIT_FOR_PORT;
-    loop {
-        match TcpListener::bind(address) {
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < until => {
-                thread::sleep(TRY_AGAIN);
-            }
-            result => return result,
-        }
     }
 }
 

@@ -6,8 +6,11 @@ use std::time::Duration;
 use mio::{Registry, Token};
 use tracing::warn;
 
-use super::access::Access;
+use super::access::{Access, Origin};
+use super::errors::ListenError;
 use super::listener::Listener;
+use super::named_listener::is_drained;
+use super::watch::Watch;
 use crate::server::socket::Socket;
 
 pub(crate) const LISTENER: Token = Token(1);
@@ -31,12 +34,38 @@ pub(crate) struct Acceptor {
     /// A connection may be waiting: `epoll` has reported one, and `accept` not yet EAGAIN.
     is_ready: bool,
     is_backing_off: bool,
+    /// A connection that was accepted, and that `epoll` had no memory for.
+    unregistered: Option<(Socket, Origin)>,
+    /// `None` if there is no file to watch, or no thread for it.
+    watch: Option<Watch>,
+    /// It was logged that the socket cannot be bound again.
+    has_warned: bool,
 }
 
 impl Acceptor {
     pub(crate) fn new(listener: Listener, access: Access) -> Self {
-        let listener = Some(listener);
-        Self { listener, access, accepted: 0, is_ready: false, is_backing_off: false }
+        Self {
+            listener: Some(listener),
+            access,
+            accepted: 0,
+            is_ready: false,
+            is_backing_off: false,
+            unregistered: None,
+            watch: None,
+            has_warned: false,
+        }
+    }
+
+    /// Has the files of a unix socket watched. `wake` is called on another thread when
+    /// [`renew`](Self::renew) has something to do.
+    pub(crate) fn watch(&mut self, wake: impl Fn() + Send + 'static) {
+        let Some(Listener::Unix(socket)) = &self.listener else { return };
+        match Watch::start(socket.places(), wake) {
+            Ok(watch) => self.watch = Some(watch),
+            Err(error) => {
+                warn!(%error, "the socket is not watched: if its file is removed, no client can connect");
+            }
+        }
     }
 
     pub(crate) fn is_closed(&self) -> bool {
@@ -45,7 +74,9 @@ impl Acceptor {
 
     /// Accepts no more connections, and removes the socket.
     pub(crate) fn close(&mut self) {
+        self.watch = None;
         self.listener = None;
+        self.unregistered = None;
     }
 
     /// Notes that `epoll` has reported a connection.
@@ -56,6 +87,11 @@ impl Acceptor {
     /// True if there may be something to accept at once.
     pub(crate) fn is_ready(&self) -> bool {
         self.is_ready && !self.is_backing_off && !self.is_closed()
+    }
+
+    /// True if `accept` has reported EAGAIN since the last event: the backlog is empty.
+    pub(crate) fn is_drained(&self) -> bool {
+        !self.is_ready
     }
 
     /// Ends a back-off: time has passed, or a connection has closed and left its descriptor.
@@ -72,12 +108,11 @@ impl Acceptor {
         mut admit: impl FnMut(Token, Socket),
     ) -> Option<Duration> {
         for _ in 0..ACCEPT_AT_ONCE {
-            let Some(listener) = self.listener.as_ref().filter(|_| self.is_ready()) else { break };
+            if !self.is_ready() {
+                break;
+            }
             let token = Token(FIRST_CONNECTION + self.accepted);
-            let accepted = listener.accept().and_then(|(mut socket, origin)| {
-                socket.register(registry, token).map(|()| (socket, origin))
-            });
-            match accepted {
+            match self.next(registry, token) {
                 Ok((_, origin)) if !self.access.admits(origin) => {
                     warn!(%origin, "connection refused");
                 }
@@ -86,10 +121,7 @@ impl Acceptor {
                     admit(token, socket);
                 }
                 Err(error) => match error.kind() {
-                    // EINVAL is the error of a socket that does not listen any more.
-                    io::ErrorKind::WouldBlock | io::ErrorKind::InvalidInput => {
-                        self.is_ready = false;
-                    }
+                    _ if is_drained(&error) => self.is_ready = false,
                     // One connection that came to nothing.
                     io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted => {}
                     _ => {
@@ -103,18 +135,65 @@ impl Acceptor {
         None
     }
 
+    /// The next connection, registered with `epoll`.
+    fn next(&mut self, registry: &Registry, token: Token) -> io::Result<(Socket, Origin)> {
+        let next = match (self.unregistered.take(), &mut self.listener) {
+            (Some(next), _) => Ok(next),
+            (None, Some(listener)) => listener.accept(),
+            (None, None) => Err(io::ErrorKind::WouldBlock.into()),
+        };
+        let (mut socket, origin) = next?;
+        match socket.register(registry, token) {
+            Ok(()) => Ok((socket, origin)),
+            Err(error) => {
+                self.unregistered = Some((socket, origin));
+                Err(error)
+            }
+        }
+    }
+
     /// Refuses connections from now on; those that wait already can still be accepted.
     pub(crate) fn stop_listening(&mut self) {
-        self.listener.iter().for_each(Listener::stop);
+        self.listener.iter_mut().for_each(Listener::stop);
         // `epoll` may not have reported them yet.
         self.is_ready = true;
     }
 
     /// Listens again after [`Acceptor::stop_listening`].
     pub(crate) fn resume_listening(&mut self, registry: &Registry) {
-        let resumed = self.listener.as_mut().map(|listener| listener.resume(registry, LISTENER));
-        if let Some(Err(error)) = resumed {
-            warn!(%error, "cannot listen again: only clients that are connected are served");
+        let Some(listener) = &mut self.listener else { return };
+        let resumed = listener.resume(registry, LISTENER);
+        self.on_bound(resumed);
+    }
+
+    /// Makes the socket and its lock file again if they were reported not to be in place.
+    pub(crate) fn renew(&mut self, registry: &Registry) {
+        if !self.watch.as_ref().is_some_and(Watch::take_report) {
+            return;
+        }
+        let Some(Listener::Unix(socket)) = &mut self.listener else { return };
+        let renewed = socket.renew(registry, LISTENER);
+        if let Ok(true) = renewed {
+            let path = socket.path().display();
+            warn!("the socket {path} was removed: it is bound again, and clients can connect");
+        }
+        self.on_bound(renewed.map(drop));
+    }
+
+    /// Goes on with a new socket, or tries again later.
+    fn on_bound(&mut self, bound: Result<(), ListenError>) {
+        // `epoll` reports nothing of the socket before, which may have a backlog.
+        self.is_ready = true;
+        let is_bound = bound.is_ok();
+        if let Err(error) = bound
+            && !self.has_warned
+        {
+            warn!(%error, "the socket is gone, and cannot be bound again yet: only clients that are \
+                connected are served");
+        }
+        self.has_warned = !is_bound;
+        if let (Some(watch), Some(Listener::Unix(socket))) = (&self.watch, &self.listener) {
+            watch.set_places(is_bound.then(|| socket.places()));
         }
     }
 }
@@ -140,7 +219,8 @@ mod tests {
         fn new() -> Self {
             let directory = tempfile::tempdir().unwrap();
             let path = directory.path().join("socket");
-            let listener = Listener::bind(&Locator::Unix(path.clone())).unwrap();
+            let mode = Access::default().socket_mode();
+            let listener = Listener::bind(&Locator::Unix(path.clone()), mode).unwrap();
             let acceptor = Acceptor::new(listener, Access::default());
             Self { acceptor, poll: Poll::new().unwrap(), path, _directory: directory }
         }

@@ -20,6 +20,17 @@ pub enum ListenError {
         /// The locator in question.
         locator: Locator,
     },
+    /// Another process has the lock, but does not listen.
+    #[error(
+        "a process holds the lock {lock:?} but listens nowhere at {locator}: it serves at most clients that \
+         are connected; wait until it has ended, or choose another locator", lock = .lock.display()
+    )]
+    NotServed {
+        /// The locator in question.
+        locator: Locator,
+        /// The lock file.
+        lock: PathBuf,
+    },
     /// Something else is where the socket should be; it is left alone.
     #[error("{path:?} exists and is not a socket: remove it, or choose another path", path = .path.display())]
     NotASocket {
@@ -28,7 +39,7 @@ pub enum ListenError {
     },
     /// The lock file beside the socket cannot be opened or locked.
     #[error(
-        "cannot lock {path:?}: {source}; it has to be a file that the plugin's user can write \
+        "cannot lock {path:?}: {source}; it has to be a regular file that the plugin's user can write \
          or make, in a directory that exists, with a name of at most 255 bytes", path = .path.display()
     )]
     LockFile {

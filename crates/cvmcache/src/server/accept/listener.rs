@@ -1,64 +1,50 @@
-//! The listening socket: bound with its lock file, accepted from, and removed.
+//! The listening socket: bound, accepted from, and removed.
 
-use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use mio::net::{TcpListener, UnixListener};
 use mio::{Interest, Registry, Token};
-use nix::fcntl::{Flock, FlockArg, OFlag};
-use nix::sys::socket::{self, AddressFamily, Backlog, SockFlag, SockType, UnixAddr};
-use nix::sys::stat::{Mode, fchmod};
+use nix::sys::socket::{self, Backlog};
+use nix::sys::stat::Mode;
 use rustix::net::sockopt::{set_socket_keepalive, set_tcp_keepidle, socket_peercred};
-use tracing::debug;
 
 use super::access::Origin;
 use super::errors::ListenError;
 use super::inherited_socket::{self, InheritedSocket};
+use super::named_listener::NamedListener;
 use crate::Locator;
 use crate::server::socket::Socket;
-
-/// The longest path that fits into a socket address, in bytes.
-const MAX_ADDRESS: usize = 107;
 
 /// A listening socket. Dropping it removes it from the file system, unless it was inherited.
 #[derive(Debug)]
 pub(crate) enum Listener {
-    Unix { socket: UnixListener, path: PathBuf, is_ours: bool, _lock: Option<Flock<File>> },
+    Unix(NamedListener),
     Tcp(TcpListener),
 }
 
 impl Listener {
-    pub(crate) fn bind(locator: &Locator) -> Result<Self, ListenError> {
+    /// Binds a socket; a unix socket with this mode.
+    pub(crate) fn bind(locator: &Locator, mode: Mode) -> Result<Self, ListenError> {
         match locator {
-            Locator::Unix(path) => bind_unix(locator, path),
+            Locator::Unix(path) => NamedListener::bind(path, mode).map(Self::Unix),
             Locator::Tcp { host, port } => bind_tcp(locator, host, *port),
         }
     }
 
     /// Takes over a socket that a service manager has made, and will remove.
-    pub(crate) fn take_over(socket: OwnedFd, locator: &Locator) -> Result<Self, ListenError> {
+    pub(crate) fn take_over(
+        socket: OwnedFd,
+        locator: &Locator,
+        mode: Mode,
+    ) -> Result<Self, ListenError> {
         match inherited_socket::take_over(socket, locator)? {
-            InheritedSocket::Tcp(socket) => Ok(Listener::Tcp(TcpListener::from_std(socket))),
+            InheritedSocket::Tcp(socket) => Ok(Self::Tcp(TcpListener::from_std(socket))),
             InheritedSocket::Unix(socket, path) => {
-                // The lock keeps another plugin from replacing the socket, but the plugin's user need
-                // not be allowed to write there.
-                let lock = match lock(locator, &path) {
-                    Err(error @ ListenError::InUse { .. }) => return Err(error),
-                    Err(error) => {
-                        debug!(%error, "another plugin started here would replace the socket");
-                        None
-                    }
-                    Ok(lock) => Some(lock),
-                };
                 let socket = UnixListener::from_std(socket);
-                Ok(Listener::Unix { socket, path, is_ours: false, _lock: lock })
+                NamedListener::take_over(socket, path, mode).map(Self::Unix)
             }
         }
     }
@@ -66,8 +52,8 @@ impl Listener {
     /// Where it listens; for port 0, with the port that the system chose.
     pub(crate) fn locator(&self) -> io::Result<Locator> {
         Ok(match self {
-            Listener::Unix { path, .. } => Locator::Unix(path.clone()),
-            Listener::Tcp(socket) => {
+            Self::Unix(socket) => Locator::Unix(socket.path().to_owned()),
+            Self::Tcp(socket) => {
                 let address = socket.local_addr()?;
                 Locator::Tcp { host: address.ip().to_string(), port: address.port() }
             }
@@ -77,8 +63,8 @@ impl Listener {
     /// True if other machines can connect.
     pub(crate) fn is_exposed(&self) -> bool {
         match self {
-            Listener::Unix { .. } => false,
-            Listener::Tcp(socket) => {
+            Self::Unix(_) => false,
+            Self::Tcp(socket) => {
                 socket.local_addr().is_ok_and(|address| !address.ip().to_canonical().is_loopback())
             }
         }
@@ -86,44 +72,41 @@ impl Listener {
 
     /// True if clients are on this machine.
     pub(crate) fn is_local(&self) -> bool {
-        matches!(self, Listener::Unix { .. })
+        matches!(self, Self::Unix(_))
     }
 
     pub(crate) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         match self {
-            Listener::Unix { socket, .. } => registry.register(socket, token, Interest::READABLE),
-            Listener::Tcp(socket) => registry.register(socket, token, Interest::READABLE),
+            Self::Unix(socket) => socket.register(registry, token),
+            Self::Tcp(socket) => registry.register(socket, token, Interest::READABLE),
         }
     }
 
     /// Refuses connections from now on; those in the backlog can still be accepted. Connections to an
     /// inherited socket wait there for the process that inherits it next.
-    pub(crate) fn stop(&self) {
+    pub(crate) fn stop(&mut self) {
         // A TCP socket would reset those in the backlog, too.
-        if let Listener::Unix { socket, is_ours: true, .. } = self {
-            // Fails only for what is not a socket.
-            let _ = rustix::net::shutdown(socket, rustix::net::Shutdown::Read);
+        if let Self::Unix(socket) = self {
+            socket.stop();
         }
     }
 
     /// Listens again after [`Listener::stop`].
-    pub(crate) fn resume(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
-        if let Listener::Unix { socket, path, is_ours: true, .. } = self {
-            remove_stale(path)?;
-            *socket = UnixListener::from_std(open_unix(path)?.into());
-            self.register(registry, token)?;
+    pub(crate) fn resume(&mut self, registry: &Registry, token: Token) -> Result<(), ListenError> {
+        match self {
+            Self::Unix(socket) => socket.resume(registry, token),
+            Self::Tcp(_) => Ok(()),
         }
-        Ok(())
     }
 
-    pub(crate) fn accept(&self) -> io::Result<(Socket, Origin)> {
+    pub(crate) fn accept(&mut self) -> io::Result<(Socket, Origin)> {
         match self {
-            Listener::Unix { socket, .. } => {
-                let (stream, _) = socket.accept()?;
+            Self::Unix(socket) => {
+                let stream = socket.accept()?;
                 let user = socket_peercred(&stream).ok().map(|peer| peer.uid.as_raw());
                 Ok((Socket::Unix(stream), Origin::User(user)))
             }
-            Listener::Tcp(socket) => {
+            Self::Tcp(socket) => {
                 let (stream, address) = socket.accept()?;
                 // Replies are small, and a client waits for each of them. An error means that the
                 // connection is over already, which shows soon enough.
@@ -135,93 +118,6 @@ impl Listener {
             }
         }
     }
-}
-
-impl Drop for Listener {
-    fn drop(&mut self) {
-        if let Listener::Unix { path, is_ours: true, .. } = self {
-            // The lock is still held, so this is our socket. The lock file stays: removing it
-            // would let two processes hold locks on two files of that name.
-            let _ = std::fs::remove_file(path);
-        }
-    }
-}
-
-fn bind_unix(locator: &Locator, path: &Path) -> Result<Listener, ListenError> {
-    let lock = lock(locator, path)?;
-    let system = |source| ListenError::System { locator: locator.clone(), source };
-    remove_stale(path).map_err(|error| match error.kind() {
-        ErrorKind::AlreadyExists => ListenError::NotASocket { path: path.to_owned() },
-        _ => system(error),
-    })?;
-    let socket = UnixListener::from_std(open_unix(path).map_err(system)?.into());
-    Ok(Listener::Unix { socket, path: path.to_owned(), is_ours: true, _lock: Some(lock) })
-}
-
-fn lock(locator: &Locator, path: &Path) -> Result<Flock<File>, ListenError> {
-    let mut lock_path = path.as_os_str().to_owned();
-    lock_path.push(".lock");
-    let unlockable = |source| ListenError::LockFile { path: PathBuf::from(&lock_path), source };
-    let lock_file = File::options()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        // A FIFO would wait for a reader.
-        .custom_flags(OFlag::O_NONBLOCK.bits())
-        .open(&lock_path)
-        .map_err(unlockable)?;
-    Flock::lock(lock_file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
-        nix::Error::EWOULDBLOCK => ListenError::InUse { locator: locator.clone() },
-        errno => unlockable(errno.into()),
-    })
-}
-
-/// Removes what a process that was killed has left. The lock is held, so no process serves there.
-fn remove_stale(path: &Path) -> io::Result<()> {
-    match std::fs::symlink_metadata(path) {
-        Ok(metadata) if metadata.file_type().is_socket() => std::fs::remove_file(path),
-        Ok(_) => Err(ErrorKind::AlreadyExists.into()),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(error),
-    }
-}
-
-fn open_unix(path: &Path) -> io::Result<OwnedFd> {
-    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let socket = socket::socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
-    // Before there is a file: at no time can another user open it.
-    fchmod(&socket, Mode::S_IRUSR | Mode::S_IWUSR)?;
-    if path.as_os_str().len() <= MAX_ADDRESS {
-        socket::bind(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
-    } else {
-        bind_long(&socket, path)?;
-    }
-    socket::listen(&socket, Backlog::MAXCONN)?;
-    Ok(socket)
-}
-
-/// Binds a socket under a path that is too long for an address: under a short name beside it,
-/// by way of the directory's descriptor, and then renames it.
-fn bind_long(socket: &OwnedFd, path: &Path) -> io::Result<()> {
-    let parent = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    let directory = File::options()
-        .read(true)
-        .custom_flags((OFlag::O_DIRECTORY | OFlag::O_PATH).bits())
-        .open(parent)?;
-    // The lock belongs to the path, so the short name has to differ by path, too.
-    static NUMBER: AtomicUsize = AtomicUsize::new(0);
-    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-    let short = format!(".cvmcache-{}-{number}", std::process::id());
-    let address = PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd())).join(&short);
-    remove_stale(&address)?;
-    socket::bind(socket.as_raw_fd(), &UnixAddr::new(address.as_os_str().as_bytes())?)?;
-    std::fs::rename(&address, path).inspect_err(|_| {
-        let _ = std::fs::remove_file(&address);
-    })
 }
 
 fn bind_tcp(locator: &Locator, host: &str, port: u16) -> Result<Listener, ListenError> {
@@ -257,38 +153,8 @@ fn open_tcp(address: SocketAddr) -> io::Result<TcpListener> {
 #[cfg(test)]
 mod tests {
     use std::net::TcpStream;
-    use std::os::unix::net::UnixStream;
-
-    use mio::Poll;
 
     use super::*;
-
-    #[test]
-    fn a_lock_file_that_is_a_fifo_is_an_error_and_not_waited_for() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("socket");
-        nix::unistd::mkfifo(&directory.path().join("socket.lock"), Mode::S_IRWXU).unwrap();
-        let error = Listener::bind(&Locator::Unix(path)).unwrap_err();
-        assert!(matches!(error, ListenError::LockFile { .. }), "{error}");
-    }
-
-    #[test]
-    fn a_connection_made_before_it_stops_is_accepted_and_none_after() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("socket");
-        let mut listener = Listener::bind(&Locator::Unix(path.clone())).unwrap();
-        let _early = UnixStream::connect(&path).unwrap();
-        listener.stop();
-        let late = UnixStream::connect(&path).unwrap_err();
-        assert_eq!(late.kind(), ErrorKind::ConnectionRefused);
-        listener.accept().unwrap();
-        let error = listener.accept().unwrap_err();
-        assert!(matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::InvalidInput));
-        let poll = Poll::new().unwrap();
-        listener.resume(poll.registry(), Token(1)).unwrap();
-        let _again = UnixStream::connect(&path).unwrap();
-        listener.accept().unwrap();
-    }
 
     #[test]
     fn a_burst_of_tcp_connections_fits_into_the_backlog() {

@@ -117,7 +117,11 @@ impl Outbox {
     /// Makes a piece of the messages behind the last one.
     fn close_chunk(&mut self) {
         if !self.messages.is_empty() {
-            let messages = mem::take(&mut self.messages);
+            let mut messages = mem::take(&mut self.messages);
+            if messages.capacity() > CHUNK {
+                // A part of a listing has grown it in large steps.
+                messages.shrink_to_fit();
+            }
             self.push_piece(Piece::Messages(messages));
         }
     }
@@ -221,7 +225,9 @@ impl Piece {
 
 #[cfg(test)]
 mod tests {
-    use cvmcache_proto::{Data, Decoder, DecoderLimits, Reply, ReplyBody};
+    use cvmcache_proto::{
+        Data, Decoder, DecoderLimits, HashAlgorithm, ListEntry, ObjectId, Reply, ReplyBody,
+    };
     use rustix::net::sockopt::set_socket_send_buffer_size;
 
     use super::*;
@@ -294,6 +300,23 @@ mod tests {
         assert!(outbox.held() < outbox.len() * 5 / 4, "{} {}", outbox.held(), outbox.len());
         outbox.remove(outbox.len() / 2);
         assert!(outbox.held() < outbox.len() * 5 / 4, "what was sent is freed at once");
+    }
+
+    #[test]
+    fn parts_of_listings_take_little_more_memory_than_their_bytes() {
+        let mut outbox = Outbox::new(1 << 20);
+        let object = ObjectId::new(HashAlgorithm::Sha1, [1; 20]);
+        let entries = vec![ListEntry::new(object, false, Some(vec![b'a'; 100].into())); 4000];
+        for id in 0..20 {
+            let (result, entries) = (Ok(()), entries.clone());
+            let body = ReplyBody::List { result, listing: 1, last: false, entries };
+            outbox.push(ServerMessage::Reply(Reply { id, body }));
+            outbox.push(reply(id, vec![7; 10].into()));
+        }
+        assert!(outbox.len() > 20 * 512 * 1024);
+        assert!(outbox.held() < outbox.len() * 5 / 4, "{} {}", outbox.held(), outbox.len());
+        outbox.remove(outbox.len());
+        assert!(outbox.held() < CHUNK + 8 * 1024, "{}", outbox.held());
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use mio::Token;
 
 use super::{EventLoop, State, guarded};
+use crate::read_buffer::release_unused;
 use crate::server::telemetry::Heartbeat;
 use crate::server::timers::Timer;
 
@@ -68,13 +69,17 @@ impl EventLoop {
         }
     }
 
-    /// Frees the buffers of connections that have been idle since the last sweep.
+    /// Frees the buffers of connections that have been idle since the last sweep, and when all are,
+    /// those of reads.
     fn sweep_buffers(&mut self) {
         let State { connections, has_active, .. } = &mut self.state;
         *has_active = false;
         for connection in connections.values_mut() {
             *has_active |= connection.release_if_idle();
             connection.count_memory(&mut self.buffers.held);
+        }
+        if !*has_active {
+            release_unused();
         }
     }
 

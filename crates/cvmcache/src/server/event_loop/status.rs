@@ -54,6 +54,7 @@ impl EventLoop {
             connections: self.state.connections.len(),
             waiting: self.state.scheduler.waiting(),
             reloads: self.service.pending_reloads(),
+            references: self.service.references(),
             ..Gauges::default()
         };
         if let Some(workers) = &self.workers {

@@ -19,6 +19,7 @@ pub(crate) struct Gauges {
     pub(crate) unsent_bytes: usize,
     pub(crate) buffered_bytes: usize,
     pub(crate) reloads: u64,
+    pub(crate) references: usize,
 }
 
 /// The handles of all gauges, and of what the plugin counts by itself.
@@ -33,6 +34,7 @@ pub(super) struct GaugeHandles {
     unsent_bytes: Gauge,
     buffered_bytes: Gauge,
     reloads: Gauge,
+    references: Gauge,
     cache_size: Gauge,
     cache_used: Gauge,
     cache_pinned: Gauge,
@@ -52,6 +54,7 @@ impl GaugeHandles {
             unsent_bytes: gauge!("cvmcache_unsent_bytes"),
             buffered_bytes: gauge!("cvmcache_buffered_bytes"),
             reloads: gauge!("cvmcache_reloads"),
+            references: gauge!("cvmcache_open_objects"),
             cache_size: gauge!("cvmcache_size_bytes"),
             cache_used: gauge!("cvmcache_used_bytes"),
             cache_pinned: gauge!("cvmcache_pinned_bytes"),
@@ -70,6 +73,7 @@ impl GaugeHandles {
         self.unsent_bytes.set(gauges.unsent_bytes as f64);
         self.buffered_bytes.set(gauges.buffered_bytes as f64);
         self.reloads.set(gauges.reloads as f64);
+        self.references.set(gauges.references as f64);
     }
 
     pub(super) fn set_usage(&self, usage: &CacheInfo) {
@@ -93,6 +97,7 @@ pub(super) fn describe() {
         ("cvmcache_unsent_bytes", Unit::Bytes, "Bytes of replies not sent yet"),
         ("cvmcache_buffered_bytes", Unit::Bytes, "Memory of connections, for requests and replies"),
         ("cvmcache_reloads", Unit::Count, "Clients that announced a reload and are away"),
+        ("cvmcache_open_objects", Unit::Count, "Objects that sessions have open, by session"),
         ("cvmcache_size_bytes", Unit::Bytes, "Size of the cache, as the plugin reports"),
         ("cvmcache_used_bytes", Unit::Bytes, "Bytes in use, as the plugin reports"),
         ("cvmcache_pinned_bytes", Unit::Bytes, "Bytes in use that cannot be evicted"),

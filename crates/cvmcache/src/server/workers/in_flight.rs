@@ -9,6 +9,7 @@ use mio::Token;
 
 use super::jobs::{Job, Outcome, Serial, Ticket};
 use super::ordering::{KeyedQueues, OrderingKey};
+use crate::sparse::shrink_if_sparse;
 
 /// The jobs in flight, by serial.
 ///
@@ -104,6 +105,7 @@ impl InFlight {
         outcome: Outcome,
     ) -> (Option<Completed>, Option<(Serial, Job)>) {
         let Some(entry) = self.entries.remove(&serial) else { return (None, None) };
+        shrink_if_sparse(&mut self.entries);
         let Entry { token, ticket, key, state, .. } = entry;
         let is_late = state == State::Overdue;
         self.running -= 1;

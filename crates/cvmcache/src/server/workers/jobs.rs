@@ -10,6 +10,9 @@ use tracing::trace_span;
 use crate::server::telemetry::RequestRecord;
 use crate::service::{OpenSession, Service};
 
+/// How many references of a session that has ended are given back in one step.
+const END_STEP: usize = 256;
+
 /// The number of a job, which no other job of the server has had.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Serial(pub(super) u64);
@@ -65,7 +68,9 @@ impl Job {
                 Outcome::Reply(reply.unwrap_or_else(|_| envelope.fail(Status::IoErr)))
             }
             Job::EndSession(open) => {
-                let _ = catch_unwind(AssertUnwindSafe(|| service.end(&open, usize::MAX)));
+                // In steps, because the session's holdings are locked in each: reports look at them.
+                let end = || while !service.end(&open, END_STEP) {};
+                let _ = catch_unwind(AssertUnwindSafe(end));
                 Outcome::SessionEnded
             }
             Job::Usage => {

@@ -10,6 +10,8 @@ use std::hash::Hash;
 
 use cvmcache_proto::{ObjectId, Operation, Request};
 
+use crate::sparse::shrink_if_sparse;
+
 /// What requests have in common that wait for each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum OrderingKey {
@@ -63,6 +65,7 @@ impl<K: Eq + Hash, T> KeyedQueues<K, T> {
         let next = self.busy.get_mut(key)?.pop_front();
         if next.is_none() {
             self.busy.remove(key);
+            shrink_if_sparse(&mut self.busy);
         }
         next
     }

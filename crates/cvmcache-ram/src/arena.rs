@@ -1,0 +1,459 @@
+//! The memory of all objects: one mapping as large as the cache, in which objects have extents.
+//!
+//! The mapping is the bound: whatever sizes come in whatever order, objects take no more pages than it
+//! has, and after the start no memory has to be asked for that the system could refuse. It is
+//! allocated best fit, and neighbouring free extents coalesce. Where no free extent is long enough, an
+//! object gets several: so fragmentation costs pieces, not space.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::io;
+use std::ops::{Deref, Range};
+use std::sync::Arc;
+
+use memmap2::{Advice, MmapOptions, MmapRaw, UncheckedAdvice};
+use parking_lot::Mutex;
+use smallvec::SmallVec;
+
+/// Extents begin and end at multiples of a cache line.
+const UNIT: usize = 64;
+
+/// An object that does not fit into one free extent gets none of less than a page.
+const SHORTEST_PIECE: usize = 4096;
+
+/// How many pages are given back under one lock: zapping them takes the kernel some hundred
+/// microseconds.
+const PURGED_AT_ONCE: usize = 512;
+
+/// A mapping, and what of it is free.
+///
+/// No other lock is taken while that of `space` is held.
+pub(crate) struct Arena {
+    mapping: MmapRaw,
+    page: usize,
+    space: Mutex<Space>,
+}
+
+/// A part of the arena. It is free again once it is dropped.
+pub(crate) struct Extent {
+    arena: Arc<Arena>,
+    offset: usize,
+    len: usize,
+}
+
+/// What an object, or a part of one, is kept in: nearly always one extent.
+pub(crate) type Extents = SmallVec<[Extent; 1]>;
+
+impl Arena {
+    /// Maps an arena of `len` bytes. It takes memory as it is written to.
+    pub(crate) fn new(len: usize) -> io::Result<Arc<Self>> {
+        let page = rustix::param::page_size();
+        let len = len.next_multiple_of(page);
+        let mapping = MmapOptions::new().len(len).no_reserve_swap().map_anon()?;
+        // With huge pages, more would be resident than is counted. A kernel without them refuses.
+        let _ = mapping.advise(Advice::NoHugePage);
+        let space = Mutex::new(Space::new(len, page)?);
+        Ok(Arc::new(Self { mapping: mapping.into(), page, space }))
+    }
+
+    /// How many bytes the extents of `len` bytes take together, at least.
+    pub(crate) fn cost(len: usize) -> u64 {
+        len.next_multiple_of(UNIT) as u64
+    }
+
+    /// Extents of `len` bytes in all. `None` if so much is not free in pieces that are not too short, or
+    /// if more than `max_resident` bytes of the arena would be resident.
+    pub(crate) fn allocate(self: &Arc<Self>, len: usize, max_resident: u64) -> Option<Extents> {
+        let ranges = self.space.lock().allocate(len.next_multiple_of(UNIT), max_resident)?;
+        let mut left = len;
+        let extents = ranges.into_iter().map(|range| {
+            let len = range.len().min(left);
+            left -= len;
+            Extent { arena: Arc::clone(self), offset: range.start, len }
+        });
+        Some(extents.collect())
+    }
+
+    /// How many bytes are in extents.
+    pub(crate) fn allocated(&self) -> u64 {
+        self.space.lock().allocated as u64
+    }
+
+    /// How many bytes are in pages that have been allocated, and were not given back since.
+    #[cfg(test)]
+    pub(crate) fn resident(&self) -> u64 {
+        let space = self.space.lock();
+        (space.pages.resident * self.page) as u64
+    }
+
+    /// Gives some pages without extents back to the system, unless no more than `max_resident` bytes are
+    /// resident. True if it has.
+    pub(crate) fn purge_step(&self, max_resident: u64) -> bool {
+        let mut space = self.space.lock();
+        if (space.pages.resident * self.page) as u64 <= max_resident {
+            return false;
+        }
+        let Some(run) = space.pages.next_unused(PURGED_AT_ONCE) else { return false };
+        let (start, len) = (run.start * self.page, run.len() * self.page);
+        // SAFETY: no extent lies in these pages, so there is no reference to their bytes; and none can be
+        // made before the lock is released.
+        #[allow(unsafe_code)]
+        let purged =
+            unsafe { self.mapping.unchecked_advise_range(UncheckedAdvice::DontNeed, start, len) };
+        if purged.is_ok() {
+            space.pages.set_purged(run);
+        }
+        purged.is_ok()
+    }
+}
+
+impl fmt::Debug for Arena {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Arena").field("len", &self.mapping.len()).finish_non_exhaustive()
+    }
+}
+
+impl Extent {
+    /// Copies bytes to the beginning of the extent.
+    ///
+    /// # Panics
+    ///
+    /// If they do not fit.
+    pub(crate) fn fill(&mut self, bytes: &[u8]) {
+        assert!(bytes.len() <= self.len);
+        // SAFETY: the extent lies in the mapping, which lives as long as `arena`. Extents do not overlap,
+        // and this one is borrowed mutably, so there is no other reference to these bytes.
+        #[allow(unsafe_code)]
+        let own = unsafe {
+            let start = self.arena.mapping.as_mut_ptr().add(self.offset);
+            std::slice::from_raw_parts_mut(start, bytes.len())
+        };
+        own.copy_from_slice(bytes);
+    }
+}
+
+impl Deref for Extent {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // SAFETY: the extent lies in the mapping, which lives as long as `arena`, and anonymous memory is
+        // initialised. Extents do not overlap, so only `fill` writes to it, which borrows the extent
+        // mutably; pages are given back only where no extent is.
+        #[allow(unsafe_code)]
+        unsafe {
+            std::slice::from_raw_parts(self.arena.mapping.as_ptr().add(self.offset), self.len)
+        }
+    }
+}
+
+impl fmt::Debug for Extent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}+{}", self.offset, self.len)
+    }
+}
+
+impl Drop for Extent {
+    fn drop(&mut self) {
+        let end = self.offset + self.len.next_multiple_of(UNIT);
+        self.arena.space.lock().free(self.offset..end);
+    }
+}
+
+/// What is free, by place and by length.
+///
+/// Invariant: both maps have the same extents, no two of which touch.
+#[derive(Debug)]
+struct Space {
+    by_offset: BTreeMap<usize, usize>,
+    by_len: BTreeSet<(usize, usize)>,
+    allocated: usize,
+    pages: Pages,
+}
+
+impl Space {
+    fn new(len: usize, page: usize) -> io::Result<Self> {
+        let mut space = Self {
+            by_offset: BTreeMap::new(),
+            by_len: BTreeSet::new(),
+            allocated: 0,
+            pages: Pages::new(len / page, page)?,
+        };
+        space.insert(0, len);
+        Ok(space)
+    }
+
+    fn insert(&mut self, offset: usize, len: usize) {
+        self.by_offset.insert(offset, len);
+        self.by_len.insert((len, offset));
+    }
+
+    fn remove(&mut self, offset: usize, len: usize) {
+        self.by_offset.remove(&offset);
+        self.by_len.remove(&(len, offset));
+    }
+
+    fn allocate(&mut self, len: usize, max_resident: u64) -> Option<SmallVec<[Range<usize>; 1]>> {
+        let mut ranges = SmallVec::<[Range<usize>; 1]>::new();
+        let mut left = len;
+        while left > 0 {
+            let Some(range) = self.take(left) else { break };
+            left -= range.len();
+            ranges.push(range);
+        }
+        let resident = |pages: &Pages| (pages.resident * pages.size) as u64;
+        let before = resident(&self.pages);
+        ranges.iter().for_each(|range| self.pages.occupy(range.clone()));
+        self.allocated += len - left;
+        // An allocation that needs no further page is never too much.
+        let after = resident(&self.pages);
+        if left == 0 && (after <= max_resident || after == before) {
+            return Some(ranges);
+        }
+        // Pages that were not resident count as such until they are purged, although none was written.
+        ranges.into_iter().for_each(|range| self.free(range));
+        None
+    }
+
+    /// The shortest free extent that has `len` bytes, cut to it, or else the longest.
+    fn take(&mut self, len: usize) -> Option<Range<usize>> {
+        let best = self.by_len.range((len, 0)..).next();
+        let longest = || self.by_len.last().filter(|(found, _)| *found >= SHORTEST_PIECE);
+        let (found, offset) = *best.or_else(longest)?;
+        self.remove(offset, found);
+        if found > len {
+            self.insert(offset + len, found - len);
+        }
+        Some(offset..offset + found.min(len))
+    }
+
+    fn free(&mut self, range: Range<usize>) {
+        self.allocated -= range.len();
+        self.pages.vacate(range.clone());
+        let Range { mut start, mut end } = range;
+        if start == end {
+            return;
+        }
+        if let Some((&before, &len)) = self.by_offset.range(..start).next_back()
+            && before + len == start
+        {
+            self.remove(before, len);
+            start = before;
+        }
+        if let Some(&len) = self.by_offset.get(&end) {
+            self.remove(end, len);
+            end += len;
+        }
+        self.insert(start, end - start);
+    }
+}
+
+/// Which pages are resident, and which of them no extent lies in.
+#[derive(Debug)]
+struct Pages {
+    size: usize,
+    /// For each page how many units of it are in extents, or [`PURGED`].
+    units: Vec<u16>,
+    resident: usize,
+    /// How many are resident without an extent.
+    unused: usize,
+    /// Where the search for unused pages goes on.
+    cursor: usize,
+}
+
+/// A page that was never written to, or given back.
+const PURGED: u16 = u16::MAX;
+
+impl Pages {
+    fn new(count: usize, size: usize) -> io::Result<Self> {
+        let mut units = Vec::new();
+        units.try_reserve_exact(count).map_err(|_| io::ErrorKind::OutOfMemory)?;
+        units.resize(count, PURGED);
+        Ok(Self { size, units, resident: 0, unused: 0, cursor: 0 })
+    }
+
+    /// The pages that a range lies in, with how many units of it are in each.
+    fn parts(&self, range: Range<usize>) -> impl Iterator<Item = (usize, u16)> + use<> {
+        let size = self.size;
+        let Range { start: first, end: last } = range;
+        let pages = first / size..if first < last { last.div_ceil(size) } else { 0 };
+        pages.map(move |page| {
+            let start = first.max(page * size);
+            let end = last.min((page + 1) * size);
+            // A page has at most 64 KiB, which are 1024 units.
+            (page, ((end - start) / UNIT) as u16)
+        })
+    }
+
+    fn occupy(&mut self, range: Range<usize>) {
+        for (page, units) in self.parts(range) {
+            match self.units[page] {
+                PURGED => {
+                    self.resident += 1;
+                    self.units[page] = 0;
+                }
+                0 => self.unused -= 1,
+                _ => {}
+            }
+            self.units[page] += units;
+        }
+    }
+
+    fn vacate(&mut self, range: Range<usize>) {
+        for (page, units) in self.parts(range) {
+            self.units[page] -= units;
+            self.unused += usize::from(self.units[page] == 0);
+        }
+    }
+
+    /// Up to `most` pages in a row that are resident without an extent.
+    fn next_unused(&mut self, most: usize) -> Option<Range<usize>> {
+        if self.unused == 0 {
+            return None;
+        }
+        let find = |pages: &[u16]| pages.iter().position(|&units| units == 0);
+        let start = match find(&self.units[self.cursor..]) {
+            Some(ahead) => self.cursor + ahead,
+            None => find(&self.units)?,
+        };
+        let run = self.units[start..].iter().take(most).take_while(|&&units| units == 0).count();
+        self.cursor = start + run;
+        Some(start..start + run)
+    }
+
+    fn set_purged(&mut self, run: Range<usize>) {
+        self.resident -= run.len();
+        self.unused -= run.len();
+        self.units[run].fill(PURGED);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const PAGE: usize = 4096;
+
+    fn arena(pages: usize) -> Arc<Arena> {
+        Arena::new(pages * rustix::param::page_size()).unwrap()
+    }
+
+    fn purge(arena: &Arena) {
+        while arena.purge_step(0) {}
+    }
+
+    fn free_extents(arena: &Arena) -> usize {
+        arena.space.lock().by_len.len()
+    }
+
+    fn bytes(extents: &Extents) -> Vec<u8> {
+        extents.iter().flat_map(|extent| extent.to_vec()).collect()
+    }
+
+    fn filled(arena: &Arc<Arena>, byte: u8, len: usize) -> Option<Extents> {
+        let mut extents = arena.allocate(len, u64::MAX)?;
+        extents.iter_mut().for_each(|extent| extent.fill(&vec![byte; extent.len()]));
+        Some(extents)
+    }
+
+    #[test]
+    fn all_of_an_arena_can_be_allocated_and_is_one_extent_again() {
+        let arena = arena(16);
+        let len = arena.mapping.len();
+        let all: Vec<_> = std::iter::from_fn(|| arena.allocate(100, u64::MAX)).collect();
+        assert_eq!(all.len(), len / 128);
+        assert_eq!(arena.allocated(), arena.resident());
+        drop(all);
+        assert_eq!((arena.allocated(), free_extents(&arena)), (0, 1));
+        assert!(arena.allocate(len, u64::MAX).is_some_and(|extents| extents.len() == 1));
+        assert!(arena.allocate(len + 1, u64::MAX).is_none());
+    }
+
+    #[test]
+    fn where_nothing_is_long_enough_an_object_gets_pieces_and_none_is_short() {
+        let arena = arena(64);
+        let len = arena.mapping.len();
+        let mut held: Vec<_> = (0..len / PAGE).map(|_| filled(&arena, 1, PAGE)).collect();
+        held.iter_mut().step_by(2).for_each(|extents| *extents = None);
+        let pieces = filled(&arena, 2, 3 * PAGE + 1).unwrap();
+        assert_eq!(pieces.len(), 4);
+        assert_eq!(bytes(&pieces), vec![2; 3 * PAGE + 1]);
+        assert!(held.iter().flatten().all(|extents| bytes(extents) == vec![1; PAGE]));
+        drop((held, pieces));
+        let mut held: Vec<_> = (0..len / 1024).map(|_| filled(&arena, 1, 1024)).collect();
+        held.iter_mut().step_by(2).for_each(|extents| *extents = None);
+        assert!(
+            arena.allocate(PAGE + 1, u64::MAX).is_none(),
+            "half of it is free, in short pieces"
+        );
+        assert!(arena.allocate(1024, u64::MAX).is_some());
+    }
+
+    #[test]
+    fn pages_without_extents_are_given_back_and_no_others() {
+        let arena = arena(2048);
+        let page = arena.page as u64;
+        let mut held: Vec<_> = (0..2048).map(|_| filled(&arena, 7, arena.page)).collect();
+        assert_eq!(arena.resident(), 2048 * page);
+        held.iter_mut().step_by(2).for_each(|extents| *extents = None);
+        assert!(!arena.purge_step(2048 * page));
+        purge(&arena);
+        assert_eq!(arena.resident(), 1024 * page);
+        assert!(held.iter().flatten().all(|extents| bytes(extents).iter().all(|&byte| byte == 7)));
+        drop(held);
+        purge(&arena);
+        assert_eq!(arena.resident(), 0);
+    }
+
+    #[test]
+    fn no_more_is_allocated_than_may_be_resident() {
+        let arena = arena(8);
+        let page = arena.page;
+        let first = arena.allocate(page, page as u64).unwrap();
+        assert!(arena.allocate(page, page as u64).is_none());
+        purge(&arena);
+        assert_eq!(arena.resident(), page as u64);
+        drop(first);
+        assert!(arena.allocate(page, page as u64).is_some(), "the page is resident already");
+    }
+
+    #[test]
+    fn nothing_takes_no_extent() {
+        let arena = arena(1);
+        assert!(arena.allocate(0, 0).is_some_and(|extents| extents.is_empty()));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+
+        #[test]
+        fn extents_do_not_overlap_and_the_accounts_agree(
+            steps in prop::collection::vec((any::<bool>(), 1..30_000usize, any::<u8>()), 1..60),
+        ) {
+            let arena = arena(64);
+            let mut held: Vec<(u8, usize, Extents)> = Vec::new();
+            for (allocate, number, byte) in steps {
+                if allocate {
+                    held.extend(filled(&arena, byte, number).map(|it| (byte, number, it)));
+                } else if !held.is_empty() {
+                    held.swap_remove(number % held.len());
+                }
+                if number % 16 == 0 {
+                    purge(&arena);
+                }
+                for (byte, len, extents) in &held {
+                    prop_assert_eq!(extents.iter().map(|extent| extent.len()).sum::<usize>(), *len);
+                    let whole = |extent: &Extent| extent[..] == vec![*byte; extent.len()];
+                    prop_assert!(extents.iter().all(whole));
+                }
+                let space = arena.space.lock();
+                let free: usize = space.by_offset.values().sum();
+                prop_assert_eq!(space.allocated + free, arena.mapping.len());
+                prop_assert_eq!(space.by_offset.len(), space.by_len.len());
+                let unused = space.pages.units.iter().filter(|&&units| units == 0).count();
+                prop_assert_eq!(space.pages.unused, unused);
+            }
+        }
+    }
+}

@@ -33,6 +33,8 @@ pub(crate) struct Backend {
     scripts: Scripts,
     authenticator: Authenticator,
     instance: Instance,
+    /// How many objects the set of a repository has at most.
+    max_members: u64,
 }
 
 /// What came of a commit.
@@ -79,6 +81,7 @@ impl Backend {
                 id: format!("{:032x}", fastrand::u128(..)),
                 lease: u64::try_from(config.lease.as_millis()).unwrap_or(u64::MAX),
             },
+            max_members: config.size / membership::BYTES_PER_MEMBER,
         }
     }
 

@@ -37,13 +37,14 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 use tracing::warn;
 
-use crate::config::{Config, ConfigError};
+use crate::config::{Address, Config, ConfigError};
 
 pub(crate) use failure::Failure;
 pub(crate) use request::{Repeat, Traits};
 pub(crate) use server_info::ServerInfo;
 
 use cluster::Cluster;
+use connect_error::ConnectError;
 use connector::Connector;
 use metrics::ClientMetrics;
 use node::Node;
@@ -214,6 +215,19 @@ impl RedisClient {
         self.error_log.log(&failure);
         Err(failure)
     }
+}
+
+/// Connects to each server that the configuration names, and disconnects.
+pub(crate) async fn probe(
+    config: &Config,
+) -> Result<Vec<(Address, Result<(), ConnectError>)>, ConfigError> {
+    let connector = Connector::new(config)?;
+    let attempts = config
+        .server
+        .addresses()
+        .iter()
+        .map(async |address| (address.clone(), connector.open(address).await.map(|_| ())));
+    Ok(futures_util::future::join_all(attempts).await)
 }
 
 /// What the redis crate takes for a connection, for one command, pipeline or script.

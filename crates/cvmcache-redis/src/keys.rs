@@ -14,7 +14,12 @@ pub(crate) struct Shard(u8);
 impl Shard {
     /// The shard of an object. Digests are random, so shards are of about the same size.
     pub(crate) fn of(id: &ObjectId) -> Self {
-        Self(id.digest()[0])
+        Self::of_digest(id.digest())
+    }
+
+    /// The shard of what has this digest.
+    pub(crate) fn of_digest<const N: usize>(digest: &[u8; N]) -> Self {
+        Self(digest[0])
     }
 
     pub(crate) fn all() -> impl Iterator<Item = Self> {
@@ -60,11 +65,6 @@ impl Keys {
         self.shard(Shard::of(id), &format!("u:{token}:{number}"))
     }
 
-    /// The breadcrumb of a repository.
-    pub(crate) fn breadcrumb(&self, repository: &[u8]) -> String {
-        format!("{}{{crumb:{}}}", self.prefix, escape(repository))
-    }
-
     /// The objects that a repository may see.
     pub(crate) fn repository(&self, repository: &[u8]) -> String {
         format!("{}{{repo:{}}}", self.prefix, escape(repository))
@@ -108,6 +108,6 @@ mod tests {
         let keys = Keys::new("site");
         assert_eq!(keys.repository(b"atlas.cern.ch"), "site:1:{repo:atlas.cern.ch}");
         assert_eq!(keys.repository(b"a}b{\xff%"), "site:1:{repo:a%7db%7b%ff%25}");
-        assert_ne!(keys.breadcrumb(b"%7d"), keys.breadcrumb(b"}"));
+        assert_ne!(keys.repository(b"%7d"), keys.repository(b"}"));
     }
 }

@@ -51,6 +51,8 @@ pub(crate) struct Scripts {
     reap: Definition,
     release: Definition,
     renew: Definition,
+    store_breadcrumb: Definition,
+    load_breadcrumb: Definition,
 }
 
 /// An object that may be evicted. Its name and its time of use are bytes of the server, which go back to it
@@ -116,6 +118,9 @@ impl Scripts {
             // The second finds nothing pinned. The objects are not opened meanwhile (`Releasing`).
             release: script!("release", Repeat::Safe),
             renew: script!("renew", Repeat::Safe),
+            // Of two that are stored at once, either may be the last.
+            store_breadcrumb: script!("store_breadcrumb", Repeat::Safe),
+            load_breadcrumb: script!("load_breadcrumb", only reads),
         }
     }
 
@@ -243,6 +248,26 @@ impl Scripts {
     pub(crate) fn renew(&self, instance: &Instance, shard: Shard) -> ScriptCall<'_> {
         let mut call = self.call(&self.renew, shard);
         call.invocation.arg(&instance.id).arg(instance.lease);
+        call
+    }
+
+    /// Returns nothing: `()`.
+    pub(crate) fn store_breadcrumb(
+        &self,
+        shard: Shard,
+        name: &str,
+        breadcrumb: &[u8],
+        limit: usize,
+    ) -> ScriptCall<'_> {
+        let mut call = self.call(&self.store_breadcrumb, shard);
+        call.invocation.arg(name).arg(breadcrumb).arg(limit);
+        call
+    }
+
+    /// Returns the breadcrumb: `Vec<u8>`.
+    pub(crate) fn load_breadcrumb(&self, shard: Shard, name: &str, len: usize) -> ScriptCall<'_> {
+        let mut call = self.call(&self.load_breadcrumb, shard);
+        call.invocation.arg(name).arg(len);
         call
     }
 

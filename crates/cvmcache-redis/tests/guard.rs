@@ -103,6 +103,25 @@ fn a_member_without_object_and_an_object_without_member_are_misses() {
 }
 
 #[test]
+fn the_set_of_a_repository_is_bounded() {
+    let server = RedisServer::start();
+    let mut config = config(&server);
+    config.per_repository = true;
+    config.size = 1 << 20;
+    let mut a = with(config);
+    a.session("atlas.cern.ch:1");
+    let set = "cvmfs:1:{repo:atlas.cern.ch}";
+    for n in 0..400 {
+        server.ask::<()>(redis::cmd("SADD").arg(set).arg(n));
+    }
+    let members = || -> u64 { server.ask(redis::cmd("SCARD").arg(set)) };
+    (0..5).for_each(|n| a.leave(id(n, n), &content(1, 10)));
+    assert_eq!(members(), 256);
+    let expiry: i64 = server.ask(redis::cmd("TTL").arg(set));
+    assert!(expiry > 3600);
+}
+
+#[test]
 fn without_per_repository_there_are_no_sets() {
     let server = RedisServer::start();
     let mut a = instance(&server);

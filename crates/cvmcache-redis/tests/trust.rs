@@ -214,11 +214,52 @@ fn a_breadcrumb_is_the_one_that_was_stored_or_none() {
         assert_eq!(load(&b, name), Ok(breadcrumb(3)));
     }
     // That of another repository.
+    let before = crumbs(&server);
     store(&a, b"a.cern.ch", 5);
-    server.ask::<()>(
-        redis::cmd("COPY").arg("cvmfs:1:{crumb:a.cern.ch}").arg("cvmfs:1:{crumb:b.cern.ch}"),
-    );
+    let first = crumbs(&server).into_iter().find(|crumb| !before.contains(crumb)).unwrap();
+    store(&a, b"b.cern.ch", 6);
+    let second = crumbs(&server)
+        .into_iter()
+        .find(|crumb| !before.contains(crumb) && *crumb != first)
+        .unwrap();
+    let value: Vec<u8> = server.ask(redis::cmd("HGET").arg(&first.0).arg(&first.1));
+    server.ask::<()>(redis::cmd("HSET").arg(&second.0).arg(&second.1).arg(value));
     assert_eq!(load(&a, b"b.cern.ch"), Err(Status::NoEntry));
-    server.ask::<()>(redis::cmd("SET").arg("cvmfs:1:{crumb:a.cern.ch}").arg(vec![0_u8; 1_000_000]));
+    let long = vec![0_u8; 1_000_000];
+    server.ask::<()>(redis::cmd("HSET").arg(&first.0).arg(&first.1).arg(long));
     assert_eq!(load(&a, b"a.cern.ch"), Err(Status::NoEntry));
+    server.ask::<()>(redis::cmd("SET").arg(&first.0).arg("no hash"));
+    assert_eq!(load(&a, b"a.cern.ch"), Err(Status::NoEntry));
+}
+
+/// Key and field of all breadcrumbs.
+fn crumbs(server: &RedisServer) -> Vec<(String, String)> {
+    let fields = |key: String| {
+        let fields: Vec<String> = server.ask(redis::cmd("HKEYS").arg(&key));
+        fields.into_iter().map(move |field| (key.clone(), field))
+    };
+    keys(server, "*:crumbs").into_iter().flat_map(fields).collect()
+}
+
+#[test]
+fn breadcrumbs_are_bounded_and_the_least_recently_stored_go_first() {
+    let server = RedisServer::start();
+    let a = instance(&server);
+    let breadcrumb = Breadcrumb { catalog: id(1, 1), timestamp: 1, revision: None };
+    // Names of one shard, as long as names of repositories can be.
+    let names = (0..).map(|n: u32| format!("{n:04000}"));
+    let names: Vec<_> =
+        names.filter(|name| blake3::hash(name.as_bytes()).as_bytes()[0] == 7).take(300).collect();
+    let store = |name: &String| {
+        a.cache.store_breadcrumb(&a.session, name.as_bytes(), breadcrumb).unwrap();
+    };
+    let is_there = |name: &String| a.cache.load_breadcrumb(&a.session, name.as_bytes()).is_ok();
+    names[..200].iter().for_each(store);
+    store(&names[0]);
+    names[200..].iter().for_each(store);
+    assert_eq!(crumbs(&server).len(), 256);
+    assert!(names[100..].iter().chain(&names[..1]).all(is_there));
+    assert!(!names[1..20].iter().any(is_there));
+    let bytes: u64 = server.ask(redis::cmd("MEMORY").arg("USAGE").arg("cvmfs:1:{07}:crumbs"));
+    assert!(bytes < 64 * 1024, "names do not count: {bytes}");
 }

@@ -1,10 +1,16 @@
-//! Breadcrumbs: the last known root catalog of each repository.
+//! Breadcrumbs: the last known root catalog of each repository. They are bounded in number, and the least
+//! recently stored one goes first.
 
 use cvmcache::plugin::{Breadcrumb, HashAlgorithm, ObjectId, Status};
 
 use super::Backend;
-use crate::client::{Failure, Traits};
+use crate::client::Failure;
 use crate::integrity::{Authenticator, TAG_LEN, matches};
+use crate::keys::Shard;
+
+/// How many breadcrumbs a shard keeps: 65,536 in all, as many as the RAM cache keeps of names of common length.
+/// With about 250 bytes each they come to 16 MB at most, which do not count as used.
+const MAX_IN_SHARD: usize = 256;
 
 impl Backend {
     pub(crate) async fn store_breadcrumb(
@@ -12,19 +18,16 @@ impl Backend {
         repository: &[u8],
         kept: Breadcrumb,
     ) -> Result<(), Failure> {
-        let mut command = redis::cmd("SET");
-        command.arg(self.keys.breadcrumb(repository)).arg(encode(
-            repository,
-            &self.authenticator,
-            &kept,
-        ));
-        self.client.command(Traits::REPEATABLE, &command).await
+        let (shard, name) = place(repository);
+        let encoded = encode(repository, &self.authenticator, &kept);
+        let call = self.scripts.store_breadcrumb(shard, &name, &encoded, MAX_IN_SHARD);
+        self.client.script(&call).await
     }
 
     pub(crate) async fn load_breadcrumb(&self, repository: &[u8]) -> Result<Breadcrumb, Status> {
-        let mut command = redis::cmd("GETRANGE");
-        command.arg(self.keys.breadcrumb(repository)).arg(0).arg(LEN);
-        let bytes: Vec<u8> = self.client.command(Traits::REPEATABLE, &command).await?;
+        let (shard, name) = place(repository);
+        let call = self.scripts.load_breadcrumb(shard, &name, LEN);
+        let bytes: Vec<u8> = self.client.script(&call).await?;
         if bytes.is_empty() {
             return Err(Status::NoEntry);
         }
@@ -34,6 +37,13 @@ impl Backend {
             Status::NoEntry
         })
     }
+}
+
+/// Where the breadcrumb of a repository is: its shard, and its name there. A digest, because names of
+/// repositories have any length up to that of a frame.
+fn place(repository: &[u8]) -> (Shard, String) {
+    let digest = blake3::hash(repository);
+    (Shard::of_digest(digest.as_bytes()), digest.to_hex()[..32].to_owned())
 }
 
 /// Algorithm, digest, timestamp, whether there is a revision, the revision, and the tag.

@@ -61,8 +61,16 @@ impl From<RedisError> for Failure {
             _ => match error.code().unwrap_or_default() {
                 "OOM" => Self::OutOfMemory,
                 code @ ("READONLY" | "MISCONF" | "NOREPLICAS") => Self::ReadOnly(code.to_owned()),
-                code @ ("LOADING" | "BUSY" | "CLUSTERDOWN" | "MASTERDOWN" | "TRYAGAIN"
-                | "MOVED" | "ASK") => Self::Unready(code.to_owned()),
+                "ERR" if text().contains("cluster support disabled") => {
+                    Self::Refused("it is no Cluster; write redis:// or rediss://".to_owned())
+                }
+                // A Cluster client follows these.
+                code @ ("MOVED" | "ASK") => Self::Unready(format!(
+                    "{code}: it is a node of a Cluster; write redis+cluster:// or rediss+cluster://"
+                )),
+                code @ ("LOADING" | "BUSY" | "CLUSTERDOWN" | "MASTERDOWN" | "TRYAGAIN") => {
+                    Self::Unready(code.to_owned())
+                }
                 code @ ("NOAUTH" | "WRONGPASS") => Self::AccessDenied(code.to_owned()),
                 "NOPERM" => {
                     Self::AccessDenied(format!("NOPERM {}", error.detail().unwrap_or_default()))

@@ -36,7 +36,7 @@ pub(crate) struct PinTable {
     objects: HashMap<ObjectId, Pin>,
     /// Objects to be released, in the order in which they were closed. One that was opened again stays
     /// in it and is skipped.
-    queue: VecDeque<(ObjectId, u64)>,
+    queue: VecDeque<ObjectId>,
 }
 
 #[derive(Debug)]
@@ -46,8 +46,11 @@ struct Pin {
     state: State,
     /// Present while the object is known to exist.
     metadata: Option<Arc<ObjectMetadata>>,
-    /// When it was closed last; distinguishes its entry in the queue from older ones.
+    /// When it was closed last.
     closed: u64,
+    /// Invariant: the object has at most one entry in the queue, however often it is opened and closed while the
+    /// server is away.
+    is_queued: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -208,12 +211,13 @@ impl PinTable {
     pub(crate) fn take_releases(&mut self, at_most: usize) -> Vec<(ObjectId, u64)> {
         let mut batch = Vec::new();
         while batch.len() < at_most {
-            let Some((id, closed)) = self.queue.pop_front() else { break };
+            let Some(id) = self.queue.pop_front() else { break };
             let Some(pin) = self.objects.get_mut(&id) else { continue };
-            if pin.state == State::Unpinned && pin.closed == closed {
+            pin.is_queued = false;
+            if pin.state == State::Unpinned {
                 pin.state = State::Releasing;
                 pin.metadata = None;
-                batch.push((id, closed));
+                batch.push((id, pin.closed));
             }
         }
         batch
@@ -225,7 +229,7 @@ impl PinTable {
             self.objects.remove(id);
         } else if let Some(pin) = self.objects.get_mut(id) {
             pin.state = State::Unpinned;
-            self.queue.push_back((*id, pin.closed));
+            pin.enqueue(*id, &mut self.queue);
         }
     }
 
@@ -262,7 +266,7 @@ impl PinTable {
         if unused {
             pin.state = State::Unpinned;
             pin.closed = now;
-            self.queue.push_back((*id, now));
+            pin.enqueue(*id, &mut self.queue);
         }
         unused
     }
@@ -270,7 +274,13 @@ impl PinTable {
 
 impl Pin {
     fn acquiring() -> Self {
-        Self { references: 0, state: State::Acquiring, metadata: None, closed: 0 }
+        Self { references: 0, state: State::Acquiring, metadata: None, closed: 0, is_queued: false }
+    }
+
+    fn enqueue(&mut self, id: ObjectId, queue: &mut VecDeque<ObjectId>) {
+        if !std::mem::replace(&mut self.is_queued, true) {
+            queue.push_back(id);
+        }
     }
 }
 
@@ -316,6 +326,18 @@ mod tests {
         assert_eq!(pins.take_releases(9), []);
         pins.close(&ID, 1, 7).unwrap();
         assert_eq!(pins.take_releases(9), [(ID, 7)], "once, as it was closed last");
+    }
+
+    #[test]
+    fn an_object_that_is_opened_and_closed_again_and_again_is_queued_once() {
+        let mut pins = held(1);
+        for now in 1..100 {
+            pins.close(&ID, 1, now).unwrap();
+            assert!(matches!(pins.open(&ID, 1), Ok(Opening::Counted(_))));
+        }
+        assert_eq!(pins.queue.len(), 1);
+        pins.close(&ID, 1, 100).unwrap();
+        assert_eq!(pins.take_releases(9), [(ID, 100)]);
     }
 
     #[test]

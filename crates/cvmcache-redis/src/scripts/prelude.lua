@@ -8,6 +8,7 @@
 --   u:TOKEN:K         segment K of an upload
 --   alive             plugin instances: when their lease expires
 --   held:INSTANCE     the objects that an instance has pinned
+--   crumbs, crumbed   breadcrumbs by the digest of the repository's name, and when they were stored
 --
 -- The server runs one script at a time, so that each leaves objects, indexes, pins and counters consistent.
 --

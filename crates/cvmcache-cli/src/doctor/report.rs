@@ -70,7 +70,7 @@ impl Report {
             for entry in entries {
                 match entry {
                     Entry::Fine(what) => {
-                        writeln!(out, "  {GOOD}ok{GOOD:#}       {}", output::escaped(what))?
+                        writeln!(out, "  {GOOD}ok{GOOD:#}       {}", output::escaped(what))?;
                     }
                     Entry::Found(finding) => finding.print(out, width)?,
                 }
@@ -233,11 +233,11 @@ mod tests {
         let mut out = Vec::new();
         Report(vec![section]).print(&mut out, Some(80)).unwrap();
         let text = anstream::adapter::strip_str(std::str::from_utf8(&out).unwrap()).to_string();
-        let columns = |line: &&str| line.chars().count();
+        let columns = |line: &str| line.chars().count();
         let (fixes, rest): (Vec<_>, Vec<_>) = text.lines().partition(|it| it.contains("fix:"));
-        assert!(rest.iter().map(|line| columns(&line)).max() <= Some(80), "{text}");
+        assert!(rest.iter().copied().map(columns).max() <= Some(80), "{text}");
         assert!(rest.iter().any(|line| line.starts_with("           a a")), "{text}");
-        assert!(fixes.iter().all(|line| columns(&line) > 80), "{text}");
+        assert!(fixes.iter().all(|line| columns(line) > 80), "{text}");
         assert_eq!(wrapped("a b", TEXT, Some(15)), "a b", "too narrow to wrap");
     }
 

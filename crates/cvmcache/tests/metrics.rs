@@ -118,7 +118,9 @@ fn the_book_has_every_metric_and_no_other() {
         is_kind
             .then(|| names.map(move |name| format!("{} {kind}", name.split('{').next().unwrap())))
     });
-    let documented: BTreeSet<_> = rows.flatten().collect();
+    // The Redis cache compares its own.
+    let is_own = |row: &String| !row.starts_with("cvmcache_redis_");
+    let documented: BTreeSet<_> = rows.flatten().filter(is_own).collect();
     let (_plugin, url) = measured("ram", "");
     let text = scrape(&url);
     let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));

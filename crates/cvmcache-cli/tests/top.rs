@@ -165,7 +165,7 @@ cvmcache: top needs a terminal; for scripts, there is cvmcache info
 
 "#]]);
     let mut terminal = Terminal::start(&["top", "unix=/nowhere"], (200, 5));
-    terminal.wait_for("is the plugin running, and does it listen there?");
+    terminal.wait_for("does not exist, so no plugin runs there: start the plugin");
     assert_eq!(terminal.wait_for_end(), 1);
     cvmcache(&["top", "--interval", "0", "unix=/x"]).assert().code(2).stderr_eq(str![[r#"
 error: invalid value '0' for '--interval <SECONDS>': write a number of seconds from 0.1 to 3600

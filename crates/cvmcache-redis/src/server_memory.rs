@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use cvmcache::percent_of;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
@@ -48,7 +49,7 @@ pub(crate) fn findings(servers: &[ServerInfo], size: u64) -> Vec<String> {
 pub(crate) fn usable(servers: &[ServerInfo]) -> Option<u64> {
     let bounds = servers.iter().map(|server| Some(server.maxmemory).filter(|bytes| *bytes > 0));
     let sum = bounds.sum::<Option<u64>>().filter(|_| !servers.is_empty())?;
-    Some(sum / 100 * USABLE_PERCENT)
+    Some(percent_of(sum, USABLE_PERCENT))
 }
 
 /// A node of a Cluster has only some of the keys.

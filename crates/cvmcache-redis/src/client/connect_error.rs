@@ -105,9 +105,14 @@ impl Attempt<'_> {
                  rediss:// in {}",
                 URL.name()
             ),
-            Failure::Unreachable if self.opening.is_empty() => {
-                "the server closes the connection without an answer".to_owned()
-            }
+            // The alert that says so is lost if the connection is reset before it is read: with TLS 1.3,
+            // the login is on its way by then.
+            Failure::Unreachable if self.opening.is_empty() => format!(
+                "the server closes the connection without an answer; if it asks for a certificate, name \
+                 one in {} and its key in {}",
+                CERT.name(),
+                CERT_KEY.name()
+            ),
             failure => failure.to_string(),
         };
         ConnectError { failure, reason }

@@ -1,18 +1,19 @@
 //! Files that a configuration names: opened without waiting for another process, and told apart.
 
+#[cfg(feature = "program")]
+mod append;
+
 use std::fs::{self, File, FileType, Metadata, OpenOptions};
 use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
+#[cfg(feature = "program")]
+pub(crate) use append::{append_to, check_appendable};
 use nix::fcntl::OFlag;
-use nix::sys::stat::makedev;
 
 /// How many bytes of a configuration file are read.
 const MAX_CONFIG: u64 = 1024 * 1024;
-
-/// `/dev/null`, `/dev/zero` and `/dev/full`: the devices whose writes never wait.
-const SINKS: [(u64, u64); 3] = [(1, 3), (1, 5), (1, 7)];
 
 /// They make no difference to a regular file.
 const FLAGS: OFlag = OFlag::O_NONBLOCK.union(OFlag::O_NOCTTY);
@@ -44,22 +45,6 @@ pub(crate) fn open_regular(options: &mut OpenOptions, path: &Path) -> io::Result
     Ok(file)
 }
 
-/// Opens a file to append to it, and makes it if it is not there. It is a regular file, or one of the
-/// devices whose writes never wait, such as `/dev/null`.
-pub(crate) fn append_to(path: &Path) -> io::Result<File> {
-    let mut options = File::options();
-    options.create(true).append(true);
-    if fs::metadata(path).is_ok_and(|metadata| is_sink(&metadata)) {
-        return options.custom_flags(FLAGS.bits()).open(path);
-    }
-    open_regular(&mut options, path)
-}
-
-/// Refuses what [`append_to`] refuses by its type.
-pub(crate) fn check_appendable(metadata: &Metadata) -> io::Result<()> {
-    if is_sink(metadata) { Ok(()) } else { refuse_other_types(metadata.file_type()) }
-}
-
 /// Reads a configuration file.
 pub(crate) fn read_config(path: &Path) -> io::Result<Vec<u8>> {
     read_regular_file(path, MAX_CONFIG)
@@ -85,11 +70,6 @@ pub fn read_regular_file(path: &Path, max: u64) -> io::Result<Vec<u8>> {
         return Err(io::Error::new(ErrorKind::FileTooLarge, reason));
     }
     Ok(content)
-}
-
-fn is_sink(metadata: &Metadata) -> bool {
-    let is_device = |(major, minor)| metadata.rdev() == makedev(major, minor);
-    metadata.file_type().is_char_device() && SINKS.into_iter().any(is_device)
 }
 
 fn refuse_other_types(file_type: FileType) -> io::Result<()> {

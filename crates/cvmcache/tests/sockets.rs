@@ -221,8 +221,11 @@ fn a_socket_that_is_removed_is_there_again_and_clients_notice_nothing() {
         |path| fs::rename(path, path.with_extension("away")).expect("a file"),
         |path| {
             let directory = path.parent().expect("a directory");
-            fs::remove_dir_all(directory).expect("a directory");
+            let away = directory.with_extension("away");
+            // Removed where it is, it might get a new socket between the last file and itself.
+            fs::rename(directory, &away).expect("a directory");
             fs::create_dir(directory).expect("a directory");
+            fs::remove_dir_all(away).expect("a directory");
         },
         |path| {
             fs::remove_file(path).expect("a file");

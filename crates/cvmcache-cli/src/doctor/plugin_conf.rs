@@ -6,8 +6,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use cvmcache::config_keys::{self, KEYS, PREFIX};
-use cvmcache::{ConfigKey, Locator, MetricsAddress, Networks, Users};
-use nix::sys::sysinfo::sysinfo;
+use cvmcache::{ConfigKey, Locator, MemoryLimit, MetricsAddress, Networks, Users, percent_of};
 
 use super::command_line::cannot;
 use super::file::ConfFile;
@@ -46,7 +45,9 @@ impl PluginConf {
         };
         check_lines(file, section);
         let locator = check_locator(file, section);
-        let size = file.get(SIZE).and_then(|text| parse_size(&text.to_string_lossy(), memory()?));
+        let size = file
+            .get(SIZE)
+            .and_then(|text| parse_size(&text.to_string_lossy(), MemoryLimit::physical().bytes));
         let networks = check_networks(file, locator.as_ref(), section);
         let users = check_value::<Users>(file, ALLOW_USERS, Kind::AllowUsersBad, section, || {
             format!("write names or numbers, as in {ALLOW_USERS}=cvmfs,1001, or * for all")
@@ -192,14 +193,10 @@ fn parse_size(text: &str, memory: u64) -> Option<u64> {
     match text.strip_suffix('%') {
         Some(digits) => {
             let percent = number(digits).filter(|percent| (1..=100).contains(percent))?;
-            Some(memory / 100 * percent)
+            Some(percent_of(memory, percent))
         }
         None => number(text)?.checked_mul(1024 * 1024),
     }
-}
-
-fn memory() -> Option<u64> {
-    sysinfo().ok().map(|info| info.ram_total())
 }
 
 fn check_networks(

@@ -2,9 +2,10 @@
 //!
 //! The mapping is the bound: whatever sizes come in whatever order, objects take no more pages than it
 //! has, and after the start no memory has to be asked for that the system could refuse. It is
-//! allocated best fit, and neighbouring free extents coalesce. Where no free extent is long enough, an
-//! object gets several: so fragmentation costs pieces, not space.
+//! allocated best fit, resident pages first, and neighbouring free extents coalesce. Where no free extent
+//! is long enough, an object gets several: so fragmentation costs pieces, not space.
 
+mod free_extents;
 mod space;
 
 use std::fmt;
@@ -17,16 +18,15 @@ use parking_lot::Mutex;
 use smallvec::SmallVec;
 use space::{Space, UNIT};
 
-/// How many pages are given back under one lock: zapping them takes the kernel some hundred
+/// How many bytes are purged under one lock: zapping their pages takes the kernel some hundred
 /// microseconds.
-const PURGED_AT_ONCE: usize = 512;
+const PURGED_AT_ONCE: usize = 2 * 1024 * 1024;
 
 /// A mapping, and what of it is free.
 ///
 /// No other lock is taken while that of `space` is held.
 pub(crate) struct Arena {
     mapping: MmapRaw,
-    page: usize,
     space: Mutex<Space>,
 }
 
@@ -48,8 +48,8 @@ impl Arena {
         let mapping = MmapOptions::new().len(len).no_reserve_swap().map_anon()?;
         // With huge pages, more would be resident than is counted. A kernel without them refuses.
         let _ = mapping.advise(Advice::NoHugePage);
-        let space = Mutex::new(Space::new(len, page)?);
-        Ok(Arc::new(Self { mapping: mapping.into(), page, space }))
+        let space = Mutex::new(Space::new(len, page));
+        Ok(Arc::new(Self { mapping: mapping.into(), space }))
     }
 
     /// How many bytes the extents of `len` bytes take together, at least.
@@ -59,8 +59,15 @@ impl Arena {
 
     /// Extents of `len` bytes in all. `None` if so much is not free in pieces that are not too short, or
     /// if more than `max_resident` bytes of the arena would be resident.
+    ///
+    /// If more are resident already, some are purged.
     pub(crate) fn allocate(self: &Arc<Self>, len: usize, max_resident: u64) -> Option<Extents> {
-        let ranges = self.space.lock().allocate(len.next_multiple_of(UNIT), max_resident)?;
+        let max_resident = usize::try_from(max_resident).unwrap_or(usize::MAX);
+        let ranges = {
+            let mut space = self.space.lock();
+            self.purge(&mut space, max_resident);
+            space.allocate(len.next_multiple_of(UNIT), max_resident)?
+        };
         let mut left = len;
         let extents = ranges.into_iter().map(|range| {
             let len = range.len().min(left);
@@ -72,33 +79,33 @@ impl Arena {
 
     /// How many bytes are in extents.
     pub(crate) fn allocated(&self) -> u64 {
-        self.space.lock().allocated as u64
+        self.space.lock().allocated() as u64
     }
 
-    /// How many bytes are in pages that have been allocated, and were not given back since.
+    /// How many bytes are in pages that have been allocated, and were not purged since.
     #[cfg(test)]
     pub(crate) fn resident(&self) -> u64 {
-        self.space.lock().resident()
+        self.space.lock().resident() as u64
     }
 
-    /// Gives some pages without extents back to the system, unless no more than `max_resident` bytes are
+    /// Gives all pages without extents back to the system, some at a time.
+    pub(crate) fn trim(&self) {
+        while self.purge(&mut self.space.lock(), 0) {}
+    }
+
+    /// Gives some pages without extents back to the system, if more than `max_resident` bytes are
     /// resident. True if it has.
-    pub(crate) fn purge_step(&self, max_resident: u64) -> bool {
-        let mut space = self.space.lock();
-        if space.resident() <= max_resident {
-            return false;
-        }
-        let Some(run) = space.pages.next_unused(PURGED_AT_ONCE) else { return false };
-        let (start, len) = (run.start * self.page, run.len() * self.page);
-        // SAFETY: no extent lies in these pages, so there is no reference to their bytes; and none can be
-        // made before the lock is released.
-        #[allow(unsafe_code)]
-        let purged =
-            unsafe { self.mapping.unchecked_advise_range(UncheckedAdvice::DontNeed, start, len) };
-        if purged.is_ok() {
-            space.pages.set_purged(run);
-        }
-        purged.is_ok()
+    fn purge(&self, space: &mut Space, max_resident: usize) -> bool {
+        space.purge(PURGED_AT_ONCE, max_resident, |pages| {
+            let (start, len) = (pages.start, pages.len());
+            // SAFETY: no extent lies in these pages, so there is no reference to their bytes; and none can
+            // be made while the space is borrowed.
+            #[allow(unsafe_code)]
+            let purged = unsafe {
+                self.mapping.unchecked_advise_range(UncheckedAdvice::DontNeed, start, len)
+            };
+            purged.is_ok()
+        })
     }
 }
 
@@ -163,15 +170,11 @@ mod tests {
     const PAGE: usize = 4096;
 
     fn arena(pages: usize) -> Arc<Arena> {
-        Arena::new(pages * rustix::param::page_size()).unwrap()
+        Arena::new(pages * page()).unwrap()
     }
 
-    fn purge(arena: &Arena) {
-        while arena.purge_step(0) {}
-    }
-
-    fn free_extents(arena: &Arena) -> usize {
-        arena.space.lock().by_len.len()
+    fn page() -> usize {
+        rustix::param::page_size()
     }
 
     fn bytes(extents: &Extents) -> Vec<u8> {
@@ -192,7 +195,7 @@ mod tests {
         assert_eq!(all.len(), len / 128);
         assert_eq!(arena.allocated(), arena.resident());
         drop(all);
-        assert_eq!((arena.allocated(), free_extents(&arena)), (0, 1));
+        assert_eq!(arena.allocated(), 0);
         assert!(arena.allocate(len, u64::MAX).is_some_and(|extents| extents.len() == 1));
         assert!(arena.allocate(len + 1, u64::MAX).is_none());
     }
@@ -220,29 +223,48 @@ mod tests {
     #[test]
     fn pages_without_extents_are_given_back_and_no_others() {
         let arena = arena(2048);
-        let page = arena.page as u64;
-        let mut held: Vec<_> = (0..2048).map(|_| filled(&arena, 7, arena.page)).collect();
-        assert_eq!(arena.resident(), 2048 * page);
+        let page_len = page() as u64;
+        let mut held: Vec<_> = (0..2048).map(|_| filled(&arena, 7, page())).collect();
+        assert_eq!(arena.resident(), 2048 * page_len);
         held.iter_mut().step_by(2).for_each(|extents| *extents = None);
-        assert!(!arena.purge_step(2048 * page));
-        purge(&arena);
-        assert_eq!(arena.resident(), 1024 * page);
+        assert_eq!(arena.resident(), 2048 * page_len);
+        arena.trim();
+        assert_eq!(arena.resident(), 1024 * page_len);
         assert!(held.iter().flatten().all(|extents| bytes(extents).iter().all(|&byte| byte == 7)));
         drop(held);
-        purge(&arena);
+        arena.trim();
         assert_eq!(arena.resident(), 0);
     }
 
     #[test]
     fn no_more_is_allocated_than_may_be_resident() {
         let arena = arena(8);
-        let page = arena.page;
-        let first = arena.allocate(page, page as u64).unwrap();
-        assert!(arena.allocate(page, page as u64).is_none());
-        purge(&arena);
-        assert_eq!(arena.resident(), page as u64);
+        let max = page() as u64;
+        let first = arena.allocate(page(), max).unwrap();
+        assert!(arena.allocate(page(), max).is_none());
+        assert_eq!(arena.resident(), max);
         drop(first);
-        assert!(arena.allocate(page, page as u64).is_some(), "the page is resident already");
+        assert!(arena.allocate(page(), max).is_some(), "the page is resident already");
+    }
+
+    #[test]
+    fn what_is_resident_beyond_the_bound_is_purged_with_the_next_allocation() {
+        let arena = arena(8);
+        let max = 2 * page() as u64;
+        let held: Vec<_> = (0..8).map(|_| filled(&arena, 7, page()).unwrap()).collect();
+        drop(held);
+        let _one = arena.allocate(100, max).unwrap();
+        assert!(arena.resident() <= max);
+    }
+
+    #[test]
+    fn resident_pages_are_allocated_before_others_that_fit_better() {
+        let arena = arena(8);
+        let first = arena.allocate(page(), u64::MAX).unwrap();
+        drop(arena.allocate(4 * page(), u64::MAX).unwrap());
+        let _three = arena.allocate(3 * page(), u64::MAX).unwrap();
+        assert_eq!(arena.resident(), 5 * page() as u64);
+        drop(first);
     }
 
     #[test]
@@ -267,19 +289,17 @@ mod tests {
                     held.swap_remove(number % held.len());
                 }
                 if number % 16 == 0 {
-                    purge(&arena);
+                    arena.trim();
                 }
                 for (byte, len, extents) in &held {
                     prop_assert_eq!(extents.iter().map(|extent| extent.len()).sum::<usize>(), *len);
                     let whole = |extent: &Extent| extent[..] == vec![*byte; extent.len()];
                     prop_assert!(extents.iter().all(whole));
                 }
-                let space = arena.space.lock();
-                let free: usize = space.by_offset.values().sum();
-                prop_assert_eq!(space.allocated + free, arena.mapping.len());
-                prop_assert_eq!(space.by_offset.len(), space.by_len.len());
-                let unused = space.pages.units.iter().filter(|&&units| units == 0).count();
-                prop_assert_eq!(space.pages.unused, unused);
+                let allocated: usize =
+                    held.iter().map(|(_, len, _)| len.next_multiple_of(UNIT)).sum();
+                prop_assert_eq!(arena.allocated(), allocated as u64);
+                prop_assert!(arena.resident() <= arena.mapping.len() as u64);
             }
         }
     }

@@ -162,8 +162,8 @@ const OBJECT_COST: u64 = {
 
 /// What a piece takes apart from its bytes.
 const PIECE_COST: u64 = {
-    // The free extent that may be beside it, in two B-trees whose nodes are at least 5/11 full.
-    let free = (2 * size_of::<(usize, usize)>() * 11 / 5) as u64;
+    // The free extent that may be beside it, in three B-trees whose nodes are at least 5/11 full.
+    let free = (3 * size_of::<(usize, usize)>() * 11 / 5) as u64;
     size_of::<Piece>() as u64 + free
 };
 

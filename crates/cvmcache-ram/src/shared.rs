@@ -30,7 +30,7 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    /// How often room is made for one allocation, by a batch of objects or of pages: a few milliseconds.
+    /// How often room is made for one allocation, by a batch of objects: a few milliseconds.
     const ROUNDS: usize = 64;
 
     pub(crate) fn new(size: u64, handle: ServerHandle) -> io::Result<Self> {
@@ -57,15 +57,14 @@ impl Shared {
         result
     }
 
-    /// Memory for `len` bytes that have been reserved in the store. If what is free is in pieces, or more
-    /// pages are resident than are needed, room is made.
+    /// Memory for `len` bytes that have been reserved in the store. If what is free is in pieces that are
+    /// too short, room is made.
     pub(crate) fn allocate(&self, len: usize) -> PluginResult<Extents> {
         for _ in 0..Self::ROUNDS {
-            let max_resident = self.max_resident();
-            if let Some(extents) = self.arena.allocate(len, max_resident) {
+            if let Some(extents) = self.arena.allocate(len, self.max_resident()) {
                 return Ok(extents);
             }
-            if !self.arena.purge_step(max_resident) && self.locked(Store::evict_for_room) == 0 {
+            if self.locked(Store::evict_for_room) == 0 {
                 break;
             }
         }
@@ -74,7 +73,7 @@ impl Shared {
 
     /// Gives memory back to the system that is not in use.
     pub(crate) fn trim(&self) {
-        while self.arena.purge_step(0) {}
+        self.arena.trim();
         #[cfg(target_env = "gnu")]
         {
             // SAFETY: it has no preconditions.

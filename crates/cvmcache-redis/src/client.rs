@@ -6,6 +6,7 @@
 //! A request whose connection is lost is sent again on the next one, if [`Repeat`] allows it.
 
 mod abort;
+mod backoff;
 mod bounded;
 mod cluster;
 mod connect_error;
@@ -15,6 +16,7 @@ mod metrics;
 mod node;
 mod opening;
 mod outages;
+mod refusals;
 mod request;
 mod server_info;
 mod slots;
@@ -287,7 +289,10 @@ impl ConnectionLike for RequestConnection<'_> {
 /// Logs failures of requests, each kind once in [`LOG_INTERVAL`] and not once a request. That a
 /// server is away is logged by its `Node`.
 #[derive(Default)]
-struct ErrorLogThrottle(Mutex<HashMap<mem::Discriminant<Failure>, Logged>>);
+struct ErrorLogThrottle(Mutex<HashMap<Kind, Logged>>);
+
+/// A failure without what only this one has, and its code.
+type Kind = (mem::Discriminant<Failure>, String);
 
 struct Logged {
     at: Instant,
@@ -304,7 +309,8 @@ impl ErrorLogThrottle {
         }
         let mut logged = self.0.lock();
         let now = Instant::now();
-        let known = logged.get_mut(&mem::discriminant(failure));
+        let kind: Kind = (mem::discriminant(failure), failure.code().to_owned());
+        let known = logged.get_mut(&kind);
         let suppressed = match known {
             Some(known) if now.duration_since(known.at) < LOG_INTERVAL => {
                 known.suppressed += 1;
@@ -313,7 +319,7 @@ impl ErrorLogThrottle {
             Some(known) => known.suppressed,
             None => 0,
         };
-        logged.insert(mem::discriminant(failure), Logged { at: now, suppressed: 0 });
+        logged.insert(kind, Logged { at: now, suppressed: 0 });
         warn!(reason = %failure, suppressed, "a request to the Redis server failed");
     }
 }

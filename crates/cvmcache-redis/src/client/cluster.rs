@@ -18,12 +18,13 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use parking_lot::Mutex;
 use redis::{Cmd, Pipeline, ServerErrorKind, Value};
 use tokio::sync::{Notify, watch};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info, warn};
 
 use super::abort::AbortOnDrop;
 use super::node::Node;
 use super::outages::Role;
+use super::refusals::{Refusals, Verdict};
 use super::request::{Repeat, Traits};
 use super::slots::{Slot, SlotMap, redirection, server_error};
 use super::{Failure, SharedState};
@@ -44,6 +45,8 @@ struct Shared {
     /// The published topology is, or may be, out of date.
     stale: Notify,
     publish: watch::Sender<Option<Result<Arc<SlotMap>, Failure>>>,
+    /// Refusals because slots have no server, as during a failover.
+    refusals: Refusals,
 }
 
 /// How often a request is redirected: two servers may redirect to each other.
@@ -74,6 +77,7 @@ impl Cluster {
             nodes: Mutex::default(),
             stale: Notify::new(),
             publish,
+            refusals: Refusals::new(servers.deadline),
         });
         let task = refresh_topology(Arc::clone(&shared));
         let refresh = AbortOnDrop::spawn(&servers.runtime, task);
@@ -86,8 +90,69 @@ impl Cluster {
     }
 
     /// Sends a command to the owner of its key; one without a key to the server of the previous command,
-    /// or to any.
+    /// or to any. While slots have no server, it waits.
     pub(super) async fn command(
+        &self,
+        command: &Cmd,
+        traits: Traits,
+        last: &mut Option<Node>,
+    ) -> Result<Value, Failure> {
+        let is_down = |reply: &Result<Value, Failure>| match reply {
+            Ok(value) => down(value),
+            Err(failure) => Some(failure.clone()).filter(Failure::is_of_cluster),
+        };
+        let mut was_refused = false;
+        loop {
+            let reply = self.route(command, traits, last).await;
+            if !self.is_to_wait(is_down(&reply), &mut was_refused).await {
+                return reply;
+            }
+        }
+    }
+
+    /// Sends commands to the owners of their keys, one pipeline for each server. While slots have no server, it
+    /// waits.
+    pub(super) async fn commands(
+        &self,
+        pipeline: &Pipeline,
+        offset: usize,
+        count: usize,
+        traits: Traits,
+    ) -> Result<Vec<Value>, Failure> {
+        let is_down = |replies: &Result<Vec<Value>, Failure>| match replies {
+            // Some of the commands may have run.
+            _ if traits.repeat == Repeat::Never => None,
+            Ok(values) => values.iter().find_map(down),
+            Err(failure) => Some(failure.clone()).filter(Failure::is_of_cluster),
+        };
+        let mut was_refused = false;
+        loop {
+            let replies = self.route_all(pipeline, offset, count, traits).await;
+            if !self.is_to_wait(is_down(&replies), &mut was_refused).await {
+                return replies;
+            }
+        }
+    }
+
+    /// Waits after a reply that says that the Cluster is down, unless it has been down for long. True if the
+    /// request is to be sent again.
+    async fn is_to_wait(&self, down: Option<Failure>, was_refused: &mut bool) -> bool {
+        let Some(down) = down else {
+            if *was_refused {
+                self.shared.refusals.accepted();
+            }
+            return false;
+        };
+        *was_refused = true;
+        let verdict = self.shared.refusals.refused(&down, Instant::now());
+        self.shared.stale.notify_one();
+        if verdict == Verdict::Wait {
+            sleep(REFRESH_PAUSE).await;
+        }
+        verdict == Verdict::Wait
+    }
+
+    async fn route(
         &self,
         command: &Cmd,
         traits: Traits,
@@ -134,8 +199,7 @@ impl Cluster {
         Err(Failure::Unready("MOVED".to_owned()))
     }
 
-    /// Sends commands to the owners of their keys, one pipeline for each server.
-    pub(super) async fn commands(
+    async fn route_all(
         &self,
         pipeline: &Pipeline,
         offset: usize,
@@ -185,7 +249,7 @@ impl Cluster {
         let values =
             values.into_iter().zip(pipeline.cmd_iter()).map(async |(value, command)| match value {
                 Some(value) if redirection(&value).is_none() => Ok(value),
-                _ => self.command(command, traits.share(1, count), &mut None).await,
+                _ => self.route(command, traits.share(1, count), &mut None).await,
             });
         join_all(values).await.into_iter().collect()
     }
@@ -260,7 +324,7 @@ impl Cluster {
 
     fn no_owner(&self) -> Failure {
         self.shared.stale.notify_one();
-        Failure::Unready("no server has the slot".to_owned())
+        Failure::Unready("CLUSTERDOWN".to_owned())
     }
 
     /// Publishes that a slot has moved, and has the whole topology fetched: more may have moved.
@@ -400,6 +464,11 @@ async fn refresh_topology(shared: Arc<Shared>) {
             }
         }
     }
+}
+
+/// Whether a reply says that the Cluster is down.
+fn down(reply: &Value) -> Option<Failure> {
+    server_error(reply).map(Failure::from).filter(Failure::is_of_cluster)
 }
 
 async fn ask(node: &Node, command: &Cmd, traits: Traits) -> Result<Value, Failure> {

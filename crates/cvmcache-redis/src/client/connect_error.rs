@@ -8,6 +8,7 @@ use redis::RedisError;
 use rustls::{AlertDescription, CertificateError, InvalidMessage};
 
 use super::Failure;
+use super::failure::remedy;
 use crate::config::keys::{CA, CERT, CERT_KEY, PASSWORD_FILE, URL};
 
 /// Why there is no connection: what requests fail with, and the reason for the log.
@@ -178,7 +179,7 @@ impl Attempt<'_> {
                     .to_owned(),
             ),
             "LOADING" | "BUSY" | "MASTERDOWN" | "CLUSTERDOWN" => {
-                (Failure::Unready(code.to_owned()), "wait until it is ready".to_owned())
+                (Failure::Unready(code.to_owned()), remedy(code).unwrap_or_default())
             }
             "ERR" if text.contains("max number of clients") => (
                 Failure::Unready("max number of clients reached".to_owned()),

@@ -167,7 +167,8 @@ impl Connector {
     }
 }
 
-/// Checks that a server replies to PING. A user that may not send it is served as well.
+/// Checks that a server replies to PING. A user that may not send it is served as well, and so is one of a
+/// server that only reads.
 ///
 /// The reply is compared, because TCP can connect a port on which no process listens to itself
 /// (simultaneous open), and such a connection echoes.
@@ -179,6 +180,8 @@ fn pinged(reply: Result<String, RedisError>) -> Result<(), Failure> {
     match reply.map_err(Failure::from) {
         Ok(reply) => pong(&reply),
         Err(Failure::AccessDenied(code)) if code.starts_with("NOPERM") => Ok(()),
+        // A server that cannot save its data (MISCONF) refuses PING like a write, and can be read.
+        Err(Failure::ReadOnly(_)) => Ok(()),
         Err(failure) => Err(failure),
     }
 }

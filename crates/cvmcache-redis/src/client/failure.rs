@@ -7,6 +7,7 @@ use redis::{ErrorKind, RedisError};
 use thiserror::Error;
 
 use super::connect_error::io_source;
+use crate::config::keys::URL;
 
 /// Why a request to the server failed. Invariant: it never holds what may be a password. Of an error
 /// of a login, only the code is kept.
@@ -18,9 +19,9 @@ pub(crate) enum Failure {
     Timeout,
     #[error("the server is out of memory")]
     OutOfMemory,
-    #[error("the server is read-only ({0})")]
+    #[error("the server refuses to write ({0}){remedy}", remedy = remedy_of(.0))]
     ReadOnly(String),
-    #[error("the server is not ready ({0})")]
+    #[error("the server is not ready ({0}){remedy}", remedy = remedy_of(.0))]
     Unready(String),
     #[error("access denied ({0}); correct user, password or the user's permissions")]
     AccessDenied(String),
@@ -30,7 +31,53 @@ pub(crate) enum Failure {
     InvalidResponse(String),
 }
 
+/// The remedy for a server that refuses requests with this code.
+pub(super) fn remedy(code: &str) -> Option<String> {
+    let remedy = match code {
+        "READONLY" => return Some(format!("it is a replica: name its primary in {}", URL.name())),
+        "MISCONF" => "it cannot save its data: make room on its disk, see its own log",
+        "NOREPLICAS" => "it has fewer replicas than its min-replicas-to-write: start them",
+        "LOADING" => "it loads its data: wait until it is ready",
+        "BUSY" => "a script or function of another client runs too long: wait, or send SCRIPT KILL",
+        "MASTERDOWN" => "it is a replica that has lost its primary: start that, or fail over",
+        "CLUSTERDOWN" => {
+            "slots of the Cluster have no server: start it, or set cluster-require-full-coverage no"
+        }
+        _ => return None,
+    };
+    Some(remedy.to_owned())
+}
+
+fn remedy_of(code: &str) -> String {
+    remedy(code).map(|remedy| format!("; {remedy}")).unwrap_or_default()
+}
+
 impl Failure {
+    /// Whether the server refuses over this connection what it, or the server that its name leads to by now, may
+    /// do over another one. Nothing was done.
+    pub(super) fn is_of_this_connection(&self) -> bool {
+        match self {
+            Self::ReadOnly(code) => matches!(code.as_str(), "READONLY" | "NOREPLICAS"),
+            Self::Unready(code) => matches!(code.as_str(), "LOADING" | "BUSY" | "MASTERDOWN"),
+            // The password is read again.
+            Self::AccessDenied(code) => code == "NOAUTH",
+            _ => false,
+        }
+    }
+
+    /// Whether a Cluster refuses because slots have no server. Nothing was done.
+    pub(super) fn is_of_cluster(&self) -> bool {
+        matches!(self, Self::Unready(code) if code == "CLUSTERDOWN")
+    }
+
+    /// The server's code of a refusal, if it is one of few.
+    pub(super) fn code(&self) -> &str {
+        match self {
+            Self::ReadOnly(code) | Self::Unready(code) => code,
+            _ => "",
+        }
+    }
+
     /// The failure that an error of a login is.
     pub(super) fn of_login(error: &RedisError) -> Self {
         match error.kind() {

@@ -10,23 +10,26 @@
 //! if they may be ([`Repeat`]). The task connects at once, but not more often than every [`MIN_PAUSE`];
 //! exponential back-off begins with the first attempt that fails. When there is no connection for as long as
 //! a request may wait, the server is away: requests fail at once until it is back. A server that does not answer is
-//! disconnected: a request that is dropped without a reply asks the task for a health check.
+//! disconnected: a request that is dropped without a reply asks the task for a health check. So is one that refuses
+//! what another server would do ([`Refusals`]).
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use backon::{BackoffBuilder, ExponentialBuilder};
 use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::{Arg, Cmd, Pipeline, RedisError, Value};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, interval_at, sleep, sleep_until, timeout, timeout_at};
 
 use super::abort::AbortOnDrop;
+use super::backoff::{MAX_PAUSE, MAX_PAUSE_OF_WAITERS, MIN_PAUSE, pauses};
 use super::connect_error::ConnectError;
 use super::connector::{Connector, Driver, ping};
 use super::metrics::ClientMetrics;
 use super::outages::{OutageLog, Role};
+use super::refusals::{Refusals, Verdict};
 use super::request::{Repeat, Traits};
+use super::slots::server_error;
 use super::window::{GROWTH_INTERVAL, Window};
 use super::{Failure, SharedState};
 use crate::config::Address;
@@ -39,6 +42,7 @@ pub(super) struct Node {
     deadline: Duration,
     metrics: ClientMetrics,
     role: Role,
+    refusals: Arc<Refusals>,
     _task: Arc<AbortOnDrop>,
 }
 
@@ -56,18 +60,13 @@ struct Connection {
     number: u64,
     requests: MultiplexedConnection,
     window: Arc<Window>,
+    /// Notified when the server has refused a request, see [`Refusals`].
+    refused: Arc<Notify>,
 }
 
 /// How long requests wait for a connection that is being opened before they fail, unless it is the next one of a
 /// server that was well, and how long a health check may take.
 const GRACE: Duration = Duration::from_secs(1);
-
-/// The back-off between attempts to connect.
-const MIN_PAUSE: Duration = Duration::from_millis(50);
-const MAX_PAUSE: Duration = Duration::from_secs(5);
-
-/// The longest pause while requests wait.
-const MAX_PAUSE_OF_WAITERS: Duration = Duration::from_millis(250);
 
 impl Node {
     /// Starts the task that connects.
@@ -75,6 +74,7 @@ impl Node {
         let SharedState { connector, deadline, runtime, metrics, connected } = shared;
         let (sender, state) = watch::channel(State::Connecting);
         let health_check = Arc::new(Notify::new());
+        let refusals = Arc::new(Refusals::new(*deadline));
         let task = ConnectionTask {
             connector: connector.clone(),
             log: OutageLog::new(address.clone(), role.clone()),
@@ -85,10 +85,11 @@ impl Node {
             deadline: *deadline,
             metrics: metrics.clone(),
             connected: Arc::clone(connected),
+            refusals: Arc::clone(&refusals),
         };
         let task = Arc::new(AbortOnDrop::spawn(runtime, task.run()));
         let (deadline, metrics) = (*deadline, metrics.clone());
-        Self { state, health_check, deadline, metrics, role, _task: task }
+        Self { state, health_check, deadline, metrics, role, refusals, _task: task }
     }
 
     /// The outcome of the first attempt to connect.
@@ -133,7 +134,7 @@ impl Node {
     async fn ask(&self, request: &Request<'_>, traits: Traits) -> Result<Value, Failure> {
         let len = request.len() + traits.reply_len;
         let attempts = async {
-            let mut lost = 0;
+            let (mut lost, mut was_refused) = (0, false);
             loop {
                 let mut connection = self.connection(lost).await.map_err(|error| error.failure)?;
                 lost = connection.number;
@@ -149,11 +150,24 @@ impl Node {
                     () = self.ended(lost) => Err(Failure::Unreachable),
                 };
                 std::mem::forget(probe);
-                if !matches!(answer, Err(Failure::Unreachable)) {
-                    return answer;
-                }
-                admitted.was_cut();
-                if traits.repeat == Repeat::Never {
+                if matches!(answer, Err(Failure::Unreachable)) {
+                    admitted.was_cut();
+                    if traits.repeat == Repeat::Never {
+                        return answer;
+                    }
+                } else if let Some(refusal) = refusal(&answer) {
+                    let verdict = self.refusals.refused(&refusal, Instant::now());
+                    connection.refused.notify_one();
+                    // Of several commands, some may have run.
+                    let may_repeat = traits.repeat == Repeat::Safe || request.is_one();
+                    if verdict == Verdict::Fail || !may_repeat {
+                        return answer;
+                    }
+                    was_refused = true;
+                } else {
+                    if was_refused {
+                        self.refusals.accepted();
+                    }
                     return answer;
                 }
                 self.metrics.repeated_requests.increment(1);
@@ -206,6 +220,10 @@ impl Request<'_> {
         }
     }
 
+    fn is_one(&self) -> bool {
+        matches!(self, Self::One(_))
+    }
+
     /// The bytes of the arguments.
     fn len(&self) -> u64 {
         let len = |command: &Cmd| -> u64 {
@@ -220,6 +238,17 @@ impl Request<'_> {
             Self::Many { commands, .. } => commands.cmd_iter().map(len).sum(),
         }
     }
+}
+
+/// The refusal among the replies for which the connection is replaced.
+fn refusal(answer: &Result<Value, Failure>) -> Option<Failure> {
+    let replies = match answer {
+        Ok(Value::Array(replies)) => replies.as_slice(),
+        Ok(reply) => std::slice::from_ref(reply),
+        Err(_) => return None,
+    };
+    let failures = replies.iter().filter_map(server_error).map(Failure::from);
+    failures.into_iter().find(Failure::is_of_this_connection)
 }
 
 /// Has the [`ConnectionTask`] check the server's health when it is dropped.
@@ -243,6 +272,7 @@ struct ConnectionTask {
     metrics: ClientMetrics,
     /// Notified of each connection.
     connected: Arc<Notify>,
+    refusals: Arc<Refusals>,
 }
 
 /// How long requests wait for a connection.
@@ -254,8 +284,11 @@ struct Patience {
 }
 
 /// How a connection has ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum End {
     Lost,
+    /// The server refuses requests: its name may lead to another one.
+    Refused,
     /// The server did not answer the health check.
     Silent,
 }
@@ -263,43 +296,58 @@ enum End {
 impl ConnectionTask {
     async fn run(mut self) {
         let mut patience = Patience { until: Instant::now() + self.grace, is_lost: false };
-        let mut last: Option<Arc<Window>> = None;
+        let mut last: Option<(Arc<Window>, End)> = None;
         for number in 1.. {
             let (requests, driver) = self.connect(patience).await;
             self.log.up();
             let window = Arc::new(match last {
-                Some(last) => self.after(&last, patience),
+                Some((last, end)) => self.after(&last, end),
                 None => Window::new(),
             });
             let since = Instant::now();
-            let connection = Connection { number, requests, window: Arc::clone(&window) };
+            let refused = Arc::new(Notify::new());
+            let connection = Connection {
+                number,
+                requests,
+                window: Arc::clone(&window),
+                refused: Arc::clone(&refused),
+            };
             self.state.send_replace(State::Up(connection.clone()));
             self.connected.notify_one();
+            let (health_check, refusals) = (Arc::clone(&self.health_check), &self.refusals);
             let end = tokio::select! {
                 () = driver => End::Lost,
-                () = self.check_health(connection.requests) => End::Silent,
+                () = check_health(&health_check, connection.requests, self.grace) => End::Silent,
+                reason = replacement(refusals, &refused) => {
+                    self.log.refused(&reason);
+                    End::Refused
+                }
                 () = grow(&window) => End::Lost,
             };
             self.state.send_replace(State::Connecting);
             window.close();
             let now = Instant::now();
             patience = match end {
-                End::Lost => Patience { until: now + self.deadline, is_lost: true },
+                End::Lost | End::Refused => Patience { until: now + self.deadline, is_lost: true },
                 End::Silent => Patience { until: now + self.grace, is_lost: false },
             };
-            last = Some(window);
+            last = Some((window, end));
             sleep_until(since + MIN_PAUSE).await;
         }
     }
 
     /// The window after that of a connection that has ended. The requests that were in flight on it have
     /// noticed since.
-    fn after(&mut self, last: &Window, patience: Patience) -> Window {
-        if patience.is_lost && last.cut_requests() > 0 {
+    fn after(&mut self, last: &Window, end: End) -> Window {
+        if end == End::Lost && last.cut_requests() > 0 {
             self.metrics.lost_connections.increment(1);
             self.log.lost(last.cut_requests());
         }
-        last.next()
+        match end {
+            // The plugin has cut it.
+            End::Refused => last.again(),
+            End::Lost | End::Silent => last.next(),
+        }
     }
 
     /// Tries until there is a connection.
@@ -343,15 +391,27 @@ impl ConnectionTask {
             waiting
         });
     }
+}
 
-    /// Sends a PING whenever a request had no reply. Returns when the server does not answer it.
-    async fn check_health(&self, mut connection: MultiplexedConnection) {
-        loop {
-            self.health_check.notified().await;
-            match timeout(self.grace, ping(&mut connection)).await {
-                Err(_) | Ok(Err(Failure::Unreachable | Failure::InvalidResponse(_))) => return,
-                Ok(_) => {}
-            }
+/// Sends a PING whenever a request had no reply. Returns when the server does not answer it.
+async fn check_health(due: &Notify, mut connection: MultiplexedConnection, grace: Duration) {
+    loop {
+        due.notified().await;
+        match timeout(grace, ping(&mut connection)).await {
+            Err(_) | Ok(Err(Failure::Unreachable | Failure::InvalidResponse(_))) => return,
+            Ok(_) => {}
+        }
+    }
+}
+
+/// Waits until the server has refused a request, and the connection is to be replaced.
+async fn replacement(refusals: &Refusals, refused: &Notify) -> Failure {
+    loop {
+        refused.notified().await;
+        // Else one was accepted meanwhile.
+        if let Some((reason, pause)) = refusals.replacement(Instant::now()) {
+            sleep(pause).await;
+            return reason;
         }
     }
 }
@@ -363,15 +423,4 @@ async fn grow(window: &Window) {
         growth.tick().await;
         window.grow();
     }
-}
-
-type Pauses = <ExponentialBuilder as BackoffBuilder>::Backoff;
-
-fn pauses() -> Pauses {
-    ExponentialBuilder::default()
-        .with_min_delay(MIN_PAUSE)
-        .with_max_delay(MAX_PAUSE)
-        .with_jitter()
-        .without_max_times()
-        .build()
 }

@@ -1,5 +1,5 @@
-//! What the log says of a server that is away, or whose connection was lost: one line for an outage, and
-//! one a minute for connections that are lost again and again.
+//! What the log says of a server that is away, refuses requests, or whose connection was lost: one line for an
+//! outage, and one a minute for connections that are lost or replaced again and again.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -46,6 +46,8 @@ pub(super) struct OutageLog {
     /// What was logged of a server that is away.
     logged: Option<Logged>,
     losses: Losses,
+    /// When a refusal was logged.
+    refused: Option<Instant>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -62,12 +64,12 @@ struct Losses {
     logged: Option<Instant>,
 }
 
-/// The least time between two lines about connections that were lost.
-const LOSS_INTERVAL: Duration = Duration::from_secs(60);
+/// The least time between two lines about connections that were lost, or replaced.
+const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 impl OutageLog {
     pub(super) fn new(address: Address, role: Role) -> Self {
-        Self { address, role, logged: None, losses: Losses::default() }
+        Self { address, role, logged: None, losses: Losses::default(), refused: None }
     }
 
     /// Requests fail.
@@ -103,6 +105,19 @@ impl OutageLog {
         }
     }
 
+    /// A connection is replaced because the server refuses requests.
+    pub(super) fn refused(&mut self, reason: &Failure) {
+        let now = Instant::now();
+        if self.refused.is_some_and(|logged| now.duration_since(logged) < LOG_INTERVAL) {
+            return;
+        }
+        self.refused = Some(now);
+        warn!(
+            server = %self.address, %reason,
+            "the Redis server refuses requests; connecting again, in case its name leads to another one"
+        );
+    }
+
     /// A connection was lost with so many requests in flight.
     pub(super) fn lost(&mut self, requests: u64) {
         self.losses.add(requests);
@@ -125,7 +140,7 @@ impl Losses {
 
     /// The connections and requests since the last line, if another one is due.
     fn take_due(&mut self, now: Instant) -> Option<(u64, u64)> {
-        if self.logged.is_some_and(|logged| now.duration_since(logged) < LOSS_INTERVAL) {
+        if self.logged.is_some_and(|logged| now.duration_since(logged) < LOG_INTERVAL) {
             return None;
         }
         let due = (self.connections, self.requests);
@@ -145,7 +160,7 @@ mod tests {
         assert_eq!(losses.take_due(begin), Some((1, 3)));
         losses.add(2);
         losses.add(5);
-        assert_eq!(losses.take_due(begin + LOSS_INTERVAL / 2), None);
-        assert_eq!(losses.take_due(begin + LOSS_INTERVAL), Some((2, 7)));
+        assert_eq!(losses.take_due(begin + LOG_INTERVAL / 2), None);
+        assert_eq!(losses.take_due(begin + LOG_INTERVAL), Some((2, 7)));
     }
 }

@@ -67,6 +67,11 @@ impl Window {
         Self::of(if cut < SMALLEST { kib } else { (kib.min(cut) / 2).max(SMALLEST) })
     }
 
+    /// A window of the same size, for a connection that the plugin has replaced.
+    pub(super) fn again(&self) -> Self {
+        Self::of(self.kib.load(Ordering::Relaxed))
+    }
+
     /// How many requests were in flight when the connection was lost.
     pub(super) fn cut_requests(&self) -> u64 {
         self.cut.requests.load(Ordering::Relaxed)

@@ -84,6 +84,18 @@ fn a_replica_that_takes_over_serves_what_was_replicated() {
     client.quit().unwrap();
 }
 
+#[test]
+fn clients_see_nothing_of_a_failover_in_a_cluster_within_the_timeout() {
+    let mut cluster = RedisCluster::with_a_replica(&Setup::new());
+    let plugin = start(&cluster.url());
+    with_jobs(&plugin, |jobs| {
+        cluster.servers[0].kill();
+        cluster.let_the_replica_take_over();
+        jobs.recover();
+        assert_eq!(jobs.failures(), 0);
+    });
+}
+
 /// The keys in the slot of an object.
 fn shard(n: u64) -> String {
     format!("{{{}}}", &object(n).0.to_string()[..2])

@@ -53,6 +53,24 @@ fn a_plugin_follows_a_name_that_leads_to_the_new_primary_after_the_timeout() {
 }
 
 #[test]
+fn a_replica_serves_reads_and_refuses_uploads() {
+    let master = Setup::new().tcp().start();
+    let writer = start(&master.url());
+    let mut client = connect(&writer, "test.cern.ch:c");
+    store(&mut client, 3).unwrap();
+    let replica = Setup::new().tcp().start();
+    let plugin = start_impatient(&replica.url());
+    replica.say(&format!("REPLICAOF 127.0.0.1 {}", master.port()));
+    let mut reader = connect(&plugin, "test.cern.ch:r");
+    eventually("it has got all", || read(&mut reader, 3).is_ok());
+    assert_eq!(store(&mut reader, 4), Err(Status::IoErr));
+    assert_eq!(read(&mut reader, 4), Err(Status::NoEntry));
+    replica.say("REPLICAOF NO ONE");
+    eventually("it takes objects", || store(&mut reader, 4).is_ok());
+    read(&mut reader, 4).unwrap();
+}
+
+#[test]
 fn reads_of_a_server_that_only_refuses_to_write_are_served() {
     let refusals: [(&str, &[&str], &[&str], &str); 3] = [
         (

@@ -74,7 +74,10 @@ impl Refusals {
         let mut episode = self.episode.lock();
         let episode = episode.as_mut()?;
         let pause = episode.pauses.next().unwrap_or(MAX_PAUSE);
-        let pause = if now < episode.until { pause.min(MAX_PAUSE_OF_WAITERS) } else { pause };
+        let waiting = episode.until.saturating_duration_since(now);
+        // Requests that wait learn in time that it goes on.
+        let pause =
+            if waiting.is_zero() { pause } else { pause.min(MAX_PAUSE_OF_WAITERS).min(waiting) };
         Some((episode.reason.clone(), pause))
     }
 }
@@ -132,6 +135,8 @@ mod tests {
             let pause = pause(&refusals, begin);
             assert!(pause > Some(Duration::ZERO) && pause <= Some(MAX_PAUSE_OF_WAITERS));
         }
+        let rest = Duration::from_millis(3);
+        assert_eq!(pause(&refusals, begin + DEADLINE / 4 * 3 - rest), Some(rest));
         assert!(pause(&refusals, begin + DEADLINE) >= Some(MAX_PAUSE));
         refusals.accepted();
         refusals.refused(&read_only(), begin + DEADLINE);

@@ -86,13 +86,15 @@ fn a_replica_that_takes_over_serves_what_was_replicated() {
 
 #[test]
 fn clients_see_nothing_of_a_failover_in_a_cluster_within_the_timeout() {
-    let mut cluster = RedisCluster::with_a_replica(&Setup::new());
+    let setup = Setup::new().line("cluster-replica-validity-factor 0");
+    let mut cluster = RedisCluster::with_a_replica(&setup);
+    cluster.wait_for_the_replica();
     let plugin = start(&cluster.url());
     with_jobs(&plugin, |jobs| {
         cluster.servers[0].kill();
         cluster.let_the_replica_take_over();
         jobs.recover();
-        assert_eq!(jobs.failures(), 0);
+        assert_eq!(jobs.failures(), 0, "{}", plugin.log());
     });
 }
 

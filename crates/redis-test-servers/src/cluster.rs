@@ -63,13 +63,19 @@ impl RedisCluster {
         cluster
     }
 
-    /// Waits until the replica is up to date, and cuts it off from what is written later.
-    pub fn cut_off_the_replica(&self) {
+    /// Waits until the replica is up to date.
+    pub fn wait_for_the_replica(&self) {
         let (master, replica) = (&self.servers[0], self.replica.as_ref().expect("a replica"));
         eventually("the replica has all", || {
             master.info("connected_slaves") == 1
                 && master.info("master_repl_offset") == replica.info("slave_repl_offset")
         });
+    }
+
+    /// Waits until the replica is up to date, and cuts it off from what is written later.
+    pub fn cut_off_the_replica(&self) {
+        self.wait_for_the_replica();
+        let (master, replica) = (&self.servers[0], self.replica.as_ref().expect("a replica"));
         replica.pause();
         master.say("CLIENT KILL TYPE replica");
     }

@@ -2,7 +2,7 @@
 
 use std::thread;
 
-use redis::{Script, pipe};
+use redis::{Script, cmd, pipe};
 
 use super::*;
 use crate::config::Tls;
@@ -105,4 +105,34 @@ fn a_cluster_serves_again_after_each_server_was_killed() {
             eventually("it is there again", || client.get(key) == Ok(Some(key.clone())));
         }
     }
+}
+
+#[test]
+fn a_request_waits_while_the_cluster_is_down_and_fails_at_once_if_that_goes_on() {
+    let mut cluster = RedisCluster::start();
+    let patient = connected(&config(&cluster.url(), LONG));
+    let impatient = connected(&config(&cluster.url(), Duration::from_secs(1)));
+    // The plugins are configured with the first server, which stays.
+    let key = (0..).map(|k| k.to_string()).find(|key| cluster.owner(key) == 0).unwrap();
+    for client in [&patient, &impatient] {
+        client.set(&key).unwrap();
+    }
+    cluster.servers[2].kill();
+    let is_down = || {
+        let state: String = cluster.servers[0].ask(cmd("CLUSTER").arg("INFO"));
+        state.contains("cluster_state:fail")
+    };
+    eventually("the Cluster is down", is_down);
+    let down = Failure::Unready("CLUSTERDOWN".to_owned());
+    assert_eq!(impatient.get(&key), Err(down.clone()));
+    let begin = Instant::now();
+    (0..100).for_each(|_| assert_eq!(impatient.get(&key), Err(down.clone())));
+    assert!(begin.elapsed() < AT_ONCE);
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| timed(|| patient.get(&key)));
+        cluster.servers[2].restart();
+        cluster.wait();
+        assert_eq!(waiting.join().unwrap(), (Ok(Some(key.clone())), true));
+    });
+    eventually("it serves", || impatient.get(&key).is_ok());
 }

@@ -7,7 +7,7 @@
 //! (`evict.lua`: the time of use; `drop.lua`: the metadata).
 
 mod breadcrumbs;
-mod membership;
+pub(crate) mod membership;
 mod segments;
 
 use std::collections::BTreeMap;
@@ -33,7 +33,7 @@ pub(crate) struct Backend {
     scripts: Scripts,
     authenticator: Authenticator,
     instance: Instance,
-    /// How many objects the set of a repository has at most.
+    /// How many objects the sets of all repositories have at most.
     max_members: u64,
 }
 

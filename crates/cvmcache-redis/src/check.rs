@@ -9,6 +9,7 @@ use crate::config::{Config, ConfigError};
 use crate::io_threads;
 use crate::plugin::RedisCache;
 use crate::server_memory;
+use crate::shared_size::SharedSize;
 
 impl RedisCache {
     /// Checks a configuration, for [`Program::check`](cvmcache::Program::check): the keys, the files
@@ -67,6 +68,12 @@ fn check_servers(config: &Config, findings: &mut Findings) -> Result<(), ConfigE
             "the Redis server does not serve: {failure}; requests fail until it does"
         )),
     }
+    let size = SharedSize::new(config, client.clone());
+    // What else is wrong has been found above.
+    if let Ok(Some(other)) = client.wait(size.other()) {
+        findings.warning(size.finding(other));
+    }
+    drop(size);
     drop(client);
     runtime.shutdown_timeout(Duration::from_secs(1));
     Ok(())

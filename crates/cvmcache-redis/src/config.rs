@@ -67,11 +67,9 @@ pub struct Config {
     pub per_repository: bool,
     /// How long a request waits for the server; from 100 ms to 60 s, default 5 s.
     pub timeout: Duration,
-    /// How long objects stay pinned after their plugin has died; from 3 s to 1 hour, default 60 s. It
-    /// is renewed three times in this time.
+    /// How long objects stay pinned, and uploads stay on the server, after their plugin has died; from 3 s
+    /// to 1 hour, default 60 s. It is renewed three times in this time.
     pub lease: Duration,
-    /// How long an upload without a new part is kept on the server; default 1 hour. No key sets it.
-    pub upload_expiry: Duration,
 }
 
 /// Why there is no cache with this configuration.
@@ -130,7 +128,6 @@ impl Config {
             per_repository: false,
             timeout: Duration::from_secs(5),
             lease: Duration::from_secs(60),
-            upload_expiry: Duration::from_secs(3600),
         }
     }
 

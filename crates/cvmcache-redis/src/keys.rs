@@ -67,11 +67,38 @@ impl Keys {
 
     /// The objects that a repository may see.
     pub(crate) fn repository(&self, repository: &[u8]) -> String {
-        format!("{}{{repo:{}}}", self.prefix, escape(repository))
+        format!("{}{}}}", self.repository_prefix(), repository_name(repository))
+    }
+
+    /// What the keys of all repositories begin with.
+    pub(crate) fn repository_prefix(&self) -> String {
+        format!("{}{{repo:", self.prefix)
+    }
+
+    /// The keys of all repositories, by when something was stored for them.
+    pub(crate) fn repositories(&self) -> String {
+        format!("{}repos", self.prefix)
+    }
+
+    /// The `SIZE` of the plugin that has started last.
+    pub(crate) fn size(&self) -> String {
+        format!("{}size", self.prefix)
     }
 
     fn shard(&self, shard: Shard, what: &str) -> String {
         format!("{}{{{:02x}}}:{what}", self.prefix, shard.0)
+    }
+}
+
+/// The longest name of a repository that is a part of a key; of a longer one, the digest is.
+const MAX_NAME: usize = 255;
+
+fn repository_name(repository: &[u8]) -> String {
+    if repository.len() <= MAX_NAME {
+        escape(repository)
+    } else {
+        // No name is escaped to this.
+        format!("%%{}", blake3::hash(repository).to_hex())
     }
 }
 
@@ -109,5 +136,14 @@ mod tests {
         assert_eq!(keys.repository(b"atlas.cern.ch"), "site:1:{repo:atlas.cern.ch}");
         assert_eq!(keys.repository(b"a}b{\xff%"), "site:1:{repo:a%7db%7b%ff%25}");
         assert_ne!(keys.repository(b"%7d"), keys.repository(b"}"));
+    }
+
+    #[test]
+    fn keys_of_repositories_have_a_bounded_length_and_are_all_different() {
+        let keys = Keys::new("site");
+        let name = |len| keys.repository(&vec![b'}'; len]);
+        assert!(name(255).len() < 800 && name(256).len() < 100 && name(1 << 20).len() < 100);
+        assert_ne!(name(256), name(257));
+        assert!(name(256).starts_with(&keys.repository_prefix()));
     }
 }

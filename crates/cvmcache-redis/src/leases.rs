@@ -93,6 +93,21 @@ impl Leases {
         }
     }
 
+    /// Opens an object by `by` references, for work that may still fail.
+    pub(crate) async fn open_tentatively(
+        &self,
+        id: &ObjectId,
+        by: i32,
+    ) -> PluginResult<TentativeReferences<'_>> {
+        self.open(id, by).await?;
+        Ok(self.tentative(id, by.unsigned_abs()))
+    }
+
+    /// References that an object has got, for work that may still fail.
+    pub(crate) fn tentative(&self, id: &ObjectId, by: u32) -> TentativeReferences<'_> {
+        TentativeReferences { leases: self, id: *id, by }
+    }
+
     /// Closes an object by `by` references.
     pub(crate) async fn close(&self, id: &ObjectId, by: u32) -> PluginResult<()> {
         let closed = self.pins().close(id, by, self.clock.now());
@@ -235,6 +250,31 @@ impl Leases {
 
     fn pins(&self) -> MutexGuard<'_, PinTable> {
         self.pins.lock()
+    }
+}
+
+/// References that no client has been told of. Dropped before they are kept, as at the deadline of a request,
+/// they are given back: the client is told of a failure, and would never close the object.
+pub(crate) struct TentativeReferences<'a> {
+    leases: &'a Leases,
+    id: ObjectId,
+    by: u32,
+}
+
+impl TentativeReferences<'_> {
+    /// The client is told of them.
+    pub(crate) fn keep(mut self) {
+        self.by = 0;
+    }
+}
+
+impl Drop for TentativeReferences<'_> {
+    fn drop(&mut self) {
+        if self.by > 0 {
+            // An object that is lost meanwhile has no references.
+            let _ = self.leases.pins().close(&self.id, self.by, self.leases.clock.now());
+            self.leases.queued.notify_one();
+        }
     }
 }
 

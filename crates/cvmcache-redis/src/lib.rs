@@ -36,6 +36,7 @@ mod plugin;
 mod reading;
 mod scripts;
 mod server_memory;
+mod shared_size;
 mod store;
 mod uploads;
 

@@ -9,14 +9,16 @@ use cvmcache::plugin::{
 use cvmcache::{CachePlugin, PluginContext, ServerHandle, Session, Transaction};
 use tokio::runtime::Runtime;
 
+use crate::backend::membership;
 use crate::client::RedisClient;
 use crate::config::{Config, ConfigError};
 use crate::eviction;
 use crate::io_threads;
-use crate::leases;
+use crate::leases::{self, TentativeReferences};
 use crate::listing::Pages;
 use crate::server_memory;
-use crate::store::{Authorized, Store};
+use crate::shared_size::SharedSize;
+use crate::store::Store;
 use crate::uploads::Upload;
 
 /// A cache in a Redis server or cluster, which other instances may use at the same time.
@@ -76,7 +78,11 @@ impl RedisCache {
         runtime.spawn(leases::release_pins(Arc::clone(&store.leases)));
         runtime.spawn(leases::renew_leases(Arc::clone(&store.leases)));
         runtime.spawn(eviction::clean_up(Arc::clone(&store.evictor)));
-        runtime.spawn(server_memory::watch(client, Arc::clone(&store.evictor), config.size));
+        if config.per_repository {
+            runtime.spawn(membership::bound_sets(Arc::clone(&store.backend)));
+        }
+        let size = SharedSize::new(&config, client.clone());
+        runtime.spawn(server_memory::watch(client, Arc::clone(&store.evictor), size));
         Ok(Self { store, runtime: Some(runtime) })
     }
 
@@ -117,19 +123,11 @@ impl CachePlugin for RedisCache {
         store.wait(async {
             if by == 0 {
                 let exists = leases.metadata(id);
-                return store.authorize(repository.as_ref(), id, exists).await.into_result();
+                return store.authorize(repository.as_ref(), id, exists).await.map(|_| ());
             }
-            match store.authorize(repository.as_ref(), id, leases.open(id, by)).await {
-                Authorized::Allowed(opened) => opened,
-                Authorized::Refused(opened, status) => {
-                    if opened.is_ok() {
-                        leases.close(id, by.unsigned_abs()).await?;
-                    }
-                    Err(status)
-                }
-            }
-        })?;
-        Ok(())
+            let opened = leases.open_tentatively(id, by);
+            store.authorize(repository.as_ref(), id, opened).await.map(TentativeReferences::keep)
+        })
     }
 
     fn object_info(&self, session: &Session, id: &ObjectId) -> PluginResult<ObjectInfo> {
@@ -137,7 +135,7 @@ impl CachePlugin for RedisCache {
         let repository = store.repository(session);
         let metadata = store.wait(async {
             let metadata = store.leases.metadata(id);
-            store.authorize(repository.as_ref(), id, metadata).await.into_result()
+            store.authorize(repository.as_ref(), id, metadata).await
         });
         Ok(metadata?.info())
     }
@@ -146,7 +144,7 @@ impl CachePlugin for RedisCache {
         let store = &self.store;
         let repository = store.repository(session);
         let read = store.read(id, offset, len);
-        store.wait(async { store.authorize(repository.as_ref(), id, read).await.into_result() })
+        store.wait(async { store.authorize(repository.as_ref(), id, read).await })
     }
 
     fn begin(&self, session: &Session, object: NewObject) -> PluginResult<Box<dyn Transaction>> {

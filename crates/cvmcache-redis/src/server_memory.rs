@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use cvmcache::percent_of;
 use tokio::time::timeout;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::client::{Failure, RedisClient, ServerInfo};
 use crate::config::keys::{SIZE, URL};
 use crate::eviction::Evictor;
+use crate::shared_size::SharedSize;
 
 /// What the objects may take of `maxmemory`: uploads under way, buffers of connections and what the
 /// allocator cannot use come on top, see docs/redis.md.
@@ -61,8 +62,9 @@ pub(crate) fn cluster_finding() -> String {
     )
 }
 
-/// Follows the memory of the servers.
-pub(crate) async fn watch(client: RedisClient, evictor: Arc<Evictor>, size: u64) {
+/// Follows the memory of the servers, and the size of other plugins.
+pub(crate) async fn watch(client: RedisClient, evictor: Arc<Evictor>, mut shared: SharedSize) {
+    let size = shared.own();
     let connected = client.connected();
     let mut logged: Vec<String> = Vec::new();
     loop {
@@ -90,6 +92,9 @@ pub(crate) async fn watch(client: RedisClient, evictor: Arc<Evictor>, size: u64)
             Err(_) => found = logged,
         }
         logged = found;
+        if let Err(error) = shared.follow().await {
+            debug!(%error, "the size of other plugins is not known");
+        }
         // An error is the end of the time.
         let _ = timeout(INTERVAL, connected.notified()).await;
     }

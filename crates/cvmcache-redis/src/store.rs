@@ -19,7 +19,8 @@ pub(crate) struct Store {
     pub(crate) backend: Arc<Backend>,
     pub(crate) leases: Arc<Leases>,
     pub(crate) evictor: Arc<Evictor>,
-    pub(crate) upload_expiry: Duration,
+    /// How long what an instance has pinned or uploads outlives it.
+    pub(crate) lease: Duration,
     per_repository: bool,
 }
 
@@ -32,7 +33,7 @@ impl Store {
             backend,
             leases,
             evictor: Arc::new(evictor),
-            upload_expiry: config.upload_expiry,
+            lease: config.lease,
             per_repository: config.per_repository,
         }
     }
@@ -47,40 +48,22 @@ impl Store {
         self.per_repository.then(|| Bytes::copy_from_slice(session.repository()))
     }
 
-    /// Does work on an object, if the repository may see it. Work and membership test run concurrently.
+    /// Does work on an object, if the repository may see it. Work and membership test run concurrently; the
+    /// result of work that is refused is dropped.
     pub(crate) async fn authorize<T>(
         &self,
         repository: Option<&Bytes>,
         id: &ObjectId,
         work: impl Future<Output = PluginResult<T>>,
-    ) -> Authorized<T> {
-        let Some(repository) = repository else { return Authorized::Allowed(work.await) };
+    ) -> PluginResult<T> {
+        let Some(repository) = repository else { return work.await };
         let (done, member) = tokio::join!(work, self.backend.is_member(repository, id));
-        match member {
-            Ok(true) => {
-                if matches!(done, Err(Status::NoEntry)) {
-                    self.backend.remove_member(repository, id);
-                }
-                Authorized::Allowed(done)
-            }
-            Ok(false) => Authorized::Refused(done, Status::NoEntry),
-            Err(failure) => Authorized::Refused(done, failure.into()),
+        if !member? {
+            return Err(Status::NoEntry);
         }
-    }
-}
-
-/// The result of work on an object.
-pub(crate) enum Authorized<T> {
-    Allowed(PluginResult<T>),
-    /// The repository must not see the result, and gets this status instead.
-    Refused(PluginResult<T>, Status),
-}
-
-impl<T> Authorized<T> {
-    pub(crate) fn into_result(self) -> PluginResult<T> {
-        match self {
-            Authorized::Allowed(result) => result,
-            Authorized::Refused(_, status) => Err(status),
+        if matches!(done, Err(Status::NoEntry)) {
+            self.backend.remove_member(repository, id);
         }
+        done
     }
 }

@@ -1,14 +1,18 @@
-//! Uploads: segments go to keys of their own, which expire, until one script makes them an object.
+//! Uploads: segments go to keys of their own, which expire, until one script makes them an object. An upload
+//! keeps its keys from expiring while it lives; those of a plugin that has died are gone when its lease is over.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes};
 use cvmcache::Transaction;
 use cvmcache::plugin::{NewObject, ObjectId, PluginResult, Status};
+use parking_lot::Mutex;
 use tokio::task::JoinHandle;
+use tokio::time::sleep;
 
-use crate::backend::Committed;
+use crate::backend::{Backend, Committed};
 use crate::client::Failure;
 use crate::cost::cost;
 use crate::eviction::Evictor;
@@ -33,8 +37,8 @@ pub(crate) struct Upload {
     /// The last of them, in flight: it is awaited before the next is sent.
     sending: Option<JoinHandle<Result<(), Failure>>>,
     reserved: Reservation,
-    /// When the expiry of its keys was last refreshed.
-    refreshed: Instant,
+    /// Keeps its keys from expiring, once there are any.
+    refresh: Option<Refresh>,
 }
 
 impl Upload {
@@ -65,7 +69,7 @@ impl Upload {
             sent: 0,
             sending: None,
             reserved,
-            refreshed: Instant::now(),
+            refresh: None,
         })
     }
 
@@ -86,19 +90,14 @@ impl Upload {
     async fn send(&mut self, len: usize) -> PluginResult<()> {
         let bytes = self.take_segment(len);
         self.await_sent().await?;
-        let (backend, expiry) = (&self.store.backend, self.store.upload_expiry);
+        let (backend, expiry) = (&self.store.backend, self.store.lease);
         let write = backend.segment_write(&self.id, &self.token, self.sent, &bytes, expiry);
         drop(bytes);
         self.sent += 1;
-        let refresh = (self.refreshed.elapsed() > expiry / 4).then(|| {
-            self.refreshed = Instant::now();
-            backend.expiry_refresh(&self.id, &self.token, self.sent, expiry)
-        });
+        let start = || Refresh::start(backend, self.id, &self.token, expiry);
+        self.refresh.get_or_insert_with(start).sent.store(self.sent, Ordering::Relaxed);
         let (backend, evictor) = (Arc::clone(backend), Arc::clone(&self.store.evictor));
         self.sending = Some(tokio::spawn(async move {
-            if let Some(refresh) = refresh {
-                backend.refresh_expiry(&refresh).await?;
-            }
             match backend.write_segment(&write).await {
                 Err(Failure::OutOfMemory) => {
                     evictor.evict(len as u64).await?;
@@ -144,6 +143,11 @@ impl Upload {
         taken
     }
 
+    /// Whether its keys cannot have expired.
+    fn is_refreshed(&self) -> bool {
+        self.refresh.as_ref().is_none_or(|refresh| refresh.last.lock().elapsed() < self.store.lease)
+    }
+
     async fn finish(&mut self) -> PluginResult<()> {
         let last = self.take_segment(self.pending_len);
         self.await_sent().await?;
@@ -168,7 +172,7 @@ impl Upload {
                     evictor.evict(call.cost).await?;
                 }
                 Err(failure) => return Err(failure.into()),
-                Ok(Committed::Expired) if self.refreshed.elapsed() < self.store.upload_expiry => {
+                Ok(Committed::Expired) if self.is_refreshed() => {
                     tracing::warn!(
                         id = %self.id,
                         "the server has dropped an upload: it is out of memory and evicts what \
@@ -210,19 +214,31 @@ impl Transaction for Upload {
         let store = Arc::clone(&self.store);
         store.wait(async {
             self.finish().await?;
-            match self.repository.take() {
-                None => Ok(()),
-                Some(repository) => Ok(store.backend.add_member(&repository, &self.id).await?),
-            }
+            let Some(repository) = self.repository.take() else { return Ok(()) };
+            let reference = store.leases.tentative(&self.id, 1);
+            let added = match store.backend.add_member(&repository, &self.id).await {
+                Err(Failure::OutOfMemory) => {
+                    store.evictor.evict(MEMBER_ROOM).await?;
+                    store.backend.add_member(&repository, &self.id).await
+                }
+                added => added,
+            };
+            added?;
+            reference.keep();
+            Ok(())
         })
     }
 }
+
+/// What is evicted for a member of a repository's set if the server is out of memory.
+const MEMBER_ROOM: u64 = 1 << 20;
 
 impl Drop for Upload {
     fn drop(&mut self) {
         if self.sent == 0 {
             return;
         }
+        self.refresh = None;
         let sending = self.sending.take();
         let backend = Arc::clone(&self.store.backend);
         let (id, token, sent) = (self.id, std::mem::take(&mut self.token), self.sent);
@@ -233,6 +249,49 @@ impl Drop for Upload {
             }
             let _ = backend.unlink_segments(&id, &token, sent).await;
         });
+    }
+}
+
+/// A task that keeps the keys of an upload from expiring. It ends when this is dropped.
+struct Refresh {
+    /// How many segments there are.
+    sent: Arc<AtomicU64>,
+    /// When all of them were refreshed.
+    last: Arc<Mutex<Instant>>,
+    task: JoinHandle<()>,
+}
+
+/// The pause after a refresh that has failed.
+const RETRY: Duration = Duration::from_secs(1);
+
+impl Refresh {
+    fn start(backend: &Arc<Backend>, id: ObjectId, token: &str, expiry: Duration) -> Self {
+        let (sent, last) = (Arc::<AtomicU64>::default(), Arc::new(Mutex::new(Instant::now())));
+        let (backend, token) = (Arc::clone(backend), token.to_owned());
+        let (number, refreshed) = (Arc::clone(&sent), Arc::clone(&last));
+        let third = (expiry / 3).max(Duration::from_millis(1));
+        let task = tokio::spawn(async move {
+            let mut pause = third;
+            loop {
+                sleep(pause).await;
+                let (begin, sent) = (Instant::now(), number.load(Ordering::Relaxed));
+                pause = match backend.refresh_expiry(&id, &token, sent, expiry).await {
+                    Ok(()) => {
+                        *refreshed.lock() = begin;
+                        third
+                    }
+                    // The server is away, and said to be.
+                    Err(_) => RETRY.min(third / 4),
+                };
+            }
+        });
+        Self { sent, last, task }
+    }
+}
+
+impl Drop for Refresh {
+    fn drop(&mut self) {
+        self.task.abort();
     }
 }
 

@@ -2,9 +2,13 @@
 
 mod cache;
 
+use std::time::Duration;
+
 use cache::{Instance, config, content, id, instance, keys, with};
+use cvmcache::Session;
 use cvmcache::plugin::*;
-use redis_test_servers::{RedisServer, eventually};
+use cvmcache_redis::Config;
+use redis_test_servers::{RedisCluster, RedisServer, Setup, eventually};
 
 fn guarded(server: &RedisServer, name: &'static str) -> Instance {
     let mut config = config(server);
@@ -142,4 +146,42 @@ fn every_name_of_a_repository_has_a_set_of_its_own() {
     }
     a.session("a}b{c:2");
     assert_eq!(a.read_all(id(1, 1)).unwrap(), content(1, 10));
+}
+
+#[test]
+fn a_store_whose_repository_cannot_be_recorded_leaves_no_reference() {
+    let server = RedisServer::start();
+    let a = guarded(&server, "atlas.cern.ch:1");
+    // What is no set takes no members.
+    server.ask::<()>(redis::cmd("SET").arg("cvmfs:1:{repo:atlas.cern.ch}").arg("no set"));
+    assert_eq!(a.store(id(1, 1), &content(1, 1000)), Err(Status::IoErr));
+    assert_eq!(a.info().pinned_bytes, 0);
+    assert_eq!(a.shrink(0), 0);
+}
+
+#[test]
+fn requests_that_time_out_leave_no_references() {
+    let cluster = RedisCluster::with(&Setup::new().line("cluster-require-full-coverage no"));
+    let name = |n: u32| format!("r{n}.cern.ch");
+    let owner = |key: String| cluster.owner(&key);
+    let set = |n: u32| owner(format!("cvmfs:1:{{repo:{}}}", name(n)));
+    let shard = |n: u8| owner(format!("cvmfs:1:{{{n:02x}}}:used"));
+    // The object is on another server than what its repository may see, or the index of repositories.
+    let repository = (0..).find(|&n| set(n) == 1).unwrap();
+    let object = (0..).find(|&n| shard(n) == 0).unwrap();
+    let mut config = Config::new(&cluster.url()).unwrap();
+    config.timeout = Duration::from_secs(2);
+    config.per_repository = true;
+    let mut a = with(config);
+    a.session = Session::new(2, format!("{}:1", name(repository)));
+    a.store(id(object, 1), &content(1, 1000)).unwrap();
+    a.close(id(object, 1)).unwrap();
+    cluster.servers[1].pause();
+    assert!(a.open(id(object, 1)).is_err());
+    assert!(a.store(id(object, 2), &content(2, 1000)).is_err());
+    cluster.servers[1].resume();
+    cluster.wait();
+    eventually("nothing is pinned", || {
+        a.cache.info(Some(&a.session)).is_ok_and(|info| info.pinned_bytes == 0)
+    });
 }

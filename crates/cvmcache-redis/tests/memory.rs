@@ -4,6 +4,8 @@
 mod plugin;
 
 use cvmcache::plugin::Status;
+use cvmcache_testkit::PluginProcess;
+use redis::cmd;
 
 use plugin::{close, command, connect, read, start, store};
 use redis_test_servers::{RedisServer, Setup, eventually};
@@ -111,4 +113,28 @@ fn a_maxmemory_that_is_lowered_while_the_plugin_runs_is_followed() {
     server.say("CLIENT KILL TYPE normal SKIPME yes");
     eventually("it evicts", || client.info().unwrap().used_bytes < 40 << 20);
     store(&mut client, 1004).unwrap();
+}
+
+#[test]
+fn plugins_with_different_sizes_warn_of_each_other_with_both_sizes() {
+    let server = RedisServer::start();
+    let large = command(&server.url()).option("CVMFS_CACHE_PLUGIN_SIZE", "300").start().unwrap();
+    let recorded =
+        |size: u64| server.ask::<Option<u64>>(cmd("GET").arg("cvmfs:1:size")) == Some(size << 20);
+    eventually("the size is recorded", || recorded(300));
+    let small = command(&server.url()).option("CVMFS_CACHE_PLUGIN_SIZE", "100").start().unwrap();
+    let warns = |plugin: &PluginProcess, other: &str, own: &str| {
+        let log = plugin.log();
+        log.contains(other) && log.contains(own) && log.contains("the smallest rules")
+    };
+    eventually("the second warns", || warns(&small, "CVMFS_CACHE_PLUGIN_SIZE=300", "has 100"));
+    eventually("its size is recorded", || recorded(100));
+    assert!(!large.log().contains("the smallest rules"));
+    // It looks again at the next connect, or within a minute.
+    server.say("CLIENT KILL TYPE normal SKIPME yes");
+    eventually("the first warns", || warns(&large, "CVMFS_CACHE_PLUGIN_SIZE=100", "has 300"));
+    let alike = command(&server.url()).option("CVMFS_CACHE_PLUGIN_SIZE", "100").start().unwrap();
+    let mut client = connect(&alike, "test.cern.ch:c");
+    store(&mut client, 4).unwrap();
+    assert!(!alike.log().contains("the smallest rules"), "{}", alike.log());
 }

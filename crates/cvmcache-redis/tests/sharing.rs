@@ -7,7 +7,9 @@ use std::sync::Barrier;
 use std::thread;
 use std::time::Duration;
 
-use cache::{Instance, PART, config, content, id, instance, keys, restless, with};
+use cache::{
+    Instance, PART, Transaction, config, content, id, instance, keys, objects, restless, with,
+};
 use cvmcache::client::{Client, NewUpload};
 use cvmcache::plugin::*;
 use cvmcache_testkit::PluginCommand;
@@ -108,7 +110,7 @@ fn an_instance_that_is_killed_loses_its_pins_when_its_lease_ends_and_not_before(
     assert!(other.shrink(0) > 0, "it is evicted before the lease has ended");
     eventually("the lease ends", || other.shrink(0) == 0);
     assert_eq!(other.exists(id(7, 1)), Err(Status::NoEntry));
-    assert_eq!(keys(&server, "*"), [""; 0]);
+    assert_eq!(objects(&server), [""; 0]);
 }
 
 #[test]
@@ -195,28 +197,66 @@ fn of_concurrent_commits_one_wins_and_all_pin_the_object() {
 }
 
 #[test]
-fn an_upload_that_is_dropped_leaves_no_keys_and_an_idle_one_expires() {
+fn an_upload_that_is_dropped_leaves_no_keys() {
     let server = RedisServer::start();
     let a = instance(&server);
-    let mut upload = a.begin(id(1, 1)).unwrap();
-    for part in content(1, 4 * PART).chunks(PART) {
-        upload.write(part.to_vec().into()).unwrap();
-    }
+    let upload = upload(&a);
     assert!(!keys(&server, "*:u:*").is_empty());
     drop(upload);
-    eventually("a dropped upload is gone", || keys(&server, "*").is_empty());
+    eventually("a dropped upload is gone", || objects(&server).is_empty());
+}
 
+#[test]
+fn an_idle_upload_is_committed_after_several_leases() {
+    let server = RedisServer::start();
     let mut config = config(&server);
-    config.upload_expiry = Duration::from_millis(300);
-    let b = with(config);
-    let mut upload = b.begin(id(1, 1)).unwrap();
+    config.lease = Duration::from_secs(3);
+    let a = with(config);
+    let upload = upload(&a);
+    let token = &keys(&server, "*:u:*")[0];
+    // Each of them is longer than what is left of the last one.
+    let mut left: i64 = server.ask(redis::cmd("PTTL").arg(token));
+    for _ in 0..4 {
+        eventually("the lease of the upload is renewed", || {
+            let before = left;
+            left = server.ask(redis::cmd("PTTL").arg(token));
+            assert!(left > 0, "it has expired");
+            left > before
+        });
+    }
+    upload.commit().unwrap();
+    assert_eq!(a.read_all(id(1, 1)).unwrap(), content(1, 4 * PART));
+}
+
+#[test]
+fn an_upload_of_a_plugin_that_died_is_gone_after_its_lease() {
+    let server = RedisServer::start();
+    let a = restless(&server);
+    let upload = upload(&a);
+    // As if its process were killed.
+    std::mem::forget(upload);
+    drop(a);
+    eventually("its lease is over", || keys(&server, "*:u:*").is_empty());
+}
+
+#[test]
+fn an_upload_whose_keys_are_gone_stores_nothing() {
+    let server = RedisServer::start();
+    let a = restless(&server);
+    let upload = upload(&a);
+    server.ask::<()>(redis::cmd("UNLINK").arg(keys(&server, "*:u:*")));
+    assert_eq!(upload.commit(), Err(Status::NoSpace));
+    assert_eq!(a.exists(id(1, 1)), Err(Status::NoEntry));
+    assert_eq!(a.info().used_bytes, 0);
+}
+
+/// An upload of four parts, before its commit.
+fn upload(instance: &Instance) -> Box<dyn Transaction> {
+    let mut upload = instance.begin(id(1, 1)).unwrap();
     for part in content(1, 4 * PART).chunks(PART) {
         upload.write(part.to_vec().into()).unwrap();
     }
-    eventually("an upload without a part for long is gone", || keys(&server, "*:u:*").is_empty());
-    assert_eq!(upload.commit(), Err(Status::Timeout));
-    assert_eq!(b.exists(id(1, 1)), Err(Status::NoEntry));
-    assert_eq!(b.info().used_bytes, 0);
+    upload
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cvmcache::plugin::ObjectId;
-use redis::{Cmd, Pipeline};
+use redis::Cmd;
 
 use super::Backend;
 use crate::client::{Failure, Traits};
@@ -61,24 +61,20 @@ impl Backend {
         self.client.command(Traits::REPEATABLE, &write.0).await
     }
 
-    /// The commands that keep the first `count` segments of an upload from expiring.
-    pub(crate) fn expiry_refresh(
+    /// Keeps the first `count` segments of an upload from expiring.
+    pub(crate) async fn refresh_expiry(
         &self,
         id: &ObjectId,
         token: &str,
         count: u64,
         expiry: Duration,
-    ) -> ExpiryRefresh {
+    ) -> Result<(), Failure> {
         let mut pipeline = redis::pipe();
         for number in 0..count {
             let key = self.keys.upload(id, token, number);
             pipeline.cmd("PEXPIRE").arg(key).arg(millis(expiry)).ignore();
         }
-        ExpiryRefresh(pipeline)
-    }
-
-    pub(crate) async fn refresh_expiry(&self, refresh: &ExpiryRefresh) -> Result<(), Failure> {
-        self.client.pipeline(Traits::REPEATABLE, &refresh.0).await
+        self.client.pipeline(Traits::REPEATABLE, &pipeline).await
     }
 
     /// Deletes the first `count` segments of an upload.
@@ -98,9 +94,6 @@ impl Backend {
 
 /// A segment of an upload, as a command that may be sent again.
 pub(crate) struct SegmentWrite(Cmd);
-
-/// See [`Backend::expiry_refresh`].
-pub(crate) struct ExpiryRefresh(Pipeline);
 
 fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)

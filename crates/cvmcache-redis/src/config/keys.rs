@@ -105,7 +105,7 @@ pub(crate) const TIMEOUT: ConfigKey = ConfigKey::new(
 pub(crate) const LEASE: ConfigKey = ConfigKey::new(
     "CVMFS_CACHE_PLUGIN_REDIS_LEASE",
     "N",
-    "seconds that objects stay pinned after their plugin has died",
+    "seconds that objects stay pinned, and uploads on the server, after their plugin has died",
 )
 .bounds(3, 3600)
 .default_value("60");

@@ -143,3 +143,10 @@ pub(crate) fn keys(server: &RedisServer, pattern: &str) -> Vec<String> {
     keys.sort();
     keys
 }
+
+/// All keys but the one that has the size of the cache.
+pub(crate) fn objects(server: &RedisServer) -> Vec<String> {
+    let mut keys = keys(server, "*");
+    keys.retain(|key| !key.ends_with(":1:size"));
+    keys
+}

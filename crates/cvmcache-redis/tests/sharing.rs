@@ -252,9 +252,9 @@ fn an_upload_whose_keys_are_gone_stores_nothing() {
 
 /// An upload of four parts, before its commit.
 fn upload(instance: &Instance) -> Box<dyn Transaction> {
-    let mut upload = instance.begin(id(1, 1)).unwrap();
+    let mut upload = instance.begin(id(1, 1)).expect("it is stored");
     for part in content(1, 4 * PART).chunks(PART) {
-        upload.write(part.to_vec().into()).unwrap();
+        upload.write(part.to_vec().into()).expect("it is stored");
     }
     upload
 }

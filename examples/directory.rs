@@ -125,7 +125,7 @@ impl CachePlugin for Directory {
         }
         let path = self.path.join(file_name(id, info.object_type));
         let file = File::open(path).map_err(status)?;
-        let mut buffer = ReadBuffer::new(len as usize);
+        let mut buffer = ReadBuffer::new(len as usize)?;
         buffer.read_at(&file, offset).map_err(status)?;
         Ok(buffer.into())
     }

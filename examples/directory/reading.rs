@@ -38,7 +38,7 @@ impl CachePlugin for Directory {
         if offset > file.metadata().map_err(status)?.len() {
             return Err(Status::OutOfBounds);
         }
-        let mut buffer = ReadBuffer::new(len as usize);
+        let mut buffer = ReadBuffer::new(len as usize)?;
         buffer.read_at(&file, offset).map_err(status)?;
         Ok(buffer.into())
     }

@@ -1,14 +1,15 @@
 //! Buffers for reads of objects, reused after their reply has been sent.
 //!
 //! Fresh memory is zeroed, and large pieces of it are mapped page by page and unmapped again: for a
-//! read, that takes longer than to copy the bytes.
+//! read, that takes longer than to copy the bytes. Memory that cannot be had, as under `ulimit -v`, is an error of
+//! the read.
 
 use std::fmt;
 use std::io;
 use std::os::fd::AsFd;
 
 use bytes::Bytes;
-use cvmcache_proto::{Data, MAX_MAX_OBJECT_SIZE, ObjectId};
+use cvmcache_proto::{Data, MAX_MAX_OBJECT_SIZE, ObjectId, Status};
 use parking_lot::Mutex;
 
 /// The allocator is faster with smaller buffers.
@@ -30,10 +31,10 @@ static BUFFERS: Pool = Pool::new();
 /// ```
 /// use cvmcache::plugin::{Data, ReadBuffer};
 ///
-/// # fn main() -> std::io::Result<()> {
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let path = std::env::current_exe()?;
 /// let file = std::fs::File::open(path)?;
-/// let mut buffer = ReadBuffer::new(4);
+/// let mut buffer = ReadBuffer::new(4)?;
 /// buffer.read_at(&file, 0)?;
 /// assert_eq!(Data::from(buffer).into_bytes(), "\x7fELF");
 /// # Ok(())
@@ -68,7 +69,11 @@ pub(crate) fn release_unused() {
 
 impl ReadBuffer {
     /// A buffer for up to `len` bytes.
-    pub fn new(len: usize) -> Self {
+    ///
+    /// # Errors
+    ///
+    /// [`Status::NoSpace`] if there is no memory for it.
+    pub fn new(len: usize) -> Result<Self, Status> {
         BUFFERS.buffer(len)
     }
 
@@ -104,12 +109,12 @@ impl ReadBuffer {
     ///
     /// # Errors
     ///
-    /// Those of `read`.
+    /// Those of `read`, and [`Status::NoSpace`] if there is no memory for the slice.
     ///
     /// # Panics
     ///
     /// If `read` claims to have read more than `len` bytes.
-    pub fn fill<E>(
+    pub fn fill<E: From<Status>>(
         object: &ObjectId,
         len: usize,
         read: impl FnOnce(&mut [u8]) -> Result<usize, E>,
@@ -123,16 +128,13 @@ impl Pool {
         Self(Mutex::new(Vec::new()))
     }
 
-    fn buffer(&'static self, len: usize) -> ReadBuffer {
+    fn buffer(&'static self, len: usize) -> Result<ReadBuffer, Status> {
         let mut memory = self.take(len, None);
-        if memory.bytes.len() < len {
-            memory.bytes.resize(len, 0);
-        }
         memory.object = None;
-        ReadBuffer { memory, len, filled: 0, pool: self }
+        self.with_room(memory, len)
     }
 
-    fn fill<E>(
+    fn fill<E: From<Status>>(
         &'static self,
         object: &ObjectId,
         len: usize,
@@ -144,20 +146,34 @@ impl Pool {
             memory.bytes.clear();
             memory.object = Some(*object);
         }
-        if memory.bytes.len() < len {
-            memory.bytes.resize(len, 0);
-        }
-        let mut buffer = ReadBuffer { memory, len, filled: 0, pool: self };
+        let mut buffer = self.with_room(memory, len)?;
         let filled = read(&mut buffer.memory.bytes[..len])?;
         assert!(filled <= len, "read {filled} bytes into a buffer of {len}");
         buffer.filled = filled;
         Ok(buffer)
     }
 
+    /// A buffer of this memory, grown to `len` bytes.
+    fn with_room(&'static self, memory: Memory, len: usize) -> Result<ReadBuffer, Status> {
+        let mut buffer = ReadBuffer { memory, len: 0, filled: 0, pool: self };
+        let bytes = &mut buffer.memory.bytes;
+        let more = len.saturating_sub(bytes.len());
+        if bytes.try_reserve_exact(more).is_err() {
+            // What others do not use may be enough.
+            self.release();
+            bytes.try_reserve_exact(more).map_err(|_| Status::NoSpace)?;
+        }
+        if more > 0 {
+            bytes.resize(len, 0);
+        }
+        buffer.len = len;
+        Ok(buffer)
+    }
+
     /// Memory to use for `len` bytes, if there is some: best that of the same object.
     fn take(&self, len: usize, object: Option<&ObjectId>) -> Memory {
         if !is_kept(len) {
-            return Memory { bytes: vec![0; len], object: object.copied() };
+            return Memory::default();
         }
         let mut unused = self.0.lock();
         let same = object.and_then(|id| unused.iter().rposition(|m| m.object == Some(*id)));
@@ -220,7 +236,6 @@ impl Drop for ReadBuffer {
 
 #[cfg(test)]
 mod tests {
-    use std::convert::Infallible;
     use std::io::{Seek, Write};
 
     use cvmcache_proto::HashAlgorithm;
@@ -243,21 +258,21 @@ mod tests {
     fn filled(pool: &'static Pool, byte: u8, len: usize) -> ReadBuffer {
         let read = |slice: &mut [u8]| {
             slice.fill(byte);
-            Ok::<_, Infallible>(slice.len())
+            Ok::<_, Status>(slice.len())
         };
         pool.fill(&id(byte), len, read).unwrap()
     }
 
     /// What a read shows that claims to have filled its buffer and has not touched it.
     fn untouched(pool: &'static Pool, byte: u8, len: usize) -> Vec<u8> {
-        let buffer = pool.fill(&id(byte), len, |_| Ok::<_, Infallible>(len)).unwrap();
+        let buffer = pool.fill(&id(byte), len, |_| Ok::<_, Status>(len)).unwrap();
         buffer.as_ref().to_vec()
     }
 
     #[test]
     fn a_buffer_is_reused_once_no_part_of_its_data_is_in_use() {
         let pool = pool();
-        let mut buffer = pool.buffer(3 * SMALLEST);
+        let mut buffer = pool.buffer(3 * SMALLEST).unwrap();
         buffer.extend_from_slice(&[1; 3 * SMALLEST]);
         let first = Data::from(buffer).into_bytes();
         let memory = first.as_ptr();
@@ -266,7 +281,7 @@ mod tests {
         assert_eq!(unused(pool), 0, "a part of it is in use");
         drop(slice);
         assert_eq!(unused(pool), 1);
-        let mut buffer = pool.buffer(2 * SMALLEST);
+        let mut buffer = pool.buffer(2 * SMALLEST).unwrap();
         assert_eq!(buffer.as_ref(), []);
         buffer.extend_from_slice(b"ab");
         assert_eq!((buffer.as_ref().as_ptr(), unused(pool)), (memory, 0));
@@ -282,7 +297,7 @@ mod tests {
         // The second read of an object may show more of the buffer than the first one did.
         assert_eq!(untouched(pool, 2, long), vec![0; long]);
         assert_eq!(unused(pool), 1, "it was one buffer all the time");
-        let mut buffer = pool.buffer(long);
+        let mut buffer = pool.buffer(long).unwrap();
         buffer.extend_from_slice(&[3; SMALLEST]);
         drop(buffer);
         assert_eq!(untouched(pool, 2, long), vec![0; long]);
@@ -300,15 +315,32 @@ mod tests {
     #[test]
     fn a_read_that_fails_gives_its_buffer_back() {
         let pool = pool();
-        assert!(pool.fill(&id(1), SMALLEST, |_| Err("gone")).is_err_and(|error| error == "gone"));
+        let failed = pool.fill(&id(1), SMALLEST, |_| Err(Status::IoErr));
+        assert_eq!(failed.err(), Some(Status::IoErr));
         assert_eq!(unused(pool), 1);
+    }
+
+    #[test]
+    fn memory_that_cannot_be_had_is_an_error_and_the_buffers_serve_further() {
+        let pool = pool();
+        let huge = usize::MAX / 4;
+        for _ in 0..2 {
+            drop(filled(pool, 1, SMALLEST));
+            assert_eq!(pool.buffer(huge).err(), Some(Status::NoSpace));
+            let read =
+                |_: &mut [u8]| -> Result<usize, Status> { panic!("there is nothing to fill") };
+            assert_eq!(pool.fill(&id(1), huge, read).err(), Some(Status::NoSpace));
+            assert_eq!(unused(pool), 0, "what was not in use has been freed for it");
+            assert_eq!(untouched(pool, 2, SMALLEST), vec![0; SMALLEST]);
+            pool.release();
+        }
     }
 
     #[test]
     fn unused_buffers_are_freed_when_they_are_released() {
         let pool = pool();
-        let in_use = pool.buffer(SMALLEST);
-        drop(pool.buffer(SMALLEST));
+        let in_use = pool.buffer(SMALLEST).unwrap();
+        drop(pool.buffer(SMALLEST).unwrap());
         pool.release();
         assert_eq!(unused(pool), 0);
         drop(in_use);
@@ -319,9 +351,9 @@ mod tests {
     fn small_and_huge_buffers_and_too_many_are_not_kept() {
         let pool = pool();
         drop(filled(pool, 1, SMALLEST - 1));
-        drop(pool.buffer(LARGEST + 1));
+        drop(pool.buffer(LARGEST + 1).unwrap());
         assert_eq!(unused(pool), 0);
-        let many: Vec<_> = (0..2 * KEPT).map(|_| pool.buffer(SMALLEST)).collect();
+        let many: Vec<_> = (0..2 * KEPT).map(|_| pool.buffer(SMALLEST).unwrap()).collect();
         drop(many);
         assert_eq!(unused(pool), KEPT);
     }
@@ -331,7 +363,7 @@ mod tests {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(b"0123456789").unwrap();
         file.rewind().unwrap();
-        let mut buffer = ReadBuffer::new(6);
+        let mut buffer = ReadBuffer::new(6).unwrap();
         assert_eq!(buffer.read_at(&file, 8).unwrap(), 2);
         assert_eq!(buffer.read_at(&file, 10).unwrap(), 0);
         assert_eq!(buffer.read_at(&file, 0).unwrap(), 4);

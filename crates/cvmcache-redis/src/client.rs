@@ -12,6 +12,7 @@ mod cluster;
 mod connect_error;
 mod connector;
 mod failure;
+mod inspected;
 mod metrics;
 mod node;
 mod opening;

@@ -1,12 +1,6 @@
 //! A bound on the memory that a server can make the plugin take. The redis crate collects a reply
 //! until it is complete, however long the server announces it; here, the announced lengths are checked
-//! while the bytes come in, and a connection that goes too far fails. So does one that ends within a reply.
-
-use std::io;
-use std::pin::Pin;
-use std::task::{Context, Poll, ready};
-
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+//! while the bytes come in. There is no I/O in this file.
 
 /// The largest reply to one command, in bytes. The largest one that is requested is a read, of
 /// 512 KiB at most.
@@ -18,67 +12,13 @@ pub(super) const MAX_VALUES: u64 = 64 * 1024;
 /// The longest line: a length, a number, an error.
 const MAX_LINE: usize = 64 * 1024;
 
-/// A stream that ends with an error when the replies on it get too large.
-#[derive(Debug)]
-pub(super) struct BoundedStream<S> {
-    stream: S,
-    replies: ReplyScanner,
-}
-
-impl<S> BoundedStream<S> {
-    pub(super) fn new(stream: S) -> Self {
-        Self { stream, replies: ReplyScanner::new() }
-    }
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for BoundedStream<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
-        let received = &buffer.filled()[before..];
-        if received.is_empty() && buffer.remaining() > 0 && !self.replies.is_between() {
-            // The redis crate takes half a reply for one that is invalid.
-            return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
-        }
-        let checked = self.replies.take(received);
-        Poll::Ready(
-            checked.map_err(|ReplyTooLarge| io::Error::new(io::ErrorKind::InvalidData, TOO_LARGE)),
-        )
-    }
-}
-
-/// The message of the error of a connection over the bound.
-pub(super) const TOO_LARGE: &str = "a reply is larger than any that was asked for";
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for BoundedStream<S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        data: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, data)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-}
-
 #[derive(Debug, PartialEq, Eq)]
-struct ReplyTooLarge;
+pub(super) struct ReplyTooLarge;
 
 /// Follows the announced lengths in a stream of replies. It follows lengths and nothing else: what is
 /// invalid otherwise is for the parser to refuse.
 #[derive(Debug)]
-struct ReplyScanner {
+pub(super) struct ReplyScanner {
     /// The line that has begun.
     line: Vec<u8>,
     /// What is left of a string of known length, and its end of line.
@@ -91,17 +31,17 @@ struct ReplyScanner {
 }
 
 impl ReplyScanner {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { line: Vec::new(), string: 0, values: 1, bytes: 0, seen: 0 }
     }
 
     /// Whether no reply has begun.
-    fn is_between(&self) -> bool {
+    pub(super) fn is_between(&self) -> bool {
         let nothing = (self.values, self.bytes, self.seen) == (1, 0, 0);
         self.line.is_empty() && self.string == 0 && nothing
     }
 
-    fn take(&mut self, mut input: &[u8]) -> Result<(), ReplyTooLarge> {
+    pub(super) fn take(&mut self, mut input: &[u8]) -> Result<(), ReplyTooLarge> {
         while !input.is_empty() {
             if self.string > 0 {
                 let part = usize::try_from(self.string).unwrap_or(usize::MAX).min(input.len());

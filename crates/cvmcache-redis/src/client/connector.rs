@@ -17,9 +17,9 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use super::Failure;
-use super::bounded::BoundedStream;
 use super::connect_error::{Attempt, ConnectError, Phase};
-use super::opening::{Opening, OpeningStream};
+use super::inspected::InspectedStream;
+use super::opening::Opening;
 use crate::config::{Address, Config, ConfigError, SecretError, Server, Tls, read_password};
 
 /// Opens connections, to any address.
@@ -87,7 +87,7 @@ impl Connector {
             self.describe(*phase.lock(), opening, password, |attempt| attempt.io_error(&error))
         })?;
         *phase.lock() = Phase::Login;
-        let stream = BoundedStream::new(OpeningStream::new(stream, opening.clone()));
+        let stream = InspectedStream::new(stream, opening.clone());
         // `Node` has the deadlines of requests.
         let config = AsyncConnectionConfig::new()
             .set_response_timeout(None)

@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_holds_less_lowers_the_limit_until_it_holds_more() {
+    fn a_maxmemory_below_size_lowers_the_limit_until_it_is_raised() {
         let now = Instant::now();
         let mut capacity = Capacity::new(100 * MB);
         assert!(!capacity.set_ceiling(Some(0)), "nothing is known of the usage");
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn the_usage_is_fetched_again_after_a_second() {
+    fn the_usage_is_fetched_again_after_one_second() {
         let now = Instant::now();
         let mut capacity = Capacity::new(100 * MB);
         capacity.update(Usage::default(), now);

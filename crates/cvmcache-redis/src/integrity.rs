@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_whole_tag_matches() {
+    fn a_tag_that_is_cut_or_changed_does_not_match() {
         let tag: Tag = std::array::from_fn(|i| i as u8);
         assert!(matches(&tag, &tag));
         assert!(!matches(&tag, &tag[..15]));

@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_fits_has_no_findings() {
+    fn a_server_with_enough_memory_has_no_findings() {
         for fitting in [server(0, "allkeys-lru"), server(1250, "noeviction"), server(0, "")] {
             assert_eq!(findings(&[fitting], 1000), [""; 0]);
         }
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn policy_and_memory_are_findings_of_their_own() {
+    fn the_policy_and_the_maxmemory_of_a_server_are_two_findings() {
         let policy = |found: &[String]| found.iter().any(|line| line.contains("noeviction"));
         let memory = |found: &[String]| found.iter().any(|line| line.contains("maxmemory to"));
         for name in ["volatile-lru", "volatile-ttl", "allkeys-lfu"] {

@@ -66,7 +66,7 @@ fn a_server_that_serves_has_no_findings() {
 }
 
 #[test]
-fn a_login_that_fails_is_said_with_its_reason() {
+fn a_failed_login_is_reported_with_its_reason() {
     let server = Setup::new().tcp().password("right").start();
     let port = server.port();
     says(&format!("redis://:s3cret@127.0.0.1:{port}"), "", false, &["WRONGPASS", "REDIS_URL"]);
@@ -79,7 +79,7 @@ fn a_login_that_fails_is_said_with_its_reason() {
 }
 
 #[test]
-fn a_server_that_cannot_be_reached_is_said_with_its_reason() {
+fn an_unreachable_server_is_reported_with_its_reason() {
     let mut gone = Setup::new().tcp().start();
     gone.kill();
     says(&gone.url(), "", true, &["refused"]);
@@ -92,7 +92,7 @@ fn a_server_that_cannot_be_reached_is_said_with_its_reason() {
 }
 
 #[test]
-fn what_is_no_redis_server_is_quoted() {
+fn the_words_of_a_server_that_is_no_redis_server_are_quoted() {
     let http = other_server(Some("HTTP/1.1 400 Bad Request\r\n\r\n"));
     says(&format!("redis://{http}"), "", true, &["HTTP", "400 Bad Request", "host and port"]);
     says(&format!("redis://u:s3cret@{http}"), "", true, &["HTTP"]);
@@ -104,7 +104,7 @@ fn what_is_no_redis_server_is_quoted() {
 }
 
 #[test]
-fn tls_that_does_not_fit_is_said_with_its_remedy() {
+fn a_mismatch_of_tls_is_reported_with_its_remedy() {
     let certificates = Certificates::new();
     let with_tls = Setup::new().tls(&certificates).start();
     let ca = format!("CVMFS_CACHE_PLUGIN_REDIS_CA={}\n", path(certificates.path("ca")));
@@ -122,7 +122,7 @@ fn tls_that_does_not_fit_is_said_with_its_remedy() {
 }
 
 #[test]
-fn memory_that_does_not_fit_is_a_warning_with_the_remedy() {
+fn a_maxmemory_below_size_is_a_warning_with_the_remedy() {
     let server = Setup::new().line("maxmemory 500mb").line("maxmemory-policy volatile-lru").start();
     says(&server.url(), "", true, &["volatile-lru", "noeviction", "maxmemory", "1250 MB"]);
     let server = Setup::new().line("user default on nopass ~* &* +@all -info").start();
@@ -130,7 +130,7 @@ fn memory_that_does_not_fit_is_a_warning_with_the_remedy() {
 }
 
 #[test]
-fn a_node_of_a_cluster_and_a_server_that_is_none_are_told_apart() {
+fn a_node_of_a_cluster_and_a_single_server_are_told_apart() {
     let cluster = RedisCluster::start();
     says(&cluster.servers[0].url(), "", true, &["redis+cluster://"]);
     let server = Setup::new().tcp().start();

@@ -11,7 +11,7 @@ use plugin::{close, command, connect, read, start, store};
 use redis_test_servers::{RedisServer, Setup, eventually};
 
 #[test]
-fn a_server_out_of_memory_evicts_or_refuses() {
+fn a_plugin_whose_server_is_out_of_memory_evicts_or_answers_nospace() {
     let server = Setup::new().memory(40).start();
     let plugin = start(&server.url());
     let mut client = connect(&plugin, "test.cern.ch:c");
@@ -47,7 +47,7 @@ fn a_server_out_of_memory_evicts_or_refuses() {
 }
 
 #[test]
-fn a_server_that_evicts_by_itself_holds_what_fits_and_is_warned_of() {
+fn a_plugin_keeps_below_the_maxmemory_of_a_server_that_evicts_by_itself_and_warns() {
     for policy in ["volatile-lru", "volatile-ttl", "allkeys-lru"] {
         let line = format!("maxmemory-policy {policy}");
         let server = Setup::new().line("maxmemory 40mb").line(&line).start();
@@ -63,7 +63,7 @@ fn a_server_that_evicts_by_itself_holds_what_fits_and_is_warned_of() {
 }
 
 #[test]
-fn stores_go_on_when_the_server_drops_uploads_and_may_not_be_asked_for_its_memory() {
+fn a_plugin_without_permission_for_info_goes_on_storing_when_the_server_evicts_uploads() {
     let server = Setup::new()
         .line("maxmemory 40mb")
         .line("maxmemory-policy volatile-lru")

@@ -134,7 +134,7 @@ fn data_moved_to_another_key_is_never_read() {
 }
 
 #[test]
-fn an_object_that_was_made_without_the_key_is_a_miss() {
+fn an_object_that_was_stored_without_the_key_file_is_a_miss() {
     let server = RedisServer::start();
     let honest = with(with_key(&server));
     let forger = instance(&server);

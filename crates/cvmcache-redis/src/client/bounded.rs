@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn the_bound_is_that_of_one_reply() {
+    fn the_bound_is_for_each_reply_and_not_for_their_sum() {
         let reply = format!("${}\r\n{}\r\n", 1 << 20, "x".repeat(1 << 20));
         let mut replies = ReplyScanner::new();
         for _ in 0..=MAX_REPLY >> 20 {

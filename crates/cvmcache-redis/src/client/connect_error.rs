@@ -345,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn words_that_repeat_the_login_are_not_shown() {
+    fn words_of_the_server_that_repeat_the_password_are_not_printed() {
         for opening in [
             "-ERR unknown command 'AUTH', with args beginning with: 'hunter2xyz' \r\n",
             "-ERR unknown command 'AUTH', with args beginning with: 'hunt",

@@ -223,14 +223,14 @@ mod tests {
     }
 
     #[test]
-    fn a_value_of_another_type_is_an_invalid_response() {
+    fn a_reply_of_another_type_is_an_invalid_response() {
         let value = parse_redis_value(b"$3\r\nabc\r\n").unwrap();
         let error = redis::from_redis_value::<Vec<u64>>(value).unwrap_err();
         assert!(matches!(RedisError::from(error).into(), Failure::InvalidResponse(_)));
     }
 
     #[test]
-    fn a_broken_connection_is_told_from_a_reply_that_is_too_large() {
+    fn a_lost_connection_and_a_reply_over_the_bound_are_different_failures() {
         let failure = |kind| Failure::from(RedisError::from(io::Error::from(kind)));
         assert_eq!(failure(io::ErrorKind::ConnectionReset), Failure::Unreachable);
         assert_eq!(failure(io::ErrorKind::NotFound), Failure::Unreachable);

@@ -99,7 +99,7 @@ fn timed<T>(what: impl FnOnce() -> T) -> (T, bool) {
 }
 
 #[test]
-fn requests_are_send_so_that_tasks_may_use_the_client() {
+fn futures_of_requests_implement_send() {
     fn may_be_spawned(_: impl Future<Output = Result<(), Failure>> + Send) {}
     let server = RedisServer::start();
     let Connected { client, .. } = connected(&config(&server.url(), LONG));

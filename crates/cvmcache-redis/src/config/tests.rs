@@ -77,7 +77,7 @@ fn the_keys_of_the_tutorial_are_understood() {
 }
 
 #[test]
-fn servers_are_what_their_urls_say() {
+fn a_url_is_parsed_to_its_server() {
     for (url, shown, tls, cluster) in [
         ("redis://h", "redis://h:6379", false, false),
         ("redis://u:p@h:1/2", "redis://h:1", false, false),
@@ -180,7 +180,7 @@ fn no_text_contains_the_password() {
 }
 
 #[test]
-fn a_url_with_a_comment_in_it_is_refused_and_not_shown() {
+fn a_url_with_a_comment_in_it_is_refused_and_not_printed() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("conf");
     for (line, is_refused) in [
@@ -202,7 +202,7 @@ fn a_url_with_a_comment_in_it_is_refused_and_not_shown() {
 }
 
 #[test]
-fn a_password_in_the_place_of_its_file_is_not_shown() {
+fn a_password_in_the_place_of_its_file_is_not_printed() {
     for url in ["redis://h", "http://h"] {
         let lines = format!(
             "CVMFS_CACHE_PLUGIN_REDIS_URL={url}\nCVMFS_CACHE_PLUGIN_REDIS_PASSWORD_FILE=s3cret"
@@ -215,7 +215,7 @@ fn a_password_in_the_place_of_its_file_is_not_shown() {
 }
 
 #[test]
-fn a_server_address_that_is_none_is_not_shown() {
+fn an_invalid_server_address_is_not_printed() {
     let options = options("CVMFS_CACHE_redis_REDIS_SERVER_ADDRESS=user:s3cret@h:port");
     let shown = format!("{:?}", Config::errors(&options));
     assert!(!shown.contains("s3cret") && shown.contains("SERVER_ADDRESS"), "{shown}");

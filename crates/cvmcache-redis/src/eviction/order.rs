@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_that_is_not_a_number_is_the_oldest() {
+    fn an_object_whose_time_of_use_is_no_number_is_evicted_first() {
         let nonsense = Candidate { used: b"\xff".to_vec(), ..candidate(0, false, 0, 5) };
         let chosen = choose(vec![candidate(1, false, 7, 5), nonsense.clone()], 8, 5);
         assert_eq!(chosen, [nonsense]);

@@ -368,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_pin_is_released() {
+    fn a_pin_whose_reply_was_lost_is_released() {
         let mut pins = PinTable::default();
         pins.open(&ID, 1).unwrap();
         pins.mark_unknown(&ID, 3);
@@ -378,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_outcome_leaves_the_references_that_were_counted_before() {
+    fn a_lost_reply_leaves_the_references_that_were_counted_before() {
         let mut pins = held(2);
         assert!(pins.claim(&ID));
         assert_eq!(pins.lookup(&ID), Lookup::Present(metadata()), "it can be read meanwhile");
@@ -418,7 +418,7 @@ mod tests {
     }
 
     #[test]
-    fn counts_stay_within_what_the_protocol_can_express() {
+    fn a_reference_count_beyond_the_protocol_is_refused() {
         let mut pins = held(i32::MAX);
         assert_eq!(pins.open(&ID, 1).err(), Some(Status::BadCount));
         assert!(pins.claim(&ID));

@@ -62,6 +62,11 @@ pub struct Limits {
     /// How many bytes the open uploads of a session may have in all; default 16 GiB. A part that
     /// would exceed it is answered NOSPACE, and ends its upload.
     pub max_upload_bytes: u64,
+    /// How many bytes the open uploads of all sessions together may have; default 64 GiB. From half of it on,
+    /// only sessions below their fair share may upload more, but never less than one part. What exceeds it
+    /// is answered NOSPACE, and ends its upload. What a plugin has room for is its own to say: this
+    /// bound is for plugins that do not.
+    pub max_upload_bytes_total: u64,
     /// How long an upload may go without a part before it is aborted; at most 1,000,000 s, default
     /// 1 hour. It may take half as long again. What comes later is answered TIMEOUT.
     pub upload_idle: Duration,
@@ -108,6 +113,7 @@ impl Default for Limits {
             max_uploads: 1024,
             max_uploads_total: 16 * 1024,
             max_upload_bytes: 16 << 30,
+            max_upload_bytes_total: 64 << 30,
             upload_idle: Duration::from_secs(3600),
             request_deadline: None,
             max_listings: 16,

@@ -6,7 +6,9 @@ use cvmcache_proto::{MAX_MAX_OBJECT_SIZE, MIN_MAX_OBJECT_SIZE, frame};
 use thiserror::Error;
 
 /// The bounds on what a client can make the server spend. Each can be set; the defaults suit a
-/// plugin that serves the mounts of one node.
+/// plugin that serves the mounts of one node. No configuration key sets them: those that bound memory follow
+/// what the process may use, and the others are far from what the mounts of a node need. A
+/// program sets them with [`ServerBuilder::limits`](crate::ServerBuilder::limits).
 ///
 /// [`ServerBuilder::listen`](crate::ServerBuilder::listen) refuses values that are out of their bounds.
 ///

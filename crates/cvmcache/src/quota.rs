@@ -1,4 +1,4 @@
-//! A quota that is shared: how much each of its holders may take.
+//! A quota of memory, references or uploads that sessions or connections share by a dynamic threshold.
 //!
 //! Up to half of it goes to the holder that asks first. From there on, only holders below their fair share
 //! get more, and never more than half of what is left (the dynamic threshold of shared-memory

@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn strings_change_owners_up_to_their_first_zero_byte() {
+    fn a_string_of_malloc_is_copied_up_to_its_first_zero_byte_and_freed() {
         let mut text = to_malloc(b"caf\xe9\0rest");
         // SAFETY: it comes from malloc, and is a string.
         assert_eq!(unsafe { take_malloc(&mut text) }.unwrap(), b"caf\xe9");

@@ -11,7 +11,8 @@
 use std::env;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, IntoRawFd};
+use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
+use std::path::Path;
 use std::sync::Once;
 
 use parking_lot::{Mutex, MutexGuard};
@@ -48,7 +49,7 @@ static CLIENT: Mutex<Client> = Mutex::new(Client::Unknown);
 pub(crate) fn prepare() {
     static PREPARED: Once = Once::new();
     PREPARED.call_once(|| {
-        if let Err(error) = open_standard_descriptors() {
+        if let Err(error) = open_standard_descriptors(Path::new("/dev/null")) {
             report_error(format_args!("cannot open /dev/null: {error}"));
         }
         let mut client = client();
@@ -64,17 +65,32 @@ pub(crate) fn prepare() {
 }
 
 /// Takes the lowest descriptors, if they are free: otherwise the next files that are opened get
-/// them, and whatever is printed goes there.
-fn open_standard_descriptors() -> io::Result<()> {
+/// them, and whatever is printed goes there. Fails if it is not `null` that they are open on.
+fn open_standard_descriptors(null: &Path) -> io::Result<()> {
+    let mut opened = Ok(());
     loop {
-        let null = File::options().read(true).write(true).open("/dev/null")?;
-        if null.as_raw_fd() > 2 {
-            return Ok(());
+        let null = File::options().read(true).write(true).open(null);
+        let stand_in: OwnedFd = match null {
+            Ok(null) => null.into(),
+            Err(error) => {
+                opened = Err(error);
+                end_of_pipe()?
+            }
+        };
+        if stand_in.as_raw_fd() > 2 {
+            return opened;
         }
         // Programs that the plugin starts need it, too.
-        fcntl(&null, FcntlArg::F_SETFD(FdFlag::empty()))?;
-        let _stays_open = null.into_raw_fd();
+        fcntl(&stand_in, FcntlArg::F_SETFD(FdFlag::empty()))?;
+        let _stays_open = stand_in.into_raw_fd();
     }
+}
+
+/// What nothing can be read from or written to, and no connection, where there is no `/dev/null`: what is
+/// printed to a connection ends it.
+fn end_of_pipe() -> io::Result<OwnedFd> {
+    let (reader, _writer) = io::pipe()?;
+    Ok(reader.into())
 }
 
 /// True if a client has started this process.

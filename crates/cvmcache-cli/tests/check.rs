@@ -200,3 +200,35 @@ read-short  needs write
 "#
     ]]);
 }
+
+#[test]
+fn a_case_for_which_there_are_no_threads_is_skipped_and_nothing_panics() {
+    let server = cvmcache::Server::builder(Denies).listen(&"tcp=127.0.0.1:0".parse().unwrap());
+    let server = server.unwrap();
+    let locator = server.locator().unwrap().to_string();
+    let running = server.spawn().unwrap();
+    let program = snapbox::cmd::cargo_bin!("cvmcache").to_owned();
+    let (mut skipped, mut finished) = (0, 0);
+    for limit in 1..100 {
+        let mut command = std::process::Command::new("prlimit");
+        command.arg(format!("--nproc={limit}:{limit}"));
+        if nix::unistd::geteuid().is_root() {
+            // Limits do not bind root; this is a user without any other process.
+            command.args(["setpriv", "--clear-groups", "--reuid=59400"]);
+        }
+        command.arg(&program).args(["check", &locator, "--hostile", "--filter", "load-flood"]);
+        let output = command.output().unwrap();
+        let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        assert!(!said.contains("panic"), "{limit}: {said}");
+        skipped +=
+            usize::from(said.contains("skipped") && said.contains("cannot start the thread"));
+        finished += usize::from(said.contains("FAILED   load-flood"));
+        if finished == 2 {
+            break;
+        }
+    }
+    // This plugin fails the case once there are threads for it.
+    assert!(skipped > 0 && finished == 2, "{skipped} skipped, {finished} finished");
+    running.handle().terminate();
+    running.wait().unwrap();
+}

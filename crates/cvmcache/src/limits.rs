@@ -6,7 +6,9 @@ use cvmcache_proto::{MAX_MAX_OBJECT_SIZE, MIN_MAX_OBJECT_SIZE, frame};
 use thiserror::Error;
 
 /// The bounds on what a client can make the server spend. Each can be set; the defaults suit a
-/// plugin that serves the mounts of one node.
+/// plugin that serves the mounts of one node. No configuration key sets them: those that bound memory follow
+/// what the process may use, and the others are far from what the mounts of a node need. A
+/// program sets them with [`ServerBuilder::limits`](crate::ServerBuilder::limits).
 ///
 /// [`ServerBuilder::listen`](crate::ServerBuilder::listen) refuses values that are out of their bounds.
 ///
@@ -62,6 +64,11 @@ pub struct Limits {
     /// How many bytes the open uploads of a session may have in all; default 16 GiB. A part that
     /// would exceed it is answered NOSPACE, and ends its upload.
     pub max_upload_bytes: u64,
+    /// How many bytes the open uploads of all sessions together may have; default 64 GiB. From half of it on,
+    /// only sessions below their fair share may upload more, but never less than one part. What exceeds it
+    /// is answered NOSPACE, and ends its upload. What a plugin has room for is its own to say: this
+    /// bound is for plugins that do not.
+    pub max_upload_bytes_total: u64,
     /// How long an upload may go without a part before it is aborted; at most 1,000,000 s, default
     /// 1 hour. It may take half as long again. What comes later is answered TIMEOUT.
     pub upload_idle: Duration,
@@ -108,6 +115,7 @@ impl Default for Limits {
             max_uploads: 1024,
             max_uploads_total: 16 * 1024,
             max_upload_bytes: 16 << 30,
+            max_upload_bytes_total: 64 << 30,
             upload_idle: Duration::from_secs(3600),
             request_deadline: None,
             max_listings: 16,

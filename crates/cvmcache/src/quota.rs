@@ -1,4 +1,4 @@
-//! A quota that is shared: how much each of its holders may take.
+//! A quota of memory, references or uploads that sessions or connections share by a dynamic threshold.
 //!
 //! Up to half of it goes to the holder that asks first. From there on, only holders below their fair share
 //! get more, and never more than half of what is left (the dynamic threshold of shared-memory
@@ -26,6 +26,7 @@ impl Quota {
     pub(crate) const fn is_ample(self, used: usize) -> bool {
         used < self.half()
     }
+
     /// How much one of so many holders may have that has `own` of all that is `used`; at least 1. As long
     /// as holders keep to it, no more than the limit and 1 for each of them is used.
     pub(crate) fn allowance(self, used: usize, own: usize, holders: usize) -> usize {
@@ -75,6 +76,13 @@ impl SharedQuota {
     pub(crate) fn admits(&self, own: usize, holders: usize) -> bool {
         let used = self.used();
         self.quota.is_ample(used) || own < self.quota.allowance(used, own, holders)
+    }
+
+    /// True if one of so many holders may have so much `more` that has `own`.
+    pub(crate) fn has_room(&self, own: usize, more: usize, holders: usize) -> bool {
+        let used = self.used();
+        self.quota.is_ample(used.saturating_add(more))
+            || own.saturating_add(more) <= self.quota.allowance(used, own, holders)
     }
 }
 
@@ -148,5 +156,15 @@ mod tests {
         assert!(quota.admits(0, 10) && !quota.admits(3, 10));
         quota.remove(2);
         assert!(quota.admits(1, 10));
+    }
+
+    #[test]
+    fn a_shared_quota_has_room_for_what_keeps_a_holder_to_its_share() {
+        let quota = SharedQuota::new(1000);
+        assert!(quota.has_room(0, 499, 10));
+        quota.add(600);
+        assert!(quota.has_room(0, 50, 10) && !quota.has_room(0, 51, 10));
+        assert!(quota.has_room(40, 10, 10) && !quota.has_room(600, 1, 10));
+        assert!(!quota.has_room(1, usize::MAX, 1));
     }
 }

@@ -37,7 +37,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_in_use_is_left_alone() {
+    fn a_table_that_is_full_does_not_shrink() {
         let mut table: HashMap<u32, u32> = (0..1000).map(|number| (number, 0)).collect();
         let capacity = table.capacity();
         shrink_if_sparse(&mut table);

@@ -18,7 +18,7 @@ use cvmcache::client::{Client, NewUpload};
 use cvmcache::{Locator, Server};
 use nix::sys::signal::Signal;
 use support::crashes::Crashing;
-use support::plugin::{LIMIT, Plugin, Supervised, program};
+use support::plugin::{LIMIT, Plugin, Supervised, eventually, program};
 use support::{crash_command, id};
 
 /// The socket that a service manager listens on.
@@ -208,13 +208,14 @@ fn an_inherited_unix_socket_is_served_and_not_removed() {
     let inode = || fs::metadata(&path).unwrap().ino();
     let before = inode();
     for _ in 0..2 {
+        // Before there is a client: it may have to be built.
+        let mut command = activated(&plugin, socket.try_clone().unwrap(), 1, &config);
         // A client that connects before it has started waits, and is served.
         let locator = plugin.locator();
         let early = thread::spawn(move || {
             let mut client = Client::builder().name("repo:1").timeout(LIMIT).connect(&locator)?;
             client.info()
         });
-        let mut command = activated(&plugin, socket.try_clone().unwrap(), 1, &config);
         plugin.spawn(&mut command);
         early.join().unwrap().unwrap();
         // It does not end with its last client, and keeps others away.
@@ -225,6 +226,68 @@ fn an_inherited_unix_socket_is_served_and_not_removed() {
         plugin.signal(Signal::SIGTERM);
         assert_eq!(plugin.wait(), 0);
         assert_eq!(inode(), before);
+    }
+}
+
+#[test]
+fn the_path_of_an_inherited_socket_is_the_service_managers_whatever_becomes_of_it() {
+    let removals: [fn(&Path); 4] = [
+        |path| fs::remove_file(path).expect("a file"),
+        |path| fs::rename(path, path.with_extension("away")).expect("a file"),
+        |path| {
+            fs::remove_file(path).expect("a file");
+            fs::remove_file(path.with_extension("lock")).expect("a file");
+        },
+        |path| {
+            // A process that was killed has left it there: no process has it open.
+            let short = path.with_extension("stale");
+            drop(UnixListener::bind(&short).expect("a socket"));
+            fs::rename(short, path).expect("a file");
+        },
+    ];
+    for remove in removals {
+        let mut plugin = Plugin::new("null");
+        let config = plugin.configure("");
+        let path = plugin.path("socket");
+        let socket = UnixListener::bind(&path).unwrap();
+        let mut command = activated(&plugin, socket.try_clone().unwrap(), 1, &config);
+        let stderr = plugin.spawn_until_it_serves(&mut command).stderr.take().unwrap();
+        let mut held = plugin.client();
+        remove(&path);
+        let inode = || fs::symlink_metadata(&path).ok().map(|metadata| metadata.ino());
+        let after = inode();
+        let mut lines = BufReader::new(stderr).lines();
+        let is_lost = |line: &String| line.contains("it is not bound again");
+        lines.by_ref().map(Result::unwrap).find(is_lost).unwrap();
+        // Several looks later.
+        held.info().unwrap();
+        assert_eq!(inode(), after);
+        plugin.signal(Signal::SIGTERM);
+        assert_eq!(plugin.wait(), 0);
+        assert_eq!(inode(), after, "nothing is removed that the plugin has not bound");
+        assert_eq!(lines.map(Result::unwrap).filter(is_lost).count(), 0, "it was said once");
+    }
+}
+
+#[test]
+fn an_inherited_socket_that_comes_back_is_noticed() {
+    let mut plugin = Plugin::new("null");
+    let config = plugin.configure("");
+    let path = plugin.path("socket");
+    let socket = UnixListener::bind(&path).unwrap();
+    let mut command = activated(&plugin, socket, 1, &config);
+    let debug_log = plugin.path("debug.log");
+    plugin.configure(&format!("CVMFS_CACHE_PLUGIN_DEBUGLOG={}\n", debug_log.display()));
+    plugin.spawn_until_it_serves(&mut command);
+    let is_said = |text: &str| fs::read_to_string(&debug_log).is_ok_and(|log| log.contains(text));
+    let away = path.with_extension("away");
+    for _ in 0..2 {
+        fs::rename(&path, &away).unwrap();
+        eventually("it is missed", || is_said("it is not bound again"));
+        fs::rename(&away, &path).unwrap();
+        eventually("it is there", || is_said("are in place again"));
+        plugin.client().info().unwrap();
+        fs::write(&debug_log, "").unwrap();
     }
 }
 

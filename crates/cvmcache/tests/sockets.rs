@@ -23,7 +23,9 @@ fn the_socket_belongs_to_one_server_and_one_user() {
     let second = Server::builder(TestCache::default()).listen(&f.locator);
     let error = second.unwrap_err();
     assert!(matches!(&error, ServerError::Listen(ListenError::InUse { .. })), "{error}");
-    assert!(error.to_string().contains("stop it, or choose another locator"));
+    let look = format!("`cvmcache info {}` shows what it is", f.locator);
+    assert!(error.to_string().contains(&look), "{error}");
+    assert!(error.to_string().ends_with("choose another locator"), "{error}");
     f.client("repo:1").info().unwrap();
     f.end();
     // Now it is free again.

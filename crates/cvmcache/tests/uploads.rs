@@ -140,6 +140,7 @@ fn an_upload_without_parts_is_aborted_at_its_timeout() {
     client.store(2, StorePart { object: id(2), ..part(1, PART, false) }).unwrap();
     for number in 2..6 {
         f.service.sweep(&client.open);
+        f.service.abort_idle(&client.open, usize::MAX);
         assert_eq!(client.store(1, part(number, PART, false)), Ok(()), "{number}");
         if number == 4 {
             // The other one has been idle for three sweeps, and its bytes count no more.
@@ -150,6 +151,78 @@ fn an_upload_without_parts_is_aborted_at_its_timeout() {
     assert_eq!(client.store(2, late), Err(Status::Timeout));
     client.abort(2, id(2)).unwrap();
     client.store(1, part(6, 0, true)).unwrap();
+}
+
+#[test]
+fn idle_uploads_are_aborted_in_steps_however_many_there_are() {
+    let (cache, mut limits) = (TestCache::default(), Limits::default());
+    limits.max_object_size = PART as u32;
+    let sessions = limits.max_uploads_total / limits.max_uploads / 2;
+    let service = Service::new(Box::new(cache.clone()), "test", limits.clone());
+    let clients: Vec<_> = (0..sessions)
+        .map(|_| Client { service: &service, open: service.handshake(None, None).1 })
+        .collect();
+    for client in &clients {
+        for upload in 0..limits.max_uploads as u64 {
+            client.store(upload, part(1, PART, false)).unwrap();
+        }
+    }
+    let all = sessions * limits.max_uploads;
+    for _ in 0..3 {
+        assert_eq!(cache.left_open(), (all, 0), "a sweep calls no plugin");
+        clients.iter().for_each(|client| service.sweep(&client.open));
+    }
+    let (first, rest) = clients.split_first().unwrap();
+    assert_eq!(service.abort_idle(&first.open, 16), 16);
+    assert_eq!(cache.left_open(), (all - 16, 0));
+    // A part that comes before its upload is aborted is too late all the same.
+    assert_eq!(first.store(0, part(2, PART, false)), Err(Status::Timeout));
+    first.abort(0, id(1)).unwrap();
+    // The end of a session takes what is left in steps as well.
+    assert!(!service.end(&first.open, 16));
+    assert_eq!(cache.left_open(), (all - 32, 0));
+    while !service.end(&first.open, 16) {}
+    for client in rest {
+        assert_eq!(service.abort_idle(&client.open, usize::MAX), limits.max_uploads);
+        assert!(service.end(&client.open, usize::MAX));
+    }
+    assert_eq!(cache.left_open(), (0, 0));
+}
+
+#[test]
+fn bytes_in_open_uploads_of_all_sessions_are_limited_and_each_may_have_one_part() {
+    let (cache, mut limits) = (TestCache::default(), Limits::default());
+    limits.max_object_size = PART as u32;
+    limits.max_upload_bytes_total = 16 * PART as u64;
+    let service = Service::new(Box::new(cache.clone()), "test", limits);
+    let client = || Client { service: &service, open: service.handshake(None, None).1 };
+    let fill = |client: &Client<'_>| {
+        let parts = (1..).take_while(|&number| client.store(1, part(number, PART, false)).is_ok());
+        parts.count()
+    };
+    let (first, second) = (client(), client());
+    assert_eq!(fill(&first), 8, "half of it goes to the session that comes first");
+    assert_eq!(cache.left_open(), (0, 0), "what was refused is ended, and counts no more");
+    first.abort(1, id(1)).unwrap();
+    for number in 1..=8 {
+        first.store(1, part(number, PART, false)).unwrap();
+    }
+    assert_eq!(fill(&second), 4, "its fair share");
+    second.abort(1, id(1)).unwrap();
+    let late: Vec<_> = (0..40).map(|_| client()).collect();
+    for client in &late {
+        client.store(1, part(1, PART, false)).unwrap();
+    }
+    for client in &late {
+        assert_eq!(client.store(2, part(1, 1, true)), Err(Status::NoSpace), "one part is there");
+        client.store(1, part(2, 0, true)).unwrap();
+        client.store(3, part(1, PART, true)).unwrap();
+    }
+    // All that was counted is given back, whatever became of the uploads.
+    for client in late.iter().chain([&first, &second]) {
+        assert!(service.end(&client.open, usize::MAX));
+    }
+    assert_eq!(fill(&client()), 8);
 }
 
 #[test]

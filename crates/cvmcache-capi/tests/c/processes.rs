@@ -117,6 +117,31 @@ fn descriptors_0_to_2_that_the_client_closed_are_open_on_dev_null() {
 }
 
 #[test]
+fn without_dev_null_descriptors_0_to_2_are_no_connections_either() {
+    // A container or a chroot(2) without /dev.
+    let mut plugin = Supervised::start_with(socket, |directory, plain| {
+        let empty = directory.join("empty");
+        fs::create_dir(&empty).expect("a directory");
+        let mut command = Command::new("unshare");
+        command.arg("--mount");
+        if !geteuid().is_root() {
+            command.arg("--map-root-user");
+        }
+        command.args(["sh", "-c", r#"mount --bind "$0" /dev && exec "$@""#]).arg(empty);
+        command.arg(plain.get_program()).args(plain.get_args());
+        command
+    });
+    assert_eq!(plugin.answer(), b'C');
+    for descriptor in 0..3 {
+        let link = format!("/proc/{}/fd/{descriptor}", plugin.child.id());
+        let target = fs::read_link(link).unwrap().display().to_string();
+        assert!(target.starts_with("pipe:"), "{target}");
+    }
+    connect(&socket(plugin.directory.path())).quit().unwrap();
+    assert_eq!(plugin.wait().code(), Some(0));
+}
+
+#[test]
 fn a_supervised_plugin_whose_socket_is_taken_reports_success_and_exits() {
     let mut first = Supervised::start(socket);
     assert_eq!(first.answer(), b'C');

@@ -204,13 +204,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nines_are_percentiles() {
+    fn a_percentile_is_labelled_with_its_nines() {
         assert_eq!(percent(2f64.log10()), "50 %");
         assert_eq!([1.0, 2.0, 3.0, 5.0].map(percent), ["90 %", "99 %", "99.9 %", "99.999 %"]);
     }
 
     #[test]
-    fn powers_of_ten_have_units() {
+    fn a_latency_is_labelled_with_its_unit() {
         let labels = [0.0, 2.0, 3.0, 7.0, 9.0, 10.0].map(power);
         assert_eq!(labels, ["1 ns", "100 ns", "1 µs", "10 ms", "1 s", "10 s"]);
     }

@@ -49,7 +49,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_grow_with_the_fraction() {
+    fn a_larger_fraction_has_a_larger_size() {
         let sizes: Vec<_> = (0..=1000).map(|n| at(f64::from(n) / 1000.0)).collect();
         assert!(sizes.is_sorted());
     }

@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn tiers_are_followed_to_the_plugins() {
+    fn the_plugins_of_a_tiered_cache_are_found() {
         let conf = conf(
             b"CVMFS_CACHE_PRIMARY=both\nCVMFS_CACHE_both_TYPE=tiered\nCVMFS_CACHE_both_UPPER=ram\n\
               CVMFS_CACHE_both_LOWER=default\nCVMFS_CACHE_ram_TYPE=external\n\
@@ -390,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_that_a_shell_reads_otherwise_are_found() {
+    fn lines_that_a_shell_parses_differently_are_found() {
         for (text, kind) in [
             (&b"CVMFS_CACHE_PRIMARY = ram"[..], Kind::NotAnAssignment),
             (b"CVMFS_CACHE_PRIMARY=ram\r", Kind::CarriageReturn),

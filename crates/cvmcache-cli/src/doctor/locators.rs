@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn loopback_is_for_this_machine() {
+    fn an_address_is_exposed_unless_it_is_loopback() {
         assert!(!["127.0.0.1", "::1", "localhost"].into_iter().any(is_exposed));
         assert!(["", "0.0.0.0", "::", "10.0.0.1"].into_iter().all(is_exposed));
     }

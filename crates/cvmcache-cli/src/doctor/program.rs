@@ -1,4 +1,4 @@
-//! What the file of a plugin's program is: whether the client can run it, and whether it can be asked.
+//! The program of a plugin: whether the client can run its file, and whether it supports `--check`.
 //!
 //! Nothing is run to find out.
 

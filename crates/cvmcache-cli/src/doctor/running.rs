@@ -26,7 +26,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How a plugin gets another configuration, or is a new one. Its end would be that of every mount.
 const ANEW: &str = "unmount all that use it: one that clients start ends then, and starts anew with the \
-                    next mount; restart one that a service manager started";
+                    next mount; only then restart one that a service manager started";
 
 const SILENT_REMEDY: &str =
     "look at its log; if it stays silent, unmount all that use it, and mount again";

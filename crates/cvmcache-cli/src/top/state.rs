@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn history_is_bounded() {
+    fn the_history_of_the_view_is_bounded() {
         let (mut state, now) = (state(), Instant::now());
         for used in 0..2 * HISTORY as u64 {
             state.apply(info(used, 0), now);

@@ -1,12 +1,13 @@
 //! The access of a case to the plugin: clients, connections, and objects of its own.
 
 use std::cell::RefCell;
+use std::thread::{Scope, ScopedJoinHandle};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use cvmcache::client::{Client, ClientError, Connection};
 use cvmcache::plugin::{CacheInfo, Capabilities, HashAlgorithm, ObjectId};
-use cvmcache::{Locator, ServerHandle};
+use cvmcache::{Locator, ServerHandle, threads};
 
 use super::client::TestClient;
 use super::object::TestObject;
@@ -136,4 +137,13 @@ impl Probe<'_> {
 /// Ends a case that does not apply.
 pub(super) fn skip(why: impl Into<String>) -> Stop {
     Stop::Skipped(why.into())
+}
+
+/// Starts a thread of a case. A case for which the system has no threads to spare is skipped, since that
+/// says nothing about the plugin.
+pub(super) fn start_thread<'scope, T: Send + 'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    body: impl FnOnce() -> T + Send + 'scope,
+) -> Checked<ScopedJoinHandle<'scope, T>> {
+    threads::spawn_scoped(scope, "client", body).map_err(|error| skip(error.to_string()))
 }

@@ -1,4 +1,4 @@
-//! When a call ends that waits, however often the plugin interrupts it.
+//! The deadline of a call: when its wait for a message ends, whatever else the plugin sends meanwhile.
 
 use std::io;
 use std::time::{Duration, Instant};

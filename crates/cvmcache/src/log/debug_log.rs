@@ -102,6 +102,24 @@ mod tests {
         }
         assert_eq!(fs::read_to_string(path).unwrap(), "8 bytes\n");
     }
+
+    #[test]
+    fn a_debug_log_without_its_directory_loses_lines_and_begins_anew_once_that_is_there() {
+        let directory = tempfile::tempdir().unwrap();
+        let logs = directory.path().join("logs");
+        let path = logs.join("log");
+        fs::create_dir(&logs).unwrap();
+        let mut log = DebugLog::open(&path, 10).unwrap();
+        log.write_all(b"8 bytes\n").unwrap();
+        fs::remove_dir_all(&logs).unwrap();
+        for _ in 0..2 {
+            log.write_all(b"lost\n").unwrap_err();
+        }
+        fs::create_dir(&logs).unwrap();
+        log.write_all(b"anew\n").unwrap();
+        assert_eq!(fs::read_to_string(path).unwrap(), "anew\n");
+    }
+
     #[test]
     fn processes_that_write_to_the_same_file_keep_to_its_size_together() {
         let directory = tempfile::tempdir().unwrap();

@@ -227,8 +227,8 @@ impl ServerBuilder {
     /// Listens on a socket that another process has made (socket activation), such as
     /// [a service manager](crate::ServiceManager::take_socket), and that clients find at `locator`.
     ///
-    /// A unix socket's file is left as it is, and not removed at the end. Its lock file is made and
-    /// locked if that is possible. A [supervised](Self::supervised) server refuses no connection at
+    /// A unix socket's file belongs to that process: it is neither removed at the end nor, if it was removed,
+    /// bound again, which is logged. Its lock file is made and locked if that is possible. A [supervised](Self::supervised) server refuses no connection at
     /// its end: one that is made then waits for the process that inherits the socket next.
     ///
     /// # Errors
@@ -238,7 +238,7 @@ impl ServerBuilder {
     /// the lock.
     pub fn listen_on(self, socket: OwnedFd, locator: &Locator) -> Result<BoundServer, ServerError> {
         self.check()?;
-        let listener = Listener::take_over(socket, locator, self.access.socket_mode())?;
+        let listener = Listener::take_over(socket, locator)?;
         Ok(self.bound(listener, locator))
     }
 

@@ -256,6 +256,11 @@ impl Connection {
         self.peer.session().into_iter().for_each(|open| service.sweep(open));
     }
 
+    /// Aborts uploads that were given up, at most so many; returns how many.
+    pub(crate) fn abort_idle_uploads(&self, service: &Service, at_most: usize) -> usize {
+        self.peer.session().map_or(0, |open| service.abort_idle(open, at_most))
+    }
+
     /// A worker has done a job. The next turn goes on from here.
     pub(crate) fn on_completed(
         &mut self,

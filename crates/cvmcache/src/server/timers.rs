@@ -14,6 +14,8 @@ pub(crate) enum Timer {
     AcceptRetry,
     /// Give up uploads that are idle.
     UploadSweep,
+    /// Abort more of the uploads that were given up.
+    IdleUploads,
     /// Free the buffers of idle connections.
     BufferSweep,
     /// Look for requests over their deadline.
@@ -29,7 +31,7 @@ pub(crate) enum Timer {
 }
 
 /// How many timers there are besides those of connections.
-const COUNT: usize = 7;
+const COUNT: usize = 8;
 
 /// Deadlines, each with what it is for. A timer that is set again has the new deadline only.
 ///
@@ -53,6 +55,7 @@ impl Timer {
         Self::Gauges,
         Self::Shutdown,
         Self::BufferSweep,
+        Self::IdleUploads,
     ];
 
     /// Its place among those of the server, or its connection.
@@ -65,6 +68,7 @@ impl Timer {
             Self::Gauges => Ok(4),
             Self::Shutdown => Ok(5),
             Self::BufferSweep => Ok(6),
+            Self::IdleUploads => Ok(7),
             Self::Close(token) => Err(token),
         }
     }

@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn many_small_handovers_leave_one_set() {
+    fn many_small_handovers_are_merged_into_one_set() {
         let mut handed_over = HandedOver::default();
         for session in 0..1000 {
             handed_over.push(references(session * 300..(session + 1) * 300));

@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn refusals_with_a_status_are_told_of_once_in_a_period_and_counted() {
+    fn refusals_with_one_status_are_logged_once_a_period_and_counted() {
         let refusals = Refusals::default();
         assert_eq!(refusals.count(Status::NoSpace, at(5)), Some(0));
         assert_eq!(refusals.count(Status::NoSpace, at(6)), None);
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn refusals_that_no_other_one_follows_are_told_of_after_the_period() {
+    fn refusals_that_no_other_follows_are_logged_after_the_period() {
         let refusals = Refusals::default();
         for status in [Status::NoSpace, Status::NoSpace, Status::NoSpace, Status::IoErr] {
             refusals.count(status, at(0));
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_client_does_wrong_and_what_it_may_expect_is_no_refusal() {
+    fn statuses_of_invalid_requests_and_absent_objects_are_no_refusals() {
         for status in [Status::NoEntry, Status::Malformed, Status::BadCount, Status::OutOfBounds] {
             assert!(!is_refusal(status), "{status}");
         }

@@ -1,4 +1,4 @@
-//! Texts that are over their limit: they are cut, in a character's front.
+//! Descriptions and client names over `Limits::max_text`, which are cut before the character that does not fit.
 
 use bytes::Bytes;
 
@@ -33,7 +33,7 @@ mod tests {
     }
 
     #[test]
-    fn no_character_is_cut_in_two() {
+    fn a_text_over_its_limit_ends_with_a_whole_character() {
         // Characters of one to four bytes.
         let text = Bytes::from("a\u{e9}\u{20ac}\u{1f4be}b");
         let ends = [0, 1, 3, 6, 10, 11];
@@ -44,7 +44,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_that_is_no_utf8_is_cut_at_its_limit_or_a_little_before() {
+    fn a_text_that_is_not_utf8_is_cut_at_most_3_bytes_below_its_limit() {
         for byte in [0x80, 0xbf, 0xff] {
             for max in 0..10 {
                 let len = cut_at(&[byte; 20], max);

@@ -12,6 +12,8 @@ pub(super) struct Totals {
     /// References: one for each object that a session, or one that was handed over, has open.
     pub(super) references: SharedQuota,
     pub(super) uploads: SharedQuota,
+    /// What was received of open uploads.
+    pub(super) upload_bytes: SharedQuota,
     pub(super) listings: SharedQuota,
 }
 
@@ -21,6 +23,9 @@ impl Totals {
             sessions: AtomicUsize::new(0),
             references: SharedQuota::new(limits.max_references.unwrap_or(usize::MAX)),
             uploads: SharedQuota::new(limits.max_uploads_total),
+            upload_bytes: SharedQuota::new(
+                usize::try_from(limits.max_upload_bytes_total).unwrap_or(usize::MAX),
+            ),
             listings: SharedQuota::new(limits.max_listings_total),
         }
     }

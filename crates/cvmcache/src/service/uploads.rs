@@ -13,11 +13,13 @@ use crate::sparse::shrink_if_sparse;
 
 /// The uploads of a session, by the number of the request that began them; `None` while the plugin
 /// works on one, since the lock is not held then.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Uploads {
     pub(super) open: HashMap<u64, Option<Upload>>,
-    /// What has been received of them.
+    /// What has been received of them. Invariant: counted in the total of all sessions.
     pub(super) bytes: u64,
+    /// What the plugin made of uploads that were idle for too long, to be dropped in steps.
+    idle: Vec<(ObjectId, Box<dyn Transaction>)>,
 }
 
 pub(super) struct Upload {
@@ -71,7 +73,7 @@ impl Service {
         let mut uploads = open.uploads.lock();
         match uploads.remove(id) {
             Some(Some(upload)) if upload.object == *object => {
-                uploads.bytes -= upload.received;
+                self.discharge(&mut uploads, upload.received);
                 drop(uploads);
                 self.totals.uploads.remove(1);
                 upload.abort()
@@ -84,28 +86,41 @@ impl Service {
         }
     }
 
-    /// Aborts the uploads of a session that have had no part for two sweeps before this one. The server,
+    /// Gives up the uploads of a session that have had no part for two sweeps before this one. The server,
     /// which has a clock, sweeps twice in [`Limits::upload_idle`]. A later part of such an upload is
-    /// answered [`Status::Timeout`].
+    /// answered [`Status::Timeout`]. Calls no plugin: [`abort_idle`](Self::abort_idle) drops them.
     ///
     /// [`Limits::upload_idle`]: crate::Limits::upload_idle
     pub fn sweep(&self, open: &OpenSession) {
         let mut uploads = open.uploads.lock();
-        let mut idle = Vec::new();
+        let Uploads { open: places, idle, .. } = &mut *uploads;
         let mut received = 0;
-        for upload in uploads.open.values_mut().flatten().filter(|u| u.transaction.is_ok()) {
+        for upload in places.values_mut().flatten().filter(|upload| upload.transaction.is_ok()) {
             upload.age += 1;
             if upload.age > MAX_AGE {
-                debug!(session = %open.session, object = %upload.object, "upload aborted: idle");
                 received += mem::take(&mut upload.received);
-                idle.push(mem::replace(&mut upload.transaction, Err(Status::Timeout)));
+                let given_up = mem::replace(&mut upload.transaction, Err(Status::Timeout));
+                idle.extend(given_up.ok().map(|transaction| (upload.object, transaction)));
             }
         }
-        uploads.bytes -= received;
+        self.discharge(&mut uploads, received);
+    }
+
+    /// Aborts uploads that [`sweep`](Self::sweep) has given up, at most so many; returns how many.
+    pub fn abort_idle(&self, open: &OpenSession, at_most: usize) -> usize {
+        let mut uploads = open.uploads.lock();
+        let rest = uploads.idle.len().saturating_sub(at_most);
+        let idle = uploads.idle.split_off(rest);
+        if rest == 0 {
+            uploads.idle = Vec::new();
+        }
         drop(uploads);
-        for transaction in idle.into_iter().flatten() {
+        let count = idle.len();
+        for (object, transaction) in idle {
+            debug!(session = %open.session, %object, "upload aborted: idle");
             let _logged = drop_transaction(transaction);
         }
+        count
     }
 
     fn begin(&self, open: &OpenSession, id: u64, part: &StorePart) -> PluginResult<Upload> {
@@ -151,11 +166,14 @@ impl Service {
 
     /// Aborts uploads of a session that has ended, at most so many. False if there are more.
     pub(super) fn end_uploads(&self, open: &OpenSession, at_most: usize) -> bool {
+        if self.abort_idle(open, at_most) == at_most {
+            return false;
+        }
         let mut uploads = open.uploads.lock();
         let numbers: Vec<u64> = uploads.open.keys().copied().take(at_most).collect();
         let ended: Vec<_> = numbers.iter().filter_map(|id| uploads.remove(*id)).collect();
-        let received: u64 = ended.iter().flatten().map(|upload| upload.received).sum();
-        uploads.bytes -= received;
+        let received = ended.iter().flatten().map(|upload| upload.received).sum();
+        self.discharge(&mut uploads, received);
         let all = uploads.open.is_empty();
         drop(uploads);
         self.totals.uploads.remove(ended.len());
@@ -202,12 +220,12 @@ impl Service {
         });
         match result {
             Ok(()) if last => {
-                open.uploads.lock().bytes -= upload.received;
+                self.discharge(&mut open.uploads.lock(), upload.received);
                 (self.commit(open, upload), None)
             }
             Ok(()) => (Ok(()), Some(upload)),
             Err(status) => {
-                open.uploads.lock().bytes -= mem::take(&mut upload.received);
+                self.discharge(&mut open.uploads.lock(), mem::take(&mut upload.received));
                 upload.fail(status);
                 (Err(status), Some(upload))
             }
@@ -222,8 +240,24 @@ impl Service {
             debug!(session = %open.session, "too many bytes in open uploads");
             return Err(Status::NoSpace);
         }
+        // A session may always have one part.
+        let is_one_part = bytes <= self.limits.max_object_size.into();
+        let total = &self.totals.upload_bytes;
+        if !is_one_part
+            && !total.has_room(saturated(uploads.bytes), saturated(len), self.totals.sessions())
+        {
+            debug!(session = %open.session, "too many bytes in open uploads of all sessions");
+            return Err(Status::NoSpace);
+        }
         uploads.bytes = bytes;
+        total.add(saturated(len));
         Ok(())
+    }
+
+    /// Counts bytes no more that are received, given up or refused.
+    fn discharge(&self, uploads: &mut Uploads, len: u64) {
+        uploads.bytes -= len;
+        self.totals.upload_bytes.remove(saturated(len));
     }
 
     fn commit(&self, open: &OpenSession, mut upload: Upload) -> PluginResult<()> {
@@ -236,6 +270,11 @@ impl Service {
         self.hold(open, upload.object, 1);
         Ok(())
     }
+}
+
+/// A number of bytes for a quota.
+fn saturated(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX)
 }
 
 /// That a part does not exceed what was announced, and the last one completes it.
@@ -280,6 +319,16 @@ impl Uploads {
         let removed = self.open.remove(&id);
         shrink_if_sparse(&mut self.open);
         removed
+    }
+}
+
+impl std::fmt::Debug for Uploads {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Uploads")
+            .field("open", &self.open)
+            .field("bytes", &self.bytes)
+            .field("idle", &self.idle.len())
+            .finish()
     }
 }
 

@@ -10,7 +10,7 @@ use cvmcache_proto::{Operation, ReplyBody};
 use crate::suite::Case;
 use crate::suite::client::TestClient;
 use crate::suite::object::TestObject;
-use crate::suite::probe::Probe;
+use crate::suite::probe::{Probe, start_thread};
 use crate::suite::step::Checked;
 
 const STORES: &[Capabilities] = &[Capabilities::WRITE];
@@ -165,10 +165,11 @@ fn at_once(
     let one = &one;
     let ended: Vec<Checked<()>> = thread::scope(|scope| {
         let numbered = objects.iter().enumerate();
-        let threads: Vec<_> =
-            numbered.map(|(number, objects)| scope.spawn(move || one(number, objects))).collect();
+        let threads: Vec<_> = numbered
+            .map(|(number, objects)| start_thread(scope, move || one(number, objects)))
+            .collect();
         let bug = |_| Err(trace.failure("requests", "a sound case", "a panic in the case"));
-        threads.into_iter().map(|thread| thread.join().unwrap_or_else(bug)).collect()
+        threads.into_iter().map(|thread| thread?.join().unwrap_or_else(bug)).collect()
     });
     ended.into_iter().collect()
 }

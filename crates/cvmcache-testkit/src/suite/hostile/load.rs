@@ -12,7 +12,7 @@ use super::raw;
 use crate::suite::Case;
 use crate::suite::client::TestClient;
 use crate::suite::object::TestObject;
-use crate::suite::probe::{Probe, skip};
+use crate::suite::probe::{Probe, skip, start_thread};
 use crate::suite::step::Checked;
 
 const STORES: &[Capabilities] = &[Capabilities::WRITE];
@@ -118,7 +118,8 @@ fn flood(probe: &Probe<'_>) -> Checked<()> {
     };
     let one = &one;
     thread::scope(|scope| {
-        let floods: Vec<_> = ids.iter().map(|id| scope.spawn(move || one(*id))).collect();
+        let floods = ids.iter().map(|id| start_thread(scope, move || one(*id)));
+        let floods = floods.collect::<Checked<Vec<_>>>()?;
         let mut served = probe.others_are_served();
         while served.is_ok() && !floods.iter().all(|flood| flood.is_finished()) {
             served = probe.others_are_served();

@@ -4,12 +4,12 @@ use std::io;
 use std::time::Duration;
 
 use mio::{Registry, Token};
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::access::{Access, Origin};
 use super::errors::ListenError;
 use super::listener::Listener;
-use super::named_listener::is_drained;
+use super::named_listener::{NamedListener, Renewed, is_drained};
 use super::watch::Watch;
 use crate::server::socket::Socket;
 
@@ -38,8 +38,8 @@ pub(crate) struct Acceptor {
     unregistered: Option<(Socket, Origin)>,
     /// `None` if there is no file to watch, or no thread for it.
     watch: Option<Watch>,
-    /// It was logged that the socket cannot be bound again.
-    has_warned: bool,
+    /// Why the socket or its lock file is not in place, as it was logged.
+    problem: Option<String>,
 }
 
 impl Acceptor {
@@ -52,7 +52,7 @@ impl Acceptor {
             is_backing_off: false,
             unregistered: None,
             watch: None,
-            has_warned: false,
+            problem: None,
         }
     }
 
@@ -60,6 +60,9 @@ impl Acceptor {
     /// [`renew`](Self::renew) has something to do.
     pub(crate) fn watch(&mut self, wake: impl Fn() + Send + 'static) {
         let Some(Listener::Unix(socket)) = &self.listener else { return };
+        if !socket.is_in_place() {
+            warn!("{}", lost(socket));
+        }
         match Watch::start(socket.places(), wake) {
             Ok(watch) => self.watch = Some(watch),
             Err(error) => {
@@ -162,8 +165,8 @@ impl Acceptor {
     /// Listens again after [`Acceptor::stop_listening`].
     pub(crate) fn resume_listening(&mut self, registry: &Registry) {
         let Some(listener) = &mut self.listener else { return };
-        let resumed = listener.resume(registry, LISTENER);
-        self.on_bound(resumed);
+        let problem = listener.resume(registry, LISTENER).err().map(unbound);
+        self.on_renewed(problem);
     }
 
     /// Makes the socket and its lock file again if they were reported not to be in place.
@@ -172,30 +175,57 @@ impl Acceptor {
             return;
         }
         let Some(Listener::Unix(socket)) = &mut self.listener else { return };
-        let renewed = socket.renew(registry, LISTENER);
-        if let Ok(true) = renewed {
-            let path = socket.path().display();
-            warn!("the socket {path} was removed: it is bound again, and clients can connect");
-        }
-        self.on_bound(renewed.map(drop));
+        let path = socket.path().display().to_string();
+        let problem = match socket.renew(registry, LISTENER) {
+            Ok(Renewed::InPlace) => {
+                if self.problem.is_some() {
+                    info!("the socket {path} and its lock file are in place again");
+                }
+                None
+            }
+            Ok(Renewed::Bound) => {
+                warn!("the socket {path} was removed: it is bound again, and clients can connect");
+                None
+            }
+            Ok(Renewed::Lost) => Some(lost(socket)),
+            Err(error) if socket.is_in_place() => Some(format!(
+                "{error}: the lock file was removed, and cannot be made again yet; clients can connect all the same"
+            )),
+            Err(error) => Some(unbound(error)),
+        };
+        self.on_renewed(problem);
     }
 
-    /// Goes on with a new socket, or tries again later.
-    fn on_bound(&mut self, bound: Result<(), ListenError>) {
+    /// Goes on with a socket that is in place, or tries again later. A problem is logged once.
+    fn on_renewed(&mut self, problem: Option<String>) {
         // `epoll` reports nothing of the socket before, which may have a backlog.
         self.is_ready = true;
-        let is_bound = bound.is_ok();
-        if let Err(error) = bound
-            && !self.has_warned
+        if let Some(problem) = &problem
+            && self.problem.as_ref() != Some(problem)
         {
-            warn!(%error, "the socket is gone, and cannot be bound again yet: only clients that are \
-                connected are served");
+            warn!("{problem}");
         }
-        self.has_warned = !is_bound;
         if let (Some(watch), Some(Listener::Unix(socket))) = (&self.watch, &self.listener) {
-            watch.set_places(is_bound.then(|| socket.places()));
+            watch.set_places(problem.is_none().then(|| socket.places()));
         }
+        self.problem = problem;
     }
+}
+
+fn unbound(error: ListenError) -> String {
+    format!(
+        "{error}: the socket is gone, and cannot be bound again yet: only clients that are connected \
+         are served"
+    )
+}
+
+fn lost(socket: &NamedListener) -> String {
+    format!(
+        "the inherited socket is not at {path}, which belongs to the service manager, so it is not bound again: \
+         only clients that are connected are served; unmount all repositories, and then start the socket \
+         unit anew",
+        path = socket.path().display()
+    )
 }
 
 #[cfg(test)]

@@ -13,8 +13,8 @@ use crate::Locator;
 pub enum ListenError {
     /// Another process serves this locator: it has the lock, or the TCP address.
     #[error(
-        "another process already serves {locator}: stop it, or choose another locator \
-         (a client can just connect)"
+        "another process already serves {locator}: clients can connect to it, and `cvmcache info {locator}` shows \
+         what it is; for a second plugin, choose another locator"
     )]
     InUse {
         /// The locator in question.

@@ -35,16 +35,12 @@ impl Listener {
     }
 
     /// Takes over a socket that a service manager has made, and will remove.
-    pub(crate) fn take_over(
-        socket: OwnedFd,
-        locator: &Locator,
-        mode: Mode,
-    ) -> Result<Self, ListenError> {
+    pub(crate) fn take_over(socket: OwnedFd, locator: &Locator) -> Result<Self, ListenError> {
         match inherited_socket::take_over(socket, locator)? {
             InheritedSocket::Tcp(socket) => Ok(Self::Tcp(TcpListener::from_std(socket))),
             InheritedSocket::Unix(socket, path) => {
                 let socket = UnixListener::from_std(socket);
-                NamedListener::take_over(socket, path, mode).map(Self::Unix)
+                NamedListener::take_over(socket, path).map(Self::Unix)
             }
         }
     }

@@ -2,7 +2,8 @@
 //! and removed.
 //!
 //! Invariant: a file is removed only if it is the one that was bound here (device and inode), or a socket
-//! that no process has open while the lock is held.
+//! that no process has open while the lock is held. The path of an inherited socket belongs to the service
+//! manager: nothing is bound or removed there.
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -31,12 +32,10 @@ pub(crate) const LOCK_STEP: Duration = Duration::from_millis(20);
 pub(crate) struct NamedListener {
     socket: UnixListener,
     path: PathBuf,
-    /// With which mode it is bound.
-    mode: Mode,
+    /// With which mode it is bound; `None` if it was inherited.
+    mode: Option<Mode>,
     /// The file at the path; `None` if there was none when the socket was inherited.
     file: Option<FileId>,
-    /// False for a socket that was inherited.
-    is_ours: bool,
     /// It refuses connections.
     is_stopped: bool,
     /// Listeners that were replaced, until their backlogs are empty. They need no event: no connection
@@ -44,6 +43,16 @@ pub(crate) struct NamedListener {
     replaced: Vec<UnixListener>,
     /// `None` if an inherited socket is where the plugin cannot write.
     lock: Option<LockFile>,
+}
+
+/// What was done about a socket that may not be at its path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Renewed {
+    /// It is at its path.
+    InPlace,
+    Bound,
+    /// It was inherited, and is not at its path: only the service manager can bind it again.
+    Lost,
 }
 
 impl NamedListener {
@@ -54,22 +63,16 @@ impl NamedListener {
         Ok(Self {
             socket,
             path: path.to_owned(),
-            mode,
+            mode: Some(mode),
             file: Some(file),
-            is_ours: true,
             is_stopped: false,
             replaced: Vec::new(),
             lock: Some(lock),
         })
     }
 
-    /// Takes over a socket that a service manager has made, and will remove. The mode is for the case
-    /// that it has to be bound again.
-    pub(crate) fn take_over(
-        socket: UnixListener,
-        path: PathBuf,
-        mode: Mode,
-    ) -> Result<Self, ListenError> {
+    /// Takes over a socket that a service manager has made, and will remove.
+    pub(crate) fn take_over(socket: UnixListener, path: PathBuf) -> Result<Self, ListenError> {
         // The lock keeps another plugin from replacing the socket, but the plugin's user need
         // not be allowed to write there.
         let lock = match acquire(&path) {
@@ -81,8 +84,8 @@ impl NamedListener {
             Ok(lock) => Some(lock),
         };
         let file = fs::symlink_metadata(&path).ok().map(|metadata| FileId::of(&metadata));
-        let (is_ours, is_stopped, replaced) = (false, false, Vec::new());
-        Ok(Self { socket, path, mode, file, is_ours, is_stopped, replaced, lock })
+        let (mode, is_stopped, replaced) = (None, false, Vec::new());
+        Ok(Self { socket, path, mode, file, is_stopped, replaced, lock })
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -110,57 +113,64 @@ impl NamedListener {
     }
 
     pub(crate) fn stop(&mut self) {
-        if self.is_ours {
+        if self.mode.is_some() {
             shut_down(&self.socket);
             self.is_stopped = true;
         }
     }
 
     pub(crate) fn resume(&mut self, registry: &Registry, token: Token) -> Result<(), ListenError> {
-        if self.is_stopped { self.bind_again(registry, token) } else { Ok(()) }
+        match self.mode {
+            Some(mode) if self.is_stopped => self.bind_again(mode, registry, token),
+            _ => Ok(()),
+        }
     }
 
-    /// Makes the lock file and the socket again if they are not at their paths any more. True if the
-    /// socket was bound again.
-    pub(crate) fn renew(&mut self, registry: &Registry, token: Token) -> Result<bool, ListenError> {
-        let is_socket_in_place = self.is_in_place() && !self.is_stopped;
-        let is_lock_in_place = match &self.lock {
-            Some(lock) => lock.is_in_place(),
-            None => is_socket_in_place,
-        };
-        if !is_lock_in_place {
+    /// Makes the lock file and the socket again if they are not at their paths any more.
+    pub(crate) fn renew(
+        &mut self,
+        registry: &Registry,
+        token: Token,
+    ) -> Result<Renewed, ListenError> {
+        if let Some(lock) = &self.lock
+            && !lock.is_in_place()
+        {
             // The one before is held until this one is.
             self.lock = Some(acquire(&self.path)?);
             let path = LockFile::path_of(&self.path);
             warn!("the lock file {} was removed: it is made again", path.display());
         }
-        if is_socket_in_place {
-            return Ok(false);
+        if self.is_in_place() && !self.is_stopped {
+            return Ok(Renewed::InPlace);
         }
-        self.bind_again(registry, token)?;
-        Ok(true)
+        let Some(mode) = self.mode else { return Ok(Renewed::Lost) };
+        self.bind_again(mode, registry, token)?;
+        Ok(Renewed::Bound)
     }
 
-    fn is_in_place(&self) -> bool {
+    /// True if clients find the socket at its path.
+    pub(crate) fn is_in_place(&self) -> bool {
         self.file.is_some_and(|file| socket_file::is_at(&self.path, file))
     }
 
     /// Binds a new socket in place of this one, whose backlog is still accepted.
-    fn bind_again(&mut self, registry: &Registry, token: Token) -> Result<(), ListenError> {
-        make_room(&self.path, self.file.filter(|_| self.is_ours))?;
-        let (mut socket, file) = bind(&self.path, self.mode)?;
+    fn bind_again(
+        &mut self,
+        mode: Mode,
+        registry: &Registry,
+        token: Token,
+    ) -> Result<(), ListenError> {
+        make_room(&self.path, self.file)?;
+        let (mut socket, file) = bind(&self.path, mode)?;
         if let Err(source) = registry.register(&mut socket, token, Interest::READABLE) {
             let _ = fs::remove_file(&self.path);
             return Err(system(&self.path, source));
         }
         let mut replaced = mem::replace(&mut self.socket, socket);
-        // An inherited one stays open in the service manager, and would stay registered.
         let _ = registry.deregister(&mut replaced);
-        if self.is_ours {
-            shut_down(&replaced);
-        }
+        shut_down(&replaced);
         self.replaced.push(replaced);
-        (self.file, self.is_ours, self.is_stopped) = (Some(file), true, false);
+        (self.file, self.is_stopped) = (Some(file), false);
         Ok(())
     }
 }
@@ -169,7 +179,7 @@ impl Drop for NamedListener {
     fn drop(&mut self) {
         // The file's number is not used again as long as the socket is open. The lock file stays: removing
         // it would let two processes hold locks on two files of that name.
-        if self.is_ours && self.is_in_place() {
+        if self.mode.is_some() && self.is_in_place() {
             let _ = fs::remove_file(&self.path);
         }
     }
@@ -278,7 +288,7 @@ mod tests {
             Self { listener, poll, path, _directory: directory }
         }
 
-        fn renew(&mut self) -> Result<bool, ListenError> {
+        fn renew(&mut self) -> Result<Renewed, ListenError> {
             self.listener.renew(self.poll.registry(), LISTENER)
         }
 
@@ -307,7 +317,7 @@ mod tests {
     fn a_socket_whose_file_is_gone_is_bound_again_and_loses_no_connection() {
         for name in ["socket".to_owned(), "n".repeat(200)] {
             let mut f = Fixture::at(name.as_ref());
-            assert!(!f.renew().unwrap());
+            assert_eq!(f.renew().unwrap(), Renewed::InPlace);
             let away = f.path.with_extension("away");
             for remove in [
                 |path: &Path, _: &Path| fs::remove_file(path),
@@ -315,7 +325,7 @@ mod tests {
             ] {
                 let _early = connect_long(&f.path);
                 remove(&f.path, &away).unwrap();
-                assert!(f.renew().unwrap());
+                assert_eq!(f.renew().unwrap(), Renewed::Bound);
                 let _late = connect_long(&f.path);
                 assert_eq!(f.accept_all(), 2);
                 assert_eq!(fs::metadata(&f.path).unwrap().mode() & 0o777, 0o600);
@@ -323,7 +333,7 @@ mod tests {
             }
             // What was renamed comes back, and no process listens there any more.
             fs::rename(&away, &f.path).unwrap();
-            assert!(f.renew().unwrap());
+            assert_eq!(f.renew().unwrap(), Renewed::Bound);
             let _client = connect_long(&f.path);
             assert_eq!(f.accept_all(), 1);
         }
@@ -345,7 +355,7 @@ mod tests {
         fs::remove_dir_all(&directory).unwrap();
         assert!(matches!(f.renew(), Err(ListenError::LockFile { .. })));
         fs::create_dir(&directory).unwrap();
-        assert!(f.renew().unwrap());
+        assert_eq!(f.renew().unwrap(), Renewed::Bound);
         assert!(LockFile::path_of(&f.path).exists());
         let _client = f.connect().unwrap();
         assert_eq!(f.accept_all(), 1);
@@ -359,7 +369,7 @@ mod tests {
         for replace in [|_: &Path| Ok(()), |path: &Path| fs::write(path, "")] {
             fs::remove_file(&lock).unwrap();
             replace(&lock).unwrap();
-            assert!(!f.renew().unwrap());
+            assert_eq!(f.renew().unwrap(), Renewed::InPlace);
             assert!(matches!(LockFile::acquire(&f.path), Err(LockError::Held)));
         }
         assert_eq!(fs::metadata(&f.path).unwrap().ino(), inode);
@@ -397,7 +407,7 @@ mod tests {
         assert!(matches!(f.renew(), Err(ListenError::NotASocket { .. })));
         assert_eq!(fs::read(&f.path).unwrap(), b"precious");
         fs::remove_file(&f.path).unwrap();
-        assert!(f.renew().unwrap());
+        assert_eq!(f.renew().unwrap(), Renewed::Bound);
         f.connect().unwrap();
     }
 

@@ -6,6 +6,7 @@
 
 use std::fs;
 use std::io::{self, ErrorKind, Read, Write};
+use std::mem;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -19,7 +20,7 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use nix::sys::stat::{UtimensatFlags, utimensat};
 use nix::sys::time::TimeSpec;
 use parking_lot::Mutex;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::socket_file;
 use crate::files::FileId;
@@ -93,15 +94,17 @@ impl Watch {
 struct Watcher {
     shared: Arc<Shared>,
     next_touch: Instant,
-    /// `None` if it is not available.
+    /// `None` if it is not available, as at a limit of the user (inotify(7)). It may be later.
     inotify: Option<Inotify>,
     /// What `inotify` watches.
     watched: Places,
+    /// It was logged that inotify is not available.
+    has_warned: bool,
 }
 
 impl Watcher {
     fn new(shared: Arc<Shared>, now: Instant) -> Self {
-        Self { shared, next_touch: now, inotify: None, watched: Vec::new() }
+        Self { shared, next_touch: now, inotify: None, watched: Vec::new(), has_warned: false }
     }
 
     fn run(&mut self, controlled: &UnixStream, wake: impl Fn()) {
@@ -121,18 +124,34 @@ impl Watcher {
     fn look(&mut self, now: Instant) -> bool {
         let Some(places) = self.shared.places.lock().clone() else { return false };
         // Before the look: what changes after it is reported.
-        if self.watched != places {
-            self.inotify = watch(&places).inspect_err(|error| debug!(%error, "no inotify")).ok();
-            self.watched.clone_from(&places);
-        }
+        let watching = self.watch(&places);
         if !places.iter().all(|(path, file)| is_in_place(path, *file)) {
             return false;
+        }
+        // If a file is missing, that is no fault of inotify.
+        if let Err(error) = watching
+            && !mem::replace(&mut self.has_warned, true)
+        {
+            let seconds = PERIOD.as_secs();
+            warn!(%error, "inotify is not available: the socket is looked for every {seconds} s instead");
         }
         if now >= self.next_touch {
             places.iter().for_each(|(path, _)| touch(path));
             self.next_touch = now + TOUCH_PERIOD;
         }
         true
+    }
+
+    /// Has inotify watch these files, unless it does.
+    fn watch(&mut self, places: &Places) -> nix::Result<()> {
+        if self.inotify.is_none() || self.watched != *places {
+            // First, or both would count.
+            self.inotify = None;
+            self.inotify = Some(watch(places)?);
+            self.watched.clone_from(places);
+            self.has_warned = false;
+        }
+        Ok(())
     }
 
     /// Waits for something to look at; false if the thread is to end.

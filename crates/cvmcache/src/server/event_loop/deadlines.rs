@@ -15,6 +15,9 @@ const GAUGES_PERIOD: Duration = Duration::from_secs(2);
 /// How often connections are looked at for whether they are idle: the second time, one is.
 const BUFFER_SWEEP_PERIOD: Duration = Duration::from_secs(5);
 
+/// How many idle uploads are aborted before other things have their turn.
+const IDLE_UPLOADS_AT_ONCE: usize = 16;
+
 /// No timer of the server is set for less: a limit of zero must not keep the thread busy.
 const SHORTEST_PERIOD: Duration = Duration::from_millis(1);
 
@@ -49,7 +52,11 @@ impl EventLoop {
         while let Some(timer) = self.state.timers.pop_expired(now) {
             match timer {
                 Timer::AcceptRetry => self.acceptor.retry_now(),
-                Timer::UploadSweep => self.sweep_uploads(),
+                Timer::UploadSweep => {
+                    self.sweep_uploads();
+                    self.abort_idle_uploads(now);
+                }
+                Timer::IdleUploads => self.abort_idle_uploads(now),
                 Timer::BufferSweep => self.sweep_buffers(),
                 Timer::RequestCheck => self.time_out_requests(now),
                 Timer::Heartbeat => self.beat(now),
@@ -66,6 +73,19 @@ impl EventLoop {
     fn sweep_uploads(&mut self) {
         for connection in self.state.connections.values() {
             connection.sweep_uploads(&self.service);
+        }
+    }
+
+    /// Aborts some of the uploads that were given up, and the others next time: the plugin may take its time
+    /// for each.
+    fn abort_idle_uploads(&mut self, now: Instant) {
+        let mut rest = IDLE_UPLOADS_AT_ONCE;
+        for connection in self.state.connections.values() {
+            rest -= connection.abort_idle_uploads(&self.service, rest);
+            if rest == 0 {
+                self.state.timers.set(Timer::IdleUploads, now + SHORTEST_PERIOD);
+                return;
+            }
         }
     }
 

@@ -1,0 +1,105 @@
+//! `cvmcache doctor` beside a process that listens, or holds the lock: what it finds, and that its advice ends none.
+
+mod support;
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::unix::net::UnixListener;
+use std::thread;
+
+use cvmcache::Locator;
+use cvmcache::client::Client;
+use nix::fcntl::{Flock, FlockArg};
+use support::site::Site;
+use support::start_ram;
+
+#[test]
+fn a_plugin_that_runs_as_another_user_is_a_finding() {
+    let plugin = start_ram();
+    let site = Site { user: "nobody".to_owned(), ..Site::around(plugin.locator()) };
+    site.assert_finds("plugin-foreign");
+}
+
+#[test]
+fn a_plugin_that_runs_with_another_configuration_is_a_finding() {
+    let plugin = start_ram();
+    let mut site = Site::around(plugin.locator());
+    site.replace_in_plugin("SIZE=100", "SIZE=200");
+    site.assert_finds("size-not-in-use");
+}
+
+#[test]
+fn a_lock_file_held_without_a_listener_is_a_finding_with_the_holder() {
+    let site = Site::new();
+    let lock = File::create(site.path("socket.lock")).unwrap();
+    let _lock = Flock::lock(lock, FlockArg::LockExclusiveNonblock).unwrap();
+    site.assert_finds("lock-held");
+    let output = site.doctor(&[]).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains(&format!("process {} holds", std::process::id())), "{text}");
+    assert!(!text.contains("kill"), "{text}");
+}
+
+#[test]
+fn advice_about_a_plugin_whose_socket_has_lost_its_name_does_not_end_it() {
+    let plugin = start_ram();
+    let mut client = Client::connect(plugin.locator(), "test.cern.ch:1").unwrap();
+    let site = Site::around(plugin.locator());
+    let Locator::Unix(socket) = plugin.locator() else { unreachable!() };
+    // Taken over by another name, so that the plugin need not notice.
+    let lock = socket.with_extension("lock");
+    assert!(lock.exists());
+    fs::rename(socket, socket.with_extension("gone")).unwrap();
+    let output = site.doctor(&[]).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(!text.contains("kill"), "{text}");
+    client.info().unwrap();
+}
+
+#[test]
+fn a_listener_that_is_no_plugin_is_a_finding() {
+    for (answer, name) in
+        [(&b"HTTP/1.1 400 Bad Request\r\n\r\n"[..], "not-a-plugin"), (b"", "plugin-refuses")]
+    {
+        let site = Site::new();
+        let listener = UnixListener::bind(site.path("socket")).unwrap();
+        // It lives as long as the tests.
+        thread::spawn(move || {
+            let mut kept = Vec::new();
+            for connection in listener.incoming() {
+                let mut connection = connection.unwrap();
+                connection.write_all(answer).unwrap();
+                // Closing would be a reply of its own.
+                if !answer.is_empty() {
+                    kept.push(connection);
+                }
+            }
+        });
+        site.assert_finds(name);
+    }
+}
+
+#[test]
+fn a_tcp_plugin_that_other_hosts_reach_is_a_finding() {
+    let mut site = Site::new();
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let socket = format!("unix={}", site.path("socket").display());
+    site.replace_in_client(&socket, &format!("tcp=127.0.0.1:{port}"));
+    site.replace_in_plugin(&socket, &format!("tcp=:{port}"));
+    site.assert_finds("allow-missing");
+    let mut closed = Site { directory: tempfile::tempdir().unwrap(), ..site };
+    closed.plugin += "CVMFS_CACHE_PLUGIN_ALLOW=10.0.0.0/8\n";
+    closed.client = closed.client.replace("CVMFS_CACHE_ram_CMDLINE", "#");
+    closed.arguments =
+        vec!["--config".to_owned(), closed.path("plugin.conf").display().to_string()];
+    let (names, status) = closed.findings();
+    assert_eq!(
+        (names, status),
+        (
+            ["plugin-not-asked", "allow-excludes-client", "plugin-not-running"]
+                .map(str::to_owned)
+                .to_vec(),
+            1
+        )
+    );
+}

@@ -198,12 +198,12 @@ impl EventLoop {
         let Some(deadline) = self.busy_poll.deadline(began) else { return Ok(None) };
         let mut now = began;
         while now < deadline {
+            // Another thread that wants this processor is likely to be the client, which has its reply now.
+            thread::yield_now();
             if self.poll_last_socket() {
                 events.clear();
                 return Ok(Some(Instant::now()));
             }
-            // Another thread that wants this processor is likely to be the client.
-            thread::yield_now();
             poll(&mut self.poll, events, Some(Duration::ZERO))?;
             now = Instant::now();
             if !events.is_empty() {

@@ -10,13 +10,13 @@ mod space;
 
 use std::fmt;
 use std::io;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::sync::Arc;
 
 use memmap2::{Advice, MmapOptions, MmapRaw, UncheckedAdvice};
 use parking_lot::Mutex;
 use smallvec::SmallVec;
-use space::{Space, UNIT};
+use space::{CHUNK, Space, UNIT};
 
 /// How many bytes are purged under one lock: zapping their pages takes the kernel some hundred
 /// microseconds.
@@ -46,9 +46,10 @@ impl Arena {
         let page = rustix::param::page_size();
         let len = len.next_multiple_of(page);
         let mapping = MmapOptions::new().len(len).no_reserve_swap().map_anon()?;
-        // With huge pages, more would be resident than is counted. A kernel without them refuses.
-        let _ = mapping.advise(Advice::NoHugePage);
-        let space = Mutex::new(Space::new(len, page));
+        // Until they are populated. A kernel without huge pages refuses.
+        let _ = mapping.advise(Advice::HugePage);
+        let first_chunk = mapping.as_ptr().align_offset(CHUNK);
+        let space = Mutex::new(Space::new(len, page, first_chunk));
         Ok(Arc::new(Self { mapping: mapping.into(), space }))
     }
 
@@ -66,7 +67,8 @@ impl Arena {
         let ranges = {
             let mut space = self.space.lock();
             self.purge(&mut space, max_resident);
-            space.allocate(len.next_multiple_of(UNIT), max_resident)?
+            space
+                .allocate(len.next_multiple_of(UNIT), max_resident, |fresh| self.populate(fresh))?
         };
         let mut left = len;
         let extents = ranges.into_iter().map(|range| {
@@ -91,6 +93,15 @@ impl Arena {
     /// Gives all pages without extents back to the system, some at a time.
     pub(crate) fn trim(&self) {
         while self.purge(&mut self.space.lock(), 0) {}
+    }
+
+    /// Makes pages resident: one call for many of them, and huge pages if the system has them.
+    fn populate(&self, pages: Range<usize>) {
+        let (start, len) = (pages.start, pages.len());
+        // Kernels before 5.14 know no `MADV_POPULATE_WRITE`: there, the first write to a page does it.
+        let _ = self.mapping.advise_range(Advice::PopulateWrite, start, len);
+        // Or khugepaged would make huge pages again, and resident, what is purged later.
+        let _ = self.mapping.advise_range(Advice::NoHugePage, start, len);
     }
 
     /// Gives some pages without extents back to the system, if more than `max_resident` bytes are
@@ -260,11 +271,34 @@ mod tests {
     #[test]
     fn resident_pages_are_allocated_before_others_that_fit_better() {
         let arena = arena(8);
-        let first = arena.allocate(page(), u64::MAX).unwrap();
-        drop(arena.allocate(4 * page(), u64::MAX).unwrap());
+        let pages = |count: usize| (count * page()) as u64;
+        let first = arena.allocate(page(), pages(1)).unwrap();
+        drop(arena.allocate(4 * page(), pages(5)).unwrap());
         let _three = arena.allocate(3 * page(), u64::MAX).unwrap();
-        assert_eq!(arena.resident(), 5 * page() as u64);
+        assert_eq!(arena.resident(), pages(5));
         drop(first);
+    }
+
+    #[test]
+    fn a_chunk_becomes_resident_at_once() {
+        let arena = Arena::new(4 * CHUNK).unwrap();
+        let chunk = CHUNK as u64;
+        let first = arena.allocate(1, u64::MAX).unwrap();
+        let before_first_chunk = arena.resident();
+        assert!((1..=chunk).contains(&before_first_chunk));
+        let _second = arena.allocate(CHUNK, u64::MAX).unwrap();
+        assert_eq!(arena.resident(), before_first_chunk + chunk);
+        drop(first);
+    }
+
+    #[test]
+    fn less_than_a_chunk_becomes_resident_where_no_more_may() {
+        let arena = Arena::new(4 * CHUNK).unwrap();
+        let max = 3 * page() as u64;
+        let _two = arena.allocate(2 * page(), max).unwrap();
+        assert!(arena.allocate(2 * page(), max).is_none());
+        assert!(arena.allocate(page(), max).is_some());
+        assert!(arena.resident() <= max);
     }
 
     #[test]

@@ -10,6 +10,9 @@ use super::free_extents::FreeExtents;
 /// Extents begin and end at multiples of a cache line.
 pub(super) const UNIT: usize = 64;
 
+/// So much becomes resident at once: what a huge page has.
+pub(super) const CHUNK: usize = 2 * 1024 * 1024;
+
 /// An object that does not fit into one free extent gets none of less than a page.
 const SHORTEST_PIECE: usize = 4096;
 
@@ -23,16 +26,19 @@ const SHORTEST_PIECE: usize = 4096;
 pub(super) struct Space {
     len: usize,
     page: usize,
+    /// Where the first chunk begins.
+    first_chunk: usize,
     dirty: FreeExtents,
     clean: FreeExtents,
 }
 
 impl Space {
-    /// A space of `len` bytes in pages of `page`, all of it clean.
-    pub(super) fn new(len: usize, page: usize) -> Self {
+    /// A space of `len` bytes in pages of `page`, all of it clean. Chunks begin at `first_chunk`, below
+    /// [`CHUNK`].
+    pub(super) fn new(len: usize, page: usize, first_chunk: usize) -> Self {
         let mut clean = FreeExtents::new(page);
         clean.insert(0..len);
-        Self { len, page, dirty: FreeExtents::new(page), clean }
+        Self { len, page, first_chunk, dirty: FreeExtents::new(page), clean }
     }
 
     /// How many bytes are in pages that have been allocated, and were not purged since.
@@ -46,17 +52,17 @@ impl Space {
     }
 
     /// Ranges of `len` bytes together, one if possible. No clean page becomes resident if more than
-    /// `max_resident` bytes were then.
+    /// `max_resident` bytes were then; `populate` gets those that do.
     pub(super) fn allocate(
         &mut self,
         len: usize,
         max_resident: usize,
+        mut populate: impl FnMut(Range<usize>),
     ) -> Option<SmallVec<[Range<usize>; 1]>> {
         let mut ranges = SmallVec::<[Range<usize>; 1]>::new();
         let mut left = len;
         while left > 0 {
-            let Some(range) = self.take(left, max_resident) else {
-                // What was clean counts as resident until it is purged, although it was not written to.
+            let Some(range) = self.take(left, max_resident, &mut populate) else {
                 ranges.into_iter().for_each(|range| self.free(range));
                 return None;
             };
@@ -93,7 +99,12 @@ impl Space {
     }
 
     /// The best fit for `len` bytes, or else the longest piece that there is for a part of them.
-    fn take(&mut self, len: usize, max_resident: usize) -> Option<Range<usize>> {
+    fn take(
+        &mut self,
+        len: usize,
+        max_resident: usize,
+        populate: &mut impl FnMut(Range<usize>),
+    ) -> Option<Range<usize>> {
         if let Some(dirty) = self.dirty.best_fit(len) {
             return Some(self.take_dirty(dirty, len));
         }
@@ -102,13 +113,13 @@ impl Space {
         if pages <= budget
             && let Some(clean) = self.clean.best_fit(pages)
         {
-            return Some(self.take_clean(clean, len));
+            return Some(self.take_clean(clean, len, budget, populate));
         }
         let dirty = self.dirty.longest().unwrap_or_default();
         let clean = self.clean.longest().unwrap_or_default();
         let clean_len = clean.len().min(budget - budget % self.page).min(len);
         if clean_len > dirty.len() {
-            return Some(self.take_clean(clean, clean_len));
+            return Some(self.take_clean(clean, clean_len, budget, populate));
         }
         (dirty.len() >= SHORTEST_PIECE).then(|| self.take_dirty(dirty.clone(), dirty.len()))
     }
@@ -119,12 +130,27 @@ impl Space {
         range
     }
 
-    /// The rest of its last page is dirty from now on.
-    fn take_clean(&mut self, free: Range<usize>, len: usize) -> Range<usize> {
+    /// The rest of its last chunk, or of its last page, is dirty from now on.
+    fn take_clean(
+        &mut self,
+        free: Range<usize>,
+        len: usize,
+        budget: usize,
+        populate: &mut impl FnMut(Range<usize>),
+    ) -> Range<usize> {
         let range = free.start..free.start + len;
-        let end = range.end.next_multiple_of(self.page);
-        self.clean.remove(range.start..end);
+        let first_chunk = self.first_chunk;
+        let chunk_end = match range.end.checked_sub(first_chunk) {
+            Some(behind) => first_chunk + behind.next_multiple_of(CHUNK),
+            None => first_chunk,
+        };
+        let mut end = chunk_end.min(free.end);
+        if end - free.start > budget {
+            end = range.end.next_multiple_of(self.page);
+        }
+        self.clean.remove(free.start..end);
         self.dirty.insert(range.end..end);
+        populate(free.start..end);
         range
     }
 }

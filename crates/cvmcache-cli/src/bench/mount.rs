@@ -291,3 +291,101 @@ fn work(times: Quantiles<'_>) -> io::Result<()> {
     while now()? < until {}
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::os::unix::net::UnixStream;
+
+    use cvmcache::plugin::Status;
+    use cvmcache_proto::{Decoder, DecoderLimits};
+
+    use super::super::limit::ideal_reply;
+    use super::super::objects::Sizes;
+    use super::*;
+
+    /// A plugin that records requests and answers them, until there is no answer.
+    fn serve(
+        mut stream: UnixStream,
+        answer: impl Fn(&Operation, usize) -> Option<ReplyBody>,
+    ) -> Vec<Operation> {
+        let (mut decoder, mut requests) = (Decoder::new(DecoderLimits::default()), Vec::new());
+        let mut buffer = [0; 4096];
+        loop {
+            while let Some(frame) = decoder.next_frame().unwrap() {
+                let ClientMessage::Request(Request { id, operation, .. }) =
+                    ClientMessage::from_frame(frame).unwrap()
+                else {
+                    return requests;
+                };
+                let Some(body) = answer(&operation, requests.len()) else { return requests };
+                requests.push(operation);
+                let (message, data) = ServerMessage::Reply(Reply { id, body }).into_wire();
+                let mut bytes = Vec::new();
+                frame::encode(message, data.len(), &mut bytes).unwrap();
+                data.pieces().for_each(|piece| bytes.extend_from_slice(piece));
+                stream.write_all(&bytes).unwrap();
+            }
+            let len = stream.read(&mut buffer).unwrap();
+            assert_ne!(len, 0, "the client quits first");
+            decoder.buffer().extend_from_slice(&buffer[..len]);
+        }
+    }
+
+    /// A pass over files of 300,000 bytes, and what the plugin was asked for.
+    fn pass(
+        threads: u64,
+        count: u64,
+        answer: impl Fn(&Operation, usize) -> Option<ReplyBody> + Send + 'static,
+    ) -> (Result<Vec<Samples>, ClientError>, Vec<Operation>, Files) {
+        let (receiver, stream) = Connection::pair().unwrap();
+        let plugin = thread::spawn(move || serve(stream, answer));
+        let sender = File::from(receiver.as_fd().try_clone_to_owned().unwrap());
+        let mut mount = Mount { receiver, sender: Mutex::new(sender), session: 1 };
+        let files =
+            Files { generator: Generator::new(Sizes::All(300_000)), count, step: tasks::READ };
+        let samples = mount.pass(threads, &files);
+        drop(mount);
+        (samples, plugin.join().unwrap(), files)
+    }
+
+    #[test]
+    fn a_file_is_opened_read_in_whole_pages_and_closed() {
+        let (samples, requests, files) = pass(1, 2, |request, _| Some(ideal_reply(request)));
+        let expected = [0, 1].map(|number| {
+            let object = files.generator.object(number);
+            let read = |offset, size| Operation::Read { object: object.id, offset, size };
+            let reads = [read(0, 131_072), read(131_072, 131_072), read(262_144, 40_960)];
+            [&[open(&object)], &reads[..], &[close(&object)]].concat()
+        });
+        assert_eq!(requests, expected.concat());
+        let samples = &samples.unwrap()[0];
+        assert_eq!((samples.ops, samples.requests, samples.bytes), (2, 10, 600_000));
+    }
+
+    #[test]
+    fn threads_read_each_file_once_between_them() {
+        let (samples, requests, files) = pass(4, 9, |request, _| Some(ideal_reply(request)));
+        for object in (0..files.count).map(|number| files.generator.object(number)) {
+            for request in [open(&object), close(&object)] {
+                assert_eq!(requests.iter().filter(|other| **other == request).count(), 1);
+            }
+        }
+        assert_eq!(samples.unwrap().iter().map(|samples| samples.ops).sum::<u64>(), 9);
+    }
+
+    #[test]
+    fn a_failure_status_ends_the_pass_with_an_error() {
+        let missing = |_: &Operation, _| Some(ReplyBody::Refcount(Err(Status::NoEntry)));
+        let (samples, requests, _) = pass(4, 100, missing);
+        assert_eq!(samples.unwrap_err().status(), Some(Status::NoEntry));
+        assert!(requests.len() < 100, "{}", requests.len());
+    }
+
+    #[test]
+    fn a_connection_that_ends_is_an_error() {
+        let some = |request: &Operation, n| (n < 20).then(|| ideal_reply(request));
+        let (samples, _, _) = pass(4, 100, some);
+        assert!(matches!(samples.unwrap_err(), ClientError::Closed), "it has ended");
+    }
+}

@@ -270,7 +270,7 @@ impl Request {
             }),
             Operation::Store(part) => {
                 attachment = part.data;
-                Msg::StoreReq(wire::MsgStoreReq {
+                Msg::StoreReq(Box::new(wire::MsgStoreReq {
                     session_id,
                     req_id,
                     object_id: Some(part.object.into()),
@@ -280,7 +280,7 @@ impl Request {
                     object_type: Some(part.object_type.to_wire()),
                     description: part.description.map(Vec::from),
                     data_crc32: part.data_crc32,
-                })
+                }))
             }
             Operation::StoreAbort { object } => Msg::StoreAbortReq(wire::MsgStoreAbortReq {
                 session_id,
@@ -300,11 +300,11 @@ impl Request {
                 object_type: Some(object_type.to_wire()),
             }),
             Operation::BreadcrumbStore { repository, breadcrumb } => {
-                Msg::BreadcrumbStoreReq(wire::MsgBreadcrumbStoreReq {
+                Msg::BreadcrumbStoreReq(Box::new(wire::MsgBreadcrumbStoreReq {
                     session_id,
                     req_id,
                     breadcrumb: Some(breadcrumb.into_wire(repository)),
-                })
+                }))
             }
             Operation::BreadcrumbLoad { repository } => {
                 Msg::BreadcrumbLoadReq(wire::MsgBreadcrumbLoadReq {

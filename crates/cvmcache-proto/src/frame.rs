@@ -83,14 +83,42 @@ pub fn encode(
     if too_long || len > MAX_LEN {
         return Err(TooLarge { message: message_len, attachment: attachment_len });
     }
-    let flag = if has_attachment { ATTACHMENT_FLAG } else { 0 };
-    out.put_u8(VERSION | flag);
-    out.put_uint_le(len as u64, 3);
-    if has_attachment {
-        out.put_u16_le(message_len as u16);
+    let headers = Headers { len, message_len: has_attachment.then_some(message_len) };
+    let mut short = [0; SHORT];
+    let short_len = HEADER_LEN + inner + message_len;
+    if short_len <= SHORT {
+        // Protobuf is written byte by byte, which a slice takes more quickly than a buffer that grows.
+        let mut unwritten = &mut short[..];
+        headers.put(&mut unwritten);
+        rpc.encode_raw(&mut unwritten);
+        out.put_slice(&short[..short_len]);
+    } else {
+        headers.put(out);
+        rpc.encode_raw(out);
     }
-    rpc.encode_raw(out);
     Ok(())
+}
+
+/// Most frames are shorter, in bytes, without their attachment.
+const SHORT: usize = 64;
+
+/// What comes before a message.
+struct Headers {
+    /// The length in the header.
+    len: usize,
+    /// That in the inner header, if there is an attachment.
+    message_len: Option<usize>,
+}
+
+impl Headers {
+    fn put(&self, out: &mut impl BufMut) {
+        let flag = if self.message_len.is_some() { ATTACHMENT_FLAG } else { 0 };
+        out.put_u8(VERSION | flag);
+        out.put_uint_le(self.len as u64, 3);
+        if let Some(message_len) = self.message_len {
+            out.put_u16_le(message_len as u16);
+        }
+    }
 }
 
 #[cfg(test)]

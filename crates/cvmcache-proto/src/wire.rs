@@ -30,7 +30,7 @@ pub(crate) struct MsgRpc {
     pub(crate) msg: Option<Msg>,
 }
 
-/// Any message.
+/// Any message. The large ones are boxed: all others are moved several times before they are answered.
 #[derive(Clone, PartialEq, Oneof)]
 pub(crate) enum Msg {
     /// See [`MsgRefcountReq`].
@@ -52,8 +52,8 @@ pub(crate) enum Msg {
     #[prost(message, tag = "6")]
     ObjectInfoReply(MsgObjectInfoReply),
     /// See [`MsgStoreReq`].
-    #[prost(message, tag = "7")]
-    StoreReq(MsgStoreReq),
+    #[prost(message, boxed, tag = "7")]
+    StoreReq(Box<MsgStoreReq>),
     /// See [`MsgStoreAbortReq`].
     #[prost(message, tag = "8")]
     StoreAbortReq(MsgStoreAbortReq),
@@ -94,8 +94,8 @@ pub(crate) enum Msg {
     #[prost(message, tag = "26")]
     Ioctl(MsgIoctl),
     /// See [`MsgBreadcrumbStoreReq`].
-    #[prost(message, tag = "27")]
-    BreadcrumbStoreReq(MsgBreadcrumbStoreReq),
+    #[prost(message, boxed, tag = "27")]
+    BreadcrumbStoreReq(Box<MsgBreadcrumbStoreReq>),
     /// See [`MsgBreadcrumbLoadReq`].
     #[prost(message, tag = "28")]
     BreadcrumbLoadReq(MsgBreadcrumbLoadReq),

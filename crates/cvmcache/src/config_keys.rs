@@ -172,7 +172,7 @@ pub const POLL: ConfigKey = ConfigKey::new(
      0 sleeps at once",
 )
 .bounds(0, 1000)
-.default_value("50");
+.default_value("200");
 
 /// The networks of clients; see [`Networks`](crate::Networks).
 pub const ALLOW: ConfigKey = ConfigKey::new(
@@ -289,7 +289,7 @@ mod tests {
             assert!(!key.meaning().ends_with('.'), "{key}");
         }
         let poll = POLL.to_string();
-        assert!(poll.ends_with("; 0 to 1000; by default 50"), "{poll}");
+        assert!(poll.ends_with("; 0 to 1000; by default 200"), "{poll}");
         assert!(ALLOW_USERS.markdown_row().contains(r"| `USER,...\|*` |"));
     }
 }

@@ -25,7 +25,7 @@ use crate::{CachePlugin, Limits, Locator, MemoryLimit, ServerHandle, threads, wa
 const MAX_NAME: usize = 60 * 1024;
 
 /// How long to poll for requests before sleeping, by default.
-const POLL_FOR: Duration = Duration::from_micros(50);
+const POLL_FOR: Duration = Duration::from_micros(200);
 
 /// A plugin as a part of a program: where a server begins, see [`Server::builder`].
 ///
@@ -117,12 +117,12 @@ impl ServerBuilder {
         self
     }
 
-    /// How long the I/O thread polls for requests before it sleeps; default 50 us, and zero is not at
+    /// How long the I/O thread polls for requests before it sleeps; default 200 us, and zero is not at
     /// all.
     ///
     /// Busy polling saves clients that wait for each reply the time that it takes to wake a thread. It
-    /// is adaptive: polls that find nothing are repeated less and less often, and while other threads
-    /// want the processor, there are none. An idle plugin takes no processor time.
+    /// is adaptive: the thread polls as long as most requests come within this time, and gives way to
+    /// threads that want its processor. An idle plugin takes no processor time.
     pub fn poll_for(mut self, time: Duration) -> Self {
         self.poll_for = time;
         self

@@ -1,165 +1,104 @@
-//! Adaptive busy polling with exponential back-off: whether the event loop polls for requests for a
-//! moment before it sleeps.
+//! Adaptive busy polling: whether, and for how long, the event loop polls for requests before it sleeps.
 //!
 //! Where the processor sleeps, too, it takes tens of microseconds to wake a thread: longer than a
 //! small request and its reply take otherwise. A client that waits for its replies is back sooner
-//! than that, so polling meanwhile is quicker. A poll that finds nothing is followed by sleeps without
-//! one, each time twice as many; one that finds something ends the back-off. If the thread was
-//! preempted, other threads want the processor, and it does not poll for a while.
+//! than that, so polling meanwhile is quicker; one that is not costs processor time for nothing.
+//!
+//! What decides is how long the last waits took, polled or slept, as in the halt polling of KVM
+//! (Linux, Documentation/virt/kvm/halt-polling.rst): polling is worth its time as long as most waits
+//! end within the window. That is known of waits without a poll as well, so polling begins by itself
+//! when the traffic changes. Being preempted does not count: on a machine with few processors, the
+//! client preempts the thread that polls for it all the time.
 
 use std::time::{Duration, Instant};
 
-use nix::sys::resource::{UsageWho, getrusage};
+/// One wait more or less moves the share of short waits by 1/`WEIGHT` of what is missing.
+const WEIGHT: u32 = 8;
 
-/// How many sleeps without a poll follow the first one that failed, and how many at most.
-const FIRST_PENALTY: u32 = 1;
-const LONGEST_PENALTY: u32 = 1024;
+/// A share of 1.
+const ALL: u32 = 1 << 16;
 
-/// How long not to poll after other threads wanted the processor.
-const BUSY: Duration = Duration::from_millis(50);
-
-/// How many polls succeed before it is checked whether they did.
-const CHECK_AFTER: u32 = 64;
+/// Polls from this share of short waits on.
+const WORTH_IT: u32 = ALL / 2;
 
 /// Keeps account of what polling brings.
 #[derive(Debug)]
 pub(crate) struct BusyPoll {
     /// How long a poll takes at most.
-    time: Duration,
-    /// How many sleeps there are before the next poll, and how many after it if it fails.
-    skip: u32,
-    penalty: u32,
-    /// How many polls succeeded since the last check.
-    successes: u32,
-    /// How often this thread was preempted.
-    preemptions: fn() -> Option<i64>,
-    known_preemptions: Option<i64>,
-    busy_until: Option<Instant>,
+    window: Duration,
+    /// The share of waits that ended within the window: an exponentially weighted moving average.
+    short_waits: u32,
 }
 
 impl BusyPoll {
-    /// Polls for `time` at most; if that is zero, never.
-    pub(crate) fn new(time: Duration) -> Self {
-        Self {
-            time,
-            skip: 0,
-            penalty: FIRST_PENALTY,
-            successes: 0,
-            preemptions,
-            known_preemptions: None,
-            busy_until: None,
-        }
+    /// Polls for `window` at most; if that is zero, never.
+    pub(crate) fn new(window: Duration) -> Self {
+        Self { window, short_waits: 0 }
     }
 
     /// Until when to poll before the sleep that is due; `None` if it does not pay.
-    pub(crate) fn begin(&mut self, now: Instant) -> Option<Instant> {
-        if self.time.is_zero() {
-            return None;
-        }
-        if self.skip > 0 {
-            self.skip -= 1;
-            return None;
-        }
-        let is_busy = self.busy_until.is_some_and(|until| now < until);
-        (!is_busy).then_some(now + self.time)
+    pub(crate) fn deadline(&self, now: Instant) -> Option<Instant> {
+        let pays = !self.window.is_zero() && self.short_waits >= WORTH_IT;
+        pays.then(|| now + self.window)
     }
 
-    /// The poll has found something.
-    pub(crate) fn succeeded(&mut self, now: Instant) {
-        self.penalty = FIRST_PENALTY;
-        self.successes += 1;
-        if self.successes >= CHECK_AFTER {
-            self.check(now);
-        }
+    /// A wait for events has ended after this time.
+    pub(crate) fn waited(&mut self, time: Duration) {
+        let target = if time <= self.window { ALL } else { 0 };
+        self.short_waits = (self.short_waits * (WEIGHT - 1) + target) / WEIGHT;
     }
-
-    /// The poll has found nothing.
-    pub(crate) fn failed(&mut self, now: Instant) {
-        self.skip = self.penalty;
-        self.penalty = (self.penalty * 2).min(LONGEST_PENALTY);
-        self.check(now);
-    }
-
-    /// Checks whether this thread has kept others from the processor.
-    fn check(&mut self, now: Instant) {
-        self.successes = 0;
-        let preemptions = (self.preemptions)();
-        if self.known_preemptions.is_some() && preemptions > self.known_preemptions {
-            self.busy_until = Some(now + BUSY);
-        }
-        self.known_preemptions = preemptions;
-    }
-}
-
-fn preemptions() -> Option<i64> {
-    let usage = getrusage(UsageWho::RUSAGE_THREAD).ok()?;
-    Some(usage.involuntary_context_switches())
 }
 
 #[cfg(test)]
 mod tests {
-    use std::cell::Cell;
-
     use super::*;
 
-    thread_local! {
-        static PREEMPTIONS: Cell<i64> = const { Cell::new(0) };
+    const WINDOW: Duration = Duration::from_micros(300);
+    const SHORT: Duration = Duration::from_micros(50);
+    const LONG: Duration = Duration::from_millis(10);
+
+    fn polls(busy_poll: &BusyPoll) -> bool {
+        busy_poll.deadline(Instant::now()).is_some()
     }
 
-    fn busy_poll() -> BusyPoll {
-        let preemptions = || Some(PREEMPTIONS.get());
-        BusyPoll { preemptions, ..BusyPoll::new(Duration::from_secs(1)) }
-    }
-
-    /// How many sleeps there are before the next poll.
-    fn sleeps(busy_poll: &mut BusyPoll) -> u32 {
-        let mut sleeps = 0;
-        while busy_poll.begin(Instant::now()).is_none() {
-            sleeps += 1;
+    fn after(waits: &[(u32, Duration)]) -> BusyPoll {
+        let mut busy_poll = BusyPoll::new(WINDOW);
+        for &(count, time) in waits {
+            (0..count).for_each(|_| busy_poll.waited(time));
         }
-        sleeps
+        busy_poll
     }
 
     #[test]
-    fn with_no_time_to_poll_it_does_not_poll() {
-        assert_eq!(BusyPoll::new(Duration::ZERO).begin(Instant::now()), None);
+    fn without_a_window_it_does_not_poll() {
+        let mut busy_poll = BusyPoll::new(Duration::ZERO);
+        (0..100).for_each(|_| busy_poll.waited(Duration::ZERO));
+        assert!(!polls(&busy_poll));
     }
 
     #[test]
-    fn polls_that_succeed_are_repeated_before_every_sleep() {
-        let mut busy_poll = busy_poll();
-        for _ in 0..1000 {
-            assert_eq!(sleeps(&mut busy_poll), 0);
-            busy_poll.succeeded(Instant::now());
-        }
-    }
-
-    #[test]
-    fn polls_that_fail_back_off_exponentially() {
-        let mut busy_poll = busy_poll();
-        let mut all = Vec::new();
-        for _ in 0..14 {
-            all.push(sleeps(&mut busy_poll));
-            busy_poll.failed(Instant::now());
-        }
-        assert_eq!(all, [0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 1024, 1024]);
-        sleeps(&mut busy_poll);
-        busy_poll.succeeded(Instant::now());
-        assert_eq!(sleeps(&mut busy_poll), 0, "a success ends the back-off");
-    }
-
-    #[test]
-    fn after_a_preemption_it_does_not_poll_for_a_while() {
+    fn it_polls_once_waits_are_short() {
+        assert!(!polls(&after(&[])));
+        assert!(polls(&after(&[(6, SHORT)])));
         let now = Instant::now();
-        let mut busy_poll = busy_poll();
-        let check = |busy_poll: &mut BusyPoll| {
-            (0..CHECK_AFTER).for_each(|_| busy_poll.succeeded(now));
-        };
-        check(&mut busy_poll);
-        assert!(busy_poll.begin(now).is_some());
-        PREEMPTIONS.set(1);
-        check(&mut busy_poll);
-        assert_eq!(busy_poll.begin(now), None);
-        assert!(busy_poll.begin(now + BUSY).is_some(), "not for ever");
+        assert_eq!(after(&[(6, SHORT)]).deadline(now), Some(now + WINDOW));
+    }
+
+    #[test]
+    fn it_polls_on_through_a_few_long_waits() {
+        assert!(polls(&after(&[(100, SHORT), (4, LONG)])));
+    }
+
+    #[test]
+    fn it_stops_when_waits_are_long() {
+        assert!(!polls(&after(&[(100, SHORT), (6, LONG)])));
+        assert!(polls(&after(&[(100, SHORT), (1000, LONG), (6, SHORT)])), "not for ever");
+    }
+
+    #[test]
+    fn an_idle_client_is_not_polled_for() {
+        let alternating: Vec<_> =
+            (0..100).flat_map(|_| [(1, LONG), (1, LONG), (1, SHORT)]).collect();
+        assert!(!polls(&after(&alternating)));
     }
 }

@@ -17,8 +17,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cvmcache_proto::{Decoder, DecoderLimits, Frame, Operation, Request, ServerMessage};
-use mio::Token;
-use tracing::{debug, trace_span};
+use mio::{Registry, Token};
+use tracing::{debug, error, trace_span};
 
 use super::socket::{Received, Socket};
 use super::telemetry::{Metrics, ReplyOutcome, RequestRecord};
@@ -119,6 +119,8 @@ pub(crate) struct Connection {
     is_active: bool,
     read_half: ReadHalf,
     write_half: WriteHalf,
+    /// `epoll` reports when the socket takes bytes again.
+    awaits_writable: bool,
     phase: Phase,
 }
 
@@ -140,6 +142,7 @@ impl Connection {
             is_active: true,
             read_half: ReadHalf::Drained,
             write_half: WriteHalf::Open { has_progressed: false },
+            awaits_writable: false,
             phase: Phase::Open,
         }
     }
@@ -198,6 +201,20 @@ impl Connection {
             self.read_half = ReadHalf::HungUp;
         } else if is_readable && self.read_half == ReadHalf::Drained {
             self.read_half = ReadHalf::Readable;
+        }
+    }
+
+    /// Has `epoll` report writability for as long as replies wait for it, and no longer: otherwise, each
+    /// reply that the client takes would wake the thread.
+    pub(crate) fn update_interest(&mut self, registry: &Registry) {
+        let is_blocked = !self.outbox.is_empty();
+        if is_blocked == self.awaits_writable {
+            return;
+        }
+        let Some(socket) = &mut self.socket else { return };
+        match socket.reregister(registry, self.token, is_blocked) {
+            Ok(()) => self.awaits_writable = is_blocked,
+            Err(error) => error!(%error, connection = self.token.0, "cannot change the interest"),
         }
     }
 

@@ -26,6 +26,7 @@ use std::collections::HashMap;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use mio::{Events, Poll, Token};
@@ -167,34 +168,48 @@ impl EventLoop {
         let now = Instant::now();
         let deadline = self.state.timers.next_deadline();
         let timeout = deadline.map(|deadline| deadline.saturating_duration_since(now));
-        if timeout != Some(Duration::ZERO)
-            && let Some(now) = self.busy_poll(events, now)?
-        {
-            return Ok(now);
-        }
-        poll(&mut self.poll, events, timeout)?;
-        Ok(Instant::now())
+        let woken = match self.busy_poll(events, now, timeout)? {
+            Some(woken) => woken,
+            None => {
+                poll(&mut self.poll, events, timeout)?;
+                let woken = Instant::now();
+                // A timer says nothing of the traffic.
+                if events.is_empty() {
+                    return Ok(woken);
+                }
+                woken
+            }
+        };
+        self.busy_poll.waited(woken.saturating_duration_since(now));
+        Ok(woken)
     }
 
-    /// Looks for events without sleeping, if that is likely to find some soon; returns the time if it
+    /// Polls for events without sleeping, if that is likely to find some soon; returns the time if it
     /// did.
-    fn busy_poll(&mut self, events: &mut Events, now: Instant) -> io::Result<Option<Instant>> {
-        let Some(until) = self.busy_poll.begin(now) else { return Ok(None) };
-        let mut now = now;
-        while now < until {
-            if self.poll_last_socket() {
-                self.busy_poll.succeeded(now);
-                events.clear();
-                return Ok(Some(now));
-            }
-            poll(&mut self.poll, events, Some(Duration::ZERO))?;
-            if !events.is_empty() {
-                self.busy_poll.succeeded(now);
-                return Ok(Some(now));
-            }
-            now = Instant::now();
+    fn busy_poll(
+        &mut self,
+        events: &mut Events,
+        began: Instant,
+        timeout: Option<Duration>,
+    ) -> io::Result<Option<Instant>> {
+        if timeout == Some(Duration::ZERO) {
+            return Ok(None);
         }
-        self.busy_poll.failed(now);
+        let Some(deadline) = self.busy_poll.deadline(began) else { return Ok(None) };
+        let mut now = began;
+        while now < deadline {
+            if self.poll_last_socket() {
+                events.clear();
+                return Ok(Some(Instant::now()));
+            }
+            // Another thread that wants this processor is likely to be the client.
+            thread::yield_now();
+            poll(&mut self.poll, events, Some(Duration::ZERO))?;
+            now = Instant::now();
+            if !events.is_empty() {
+                return Ok(Some(now));
+            }
+        }
         Ok(None)
     }
 
@@ -328,6 +343,7 @@ impl EventLoop {
             let turn = guarded(token, connection, &self.service, |connection| {
                 take_turn(connection, context, self.workers.as_mut(), next)
             });
+            connection.update_interest(self.poll.registry());
             // After a panic the connection is aborted, and ends as it should in another turn.
             let turn = turn.unwrap_or(Turn::Again);
             connection.count_memory(&mut self.buffers.held);

@@ -54,8 +54,22 @@ impl Socket {
         }
     }
 
+    /// Registers for readiness to read.
     pub(crate) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
-        self.source().register(registry, token, Interest::READABLE | Interest::WRITABLE)
+        self.source().register(registry, token, Interest::READABLE)
+    }
+
+    /// Registers anew, for readiness to read and perhaps to write; either is reported at once if it is
+    /// there already.
+    pub(crate) fn reregister(
+        &mut self,
+        registry: &Registry,
+        token: Token,
+        is_blocked: bool,
+    ) -> io::Result<()> {
+        let interest = Interest::READABLE;
+        let interest = if is_blocked { interest | Interest::WRITABLE } else { interest };
+        self.source().reregister(registry, token, interest)
     }
 
     fn source(&mut self) -> &mut dyn Source {

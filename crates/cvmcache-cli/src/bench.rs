@@ -1,18 +1,20 @@
 //! `cvmcache bench`: measures and compares the throughput, latency and cost of plugins.
 //!
 //! `workload` has the operations to measure, `shape` the number of connections and objects. `tasks`
-//! are the state machines of clients, `driver` is the closed loop that runs them, `candidate` a
-//! plugin with what a workload needs, `limit` the baseline of a raw socket. `compare` interleaves
-//! rounds of all of them, `measure` has their samples, and `results` are what `report` prints and
-//! `plot` draws.
+//! are the state machines of clients, `driver` is the closed loop that runs them, `mount` plays a
+//! client with its threads and its work instead. `candidate` is a plugin with what a workload needs,
+//! `limit` the baseline of a raw socket. `compare` interleaves rounds of all of them, `measure` has
+//! their samples, `cost` what plugins spend, and `results` are what `report` prints and `plot` draws.
 
 mod candidate;
 mod compare;
+mod cost;
 mod driver;
 mod error;
 mod filling;
 mod limit;
 mod measure;
+mod mount;
 mod objects;
 mod plot;
 mod progress;
@@ -54,11 +56,12 @@ Examples:
   cvmcache bench --spawn './mine {conf}' --vs-spawn './other {conf}' --plot compared.svg
   cvmcache bench --spawn './mine {conf}' --set CVMFS_CACHE_PLUGIN_SIZE=4000 \\
       --connections 3 --duration 30 churn
+  cvmcache bench --spawn './mine {conf}' --vs-spawn './other {conf}' mount mount-4
   cvmcache bench --spawn './mine {conf}' --idle 900 --vs-no-idle ping
   cvmcache bench --spawn './mine {conf}' --objects 1000000 --object-size 64 stat
   cvmcache bench --list
 
-A running plugin may serve other clients meanwhile. stat, read and mixed store objects of their
+A running plugin may serve other clients meanwhile. stat, read, mixed and mount store objects of their
 own, up to an eighth of the cache, which are evicted in time; store and churn fill the cache, and
 are refused without --evict. A plugin that is started has a cache of 1000 MB, unless
 --set CVMFS_CACHE_PLUGIN_SIZE=MB changes it.";
@@ -162,7 +165,9 @@ impl Bench {
             &mut candidates,
             if self.vs_no_idle { " without idle" } else { " (2)" },
         );
-        let (workloads, skipped) = choose(named, self.evict, &candidates);
+        let (workloads, mut notes) = choose(named, self.evict, &candidates);
+        let without_limit = workloads.iter().filter(|w| self.limit && w.mount_threads().is_some());
+        notes.extend(without_limit.map(|w| format!("{w} is measured without a raw socket")));
         for workload in &workloads {
             candidates.iter().try_for_each(|candidate| candidate.check(*workload, &shape))?;
         }
@@ -186,7 +191,7 @@ impl Bench {
         if self.json {
             output::json(out, &report)?;
         } else {
-            report::print(out, &report, &skipped)?;
+            report::print(out, &report, &notes)?;
         }
         Ok(Verdict::Good)
     }

@@ -137,6 +137,39 @@ medians of rounds side by side, and from the least to the most
 }
 
 #[test]
+fn a_mount_is_played_in_whole_passes() {
+    bench_ram(&["mount"]).assert().success().stdout_eq(str![[r#"
+...
+workload  on            files  requests  a pass takes  [..]CPU  switches
+mount     cvmcache ram [..]s [..]s [..]
+...
+"#]]);
+    let vs = ["--vs-spawn", &ram_command(), "--connections", "2", "mount", "mount-4"];
+    for workload in json(bench_ram(&vs))["workloads"].as_array().unwrap() {
+        for result in workload["results"].as_array().unwrap() {
+            let pass = &result["pass"];
+            let [files, requests] = ["files", "requests"].map(|key| pass[key].as_u64().unwrap());
+            assert!(files > 500 && requests > 3 * files, "{workload}");
+            assert_eq!(result["ops"].as_u64().unwrap(), 2 * files, "two rounds");
+            assert!(pass["seconds"].as_f64().unwrap() > 0.0, "{workload}");
+            assert!(pass["cpu_seconds"].as_f64().unwrap() > 0.0, "{workload}");
+            assert!(pass["context_switches"].as_u64().unwrap() > 0, "{workload}");
+        }
+        let passes = workload["results"].as_array().unwrap().iter().map(|r| &r["pass"]["requests"]);
+        assert_eq!(passes.clone().min_by_key(|n| n.as_u64()), passes.max_by_key(|n| n.as_u64()));
+    }
+}
+
+#[test]
+fn a_mount_is_measured_without_a_raw_socket() {
+    bench_ram(&["--limit", "mount"]).assert().success().stdout_eq(str![[r#"
+...
+mount is measured without a raw socket
+...
+"#]]);
+}
+
+#[test]
 fn a_plugin_is_compared_with_itself_without_idle_sessions() {
     bench_ram(&["--idle", "3", "--vs-no-idle", "ping"]).assert().success().stdout_eq(str![[r#"
 ...
@@ -191,12 +224,14 @@ stat    Ask for the size of one of a few open objects
 read    Read 128 KiB of one of a few open objects
 store   Store an object of 4 MiB and close it; what does not fit is evicted
 mixed   Open, stat, read and close files as large as those of a software repository
+mount   Play a mount whose files are read one after the other, with the client's work in between
+mount-4 The same with four threads that share the connection of the mount
 churn   Use a working set larger than the cache: what is missing is stored
 
 "#]]);
     let list = json(cvmcache(&["bench", "--list"]));
-    assert_eq!(list[5]["name"], "churn");
-    assert_eq!(list[5]["evicts"], true);
+    assert_eq!(list[7]["name"], "churn");
+    assert_eq!(list[7]["evicts"], true);
 }
 
 #[test]
@@ -235,7 +270,7 @@ fn objects_of_other_clients_are_evicted_only_with_the_option() {
 fn a_benchmark_closes_its_objects() {
     let plugin = start_ram();
     let locator = plugin.locator().to_string();
-    bench(&[&locator, "--evict", "read", "mixed", "store", "churn"]).assert().success();
+    bench(&[&locator, "--evict", "read", "mixed", "mount-4", "store", "churn"]).assert().success();
     let mut client = cvmcache::client::Client::connect(plugin.locator(), "test").unwrap();
     assert_eq!(client.info().unwrap().pinned_bytes, 0);
     assert_eq!(client.shrink(0).unwrap().used_bytes, 0);
@@ -302,7 +337,10 @@ fn invalid_arguments_are_an_error_with_a_remedy() {
         (&["unix=/a", "unix=/b"], "[..]name the second with --vs LOCATOR"),
         (&["unix=/a", "--spawn", "x"], "[..]leave out the locator or --spawn[..]"),
         (&["unix=/a", "--tcp"], "[..]add --spawn CMD, or leave them out"),
-        (&["unix=/a", "fly"], "[..]nor a workload: ping, stat, read, store, mixed, churn[..]"),
+        (
+            &["unix=/a", "fly"],
+            "[..]nor a workload: ping, stat, read, store, mixed, mount, mount-4, churn[..]",
+        ),
         (&["unix=/a", "--in-flight", "0"], "[..]nothing would be done: write 1 or more[..]"),
         (&["unix=/a", "--object-size", "big"], "[..]such as 128K or 4MiB[..]"),
         (&["unix=/a", "--duration", "0"], "[..]from 0.01 to 86400[..]"),

@@ -10,6 +10,7 @@ use cvmcache_testkit::PluginProcess;
 use super::driver::{Loops, Measurable};
 use super::error::Error;
 use super::filling;
+use super::mount::{Files, Mounts, traffic};
 use super::objects::{Generator, Object, Pool, Sizes};
 use super::results::PluginSummary;
 use super::session::{self, Session};
@@ -32,8 +33,12 @@ const FILES: usize = 1000;
 const MIN_HOT_BYTES: usize = 1024 * 1024;
 const MAX_HOT_BYTES: usize = 64 * 1024 * 1024;
 
-/// Open objects take at most one part in so many of the cache.
+/// Open objects take at most one part in so many of the cache; so do those of a mount, if other clients use
+/// it, too.
 const OPEN_PART: u64 = 8;
+
+/// Otherwise those of a mount take at most one part in so many.
+const MOUNT_PART: u64 = 2;
 
 /// A plugin that is measured.
 #[derive(Debug)]
@@ -113,7 +118,9 @@ impl Candidate {
             return Err(Error::Incapable { workload: workload.name(), plugin, lacking });
         }
         let object_size = match workload {
-            Workload::Ping | Workload::Mixed => return Ok(()),
+            Workload::Ping | Workload::Mixed | Workload::Mount | Workload::Mount4 => {
+                return Ok(());
+            }
             _ => shape.object_size(workload).unwrap_or_default(),
         };
         let plugin = self.summary.name.clone();
@@ -148,13 +155,22 @@ impl Candidate {
         }
         let Dataset { generator, closed, part_size, .. } = &dataset;
         filling::store(&self.locator, generator, *closed, *part_size, note)?;
-        let link = |_| -> Result<_, ClientError> {
-            let link = Session::open(&self.locator, shape.in_flight)?;
-            Ok((link, (0..shape.in_flight).map(|_| dataset.task()).collect::<Vec<_>>()))
+        let loops: Box<dyn Measurable> = match workload.mount_threads() {
+            Some(threads) => {
+                let files = dataset.files();
+                Box::new(Mounts::open(&self.locator, shape.connections, threads, files)?)
+            }
+            None => {
+                let link = |_| -> Result<_, ClientError> {
+                    let link = Session::open(&self.locator, shape.in_flight)?;
+                    let tasks = (0..shape.in_flight).filter_map(|_| dataset.task());
+                    Ok((link, tasks.collect::<Vec<_>>()))
+                };
+                let loops: Result<Vec<_>, _> = (0..shape.connections).map(link).collect();
+                Box::new(Loops(loops?))
+            }
         };
-        let loops: Result<Vec<_>, _> = (0..shape.connections).map(link).collect();
         let open = Arc::clone(&dataset.open);
-        let loops = Box::new(Loops(loops?));
         Ok((Prepared { loops, holder, open, _idle: idle }, dataset))
     }
 
@@ -177,7 +193,9 @@ impl Candidate {
     }
 
     fn dataset(&self, workload: Workload, shape: &Shape) -> Dataset {
-        let sizes = shape.object_size(workload).map_or(Sizes::Repository, Sizes::All);
+        let usual =
+            if workload.mount_threads().is_some() { Sizes::Mount } else { Sizes::Repository };
+        let sizes = shape.object_size(workload).map_or(usual, Sizes::All);
         let generator = Generator::new(sizes);
         let size = self.summary.size_bytes.unwrap_or(u64::MAX);
         let may_be_open = size / OPEN_PART;
@@ -194,6 +212,11 @@ impl Candidate {
         let working_set = (working_set as u64).max(1);
         let closed = match workload {
             Workload::Stat | Workload::Read => shape.objects.unwrap_or(0),
+            Workload::Mount | Workload::Mount4 => {
+                let part = if self.is_ours() { MOUNT_PART } else { OPEN_PART };
+                let fit = (size / part) as f64 / generator.mean_size();
+                (fit as u64).clamp(1, traffic::OBJECTS)
+            }
             Workload::Churn => {
                 let sizes = (0..working_set).map(|number| generator.object(number).size);
                 filling(self.summary.size_bytes.unwrap_or_default(), sizes)
@@ -229,14 +252,21 @@ impl Dataset {
         (open as usize).clamp(MIN_HOT_BYTES, MAX_HOT_BYTES)
     }
 
-    pub(super) fn task(&self) -> PluginTask {
+    /// The files that a mount reads.
+    fn files(&self) -> Files {
+        let step = tasks::READ.min(self.part_size as u64);
+        Files { generator: self.generator.clone(), count: self.closed, step }
+    }
+
+    /// A task of the closed loop; `None` of a mount, which has a loop of its own.
+    pub(super) fn task(&self) -> Option<PluginTask> {
         let (generator, part_size) = (self.generator.clone(), self.part_size);
         let objects = match self.closed {
             0 => Pool::Open(Arc::clone(&self.open)),
             count => Pool::Closed(generator.clone(), count),
         };
         let step = tasks::READ.min(part_size as u64);
-        match self.workload {
+        Some(match self.workload {
             Workload::Ping => Box::new(tasks::Ping(generator.object(0).id)),
             Workload::Stat => Box::new(tasks::Stat(objects)),
             Workload::Read => Box::new(tasks::Read { objects, step }),
@@ -254,7 +284,8 @@ impl Dataset {
                 upload: None,
                 read: None,
             }),
-        }
+            Workload::Mount | Workload::Mount4 => return None,
+        })
     }
 }
 

@@ -7,11 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::candidate::{Candidate, Dataset, Prepared};
+use super::cost::Cost;
 use super::driver::{Loops, Measurable};
 use super::limit::{self, EchoLink, Replay};
 use super::measure::Round;
 use super::progress::Progress;
-use super::results::{Ratio, Result as Measured, Results, Spread};
+use super::results::{Pass, Ratio, Result as Measured, Results, Spread};
 use super::shape::Shape;
 use super::workload::Workload;
 use crate::error::{Error, Result};
@@ -32,8 +33,8 @@ struct Series<'a> {
     prepared: Option<Prepared>,
     limit: Option<Box<dyn Measurable>>,
     rounds: Vec<Round>,
-    /// The CPU time of the plugin in its rounds.
-    cpu: Option<Duration>,
+    /// What the plugin has spent in each of them, if that is known.
+    costs: Vec<Cost>,
     used_before: Option<u64>,
 }
 
@@ -62,7 +63,7 @@ pub(super) fn measure(
     }
     if let (true, Some(dataset), [first, ..]) = (limit, first_dataset, candidates) {
         let echo = echo(workload, &dataset, first, shape).map_err(Error::System)?;
-        all_series.push(Series::new(None, None, Some(echo)));
+        all_series.extend(echo.map(|echo| Series::new(None, None, Some(echo))));
     }
     for round in 1..=shape.rounds {
         for series in &mut all_series {
@@ -95,8 +96,8 @@ impl<'a> Series<'a> {
         prepared: Option<Prepared>,
         limit: Option<Box<dyn Measurable>>,
     ) -> Self {
-        let rounds = Vec::new();
-        Self { candidate, prepared, limit, rounds, cpu: None, used_before: None }
+        let (rounds, costs) = (Vec::new(), Vec::new());
+        Self { candidate, prepared, limit, rounds, costs, used_before: None }
     }
 
     fn name(&self) -> &str {
@@ -105,7 +106,7 @@ impl<'a> Series<'a> {
 
     fn round(&mut self, workload: Workload, shape: &Shape) -> Result<()> {
         let pid = self.candidate.and_then(|candidate| candidate.summary.pid);
-        let before = pid.and_then(usage::cpu);
+        let before = pid.and_then(Cost::of);
         let warm_up = (shape.round / 10).min(WARM_UP);
         let loops = match (&mut self.prepared, &mut self.limit) {
             (Some(prepared), _) => &mut prepared.loops,
@@ -117,9 +118,8 @@ impl<'a> Series<'a> {
             None => Error::System(std::io::Error::other(error)),
         })?;
         self.rounds.push(round);
-        if let (Some(before), Some(after)) = (before, pid.and_then(usage::cpu)) {
-            *self.cpu.get_or_insert_default() += after.saturating_sub(before);
-        }
+        let after = pid.and_then(Cost::of);
+        self.costs.extend(before.zip(after).map(|(before, after)| after.since(before)));
         Ok(())
     }
 
@@ -138,8 +138,12 @@ impl<'a> Series<'a> {
             result.evicted_bytes = Some(stored.saturating_sub(kept));
         }
         let requests: u64 = self.rounds.iter().map(|round| round.all_requests).sum();
-        result.cpu_seconds_per_million_requests =
-            self.cpu.map(|cpu| cpu.as_secs_f64() * 1e6 / requests.max(1) as f64);
+        if !self.costs.is_empty() {
+            let cpu: Duration = self.costs.iter().map(|cost| cost.cpu).sum();
+            let per_request = cpu.as_secs_f64() / requests.max(1) as f64;
+            result.cpu_seconds_per_million_requests = Some(per_request * 1e6);
+        }
+        result.pass = workload.mount_threads().and_then(|_| Pass::of(&self.rounds, &self.costs));
         result.memory = candidate.summary.pid.and_then(usage::memory);
         let ratio = |size: u64, peak: u64| peak as f64 / size.max(1) as f64;
         result.peak_per_size = candidate
@@ -160,18 +164,19 @@ impl<'a> Series<'a> {
     }
 }
 
+/// A raw socket that carries as many bytes; `None` for a mount, as that would have no plugin to wait for.
 fn echo(
     workload: Workload,
     dataset: &Dataset,
     candidate: &Candidate,
     shape: &Shape,
-) -> std::io::Result<Box<dyn Measurable>> {
+) -> std::io::Result<Option<Box<dyn Measurable>>> {
+    let Some(task) = dataset.task() else { return Ok(None) };
     let times = match workload {
         Workload::Mixed | Workload::Churn => RECORDINGS,
         _ => 1,
     };
-    let scripts: Arc<[_]> =
-        limit::record(dataset.task(), times).map_err(std::io::Error::other)?.into();
+    let scripts: Arc<[_]> = limit::record(task, times).map_err(std::io::Error::other)?.into();
     let content: Arc<[u8]> = vec![7; dataset.hot_bytes()].into();
     let link = |_| {
         let replay = |_| Replay { scripts: Arc::clone(&scripts), script: 0, next: 0 };
@@ -181,5 +186,5 @@ fn echo(
         ))
     };
     let loops: std::io::Result<Vec<_>> = (0..shape.connections).map(link).collect();
-    Ok(Box::new(Loops(loops?)))
+    Ok(Some(Box::new(Loops(loops?))))
 }

@@ -65,7 +65,7 @@ pub(super) fn record(mut task: PluginTask, times: usize) -> Result<Vec<Script>, 
 }
 
 /// The reply of a plugin that has all objects.
-fn ideal_reply(operation: &Operation) -> ReplyBody {
+pub(super) fn ideal_reply(operation: &Operation) -> ReplyBody {
     match operation {
         Operation::Read { size, .. } => {
             let result = Ok(Data::from(vec![0; *size as usize]));

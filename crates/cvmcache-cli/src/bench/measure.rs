@@ -61,6 +61,11 @@ impl Samples {
         }
     }
 
+    /// The same, of a thread that worked for so long, though its last operation may have ended earlier.
+    pub(super) fn lasting(self, elapsed: Duration) -> Self {
+        Self { elapsed, ..self }
+    }
+
     fn per_second(&self, count: u64) -> f64 {
         let seconds = self.elapsed.as_secs_f64();
         if seconds > 0.0 { count as f64 / seconds } else { 0.0 }

@@ -7,10 +7,14 @@ use bytes::Bytes;
 use cvmcache::client::{Client, ClientError, NewUpload, StorePart};
 use cvmcache::plugin::{HashAlgorithm, ObjectId};
 
-use super::size_distribution;
+use super::mount::traffic;
+use super::size_distribution::REPOSITORY;
 
 /// The description of all objects.
 pub(super) const DESCRIPTION: &[u8] = b"cvmcache bench";
+
+/// (1 + √5) / 2, without the integer part.
+const GOLDEN_RATIO: f64 = 0.618_033_988_749_895;
 
 /// The size of the buffer that all content is sliced from, in bytes.
 const CONTENT: usize = 4 * 1024 * 1024;
@@ -28,6 +32,8 @@ pub(super) enum Sizes {
     All(u64),
     /// As in a software repository, see `size_distribution`.
     Repository,
+    /// As those that a mount opens, see `mount::traffic`. The same in each run.
+    Mount,
 }
 
 /// The objects that a workload requests, each with the same probability.
@@ -70,17 +76,19 @@ impl Generator {
         let mut random = self.random(number);
         let size = match self.sizes {
             Sizes::All(size) => size,
-            Sizes::Repository => size_distribution::at(random.f64()),
+            Sizes::Repository => REPOSITORY.at(random.f64()),
+            Sizes::Mount => traffic::SIZES.at(spread(number)),
         };
         self.make(&mut random, size)
     }
 
     /// `count` objects whose sizes are spread as evenly as they can be.
     pub(super) fn sample(&self, count: usize) -> Vec<Object> {
-        let spread = |n: usize| (n as f64 + 0.5) / count as f64;
+        let fraction = |n: usize| (n as f64 + 0.5) / count as f64;
         let size = |n| match self.sizes {
             Sizes::All(size) => size,
-            Sizes::Repository => size_distribution::at(spread(n)),
+            Sizes::Repository => REPOSITORY.at(fraction(n)),
+            Sizes::Mount => traffic::SIZES.at(fraction(n)),
         };
         (0..count).map(|n| self.make(&mut self.random(n as u64), size(n))).collect()
     }
@@ -89,7 +97,8 @@ impl Generator {
     pub(super) fn mean_size(&self) -> f64 {
         match self.sizes {
             Sizes::All(size) => size as f64,
-            Sizes::Repository => size_distribution::mean(),
+            Sizes::Repository => REPOSITORY.mean(),
+            Sizes::Mount => traffic::SIZES.mean(),
         }
     }
 
@@ -132,6 +141,11 @@ impl Generator {
         random.fill(&mut digest);
         Object { id: ObjectId::new(HashAlgorithm::Sha1, digest), size }
     }
+}
+
+/// The Weyl sequence of the golden ratio: numbers from 0 to 1, each range of which is spread evenly.
+fn spread(number: u64) -> f64 {
+    (number as f64 * GOLDEN_RATIO).fract()
 }
 
 /// The range of the content that is a part: it differs between objects and parts.

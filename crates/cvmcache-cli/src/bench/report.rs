@@ -37,8 +37,8 @@ pub(super) fn list(out: &mut dyn Write, json: bool) -> Result<()> {
     Ok(())
 }
 
-/// Prints all results, and what was left out.
-pub(super) fn print(out: &mut dyn Write, report: &Report, skipped: &[String]) -> Result<()> {
+/// Prints all results, and notes about what was left out.
+pub(super) fn print(out: &mut dyn Write, report: &Report, notes: &[String]) -> Result<()> {
     for plugin in &report.plugins {
         let pid = plugin.pid.map(|pid| format!(", process {pid}")).unwrap_or_default();
         let size = plugin.size_bytes.map(output::bytes).map(|size| format!(", {size}"));
@@ -46,10 +46,11 @@ pub(super) fn print(out: &mut dyn Write, report: &Report, skipped: &[String]) ->
         writeln!(out, "{TITLE}{name}{TITLE:#} at {}{pid}{size}", plugin.locator)?;
     }
     writeln!(out, "{}", how(&report.settings))?;
-    for note in skipped {
+    for note in notes {
         writeln!(out, "{note}")?;
     }
     throughput_and_latency(out, report)?;
+    passes(out, report)?;
     ratios(out, report)?;
     costs(out, report)
 }
@@ -139,6 +140,23 @@ fn costs(out: &mut dyn Write, report: &Report) -> Result<()> {
             result.evicted_bytes.map_or_else(unknown, output::bytes),
         ]);
     }
+    if rows.is_empty() { Ok(()) } else { table(out, &header, rows) }
+}
+
+/// What a pass of a mount takes.
+fn passes(out: &mut dyn Write, report: &Report) -> Result<()> {
+    let header = ["workload", "on", "files", "requests", "a pass takes", "CPU", "switches"];
+    let unknown = || NOTHING.to_owned();
+    let row = |(workload, result): (String, &Measured)| {
+        let pass = result.pass?;
+        let nanoseconds = |seconds: f64| duration((seconds * 1e9) as u64);
+        let cpu = pass.cpu_seconds.map_or_else(unknown, nanoseconds);
+        let switches = pass.context_switches.map_or_else(unknown, count);
+        let seconds = nanoseconds(pass.seconds);
+        let (files, requests) = (count(pass.files), count(pass.requests));
+        Some(vec![workload, result.candidate.clone(), files, requests, seconds, cpu, switches])
+    };
+    let rows: Vec<_> = all(report).filter_map(row).collect();
     if rows.is_empty() { Ok(()) } else { table(out, &header, rows) }
 }
 

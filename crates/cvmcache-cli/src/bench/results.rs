@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::cost::Cost;
 use super::measure::{self, Latencies, Round};
 use super::workload::Workload;
 use crate::usage::Memory;
@@ -64,9 +65,23 @@ pub(super) struct Result {
     pub(super) memory: Option<Memory>,
     /// The peak of its memory, as a fraction of the size of the cache.
     pub(super) peak_per_size: Option<f64>,
+    /// A pass over all files, for a mount.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) pass: Option<Pass>,
     pub(super) rounds: Vec<RoundFigures>,
     #[serde(skip)]
     pub(super) latencies: Latencies,
+}
+
+/// A pass of a mount over all files: medians of the rounds.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(super) struct Pass {
+    pub(super) files: u64,
+    pub(super) requests: u64,
+    pub(super) seconds: f64,
+    /// Of the plugin; unknown if it is not on this machine.
+    pub(super) cpu_seconds: Option<f64>,
+    pub(super) context_switches: Option<u64>,
 }
 
 #[derive(Debug, Clone, Copy, Serialize)]
@@ -120,9 +135,29 @@ impl Result {
             cpu_seconds_per_million_requests: None,
             memory: None,
             peak_per_size: None,
+            pass: None,
             rounds: rounds.iter().map(RoundFigures::of).collect(),
             latencies,
         }
+    }
+}
+
+impl Pass {
+    /// Each round is a pass; `None` if there are none.
+    pub(super) fn of(rounds: &[Round], costs: &[Cost]) -> Option<Self> {
+        let first = rounds.first()?;
+        let seconds = rounds.iter().map(|round| round.ops as f64 / round.ops_per_second);
+        let median = |figure: fn(&Cost) -> f64| {
+            (!costs.is_empty()).then(|| measure::median(costs.iter().map(figure)))
+        };
+        let switches = median(|cost| cost.context_switches as f64);
+        Some(Self {
+            files: first.ops,
+            requests: first.all_requests,
+            seconds: measure::median(seconds),
+            cpu_seconds: median(|cost| cost.cpu.as_secs_f64()),
+            context_switches: switches.map(|switches| switches.round() as u64),
+        })
     }
 }
 

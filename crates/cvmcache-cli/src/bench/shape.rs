@@ -23,7 +23,7 @@ impl Shape {
     /// The size of all objects of a workload in bytes; `None` for a distribution as in a repository.
     pub(super) fn object_size(&self, workload: Workload) -> Option<u64> {
         match workload {
-            Workload::Mixed => None,
+            Workload::Mixed | Workload::Mount | Workload::Mount4 => None,
             Workload::Churn => self.object_size,
             Workload::Store => Some(self.object_size.unwrap_or(4 << 20)),
             _ => Some(self.object_size.unwrap_or(tasks::READ)),

@@ -31,7 +31,7 @@ impl Task<Operation, ReplyBody> for Ping {
         match reply {
             // A plugin without reference counts replies NOSUPPORT.
             ReplyBody::Refcount(Ok(()) | Err(Status::NoEntry | Status::NoSupport)) => done(0),
-            reply => refused(reply, RequestKind::Refcount),
+            reply => refused(&reply, RequestKind::Refcount),
         }
     }
 }
@@ -48,7 +48,7 @@ impl Task<Operation, ReplyBody> for Stat {
     fn proceed(&mut self, reply: ReplyBody) -> Step {
         match reply {
             ReplyBody::ObjectInfo(Ok(_)) => done(0),
-            reply => refused(reply, RequestKind::ObjectInfo),
+            reply => refused(&reply, RequestKind::ObjectInfo),
         }
     }
 }
@@ -71,7 +71,7 @@ impl Task<Operation, ReplyBody> for Read {
     fn proceed(&mut self, reply: ReplyBody) -> Step {
         match reply {
             ReplyBody::Read { result: Ok(data), .. } => done(data.len() as u64),
-            reply => refused(reply, RequestKind::Read),
+            reply => refused(&reply, RequestKind::Read),
         }
     }
 }
@@ -101,7 +101,7 @@ impl Task<Operation, ReplyBody> for Store {
                 let Object { size, .. } = *object;
                 Ok(Next::Done(Done { bytes: size, stored: size, missed: false }))
             }
-            (reply, _) => refused(reply, RequestKind::Store),
+            (reply, _) => refused(&reply, RequestKind::Store),
         }
     }
 }
@@ -149,7 +149,7 @@ impl Task<Operation, ReplyBody> for Mixed {
 
     fn proceed(&mut self, reply: ReplyBody) -> Step {
         let Some((object, offset)) = &mut self.file else {
-            return refused(reply, RequestKind::Refcount);
+            return refused(&reply, RequestKind::Refcount);
         };
         Ok(Next::Request(match reply {
             ReplyBody::Refcount(Ok(())) if *offset < object.size => {
@@ -165,7 +165,7 @@ impl Task<Operation, ReplyBody> for Mixed {
                     false => close(object),
                 }
             }
-            reply => return refused(reply, RequestKind::Read),
+            reply => return refused(&reply, RequestKind::Read),
         }))
     }
 }
@@ -192,7 +192,7 @@ impl Task<Operation, ReplyBody> for Churn {
     }
 
     fn proceed(&mut self, reply: ReplyBody) -> Step {
-        let Some(object) = self.object else { return refused(reply, RequestKind::Refcount) };
+        let Some(object) = self.object else { return refused(&reply, RequestKind::Refcount) };
         let is_new = self.upload.is_none();
         Ok(Next::Request(match reply {
             ReplyBody::Refcount(Err(Status::NoEntry)) if is_new => {
@@ -212,18 +212,18 @@ impl Task<Operation, ReplyBody> for Churn {
             }
             ReplyBody::Store { result: Ok(()), .. } => match &mut self.upload {
                 Some(upload) => upload.next(&self.generator, self.part_size),
-                None => return refused(reply, RequestKind::Store),
+                None => return refused(&reply, RequestKind::Store),
             },
-            reply => return refused(reply, RequestKind::Refcount),
+            reply => return refused(&reply, RequestKind::Refcount),
         }))
     }
 }
 
-fn open(object: &Object) -> Operation {
+pub(super) fn open(object: &Object) -> Operation {
     Operation::Refcount { object: object.id, change_by: 1 }
 }
 
-fn close(object: &Object) -> Operation {
+pub(super) fn close(object: &Object) -> Operation {
     Operation::Refcount { object: object.id, change_by: -1 }
 }
 
@@ -237,7 +237,7 @@ fn done(bytes: u64) -> Step {
 }
 
 /// The status of a reply, or that it is of another kind than the request.
-fn refused(reply: ReplyBody, asked: RequestKind) -> Step {
+pub(super) fn refused<T>(reply: &ReplyBody, asked: RequestKind) -> Result<T, ClientError> {
     let reason = "it is of another kind than the request";
     Err(match reply.status() {
         Ok(()) => ClientError::Unexpected { asked, reason },

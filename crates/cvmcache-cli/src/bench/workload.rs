@@ -18,6 +18,12 @@ pub(super) enum Workload {
     Store,
     /// Open, stat, read and close files as large as those of a software repository
     Mixed,
+    /// Play a mount whose files are read one after the other, with the client's work in between
+    Mount,
+    /// The same with four threads that share the connection of the mount
+    #[value(name = "mount-4")]
+    #[serde(rename = "mount-4")]
+    Mount4,
     /// Use a working set larger than the cache: what is missing is stored
     Churn,
 }
@@ -31,6 +37,8 @@ impl Workload {
             Workload::Read => "read",
             Workload::Store => "store",
             Workload::Mixed => "mixed",
+            Workload::Mount => "mount",
+            Workload::Mount4 => "mount-4",
             Workload::Churn => "churn",
         }
     }
@@ -55,11 +63,21 @@ impl Workload {
         matches!(self, Workload::Store | Workload::Churn)
     }
 
+    /// How many threads of a client share a connection, if it plays a mount.
+    pub(super) fn mount_threads(self) -> Option<u64> {
+        match self {
+            Workload::Mount => Some(1),
+            Workload::Mount4 => Some(4),
+            _ => None,
+        }
+    }
+
     /// The capabilities that it needs.
     pub(super) fn needs(self) -> Capabilities {
         match self {
             Workload::Ping => Capabilities::NONE,
             Workload::Churn => Capabilities::WRITE | Capabilities::INFO,
+            Workload::Mount | Workload::Mount4 => Capabilities::WRITE | Capabilities::REFCOUNT,
             _ => Capabilities::WRITE,
         }
     }

@@ -9,6 +9,12 @@ use mio::{Interest, Registry, Token};
 use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendFlags};
 
+/// The send buffer of a unix socket, in bytes; the kernel doubles it, for its own structures, and takes no
+/// more than `net.core.wmem_max` (socket(7)). The default has room for one reply of 128 KiB: when several
+/// threads of a client read at a time, the next reply would wait until three quarters of that have been
+/// taken (`unix_writable` in net/unix/af_unix.c). The buffer of a TCP socket grows by itself.
+const SEND_BUFFER: usize = 512 * 1024;
+
 #[derive(Debug)]
 pub(crate) enum Socket {
     Unix(UnixStream),
@@ -54,6 +60,14 @@ impl Socket {
         }
     }
 
+    /// Makes room for several large replies.
+    pub(crate) fn enlarge_send_buffer(&self) {
+        if let Socket::Unix(_) = self {
+            // With a smaller buffer, replies wait in the outbox.
+            let _ = rustix::net::sockopt::set_socket_send_buffer_size(self, SEND_BUFFER);
+        }
+    }
+
     /// Registers for readiness to read.
     pub(crate) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         self.source().register(registry, token, Interest::READABLE)
@@ -85,6 +99,22 @@ impl AsFd for Socket {
         match self {
             Socket::Unix(stream) => stream.as_fd(),
             Socket::Tcp(stream) => stream.as_fd(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_large_replies_fit_into_a_unix_socket() {
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        let socket = Socket::Unix(ours);
+        socket.enlarge_send_buffer();
+        let reply = vec![7; 128 * 1024];
+        for _ in 0..2 {
+            assert_eq!(socket.send(&[IoSlice::new(&reply)]).unwrap(), reply.len());
         }
     }
 }

@@ -142,7 +142,9 @@ impl Acceptor {
     fn next(&mut self, registry: &Registry, token: Token) -> io::Result<(Socket, Origin)> {
         let next = match (self.unregistered.take(), &mut self.listener) {
             (Some(next), _) => Ok(next),
-            (None, Some(listener)) => listener.accept(),
+            (None, Some(listener)) => {
+                listener.accept().inspect(|(socket, _)| socket.enlarge_send_buffer())
+            }
             (None, None) => Err(io::ErrorKind::WouldBlock.into()),
         };
         let (mut socket, origin) = next?;

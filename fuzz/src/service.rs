@@ -174,7 +174,7 @@ impl World {
             assert_eq!(ack.result, Ok(()), "{}", self.context);
             assert_eq!(self.any_session(slot), Some(ack.session), "{}", self.context);
             assert!(!self.model.sessions.contains_key(&ack.session), "{}", self.context);
-            self.model.open(ack.session, model::cut_text(name));
+            self.model.open(ack.session, uploads::cut_text(name));
         }
     }
 

@@ -24,7 +24,8 @@ use cvmcache::{BoundServer, Limits, Locator, RunningServer, Server, ServerError}
 
 use crate::callbacks::Callbacks;
 use crate::ffi::report_error;
-use crate::plugin::{Plugin, Shared, State};
+use crate::plugin::Plugin;
+use crate::state::{Shared, State};
 use crate::{layout, process, session};
 
 /// The name in handshakes.

@@ -26,5 +26,6 @@ mod plugin;
 mod process;
 mod references;
 mod session;
+mod state;
 mod transaction;
 mod watchdog;

@@ -3,7 +3,7 @@
 use cvmcache::Session;
 use cvmcache::plugin::{ListEntry, PluginResult, Status};
 
-use crate::plugin::Shared;
+use crate::state::Shared;
 
 /// A listing that the plugin has begun.
 pub(crate) struct Entries {

@@ -1,46 +1,17 @@
 //! The table of callbacks of C as a plugin of the SDK.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 
 use cvmcache::plugin::{
     Breadcrumb, CacheInfo, Capabilities, Data, Listing, NewObject, ObjectId, ObjectInfo,
     ObjectType, PluginResult, Status,
 };
-use cvmcache::{CachePlugin, ServerHandle, Session, Transaction};
+use cvmcache::{CachePlugin, Session, Transaction};
 
-use crate::callbacks::Callbacks;
 use crate::listing::Entries;
-use crate::references::References;
 use crate::session::c_string;
+use crate::state::Shared;
 use crate::transaction::Upload;
-
-/// A plugin, with what its uploads and listings share with it.
-#[derive(Debug)]
-pub(crate) struct State {
-    pub(crate) callbacks: Callbacks,
-    pub(crate) references: References,
-    pub(crate) handle: ServerHandle,
-    /// What `cvmcache_process_requests` was given.
-    pub(crate) workers: AtomicUsize,
-    next_upload: AtomicU64,
-    next_listing: AtomicU64,
-}
-
-pub(crate) type Shared = Arc<State>;
-
-impl State {
-    pub(crate) fn new(callbacks: Callbacks) -> Self {
-        Self {
-            callbacks,
-            references: References::default(),
-            handle: ServerHandle::new(),
-            workers: AtomicUsize::new(0),
-            next_upload: AtomicU64::new(1),
-            next_listing: AtomicU64::new(1),
-        }
-    }
-}
 
 /// What the server calls.
 #[derive(Debug)]

@@ -4,7 +4,7 @@ use bytes::{Bytes, BytesMut};
 use cvmcache::plugin::{Capabilities, ObjectId, PluginResult};
 use cvmcache::{Session, Transaction};
 
-use crate::plugin::Shared;
+use crate::state::Shared;
 
 /// An upload that the plugin has begun.
 pub(crate) struct Upload {

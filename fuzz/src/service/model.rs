@@ -9,7 +9,7 @@ use cvmcache_proto::{Operation, ReplyBody};
 use cvmcache_testkit::Callback;
 
 use super::plugin::{Faults, MAX_REFERENCES, Stored};
-use super::uploads::Uploads;
+use super::uploads::{Uploads, cut_text};
 use super::{MAX_LISTINGS, MAX_OBJECT_SIZE, MAX_TEXT};
 
 pub(super) type References = BTreeMap<ObjectId, u64>;
@@ -303,12 +303,6 @@ impl Model {
         }
         ReplyBody::List { result: Ok(()), listing, last, entries }
     }
-}
-
-/// A text of a client within its limit. All that are over it are ASCII.
-pub(super) fn cut_text(mut text: Bytes) -> Bytes {
-    text.truncate(MAX_TEXT);
-    text
 }
 
 fn check_repository(name: &[u8]) -> PluginResult<()> {

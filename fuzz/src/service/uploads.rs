@@ -7,9 +7,8 @@ use cvmcache::plugin::*;
 use cvmcache_proto::StorePart;
 use cvmcache_testkit::Callback;
 
-use super::model::cut_text;
 use super::plugin::{Faults, Stored};
-use super::{MAX_OBJECT_SIZE, MAX_UPLOADS};
+use super::{MAX_OBJECT_SIZE, MAX_TEXT, MAX_UPLOADS};
 
 /// By the number of the request that began them.
 #[derive(Default)]
@@ -112,4 +111,10 @@ fn check_total(received: u64, part: &StorePart, expected: Option<u64>) -> Plugin
     let total = received + part.data.len() as u64;
     let fits = expected.is_none_or(|all| if part.last { total == all } else { total <= all });
     if fits { Ok(()) } else { Err(Status::Malformed) }
+}
+
+/// A text of a client within its limit. All that are over it are ASCII.
+pub(super) fn cut_text(mut text: Bytes) -> Bytes {
+    text.truncate(MAX_TEXT);
+    text
 }

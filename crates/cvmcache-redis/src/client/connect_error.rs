@@ -1,14 +1,12 @@
 //! Why there is no connection to a server: the server's own words, and the remedy.
 
-use std::error::Error;
 use std::io;
-use std::sync::Arc;
 
 use redis::RedisError;
 use rustls::{AlertDescription, CertificateError, InvalidMessage};
 
 use super::Failure;
-use super::failure::remedy;
+use super::failure::{io_source, remedy};
 use crate::config::keys::{CA, CERT, CERT_KEY, PASSWORD_FILE, URL};
 
 /// Why there is no connection: what requests fail with, and the reason for the log.
@@ -297,12 +295,6 @@ fn is_end(error: &io::Error) -> bool {
 
 fn tls_error(error: &io::Error) -> Option<&rustls::Error> {
     error.get_ref()?.downcast_ref()
-}
-
-/// The error of the system in an error of the redis crate, which shares them.
-pub(super) fn io_source(error: &RedisError) -> Option<&io::Error> {
-    let shared: &Arc<dyn Error + Send + Sync> = error.source()?.downcast_ref()?;
-    shared.downcast_ref()
 }
 
 #[cfg(test)]

@@ -1,12 +1,13 @@
 //! Failures of requests to the server, and the status that a client gets for each.
 
+use std::error::Error as StdError;
 use std::io;
+use std::sync::Arc;
 
 use cvmcache::plugin::Status;
 use redis::{ErrorKind, RedisError};
 use thiserror::Error;
 
-use super::connect_error::io_source;
 use crate::config::keys::URL;
 
 /// Why a request to the server failed. Invariant: it never holds what may be a password. Of an error
@@ -126,6 +127,12 @@ impl From<RedisError> for Failure {
             },
         }
     }
+}
+
+/// The error of the system in an error of the redis crate, which shares them.
+pub(super) fn io_source(error: &RedisError) -> Option<&io::Error> {
+    let shared: &Arc<dyn StdError + Send + Sync> = error.source()?.downcast_ref()?;
+    shared.downcast_ref()
 }
 
 /// Other data that is invalid is that of TLS, which ends with an alert.

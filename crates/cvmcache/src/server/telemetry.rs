@@ -1,6 +1,8 @@
 //! Telemetry: metrics, the debug log's lines for requests, the status report and the heartbeat. Knows
 //! values only: the event loop collects them.
 
+use std::time::Instant;
+
 mod gauges;
 mod heartbeat;
 mod request_log;
@@ -16,3 +18,20 @@ pub(crate) use request_metrics::DURATION;
 pub(crate) use request_metrics::Metrics;
 pub(crate) use request_record::{ReplyOutcome, RequestRecord};
 pub(crate) use status_report::{Reporter, SessionStatus, StatusReport};
+
+impl RequestRecord {
+    /// True if anything wants records: otherwise they need not be made.
+    pub(crate) fn is_wanted(metrics: Option<&Metrics>) -> bool {
+        metrics.is_some() || request_log::is_on()
+    }
+
+    /// Records the request, with its reply, which was queued at `now`.
+    pub(crate) fn record(&self, outcome: ReplyOutcome, metrics: Option<&Metrics>, now: Instant) {
+        if let Some(metrics) = metrics {
+            metrics.record(self, outcome, now);
+        }
+        if request_log::is_on() {
+            request_log::log(self, outcome, now);
+        }
+    }
+}

@@ -1,12 +1,10 @@
-//! What is recorded of a request and of its reply: in the metrics, and in the debug log.
+//! What is recorded of a request and of its reply.
 
 use std::time::Instant;
 
 use cvmcache_proto::{
     ObjectId, Operation, OperationKind, Reply, ReplyBody, Request, ServerMessage, Status,
 };
-
-use super::{Metrics, request_log};
 
 /// The kind of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,21 +86,6 @@ impl RequestRecord {
             _ => (Kind::Invalid, 0),
         };
         Self { kind, number, object: None, received_at, bytes: 0, is_last: false }
-    }
-
-    /// True if anything wants records: otherwise they need not be made.
-    pub(crate) fn is_wanted(metrics: Option<&Metrics>) -> bool {
-        metrics.is_some() || request_log::is_on()
-    }
-
-    /// Records the request, with its reply, which was queued at `now`.
-    pub(crate) fn record(&self, outcome: ReplyOutcome, metrics: Option<&Metrics>, now: Instant) {
-        if let Some(metrics) = metrics {
-            metrics.record(self, outcome, now);
-        }
-        if request_log::is_on() {
-            request_log::log(self, outcome, now);
-        }
     }
 }
 

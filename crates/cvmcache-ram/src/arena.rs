@@ -107,7 +107,7 @@ impl Arena {
     /// Gives some pages without extents back to the system, if more than `max_resident` bytes are
     /// resident. True if it has.
     fn purge(&self, space: &mut Space, max_resident: usize) -> bool {
-        space.purge(PURGED_AT_ONCE, max_resident, |pages| {
+        space.purge(PURGED_AT_ONCE, max_resident, |space, pages| {
             let (start, len) = (pages.start, pages.len());
             // SAFETY: no extent lies in these pages, so there is no reference to their bytes; and none can
             // be made while the space is borrowed.
@@ -115,8 +115,23 @@ impl Arena {
             let purged = unsafe {
                 self.mapping.unchecked_advise_range(UncheckedAdvice::DontNeed, start, len)
             };
+            let chunks = space.chunks(&pages);
+            if chunks != pages {
+                self.split_huge_pages(chunks);
+            }
             purged.is_ok()
         })
+    }
+
+    /// Splits huge pages that were purged in part: as a whole, the kernel would keep them until memory is short.
+    fn split_huge_pages(&self, chunks: Range<usize>) {
+        // SAFETY: the range lies in the mapping, and the advice changes no bytes: it marks pages as cold.
+        #[allow(unsafe_code)]
+        let _ = unsafe {
+            let start = self.mapping.as_mut_ptr().add(chunks.start).cast();
+            // Kernels before 5.4 do not know it.
+            rustix::mm::madvise(start, chunks.len(), rustix::mm::Advice::LinuxCold)
+        };
     }
 }
 

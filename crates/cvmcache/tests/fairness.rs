@@ -3,7 +3,9 @@
 
 mod support;
 
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use cvmcache::Limits;
@@ -43,6 +45,35 @@ fn half_a_frame_delays_no_other_connection() {
         let message = connection.receive().unwrap();
         assert!(matches!(message, Some(ServerMessage::HandshakeAck(ack)) if ack.result.is_ok()));
     }
+}
+
+#[test]
+fn a_connection_whose_socket_is_never_empty_delays_no_other() {
+    let f = serve(0);
+    let mut busy = f.client("busy:1");
+    let mut bystander = f.client("repo:1");
+    let session = busy.session();
+    let info =
+        framed(ClientMessage::Request(Request { session, id: 1, operation: Operation::Info }));
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            // Each read of the server takes a few bytes and empties the socket, so that it polls for more.
+            while !is_over.load(Ordering::Relaxed) {
+                for byte in &info {
+                    busy.connection_mut().send_raw(&[*byte]).unwrap();
+                }
+                busy.connection_mut().receive().unwrap();
+            }
+        });
+        for _ in 0..1000 {
+            let begun = Instant::now();
+            bystander.info().unwrap();
+            let took = begun.elapsed();
+            assert!(took < Duration::from_secs(1), "{took:?}");
+        }
+        is_over.store(true, Ordering::Relaxed);
+    });
 }
 
 #[test]
@@ -111,7 +142,8 @@ fn connections_that_take_no_replies_stay_below_the_total_and_a_small_client_is_s
             ours += 1;
         }
         let reads = f.cache.state().calls.iter().filter(|call| **call == "read").count() - ours;
-        let socket = 256 * 1024;
+        // A send buffer of 1 MiB counts more than the bytes in it.
+        let socket = 1024 * 1024;
         let most = ((32 << 20) + CONNECTIONS * socket) / SIZE as usize;
         assert!(reads <= most, "{reads} of {most}");
         for client in &mut hostile {

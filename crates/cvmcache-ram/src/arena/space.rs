@@ -82,7 +82,7 @@ impl Space {
         &mut self,
         most: usize,
         max_resident: usize,
-        purge: impl FnOnce(Range<usize>) -> bool,
+        purge: impl FnOnce(&Self, Range<usize>) -> bool,
     ) -> bool {
         if self.resident() <= max_resident {
             return false;
@@ -90,12 +90,29 @@ impl Space {
         let Some(Range { start, end }) = self.dirty.most_pages() else { return false };
         // The end: what is allocated next is the beginning of an extent.
         let pages = start.max(end.saturating_sub(most))..end;
-        let is_purged = purge(pages.clone());
+        let is_purged = purge(self, pages.clone());
         if is_purged {
             self.dirty.remove(pages.clone());
             self.clean.insert(pages);
         }
         is_purged
+    }
+
+    /// The chunks that a range lies in.
+    pub(super) fn chunks(&self, range: &Range<usize>) -> Range<usize> {
+        let start = match range.start.checked_sub(self.first_chunk) {
+            Some(behind) => range.start - behind % CHUNK,
+            None => 0,
+        };
+        start..self.end_of_chunk(range.end).min(self.len)
+    }
+
+    /// Where the chunk ends that has the byte before `end`.
+    fn end_of_chunk(&self, end: usize) -> usize {
+        match end.checked_sub(self.first_chunk) {
+            Some(behind) => self.first_chunk + behind.next_multiple_of(CHUNK),
+            None => self.first_chunk,
+        }
     }
 
     /// The best fit for `len` bytes, or else the longest piece that there is for a part of them.
@@ -139,12 +156,7 @@ impl Space {
         populate: &mut impl FnMut(Range<usize>),
     ) -> Range<usize> {
         let range = free.start..free.start + len;
-        let first_chunk = self.first_chunk;
-        let chunk_end = match range.end.checked_sub(first_chunk) {
-            Some(behind) => first_chunk + behind.next_multiple_of(CHUNK),
-            None => first_chunk,
-        };
-        let mut end = chunk_end.min(free.end);
+        let mut end = self.end_of_chunk(range.end).min(free.end);
         if end - free.start > budget {
             end = range.end.next_multiple_of(self.page);
         }

@@ -121,8 +121,8 @@ impl ServerBuilder {
     /// all.
     ///
     /// Busy polling saves clients that wait for each reply the time that it takes to wake a thread. It
-    /// is adaptive: the thread polls as long as most requests come within this time, and gives way to
-    /// threads that want its processor. An idle plugin takes no processor time.
+    /// is adaptive: the thread polls as long as most polls find something within this time, and backs
+    /// off exponentially otherwise. An idle plugin takes no processor time.
     pub fn poll_for(mut self, time: Duration) -> Self {
         self.poll_for = time;
         self

@@ -1,51 +1,71 @@
-//! Adaptive busy polling: whether, and for how long, the event loop polls for requests before it sleeps.
+//! Adaptive busy polling with exponential back-off: whether, and for how long, the event loop polls for
+//! requests before it sleeps.
 //!
 //! Where the processor sleeps, too, it takes tens of microseconds to wake a thread: longer than a
 //! small request and its reply take otherwise. A client that waits for its replies is back sooner
 //! than that, so polling meanwhile is quicker; one that is not costs processor time for nothing.
 //!
-//! What decides is how long the last waits took, polled or slept, as in the halt polling of KVM
-//! (Linux, Documentation/virt/kvm/halt-polling.rst): polling is worth its time as long as most waits
-//! end within the window. That is known of waits without a poll as well, so polling begins by itself
-//! when the traffic changes. Being preempted does not count: on a machine with few processors, the
-//! client preempts the thread that polls for it all the time.
+//! What decides is what polls find, as in the halt polling of KVM (Linux,
+//! Documentation/virt/kvm/halt-polling.rst). While most of them find something within the window, every
+//! wait begins with one. Otherwise each poll in vain is followed by sleeps without a poll, twice as many as
+//! the last time. Being preempted is no criterion: on a machine with few processors, the client preempts
+//! the thread that polls for it all the time. But a poll that finds something only after its window, because
+//! other threads had the processor, is in vain: a thread that had slept would have been woken at once.
 
 use std::time::{Duration, Instant};
 
-/// One wait more or less moves the share of short waits by 1/`WEIGHT` of what is missing.
+/// One poll moves the share of successful ones by 1/`WEIGHT` of what is missing.
 const WEIGHT: u32 = 8;
 
 /// A share of 1.
 const ALL: u32 = 1 << 16;
 
-/// Polls from this share of short waits on.
+/// With a smaller share than this, polls back off.
 const WORTH_IT: u32 = ALL / 2;
+
+/// How many sleeps without a poll there are at most after a poll in vain.
+const MAX_SKIPPED: u32 = 1024;
 
 /// Keeps account of what polling brings.
 #[derive(Debug)]
 pub(crate) struct BusyPoll {
     /// How long a poll takes at most.
     window: Duration,
-    /// The share of waits that ended within the window: an exponentially weighted moving average.
-    short_waits: u32,
+    /// The share of polls that found something: an exponentially weighted moving average.
+    successes: u32,
+    /// How many sleeps there are before the next poll, and after it if it is in vain.
+    skip: u32,
+    penalty: u32,
 }
 
 impl BusyPoll {
     /// Polls for `window` at most; if that is zero, never.
     pub(crate) fn new(window: Duration) -> Self {
-        Self { window, short_waits: 0 }
+        Self { window, successes: 0, skip: 0, penalty: 1 }
     }
 
     /// Until when to poll before the sleep that is due; `None` if it does not pay.
-    pub(crate) fn deadline(&self, now: Instant) -> Option<Instant> {
-        let pays = !self.window.is_zero() && self.short_waits >= WORTH_IT;
-        pays.then(|| now + self.window)
+    pub(crate) fn begin(&mut self, now: Instant) -> Option<Instant> {
+        if self.window.is_zero() {
+            return None;
+        }
+        if self.skip > 0 {
+            self.skip -= 1;
+            return None;
+        }
+        Some(now + self.window)
     }
 
-    /// A wait for events has ended after this time.
-    pub(crate) fn waited(&mut self, time: Duration) {
-        let target = if time <= self.window { ALL } else { 0 };
-        self.short_waits = (self.short_waits * (WEIGHT - 1) + target) / WEIGHT;
+    /// The poll has ended, with something found before its deadline, or in vain.
+    pub(crate) fn ended(&mut self, has_found: bool) {
+        let target = if has_found { ALL } else { 0 };
+        self.successes = (self.successes * (WEIGHT - 1) + target) / WEIGHT;
+        if has_found {
+            self.penalty = (self.penalty / 2).max(1);
+        } else if self.successes < WORTH_IT {
+            self.skip = self.penalty;
+            self.penalty = (self.penalty * 2).min(MAX_SKIPPED);
+        }
     }
 }
 
@@ -53,52 +73,71 @@ impl BusyPoll {
 mod tests {
     use super::*;
 
-    const WINDOW: Duration = Duration::from_micros(300);
-    const SHORT: Duration = Duration::from_micros(50);
-    const LONG: Duration = Duration::from_millis(10);
-
-    fn polls(busy_poll: &BusyPoll) -> bool {
-        busy_poll.deadline(Instant::now()).is_some()
+    fn busy_poll() -> BusyPoll {
+        BusyPoll::new(Duration::from_micros(200))
     }
 
-    fn after(waits: &[(u32, Duration)]) -> BusyPoll {
-        let mut busy_poll = BusyPoll::new(WINDOW);
-        for &(count, time) in waits {
-            (0..count).for_each(|_| busy_poll.waited(time));
+    /// How many sleeps there are before the next poll.
+    fn sleeps(busy_poll: &mut BusyPoll) -> u32 {
+        let mut sleeps = 0;
+        while busy_poll.begin(Instant::now()).is_none() {
+            sleeps += 1;
         }
-        busy_poll
+        sleeps
+    }
+
+    /// How many of 10,000 waits are polled for, if polls find something when `finds` says so of their number.
+    fn polls(finds: impl Fn(u32) -> bool) -> u32 {
+        let mut busy_poll = busy_poll();
+        let mut polls = 0;
+        for _ in 0..10_000 {
+            if busy_poll.begin(Instant::now()).is_some() {
+                busy_poll.ended(finds(polls));
+                polls += 1;
+            }
+        }
+        polls
     }
 
     #[test]
-    fn without_a_window_it_does_not_poll() {
-        let mut busy_poll = BusyPoll::new(Duration::ZERO);
-        (0..100).for_each(|_| busy_poll.waited(Duration::ZERO));
-        assert!(!polls(&busy_poll));
-    }
-
-    #[test]
-    fn it_polls_once_waits_are_short() {
-        assert!(!polls(&after(&[])));
-        assert!(polls(&after(&[(6, SHORT)])));
+    fn a_poll_takes_no_longer_than_the_window() {
         let now = Instant::now();
-        assert_eq!(after(&[(6, SHORT)]).deadline(now), Some(now + WINDOW));
+        assert_eq!(busy_poll().begin(now), Some(now + Duration::from_micros(200)));
+        assert_eq!(BusyPoll::new(Duration::ZERO).begin(now), None);
     }
 
     #[test]
-    fn it_polls_on_through_a_few_long_waits() {
-        assert!(polls(&after(&[(100, SHORT), (4, LONG)])));
+    fn while_most_polls_find_something_every_wait_has_one() {
+        assert_eq!(polls(|_| true), 10_000);
+        assert!(polls(|poll| poll % 10 > 0) > 9_900);
+        assert!(polls(|poll| poll % 3 > 0) > 9_900);
     }
 
     #[test]
-    fn it_stops_when_waits_are_long() {
-        assert!(!polls(&after(&[(100, SHORT), (6, LONG)])));
-        assert!(polls(&after(&[(100, SHORT), (1000, LONG), (6, SHORT)])), "not for ever");
+    fn polls_in_vain_back_off_exponentially() {
+        let mut busy_poll = busy_poll();
+        let mut all = Vec::new();
+        for _ in 0..14 {
+            all.push(sleeps(&mut busy_poll));
+            busy_poll.ended(false);
+        }
+        assert_eq!(all, [0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 1024, 1024]);
+        assert!(polls(|poll| poll % 10 == 0) < 500, "one in ten does not pay");
     }
 
     #[test]
-    fn an_idle_client_is_not_polled_for() {
-        let alternating: Vec<_> =
-            (0..100).flat_map(|_| [(1, LONG), (1, LONG), (1, SHORT)]).collect();
-        assert!(!polls(&after(&alternating)));
+    fn one_poll_that_finds_something_ends_the_skipping() {
+        let mut busy_poll = busy_poll();
+        for _ in 0..20 {
+            sleeps(&mut busy_poll);
+            busy_poll.ended(false);
+        }
+        assert_eq!(sleeps(&mut busy_poll), 1024);
+        for _ in 0..20 {
+            busy_poll.ended(true);
+            assert_eq!(sleeps(&mut busy_poll), 0);
+        }
+        busy_poll.ended(false);
+        assert_eq!(sleeps(&mut busy_poll), 0, "most have found something");
     }
 }

@@ -26,7 +26,6 @@ use std::collections::HashMap;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use mio::{Events, Poll, Token};
@@ -46,6 +45,10 @@ use crate::service::{Peer, Service};
 use crate::sparse::shrink_if_sparse;
 
 pub(crate) const WAKER: Token = Token(0);
+
+/// After so many waits that ended with a request of the connection that had the last turn, `epoll_wait` is called
+/// whether that has another one or not: all others come by it.
+const MAX_WAITS_WITHOUT_EPOLL: u32 = 8;
 
 pub(crate) struct EventLoop {
     pub(crate) poll: Poll,
@@ -89,6 +92,8 @@ pub(crate) struct State {
     has_had_client: bool,
     /// A connection has had a turn since the last sweep of buffers.
     has_active: bool,
+    /// How many waits in a row have found something in the last socket, so that `epoll_wait` was not called.
+    waits_without_epoll: u32,
     /// The shutdown timeout has passed: the loop ends, whatever is still in flight.
     is_timed_out: bool,
 }
@@ -162,55 +167,51 @@ impl EventLoop {
     fn wait(&mut self, events: &mut Events) -> io::Result<Instant> {
         let has_work = self.state.scheduler.has_work(self.room()) || self.acceptor.is_ready();
         if has_work {
-            poll(&mut self.poll, events, Some(Duration::ZERO))?;
+            self.poll(events, Some(Duration::ZERO))?;
             return Ok(Instant::now());
         }
         let now = Instant::now();
         let deadline = self.state.timers.next_deadline();
         let timeout = deadline.map(|deadline| deadline.saturating_duration_since(now));
-        let woken = match self.busy_poll(events, now, timeout)? {
-            Some(woken) => woken,
-            None => {
-                poll(&mut self.poll, events, timeout)?;
-                let woken = Instant::now();
-                // A timer says nothing of the traffic.
-                if events.is_empty() {
-                    return Ok(woken);
-                }
-                woken
-            }
-        };
-        self.busy_poll.waited(woken.saturating_duration_since(now));
-        Ok(woken)
+        if timeout != Some(Duration::ZERO)
+            && let Some(now) = self.busy_poll(events, now)?
+        {
+            return Ok(now);
+        }
+        self.poll(events, timeout)?;
+        Ok(Instant::now())
     }
 
     /// Polls for events without sleeping, if that is likely to find some soon; returns the time if it
     /// did.
-    fn busy_poll(
-        &mut self,
-        events: &mut Events,
-        began: Instant,
-        timeout: Option<Duration>,
-    ) -> io::Result<Option<Instant>> {
-        if timeout == Some(Duration::ZERO) {
-            return Ok(None);
-        }
-        let Some(deadline) = self.busy_poll.deadline(began) else { return Ok(None) };
-        let mut now = began;
-        while now < deadline {
-            // Another thread that wants this processor is likely to be the client, which has its reply now.
-            thread::yield_now();
-            if self.poll_last_socket() {
+    fn busy_poll(&mut self, events: &mut Events, now: Instant) -> io::Result<Option<Instant>> {
+        let Some(deadline) = self.busy_poll.begin(now) else { return Ok(None) };
+        loop {
+            let has_found = if self.state.waits_without_epoll < MAX_WAITS_WITHOUT_EPOLL
+                && self.poll_last_socket()
+            {
                 events.clear();
-                return Ok(Some(Instant::now()));
-            }
-            poll(&mut self.poll, events, Some(Duration::ZERO))?;
-            now = Instant::now();
-            if !events.is_empty() {
-                return Ok(Some(now));
+                self.state.waits_without_epoll += 1;
+                true
+            } else {
+                self.poll(events, Some(Duration::ZERO))?;
+                !events.is_empty()
+            };
+            let now = Instant::now();
+            if has_found || now >= deadline {
+                self.busy_poll.ended(has_found && now < deadline);
+                return Ok(has_found.then_some(now));
             }
         }
-        Ok(None)
+    }
+
+    /// Calls `epoll_wait`. Treats EINTR as a spurious wake-up.
+    fn poll(&mut self, events: &mut Events, timeout: Option<Duration>) -> io::Result<()> {
+        self.state.waits_without_epoll = 0;
+        match self.poll.poll(events, timeout) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
+            result => result,
+        }
     }
 
     /// Reads from the connection that had the last turn: a client that waits for its answers is the
@@ -415,14 +416,6 @@ impl EventLoop {
         shrink_if_sparse(&mut self.state.connections);
         self.state.scheduler.remove(token);
         self.state.timers.cancel(Timer::Close(token));
-    }
-}
-
-/// Calls `epoll_wait`. Treats EINTR as a spurious wake-up.
-fn poll(poll: &mut Poll, events: &mut Events, timeout: Option<Duration>) -> io::Result<()> {
-    match poll.poll(events, timeout) {
-        Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
-        result => result,
     }
 }
 

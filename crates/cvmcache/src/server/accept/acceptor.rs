@@ -61,7 +61,9 @@ impl Acceptor {
     pub(crate) fn watch(&mut self, wake: impl Fn() + Send + 'static) {
         let Some(Listener::Unix(socket)) = &self.listener else { return };
         if !socket.is_in_place() {
-            warn!("{}", lost(socket));
+            let problem = lost(socket);
+            warn!("{problem}");
+            self.problem = Some(problem);
         }
         match Watch::start(socket.places(), wake) {
             Ok(watch) => self.watch = Some(watch),
@@ -193,6 +195,7 @@ impl Acceptor {
             Err(error) if socket.is_in_place() => Some(format!(
                 "{error}: the lock file was removed, and cannot be made again yet; clients can connect all the same"
             )),
+            Err(_) if socket.is_inherited() => Some(lost(socket)),
             Err(error) => Some(unbound(error)),
         };
         self.on_renewed(problem);

@@ -148,6 +148,11 @@ impl NamedListener {
         Ok(Renewed::Bound)
     }
 
+    /// True if the service manager has bound it.
+    pub(crate) fn is_inherited(&self) -> bool {
+        self.mode.is_none()
+    }
+
     /// True if clients find the socket at its path.
     pub(crate) fn is_in_place(&self) -> bool {
         self.file.is_some_and(|file| socket_file::is_at(&self.path, file))

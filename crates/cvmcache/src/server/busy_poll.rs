@@ -9,8 +9,9 @@
 //! Documentation/virt/kvm/halt-polling.rst). While most of them find something within the window, every
 //! wait begins with one. Otherwise each poll in vain is followed by sleeps without a poll, twice as many as
 //! the last time. Being preempted is no criterion: on a machine with few processors, the client preempts
-//! the thread that polls for it all the time. But a poll that finds something only after its window, because
-//! other threads had the processor, is in vain: a thread that had slept would have been woken at once.
+//! the thread that polls for it all the time; it even yields to that. But a poll that finds something only after
+//! its window, because other threads had the processor, is in vain: a thread that had slept would have been woken
+//! at once.
 
 use std::time::{Duration, Instant};
 
@@ -25,6 +26,10 @@ const WORTH_IT: u32 = ALL / 2;
 
 /// How many sleeps without a poll there are at most after a poll in vain.
 const MAX_SKIPPED: u32 = 1024;
+
+/// How many sleeps without a poll there are at least after other threads had the processor for longer than a
+/// poll takes: by milliseconds, where one that finds something saves tens of microseconds.
+const SKIPPED_WHEN_BUSY: u32 = 64;
 
 /// Keeps account of what polling brings.
 #[derive(Debug)]
@@ -56,15 +61,18 @@ impl BusyPoll {
         Some(now + self.window)
     }
 
-    /// The poll has ended, with something found before its deadline, or in vain.
-    pub(crate) fn ended(&mut self, has_found: bool) {
-        let target = if has_found { ALL } else { 0 };
+    /// The poll that began with this deadline has ended, with something found or in vain.
+    pub(crate) fn ended(&mut self, has_found: bool, deadline: Instant, now: Instant) {
+        let is_success = has_found && now < deadline;
+        let is_busy = now > deadline + self.window;
+        let target = if is_success { ALL } else { 0 };
         self.successes = (self.successes * (WEIGHT - 1) + target) / WEIGHT;
-        if has_found {
+        if is_success {
             self.penalty = (self.penalty / 2).max(1);
-        } else if self.successes < WORTH_IT {
-            self.skip = self.penalty;
-            self.penalty = (self.penalty * 2).min(MAX_SKIPPED);
+        } else if is_busy || self.successes < WORTH_IT {
+            let least = if is_busy { SKIPPED_WHEN_BUSY } else { 1 };
+            self.skip = self.penalty.max(least);
+            self.penalty = (self.skip * 2).min(MAX_SKIPPED);
         }
     }
 }
@@ -73,8 +81,24 @@ impl BusyPoll {
 mod tests {
     use super::*;
 
+    const WINDOW: Duration = Duration::from_micros(200);
+
     fn busy_poll() -> BusyPoll {
-        BusyPoll::new(Duration::from_micros(200))
+        BusyPoll::new(WINDOW)
+    }
+
+    /// A poll ends so long after its begin.
+    fn end(busy_poll: &mut BusyPoll, has_found: bool, after: Duration) {
+        let now = Instant::now();
+        busy_poll.ended(has_found, now + WINDOW, now + after);
+    }
+
+    fn succeed(busy_poll: &mut BusyPoll) {
+        end(busy_poll, true, WINDOW / 2);
+    }
+
+    fn fail(busy_poll: &mut BusyPoll) {
+        end(busy_poll, false, WINDOW);
     }
 
     /// How many sleeps there are before the next poll.
@@ -92,7 +116,11 @@ mod tests {
         let mut polls = 0;
         for _ in 0..10_000 {
             if busy_poll.begin(Instant::now()).is_some() {
-                busy_poll.ended(finds(polls));
+                if finds(polls) {
+                    succeed(&mut busy_poll);
+                } else {
+                    fail(&mut busy_poll);
+                }
                 polls += 1;
             }
         }
@@ -102,7 +130,7 @@ mod tests {
     #[test]
     fn a_poll_takes_no_longer_than_the_window() {
         let now = Instant::now();
-        assert_eq!(busy_poll().begin(now), Some(now + Duration::from_micros(200)));
+        assert_eq!(busy_poll().begin(now), Some(now + WINDOW));
         assert_eq!(BusyPoll::new(Duration::ZERO).begin(now), None);
     }
 
@@ -119,7 +147,7 @@ mod tests {
         let mut all = Vec::new();
         for _ in 0..14 {
             all.push(sleeps(&mut busy_poll));
-            busy_poll.ended(false);
+            fail(&mut busy_poll);
         }
         assert_eq!(all, [0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 1024, 1024]);
         assert!(polls(|poll| poll % 10 == 0) < 500, "one in ten does not pay");
@@ -130,14 +158,24 @@ mod tests {
         let mut busy_poll = busy_poll();
         for _ in 0..20 {
             sleeps(&mut busy_poll);
-            busy_poll.ended(false);
+            fail(&mut busy_poll);
         }
         assert_eq!(sleeps(&mut busy_poll), 1024);
         for _ in 0..20 {
-            busy_poll.ended(true);
+            succeed(&mut busy_poll);
             assert_eq!(sleeps(&mut busy_poll), 0);
         }
-        busy_poll.ended(false);
+        fail(&mut busy_poll);
         assert_eq!(sleeps(&mut busy_poll), 0, "most have found something");
+    }
+
+    #[test]
+    fn where_other_threads_have_the_processor_polls_are_rare_at_once() {
+        let mut busy_poll = busy_poll();
+        (0..20).for_each(|_| succeed(&mut busy_poll));
+        for expected in [64, 128, 256, 512, 1024, 1024] {
+            end(&mut busy_poll, true, 20 * WINDOW);
+            assert_eq!(sleeps(&mut busy_poll), expected);
+        }
     }
 }

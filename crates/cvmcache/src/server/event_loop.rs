@@ -26,6 +26,7 @@ use std::collections::HashMap;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use mio::{Events, Poll, Token};
@@ -187,6 +188,8 @@ impl EventLoop {
     fn busy_poll(&mut self, events: &mut Events, now: Instant) -> io::Result<Option<Instant>> {
         let Some(deadline) = self.busy_poll.begin(now) else { return Ok(None) };
         loop {
+            // A thread that wants this processor is likely to be one of the client.
+            thread::yield_now();
             let has_found = if self.state.waits_without_epoll < MAX_WAITS_WITHOUT_EPOLL
                 && self.poll_last_socket()
             {
@@ -199,7 +202,7 @@ impl EventLoop {
             };
             let now = Instant::now();
             if has_found || now >= deadline {
-                self.busy_poll.ended(has_found && now < deadline);
+                self.busy_poll.ended(has_found, deadline, now);
                 return Ok(has_found.then_some(now));
             }
         }

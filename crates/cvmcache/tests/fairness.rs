@@ -102,7 +102,7 @@ fn a_connection_that_takes_no_replies_is_not_read_and_delays_no_other() {
             bystander.info().unwrap();
         }
         // What the socket holds and the limit allows for, of 125 MiB in all.
-        assert!(reads() < 100, "{} reads were answered to nobody", reads());
+        assert!(reads() < 100, "{} reads were answered that no client takes", reads());
         for _ in 0..READS {
             match connection.receive().unwrap() {
                 Some(ServerMessage::Reply(_)) => {}

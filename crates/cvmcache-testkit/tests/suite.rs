@@ -9,7 +9,7 @@ fn program(name: &str) -> PathBuf {
         "ram" => escargot::CargoBuild::new().package("cvmcache-ram").bin("cvmcache-ram"),
         name => escargot::CargoBuild::new().package("cvmcache").example(name),
     };
-    build.current_target().run().expect("cargo builds it").path().to_owned()
+    build.run().expect("cargo builds it").path().to_owned()
 }
 
 fn check(name: &str, workers: &str, tcp: bool) -> Report {

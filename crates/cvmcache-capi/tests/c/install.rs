@@ -45,7 +45,7 @@ pub(crate) static PREFIX: LazyLock<PathBuf> = LazyLock::new(|| {
 });
 
 fn build() -> Vec<PathBuf> {
-    let build = escargot::CargoBuild::new().package("cvmcache-capi").current_target();
+    let build = escargot::CargoBuild::new().package("cvmcache-capi");
     let mut files = Vec::new();
     for message in build.exec().expect("cargo builds it") {
         let message = message.expect("cargo builds it");

@@ -23,13 +23,13 @@ pub fn cvmcache(arguments: &[&str]) -> Command {
 
 /// The program of the package of this name. Cargo builds no programs of other packages for tests.
 pub fn program(name: &str) -> PathBuf {
-    let build = escargot::CargoBuild::new().package(name).bin(name).current_target();
+    let build = escargot::CargoBuild::new().package(name).bin(name);
     build.run().expect("cargo builds it").path().to_owned()
 }
 
 /// The program of an example of the SDK.
 pub fn example(name: &str) -> PathBuf {
-    let build = escargot::CargoBuild::new().package("cvmcache").example(name).current_target();
+    let build = escargot::CargoBuild::new().package("cvmcache").example(name);
     build.run().expect("cargo builds it").path().to_owned()
 }
 

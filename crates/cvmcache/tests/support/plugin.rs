@@ -30,7 +30,7 @@ pub fn program(name: &'static str) -> &'static Path {
             "ram" => escargot::CargoBuild::new().package("cvmcache-ram").bin("cvmcache-ram"),
             name => escargot::CargoBuild::new().package("cvmcache").example(name),
         };
-        build.current_target().run().expect("cargo builds it").path().to_owned()
+        build.run().expect("cargo builds it").path().to_owned()
     })
 }
 

@@ -218,23 +218,6 @@ impl Connection {
         }
     }
 
-    /// Reads from the socket without an event from `epoll`. True if there is something for a turn.
-    pub(crate) fn poll_socket(&mut self, service: &Service) -> bool {
-        if !self.is_open() || self.has_backpressure(service) {
-            return false;
-        }
-        self.is_active = true;
-        let Some(socket) = &self.socket else { return false };
-        match socket.receive(self.decoder.buffer()) {
-            Ok(Received::Drained(len)) => len > 0,
-            // The turn finds the rest, or the end.
-            _ => {
-                self.set_ready(true, false);
-                true
-            }
-        }
-    }
-
     /// Asks the client to detach, if it has a session and reads what it is sent.
     pub(crate) fn ask_detach(&mut self, service: &Service) {
         let unread = self.outbox.queued() >= service.limits().max_buffered;

@@ -47,10 +47,6 @@ use crate::sparse::shrink_if_sparse;
 
 pub(crate) const WAKER: Token = Token(0);
 
-/// After so many waits that ended with a request of the connection that had the last turn, `epoll_wait` is called
-/// whether that has another one or not: all others come by it.
-const MAX_WAITS_WITHOUT_EPOLL: u32 = 8;
-
 pub(crate) struct EventLoop {
     pub(crate) poll: Poll,
     pub(crate) waker: Arc<Waker>,
@@ -93,8 +89,6 @@ pub(crate) struct State {
     has_had_client: bool,
     /// A connection has had a turn since the last sweep of buffers.
     has_active: bool,
-    /// How many waits in a row have found something in the last socket, so that `epoll_wait` was not called.
-    waits_without_epoll: u32,
     /// The shutdown timeout has passed: the loop ends, whatever is still in flight.
     is_timed_out: bool,
 }
@@ -190,16 +184,8 @@ impl EventLoop {
         loop {
             // A thread that wants this processor is likely to be one of the client.
             thread::yield_now();
-            let has_found = if self.state.waits_without_epoll < MAX_WAITS_WITHOUT_EPOLL
-                && self.poll_last_socket()
-            {
-                events.clear();
-                self.state.waits_without_epoll += 1;
-                true
-            } else {
-                self.poll(events, Some(Duration::ZERO))?;
-                !events.is_empty()
-            };
+            self.poll(events, Some(Duration::ZERO))?;
+            let has_found = !events.is_empty();
             let now = Instant::now();
             if has_found || now >= deadline {
                 self.busy_poll.ended(has_found, deadline, now);
@@ -210,24 +196,10 @@ impl EventLoop {
 
     /// Calls `epoll_wait`. Treats EINTR as a spurious wake-up.
     fn poll(&mut self, events: &mut Events, timeout: Option<Duration>) -> io::Result<()> {
-        self.state.waits_without_epoll = 0;
         match self.poll.poll(events, timeout) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
             result => result,
         }
-    }
-
-    /// Reads from the connection that had the last turn: a client that waits for its answers is the
-    /// next to send a request, and `epoll` need not be called for it. True if there is something for a turn.
-    fn poll_last_socket(&mut self) -> bool {
-        let State { connections, scheduler, .. } = &mut self.state;
-        let Some(token) = scheduler.last_idle() else { return false };
-        let connection = connections.get_mut(&token);
-        let found = connection.is_some_and(|connection| connection.poll_socket(&self.service));
-        if found {
-            scheduler.ready(token);
-        }
-        found
     }
 
     fn on_events(&mut self, events: &Events) {

@@ -50,8 +50,6 @@ pub(crate) struct Scheduler {
     states: HashMap<Token, State>,
     turns: VecDeque<Token>,
     line: VecDeque<Token>,
-    /// The connection that had the last turn.
-    last: Option<Token>,
 }
 
 /// The turns of all connections that are queued at one moment.
@@ -146,19 +144,12 @@ impl Scheduler {
             State::Waiting { .. } => State::Waiting { is_queued: false },
             _ => State::Idle,
         };
-        self.last = Some(token);
         Some(Turn { token, jobs })
     }
 
     /// True if there is a turn to take, or a job to grant, without waiting for an event.
     pub(crate) fn has_work(&self, room: usize) -> bool {
         !self.turns.is_empty() || (!self.line.is_empty() && room > 0)
-    }
-
-    /// The connection that had the last turn, if it is idle. One that waits for a worker has requests
-    /// in its decoder: there is no point in reading more of them.
-    pub(crate) fn last_idle(&self) -> Option<Token> {
-        self.last.filter(|token| self.states.get(token) == Some(&State::Idle))
     }
 
     /// How many connections wait for a worker.
@@ -273,18 +264,5 @@ mod tests {
         assert_eq!(scheduler.round(), Round { turns: 40, time: ROUND / 40 });
         (0..1000).for_each(|token| scheduler.ready(Token(token)));
         assert_eq!(scheduler.round().time, SHORTEST_TURN);
-    }
-
-    #[test]
-    fn the_socket_of_a_connection_that_waits_for_a_worker_is_not_polled() {
-        let mut scheduler = scheduler(1);
-        assert_eq!(scheduler.last_idle(), None);
-        scheduler.ready(Token(0));
-        turn(&mut scheduler, 1);
-        assert_eq!(scheduler.last_idle(), Some(Token(0)));
-        scheduler.wait_for_worker(Token(0));
-        assert_eq!(scheduler.last_idle(), None);
-        scheduler.remove(Token(0));
-        assert_eq!(scheduler.last_idle(), None);
     }
 }

@@ -176,7 +176,6 @@ fn a_connection_over_its_limit_on_requests_in_flight_is_not_read() {
     (0..3).for_each(|_| f.read_request(3));
     assert_eq!(f.turn(), Turn::Wait);
     assert_eq!(f.dispatched.len(), 2);
-    assert!(!f.connection.poll_socket(&f.service));
     f.complete(false);
     f.turn();
     assert_eq!(f.dispatched.len(), 2, "the third one");
@@ -290,17 +289,6 @@ fn a_detach_is_sent_only_to_a_connection_with_a_session() {
     f.connection.ask_detach(&f.service);
     f.turn();
     assert_eq!(f.received(), [ServerMessage::Detach]);
-}
-
-#[test]
-fn the_socket_is_polled_without_an_event() {
-    let mut f = Fixture::with_session(Limits::default(), None);
-    assert!(!f.connection.poll_socket(&f.service));
-    f.read_request(3);
-    f.connection.read_half = ReadHalf::Drained;
-    assert!(f.connection.poll_socket(&f.service));
-    assert_eq!(f.turn(), Turn::Wait);
-    assert_eq!(f.replies(), [1]);
 }
 
 #[test]

@@ -348,8 +348,8 @@ impl Connection {
 
     /// Takes requests until there are none, or enough for this turn.
     fn take_requests(&mut self, context: &mut Context<'_>) -> Result<Turn, CloseReason> {
-        let begun = (context.clock)();
-        let mut now = begun;
+        let mut now = (context.clock)();
+        let end = now + context.time;
         let in_flight_before = self.in_flight.requests;
         let mut send_at = SENT_AT_ONCE;
         for step in 0..TURN_STEPS {
@@ -359,8 +359,7 @@ impl Connection {
                     self.measure(context.recorders, &answered, now);
                 }
             }
-            let is_late = now.saturating_duration_since(begun) > context.time;
-            if is_late || self.has_backpressure(context.service) {
+            if now > end || self.has_backpressure(context.service) {
                 return Ok(Turn::Again);
             }
             // Without a session there is nothing for workers to do.

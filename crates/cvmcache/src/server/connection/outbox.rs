@@ -101,6 +101,9 @@ impl Outbox {
             return;
         }
         self.len += self.messages.len() - before + attached;
+        if attached == 0 {
+            return;
+        }
         if attached <= COPIED {
             for piece in attachment {
                 self.messages.extend_from_slice(&piece);

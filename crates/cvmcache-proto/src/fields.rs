@@ -28,8 +28,8 @@ const SHORTEST_RECORD: usize = ObjectId::DIGEST_LEN + 6;
 /// empty one takes two bytes on the wire, and thirty times as many in memory. A listing with a
 /// record that is too short to name an object means nothing, so it is not decoded.
 pub(crate) fn decode(bytes: &[u8]) -> Result<Option<WireMessage>, DecodeError> {
-    if let Some(request) = decode_canonical(bytes) {
-        return Ok(Some(WireMessage(request)));
+    if let Some(msg) = decode_canonical(bytes) {
+        return Ok(Some(WireMessage(msg)));
     }
     if bytes.contains(&LIST_REPLY_BEGINS) && has_undersized_record(bytes) {
         return Ok(None);

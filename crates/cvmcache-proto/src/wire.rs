@@ -15,7 +15,7 @@ mod from_client;
 mod from_plugin;
 mod hash;
 
-pub(crate) use canonical::decode_canonical;
+pub(crate) use canonical::{MAX_CANONICAL_LEN, decode_canonical, encode_canonical};
 pub(crate) use from_client::*;
 pub(crate) use from_plugin::*;
 pub(crate) use hash::MsgHash;

@@ -1,5 +1,6 @@
-//! A few clients of a service that do what the bytes say, next to a model of what should come of it. After every step the plugin, the service and the model agree: on every answer, on every
-//! reference, and on what is open. When all sessions have ended, nothing is left.
+//! A few clients of a service whose requests are made of the bytes of an input, next to a model of the service.
+//! After every step the plugin, the service and the model agree: on every answer, on every reference, and on
+//! what is open. When all sessions have ended, nothing is left.
 //!
 //! The first byte of an input picks the capabilities of the plugin (0: all of them); then come the
 //! steps.

@@ -263,7 +263,7 @@ impl World {
         assert_eq!(state.open_uploads, uploads, "open uploads after {context}");
         let listings: usize = holders().map(|holder| holder.listings.len()).sum();
         assert_eq!(state.open_listings, listings, "open listings after {context}");
-        let away =
+        let away: u64 =
             self.model.handovers.values().map(|handover| u64::from(handover.announced)).sum();
         assert_eq!(self.service.pending_reloads(), away, "pending reloads after {context}");
     }

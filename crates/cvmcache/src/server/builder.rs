@@ -280,6 +280,12 @@ impl ServerBuilder {
                  networks that may (CVMFS_CACHE_PLUGIN_ALLOW), or listen on a loopback address"
             );
         }
+        if let Some(networks) = &self.access.networks
+            && let Some(address) = listener.ip()
+            && let Some(reason) = networks.closed_at(locator, &[address])
+        {
+            warn!("{reason}");
+        }
         if let Locator::Unix(path) = locator {
             let users = &self.access.users;
             info!("clients of {users} can connect to {locator}");

@@ -301,6 +301,17 @@ impl Cluster {
         Ok(addresses.into_iter().map(|address| self.shared.node(address)).collect())
     }
 
+    /// The servers that are known: those that have slots, and the seeds until these are known.
+    pub(super) fn known(&self) -> Vec<Node> {
+        self.shared.nodes.lock().values().cloned().collect()
+    }
+
+    /// Connects to all servers again, and fetches the topology.
+    pub(super) fn reconnect(&self) {
+        self.known().iter().for_each(Node::reconnect);
+        self.shared.stale.notify_one();
+    }
+
     async fn map(&self) -> Result<Arc<SlotMap>, Failure> {
         let mut map = self.map.clone();
         let known = map.wait_for(Option::is_some).await;

@@ -85,7 +85,7 @@ impl AdminClient {
     #[track_caller]
     pub fn gauge(&self, name: &str) -> Value {
         let answer = self.expect("/v1/plugin");
-        let gauges = answer.as_array().unwrap_or_else(|| panic!("{answer} is no array"));
+        let gauges = array("/v1/plugin", &answer["gauges"]);
         let found = gauges.iter().find(|gauge| gauge["name"] == name);
         found.unwrap_or_else(|| panic!("no {name} in {answer}"))["value"].clone()
     }
@@ -141,7 +141,7 @@ impl AdminClient {
         let health = self.expect("/v1/health");
         has_fields("/v1/health", &health, &["status", "problems", "io_thread_us"]);
         has_fields("/v1/version", &self.expect("/v1/version"), VERSION);
-        for gauge in array("/v1/plugin", &self.expect("/v1/plugin")) {
+        for gauge in array("/v1/plugin", &self.expect("/v1/plugin")["gauges"]) {
             has_fields("/v1/plugin", gauge, &["name", "value", "description"]);
         }
     }

@@ -46,7 +46,12 @@ fn every_resource_has_the_fields_of_the_schema() {
             start(&command().option("CVMFS_CACHE_PLUGIN_WORKERS", workers));
         store(&mut client, 1, 1).unwrap();
         admin.check_schema();
-        assert_eq!(admin.post("/v1/zero", "").unwrap().status, 200);
+        for resource in ["/v1/zero", "/v1/report"] {
+            assert_eq!(admin.post(resource, "").unwrap().status, 200);
+        }
+        assert_eq!(admin.get("/v1/log-level").unwrap().body["level"], "info");
+        let debug = admin.post("/v1/log-level", r#"{"level": "debug"}"#).unwrap();
+        assert_eq!((debug.status, &debug.body["level"]), (200, &"debug".into()));
         admin.check_schema();
         let answer = admin.post("/v1/shrink", r#"{"bytes": 0}"#).unwrap();
         assert_eq!(answer.body["is_reached"], false, "it is open: {answer}");

@@ -94,7 +94,7 @@ pub(crate) use guard::guard;
 use holdings::Holdings;
 use listings::Listings;
 pub use peer::{Action, Peer};
-use refusals::Refusals;
+use refusals::{Refusals, is_refusal};
 use reload::Reloads;
 pub use report::{SessionReport, UploadReport};
 use totals::Totals;
@@ -289,8 +289,10 @@ impl Service {
             // Of a later revision of the protocol.
             unknown => unknown.refusal(Status::NoSupport),
         };
-        if let Err(status) = body.status() {
-            self.on_failure(open, operation.name(), object, status);
+        if let Err(status) = body.status()
+            && is_refusal(status)
+        {
+            self.on_refusal(open, operation.name(), object, status);
         }
         Reply { id: request.id, body }
     }

@@ -68,7 +68,7 @@ impl Refusals {
 
 /// True if a request that ends like this is not the client's fault: a miss, a read behind the end and a
 /// capability that is not declared are nothing to tell of.
-fn is_refusal(status: Status) -> bool {
+pub(super) fn is_refusal(status: Status) -> bool {
     matches!(
         status,
         Status::Unknown
@@ -81,18 +81,15 @@ fn is_refusal(status: Status) -> bool {
 }
 
 impl Service {
-    /// Logs that a request has failed, if that is worth a line.
+    /// Logs that a request was refused, if a line is due.
     #[cold]
-    pub(super) fn on_failure(
+    pub(super) fn on_refusal(
         &self,
         open: &OpenSession,
         operation: &'static str,
         object: Option<ObjectId>,
         status: Status,
     ) {
-        if !is_refusal(status) {
-            return;
-        }
         let Some(suppressed) = self.refusals.count(status, self.clock()) else { return };
         // In the session of the request: a plugin in C may rely on one. A plugin whose storage fails is not
         // asked anything else.

@@ -9,10 +9,10 @@
 //! # Locks
 //!
 //! Each session has locks for its holdings, its uploads and its listings, and the service has one for
-//! pending reloads, one for the table of sessions and one for what was logged once. No callback of the plugin runs under any of them,
-//! so none is held for longer than it takes to change a map. Two of them are held at once in one case: a
-//! session's holdings, and then the pending reloads, in this order, because references move between them
-//! and must at every moment be counted in exactly one.
+//! pending reloads, one for the table of sessions and one for what was logged once. No callback of the plugin
+//! runs under any of them, so none is held for longer than it takes to change a map. Two of them are held at
+//! once in one case: a session's holdings, and then the pending reloads, in this order, because references
+//! move between them and must at every moment be counted in exactly one.
 //!
 //! ```
 //! use cvmcache::plugin::*;

@@ -305,7 +305,8 @@ impl Connection {
     ) {
         let record = ticket.record;
         if let (Some(tally), ServerMessage::Reply(reply)) = (ticket.tally, &reply) {
-            self.measure(recorders, &tally.answered(&reply.body), now);
+            let latency = now.saturating_duration_since(ticket.received);
+            self.measure(recorders, tally.answered(&reply.body), latency);
         }
         let _connection = trace_span!("connection", number = self.token.0).entered();
         let _session = self.session().map(|session| trace_span!("session", %session).entered());
@@ -361,9 +362,10 @@ impl Connection {
                 Some(frame) => {
                     let answered = self.take(context, frame, now)?;
                     // To receive bytes takes no time that counts.
-                    now = (context.clock)();
+                    let received = mem::replace(&mut now, (context.clock)());
                     if let Some(answered) = answered {
-                        self.measure(context.recorders, &answered, now);
+                        let latency = now.saturating_duration_since(received);
+                        self.measure(context.recorders, answered, latency);
                     }
                     if self.outbox.len() >= send_at {
                         self.send();
@@ -413,13 +415,13 @@ impl Connection {
             Action::Answer(message) => {
                 let record = is_recorded.then(|| RequestRecord::of_answer(&message, now));
                 let answered_at = if is_recorded { (context.clock)() } else { now };
-                let answered = Tally::of_answer(&message, now);
+                let answered = Answered::by(&message);
                 self.answer_recorded(recorders, record, message, answered_at);
                 Ok(Some(answered))
             }
             Action::Handle(open, request) => {
                 let _request = trace_span!("request", number = request.id).entered();
-                let tally = Tally::of(&request, now);
+                let tally = Tally::of(&request);
                 match (&mut context.workers, is_recorded) {
                     // Without a record, request and reply are moved less often.
                     (None, false) => {
@@ -453,8 +455,9 @@ impl Connection {
     }
 
     /// Counts a request that was answered.
-    fn measure(&self, recorders: Recorders<'_>, answered: &Answered, now: Instant) {
-        recorders.statistics.record(answered, now);
+    #[inline]
+    fn measure(&self, recorders: Recorders<'_>, answered: Answered, latency: Duration) {
+        recorders.statistics.record(answered, latency);
         self.counters.record(answered);
     }
 

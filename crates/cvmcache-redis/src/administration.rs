@@ -107,7 +107,10 @@ impl Administration for RedisCache {
                 Ok(object([("servers", self.client.block_on(self.client.inspect()).len().into())]))
             }
             RENEW => {
-                let renewed = async { Ok(self.store.leases.renew_soon().await) };
+                let renewed = async {
+                    self.store.leases.renew_soon().await;
+                    Ok(())
+                };
                 let renewed = self.store.backend.wait(renewed);
                 renewed.map_err(|reason| CommandError::Failed(not_renewed(&reason)))?;
                 Ok(object([("pinned_objects", self.store.leases.state().pinned_objects.into())]))

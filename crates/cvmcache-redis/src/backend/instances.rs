@@ -72,7 +72,7 @@ impl Backend {
             lease.pinned_objects = lease.pinned_objects.saturating_add(pinned);
         }
         let mut leases: Vec<_> = by_instance.into_values().collect();
-        leases.sort_by(|a, b| b.expires.cmp(&a.expires));
+        leases.sort_by_key(|lease| std::cmp::Reverse(lease.expires));
         Ok(leases)
     }
 }

@@ -14,6 +14,7 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
+use cvmcache::admin::{Administration, Gauge};
 use cvmcache::plugin::{
     Breadcrumb, CacheInfo, Capabilities, Data, ListEntry, Listing, NewObject, ObjectId, ObjectInfo,
     ObjectType, PluginResult, Status,
@@ -125,6 +126,22 @@ impl CachePlugin for NullCache {
 
     fn load_breadcrumb(&self, _session: &Session, repository: &[u8]) -> PluginResult<Breadcrumb> {
         lock(&self.state).breadcrumbs.get(repository).copied().ok_or(Status::NoEntry)
+    }
+
+    fn administration(&self) -> Option<&dyn Administration> {
+        Some(self)
+    }
+}
+
+/// What an administrator sees of the cache besides what every server has. It is called on another thread,
+/// while callbacks run.
+impl Administration for NullCache {
+    fn gauges(&self) -> Vec<Gauge> {
+        let state = lock(&self.state);
+        vec![
+            Gauge::new("objects", state.objects.len(), "Objects in the cache"),
+            Gauge::new("breadcrumbs", state.breadcrumbs.len(), "Repositories with a breadcrumb"),
+        ]
     }
 }
 

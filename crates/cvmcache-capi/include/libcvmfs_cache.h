@@ -250,7 +250,8 @@ void cvmcache_spawn_watchdog(const char *crash_dump_file);
 /* Ends that process. A plugin that ends without this has crashed, for all that it knows. */
 void cvmcache_terminate_watchdog(void);
 
-/* Whose callback this is. Outside of callbacks, 0 and two NULLs. */
+/* Whose callback this is. Outside of callbacks, 0 and two NULLs; for cvmcache_info and cvmcache_shrink that
+ * an administrator asks for (cvmcache_admin()), 0, an empty name and NULL. */
 void cvmcache_get_session(struct cvmcache_session *session);
 
 /* ---- Options: lines of KEY=VALUE ------------------------------------------------------------ */
@@ -289,6 +290,19 @@ void cvmcache_options_free(char *value);
  * parts of an upload and of a listing, and the changes of one object's references by one session, come
  * one after the other in any case. */
 void cvmcache_allow_workers(struct cvmcache_context *ctx);
+
+#define LIBCVMFS_CACHE_HAS_ADMIN 1
+
+/* Serves an administration socket while the plugin runs, for its user and root: who is connected,
+ * statistics, health, a detach, a shrink (docs/administration.md). It is at this path; with NULL, beside
+ * the plugin's unix socket, with .admin appended. To be called before cvmcache_listen(). The environment
+ * variable CVMFS_CACHE_PLUGIN_ADMIN=PATH does the same, and =no has the last word. A socket that cannot be
+ * served is a line in the log, and the plugin goes on.
+ *
+ * Callbacks are called on the threads that call them anyway: cvmcache_info for statistics, and
+ * cvmcache_shrink for a shrink, both without a client, see cvmcache_get_session(). Without this function
+ * and the variable there is no such socket, file or thread. */
+void cvmcache_admin(struct cvmcache_context *ctx, const char *path);
 
 #ifdef __cplusplus
 }

@@ -22,6 +22,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use cvmcache::{BoundServer, Limits, Locator, RunningServer, Server, ServerError};
 
+use crate::admin::Place;
 use crate::callbacks::Callbacks;
 use crate::ffi::report_error;
 use crate::plugin::Plugin;
@@ -45,7 +46,7 @@ pub(crate) struct Context {
 }
 
 enum Stage {
-    Made,
+    Made(Place),
     Listening(Box<BoundServer>),
     Running(RunningServer),
     /// A thread waits for its end, or takes the next step.
@@ -76,7 +77,7 @@ pub(crate) fn init(table: &layout::Callbacks) -> *mut layout::Context {
     let context = Context {
         shared,
         workers_allowed: AtomicBool::new(process::is_concurrent()),
-        stage: Mutex::new(Stage::Made),
+        stage: Mutex::new(Stage::Made(Place::default())),
         changed: Condvar::new(),
     };
     let mut contexts = contexts();
@@ -117,11 +118,11 @@ fn contexts() -> MutexGuard<'static, Contexts> {
 impl Context {
     /// True if clients can connect from now on.
     pub(crate) fn listen(&self, locator: &OsStr) -> bool {
-        if self.take(|stage| matches!(stage, Stage::Made)).is_none() {
+        let Some(Stage::Made(place)) = self.take(|stage| matches!(stage, Stage::Made(_))) else {
             report_error("cvmcache_listen: the context listens already, or has ended");
             return false;
-        }
-        let (next, listens) = match start_listening(&self.shared, locator) {
+        };
+        let (next, listens) = match start_listening(&self.shared, locator, &place) {
             Ok(listening) => (Stage::Listening(Box::new(listening)), true),
             Err(error) => {
                 match error.downcast_ref().is_some_and(ServerError::is_in_use) {
@@ -131,11 +132,19 @@ impl Context {
                 }
                 report_error(error);
                 // Another locator may do.
-                (Stage::Made, false)
+                (Stage::Made(place), false)
             }
         };
         self.go_to(next);
         listens
+    }
+
+    /// Asks for an administration socket: at a path, or beside the plugin's own.
+    pub(crate) fn serve_admin(&self, path: Option<&OsStr>) {
+        match &mut *self.stage() {
+            Stage::Made(place) => *place = Place::asked(path),
+            _ => report_error("cvmcache_admin: the context listens already, or has ended"),
+        }
     }
 
     /// Lets `nworkers` of [`process_requests`](Self::process_requests) mean something.
@@ -200,7 +209,7 @@ impl Context {
                     self.changed.wait(&mut stage);
                 }
                 // A context that does not run is over now.
-                Stage::Made | Stage::Listening(_) | Stage::Ended => {
+                Stage::Made(_) | Stage::Listening(_) | Stage::Ended => {
                     *stage = Stage::Ended;
                     return;
                 }
@@ -234,13 +243,21 @@ impl Context {
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-fn start_listening(shared: &Shared, locator: &OsStr) -> Result<BoundServer, Failure> {
+fn start_listening(
+    shared: &Shared,
+    locator: &OsStr,
+    place: &Place,
+) -> Result<BoundServer, Failure> {
     let locator = Locator::from_os_str(locator)?;
     let builder = Server::builder(Plugin(shared.clone()))
         .handle(shared.handle.clone())
         .name(NAME)
         .supervised(process::is_supervised())
         .configure(&process::settings())?;
+    let builder = match place.socket(&locator) {
+        Some(socket) => builder.admin(socket),
+        None => builder,
+    };
     Ok(process::log_meanwhile(|| builder.listen(&locator))?)
 }
 

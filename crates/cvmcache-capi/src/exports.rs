@@ -78,6 +78,23 @@ pub unsafe extern "C" fn cvmcache_allow_workers(ctx: *mut Context) {
     with("cvmcache_allow_workers", (), ctx, |context| context.allow_workers());
 }
 
+/// Asks for an administration socket, beside the plugin's own or at a path.
+///
+/// # Safety
+///
+/// `path` is null or a string.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cvmcache_admin(ctx: *mut Context, path: *const c_char) {
+    with("cvmcache_admin", (), ctx, |context| match path.is_null() {
+        true => context.serve_admin(None),
+        false => {
+            // SAFETY: the caller promises it.
+            let path = unsafe { string("cvmcache_admin", path) };
+            context.serve_admin(path);
+        }
+    });
+}
+
 /// Asks clients to close the file catalogs they can do without.
 #[unsafe(no_mangle)]
 pub extern "C" fn cvmcache_ask_detach(ctx: *mut Context) {

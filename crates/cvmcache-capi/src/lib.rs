@@ -14,6 +14,7 @@
 //! Pointers are dealt with where they come in (`exports`, `ffi`) and where they go out
 //! (`callbacks`); the rest is safe Rust.
 
+mod admin;
 mod callbacks;
 mod context;
 pub mod exports;

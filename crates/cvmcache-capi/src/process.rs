@@ -13,10 +13,11 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
 use std::path::Path;
-use std::sync::Once;
+use std::sync::{Arc, Once};
 
 use parking_lot::{Mutex, MutexGuard};
 
+use cvmcache::admin::LogLevel;
 use cvmcache::config_keys::{ALLOW, ALLOW_USERS, ConfigKey, DEBUG_LOG, POLL};
 use cvmcache::{Log, LogError, LogTarget, Options, Supervisor};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
@@ -26,11 +27,11 @@ use tracing::level_filters::LevelFilter;
 use crate::ffi::{guard, report_error};
 
 /// Says that callbacks may be called on several threads at once.
-const CONCURRENT: &str = "CVMFS_CACHE_PLUGIN_CONCURRENT";
+pub(crate) const CONCURRENT: &str = "CVMFS_CACHE_PLUGIN_CONCURRENT";
 
 /// Settings of the server in the environment. The configuration file is the plugin's, and this
 /// library does not know it.
-const SETTINGS: [ConfigKey; 4] = [ALLOW, ALLOW_USERS, DEBUG_LOG, POLL];
+pub(crate) const SETTINGS: [ConfigKey; 4] = [ALLOW, ALLOW_USERS, DEBUG_LOG, POLL];
 
 /// The client that has started this process.
 enum Client {
@@ -154,6 +155,11 @@ pub(crate) fn start_log() -> Result<(), LogError> {
         at_exit(end_log);
     }
     Ok(())
+}
+
+/// How the level of the log is changed, once it has started.
+pub(crate) fn log_level() -> Option<Arc<dyn LogLevel>> {
+    LOG.lock().as_ref().and_then(Log::level)
 }
 
 /// Invariant: filled once, and emptied by the end of the process only.

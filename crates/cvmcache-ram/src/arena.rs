@@ -14,7 +14,7 @@ use std::ops::{Deref, Range};
 use std::sync::Arc;
 
 use memmap2::{Advice, MmapOptions, MmapRaw, UncheckedAdvice};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use smallvec::SmallVec;
 use space::{CHUNK, Space, UNIT};
 
@@ -35,6 +35,17 @@ pub(crate) struct Extent {
     arena: Arc<Arena>,
     offset: usize,
     len: usize,
+}
+
+/// What the pages of an arena are used for, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Pages {
+    /// In pages that have been allocated, and were not purged since.
+    pub(crate) resident: u64,
+    /// Free, and resident.
+    pub(crate) free_dirty: u64,
+    /// Free, and not resident.
+    pub(crate) free_clean: u64,
 }
 
 /// What an object, or a part of one, is kept in: nearly always one extent.
@@ -84,15 +95,39 @@ impl Arena {
         self.space.lock().allocated() as u64
     }
 
-    /// How many bytes are in pages that have been allocated, and were not purged since.
+    pub(crate) fn pages(&self) -> Pages {
+        let space = self.space.lock();
+        let (resident, (free_dirty, free_clean)) = (space.resident(), space.free_bytes());
+        Pages {
+            resident: resident as u64,
+            free_dirty: free_dirty as u64,
+            free_clean: free_clean as u64,
+        }
+    }
+
     #[cfg(test)]
     pub(crate) fn resident(&self) -> u64 {
-        self.space.lock().resident() as u64
+        self.pages().resident
     }
 
     /// Gives all pages without extents back to the system, some at a time.
+    ///
+    /// What other threads free meanwhile could keep this going for ever, so it ends after as many bytes as were
+    /// free when it began.
     pub(crate) fn trim(&self) {
-        while self.purge(&mut self.space.lock(), 0) {}
+        let mut left = self.space.lock().free_bytes().0;
+        while left > 0 {
+            let mut space = self.space.lock();
+            let before = space.resident();
+            let is_purged = self.purge(&mut space, 0);
+            let purged = before - space.resident();
+            // A thread that waits has its turn before the next pages.
+            MutexGuard::unlock_fair(space);
+            if !is_purged {
+                break;
+            }
+            left = left.saturating_sub(purged);
+        }
     }
 
     /// Makes pages resident: one call for many of them, and huge pages if the system has them.

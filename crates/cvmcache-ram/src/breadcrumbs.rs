@@ -52,6 +52,19 @@ impl Breadcrumbs {
         self.kept().by_repository.get(repository).copied().ok_or(Status::NoEntry)
     }
 
+    /// How many repositories have one, and the memory that they take.
+    pub(crate) fn len_and_bytes(&self) -> (usize, usize) {
+        let kept = self.kept();
+        (kept.by_repository.len(), kept.bytes)
+    }
+
+    /// Forgets all of them, as on the signal. Returns how many there were.
+    pub(crate) fn forget(&self) -> usize {
+        let mut kept = self.kept();
+        let kept = std::mem::take(&mut *kept);
+        kept.by_repository.len()
+    }
+
     fn kept(&self) -> MutexGuard<'_, Kept> {
         let mut kept = self.kept.lock();
         if self.forget.swap(false, Ordering::Relaxed) {

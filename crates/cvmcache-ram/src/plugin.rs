@@ -5,6 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::vec;
 
+use cvmcache::admin::Administration;
 use cvmcache::plugin::{
     Breadcrumb, CacheInfo, Capabilities, Data, ListEntry, Listing, NewObject, ObjectId, ObjectInfo,
     ObjectType, PluginResult,
@@ -19,8 +20,8 @@ use crate::upload::Upload;
 /// A cache in memory.
 #[derive(Debug)]
 pub struct RamCache {
-    shared: Arc<Shared>,
-    breadcrumbs: Breadcrumbs,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) breadcrumbs: Breadcrumbs,
 }
 
 impl RamCache {
@@ -132,6 +133,10 @@ impl CachePlugin for RamCache {
 
     fn load_breadcrumb(&self, _session: &Session, repository: &[u8]) -> PluginResult<Breadcrumb> {
         self.breadcrumbs.load(repository)
+    }
+
+    fn administration(&self) -> Option<&dyn Administration> {
+        Some(self)
     }
 }
 

@@ -9,7 +9,7 @@ use cvmcache::{ServerHandle, Watermarks};
 use metrics::{Counter, counter};
 use parking_lot::Mutex;
 
-use crate::arena::{Arena, Extents};
+use crate::arena::{Arena, Extents, Pages};
 use crate::store::{Deferred, Store};
 
 /// The lock is not poisoned by a panic, since the SDK answers a panic and the plugin goes on.
@@ -25,6 +25,8 @@ pub(crate) struct Shared {
     /// what was freed, so that is what it still takes.
     heap_peak: AtomicU64,
     handle: ServerHandle,
+    /// How many uploads were refused because nothing could make room for them.
+    refused: AtomicU64,
     evicted_objects: Counter,
     evicted_bytes: Counter,
 }
@@ -41,6 +43,7 @@ impl Shared {
             arena: Arena::new(len)?,
             heap_peak: AtomicU64::new(0),
             handle,
+            refused: AtomicU64::new(0),
             evicted_objects: counter!("cvmcache_evicted_objects_total"),
             evicted_bytes: counter!("cvmcache_evicted_bytes_total"),
         })
@@ -71,6 +74,23 @@ impl Shared {
         Err(Status::NoSpace)
     }
 
+    /// What the pages of the arena are used for.
+    pub(crate) fn pages(&self) -> Pages {
+        self.arena.pages()
+    }
+
+    /// Counts an upload that ends with this status, if it was refused for lack of space.
+    pub(crate) fn count_refusal(&self, status: Status) {
+        if status == Status::NoSpace {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// How many uploads were refused for lack of space.
+    pub(crate) fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
+    }
+
     /// Gives memory back to the system that is not in use.
     pub(crate) fn trim(&self) {
         self.arena.trim();
@@ -99,10 +119,10 @@ impl Shared {
     }
 
     fn run_deferred(&self, deferred: Deferred) {
-        let Deferred { evicted, clean_up, ask_detach } = deferred;
+        let Deferred { evicted, evicted_bytes, clean_up, ask_detach } = deferred;
         if !evicted.is_empty() {
             self.evicted_objects.increment(evicted.len() as u64);
-            self.evicted_bytes.increment(evicted.iter().map(|object| Store::cost(object)).sum());
+            self.evicted_bytes.increment(evicted_bytes);
         }
         drop(evicted);
         if clean_up {

@@ -36,7 +36,27 @@ pub(crate) struct Store {
     /// A clean-up is in progress while there is more to evict than the requests up to now had to pay
     /// for.
     marks: Watermarks,
+    volatile_objects: usize,
+    evicted: Evicted,
     deferred: Deferred,
+}
+
+/// What the store holds and has evicted at one moment.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Counts {
+    pub(crate) objects: usize,
+    pub(crate) pinned_objects: usize,
+    pub(crate) volatile_objects: usize,
+    /// What uploads have taken so far.
+    pub(crate) uploading: u64,
+    pub(crate) evicted: Evicted,
+}
+
+/// What was evicted since the start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Evicted {
+    pub(crate) objects: u64,
+    pub(crate) bytes: u64,
 }
 
 /// What is left to do when the store is not locked any more.
@@ -44,6 +64,8 @@ pub(crate) struct Store {
 pub(crate) struct Deferred {
     /// Evicted objects, to be dropped.
     pub(crate) evicted: Vec<Arc<Object>>,
+    /// What they took.
+    pub(crate) evicted_bytes: u64,
     /// A clean-up has begun.
     pub(crate) clean_up: bool,
     /// Clients pin so much that they should close what they can do without.
@@ -88,6 +110,8 @@ impl Store {
             pinned: 0,
             uploading: 0,
             marks: Watermarks::new(size),
+            volatile_objects: 0,
+            evicted: Evicted::default(),
             deferred: Deferred::default(),
         }
     }
@@ -155,6 +179,7 @@ impl Store {
             grown.try_reserve_exact(2 * self.slots.len()).map_err(|_| Status::NoSpace)?;
         }
         vacant.insert(self.slots.insert(entry));
+        self.volatile_objects += usize::from(object.object_type() == ObjectType::Volatile);
         let cost = Self::cost(object);
         self.uploading -= cost;
         self.used += cost;
@@ -171,6 +196,16 @@ impl Store {
 
     pub(crate) fn info(&self) -> CacheInfo {
         CacheInfo::new(self.size, self.used, self.pinned).with_shrink_count(self.marks.clean_ups())
+    }
+
+    pub(crate) fn counts(&self) -> Counts {
+        Counts {
+            objects: self.slots.len(),
+            pinned_objects: self.slots.len() - self.idle.len(),
+            volatile_objects: self.volatile_objects,
+            uploading: self.uploading,
+            evicted: self.evicted,
+        }
     }
 
     /// How many objects could be evicted.
@@ -265,9 +300,13 @@ impl Store {
             self.index[shard(object.id())].remove(object.id());
             freed += Self::cost(&object);
             evicted += 1;
+            self.volatile_objects -= usize::from(object.object_type() == ObjectType::Volatile);
             self.deferred.evicted.push(object);
         }
         self.used -= freed;
+        self.evicted.objects += evicted as u64;
+        self.evicted.bytes += freed;
+        self.deferred.evicted_bytes += freed;
         evicted
     }
 }
@@ -322,6 +361,9 @@ impl Store {
         let unreferenced = self.slots.iter().filter(|(_, entry)| entry.references == 0);
         assert_eq!(self.idle.len(), unreferenced.count());
         assert!(self.deferred.evicted.is_empty());
+        let is_volatile = |entry: &Entry| entry.object.object_type() == ObjectType::Volatile;
+        let volatile = self.slots.iter().filter(|(_, entry)| is_volatile(entry));
+        assert_eq!(self.volatile_objects, volatile.count());
     }
 
     pub(crate) fn uploading(&self) -> u64 {

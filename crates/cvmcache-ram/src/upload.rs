@@ -24,6 +24,10 @@ pub(crate) struct Upload {
 impl Upload {
     /// Begins an upload. It takes memory for what has arrived, never for what is announced.
     pub(crate) fn begin(shared: &Arc<Shared>, new: NewObject) -> PluginResult<Self> {
+        Self::reserve(shared, new).inspect_err(|&status| shared.count_refusal(status))
+    }
+
+    fn reserve(shared: &Arc<Shared>, new: NewObject) -> PluginResult<Self> {
         let object = Object::new(new.id, new.object_type, None);
         let text = new.description.as_deref();
         let bytes = Store::cost(&object) + text.map_or(0, |text| Object::part_cost(text.len()));
@@ -34,19 +38,25 @@ impl Upload {
         let object = Object::new(new.id, new.object_type, Some((text, extents)));
         Ok(Self { object, reservation })
     }
+
+    fn append(&mut self, data: &Bytes) -> PluginResult<()> {
+        self.reservation.reserve(Object::part_cost(data.len()))?;
+        let extents = self.reservation.allocate(data.len())?;
+        self.object.push(extents, data)
+    }
 }
 
 impl Transaction for Upload {
     fn write(&mut self, data: Bytes) -> PluginResult<()> {
-        self.reservation.reserve(Object::part_cost(data.len()))?;
-        let extents = self.reservation.allocate(data.len())?;
-        self.object.push(extents, &data)
+        // The upload ends with the first part that is refused.
+        self.append(&data).inspect_err(|&status| self.reservation.shared.count_refusal(status))
     }
 
     fn commit(self: Box<Self>) -> PluginResult<()> {
         let Upload { object, mut reservation } = *self;
         let object = Arc::new(object.complete());
-        let is_new = reservation.shared.locked(|store| store.commit(&object))?;
+        let is_new = reservation.shared.locked(|store| store.commit(&object));
+        let is_new = is_new.inspect_err(|&status| reservation.shared.count_refusal(status))?;
         if is_new {
             // The object has taken it over.
             reservation.bytes = 0;

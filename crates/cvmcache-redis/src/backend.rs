@@ -6,9 +6,12 @@
 //! shards, nor over two scripts: whatever depends on an earlier reply is checked again by the script
 //! (`evict.lua`: the time of use; `drop.lua`: the metadata).
 
-mod breadcrumbs;
+pub(crate) mod breadcrumbs;
+mod instances;
 pub(crate) mod membership;
 mod segments;
+
+pub(crate) use instances::InstanceLease;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

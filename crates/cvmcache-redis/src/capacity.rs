@@ -153,6 +153,16 @@ impl Capacity {
             .with_shrink_count(self.marks.clean_ups())
     }
 
+    /// What the uploads of this instance have reserved.
+    pub(crate) fn uploading(&self) -> u64 {
+        self.uploading
+    }
+
+    /// How many clean-ups there have been.
+    pub(crate) fn clean_ups(&self) -> u64 {
+        self.marks.clean_ups()
+    }
+
     fn used(&self) -> u64 {
         self.usage.used.saturating_add(self.stored)
     }

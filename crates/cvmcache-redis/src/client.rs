@@ -20,6 +20,7 @@ mod outages;
 mod refusals;
 mod request;
 mod server_info;
+mod server_state;
 mod slots;
 mod window;
 
@@ -45,6 +46,7 @@ use crate::config::{Address, Config, ConfigError};
 pub(crate) use failure::Failure;
 pub(crate) use request::{Repeat, Traits};
 pub(crate) use server_info::ServerInfo;
+pub(crate) use server_state::{Link, ServerState};
 
 use cluster::Cluster;
 use connect_error::ConnectError;
@@ -154,14 +156,46 @@ impl RedisClient {
             Servers::One(node) => vec![node.clone()],
             Servers::Cluster(cluster) => cluster.owners().await?,
         };
-        let infos = nodes.iter().map(async |node| {
-            let traits = Traits::REPEATABLE.with_reply(8 * 1024);
-            let reply = node.command(&redis::cmd("INFO"), traits).await?;
-            let text: String = redis::from_redis_value(reply.extract_error()?)
-                .map_err(|error| Failure::from(RedisError::from(error)))?;
-            Ok(ServerInfo::parse(&text))
+        futures_util::future::join_all(nodes.iter().map(Node::info)).await.into_iter().collect()
+    }
+
+    /// What is known of each server without asking it, and what it says of itself: nothing if it is away, does
+    /// not answer within the deadline, or denies it.
+    pub(crate) async fn inspect(&self) -> Vec<(ServerState, Option<ServerInfo>)> {
+        let mut nodes = match &self.servers {
+            Servers::One(node) => vec![node.clone()],
+            Servers::Cluster(cluster) => cluster.known(),
+        };
+        nodes.sort_by_cached_key(|node| node.server_state().address);
+        let views = nodes.iter().map(async |node| {
+            let info = async { if node.is_up() { node.info().await.ok() } else { None } };
+            let info = info.await;
+            (node.server_state(), info)
         });
-        futures_util::future::join_all(infos).await.into_iter().collect()
+        futures_util::future::join_all(views).await
+    }
+
+    /// Connects to all servers again.
+    pub(crate) fn reconnect(&self) {
+        match &self.servers {
+            Servers::One(node) => node.reconnect(),
+            Servers::Cluster(cluster) => cluster.reconnect(),
+        }
+    }
+
+    /// Requests that have failed in the last minute, by the kind of failure.
+    pub(crate) fn recent_failures(&self) -> Vec<RecentFailure> {
+        self.error_log.recent(Instant::now())
+    }
+
+    /// Blocks on work that has deadlines of its own.
+    pub(crate) fn block_on<T>(&self, work: impl Future<Output = T>) -> T {
+        self.runtime.block_on(work)
+    }
+
+    /// The time within which a request is answered.
+    pub(crate) fn deadline(&self) -> Duration {
+        self.deadline
     }
 
     /// Sends a command. It has one key, or several in one slot.
@@ -299,6 +333,26 @@ struct Logged {
     at: Instant,
     /// How many were not logged since.
     suppressed: u64,
+    recent: Recent,
+}
+
+/// Failures of a kind of which each came within [`LOG_INTERVAL`] of the one before.
+#[derive(Clone)]
+struct Recent {
+    begun: Instant,
+    last: Instant,
+    requests: u64,
+    reason: String,
+}
+
+/// Requests that have failed in the same way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RecentFailure {
+    pub(crate) reason: String,
+    pub(crate) requests: u64,
+    /// Since when, without a minute in between.
+    pub(crate) since: Duration,
+    pub(crate) last: Duration,
 }
 
 const LOG_INTERVAL: Duration = Duration::from_secs(60);
@@ -312,16 +366,46 @@ impl ErrorLogThrottle {
         let now = Instant::now();
         let kind: Kind = (mem::discriminant(failure), failure.code().to_owned());
         let known = logged.get_mut(&kind);
+        let recent = Recent::next(known.as_ref().map(|known| &known.recent), failure, now);
         let suppressed = match known {
             Some(known) if now.duration_since(known.at) < LOG_INTERVAL => {
                 known.suppressed += 1;
+                known.recent = recent;
                 return;
             }
             Some(known) => known.suppressed,
             None => 0,
         };
-        logged.insert(kind, Logged { at: now, suppressed: 0 });
+        logged.insert(kind, Logged { at: now, suppressed: 0, recent });
         warn!(reason = %failure, suppressed, "a request to the Redis server failed");
+    }
+
+    fn recent(&self, now: Instant) -> Vec<RecentFailure> {
+        let logged = self.0.lock();
+        let recent = logged.values().map(|logged| &logged.recent);
+        let recent = recent.filter(|recent| now.duration_since(recent.last) < LOG_INTERVAL);
+        let mut failures: Vec<_> = recent
+            .map(|recent| RecentFailure {
+                reason: recent.reason.clone(),
+                requests: recent.requests,
+                since: now.duration_since(recent.begun),
+                last: now.duration_since(recent.last),
+            })
+            .collect();
+        failures.sort_by(|a, b| a.reason.cmp(&b.reason));
+        failures
+    }
+}
+
+impl Recent {
+    fn next(before: Option<&Self>, failure: &Failure, now: Instant) -> Self {
+        let before = before.filter(|before| now.duration_since(before.last) < LOG_INTERVAL);
+        Self {
+            begun: before.map_or(now, |before| before.begun),
+            last: now,
+            requests: before.map_or(0, |before| before.requests) + 1,
+            reason: failure.to_string(),
+        }
     }
 }
 

@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
-use crate::backend::Backend;
+use crate::backend::{Backend, Freed};
 use crate::capacity::{Admission, Capacity, Usage};
 use crate::client::Failure;
 use crate::leases::Leases;
@@ -149,8 +149,7 @@ impl Evictor {
                 break;
             }
             let round = self.backend.evict(chosen).await?;
-            self.evicted.objects.increment(round.objects);
-            self.evicted.bytes.increment(round.bytes);
+            self.evicted.count(round);
             self.capacity.lock().evicted(round.bytes);
             freed = freed.saturating_add(round.bytes);
             futile = if round.bytes == 0 { futile + 1 } else { 0 };
@@ -230,6 +229,17 @@ impl Evictor {
         Ok(())
     }
 
+    pub(crate) fn state(&self) -> EvictorState {
+        let evicted = *self.evicted.total.lock();
+        let capacity = self.capacity.lock();
+        EvictorState {
+            limit: capacity.limit(),
+            uploading: capacity.uploading(),
+            evicted,
+            clean_ups: capacity.clean_ups(),
+        }
+    }
+
     fn limit(&self) -> u64 {
         self.capacity.lock().limit()
     }
@@ -255,19 +265,39 @@ enum Shrunk {
     More,
 }
 
-/// What was evicted, for the metrics of this process.
+/// What this instance has evicted since its start, here and for the metrics of this process.
 struct EvictionCounters {
+    total: Mutex<Freed>,
     objects: Counter,
     bytes: Counter,
+}
+
+/// What the evictor does and has done.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct EvictorState {
+    /// `SIZE`, or what the server can hold if that is less.
+    pub(crate) limit: u64,
+    pub(crate) uploading: u64,
+    pub(crate) evicted: Freed,
+    pub(crate) clean_ups: u64,
 }
 
 impl EvictionCounters {
     /// Counts for the recorder that is the current one on this thread.
     fn new() -> Self {
         Self {
+            total: Mutex::default(),
             objects: counter!("cvmcache_evicted_objects_total"),
             bytes: counter!("cvmcache_evicted_bytes_total"),
         }
+    }
+
+    fn count(&self, freed: Freed) {
+        let mut total = self.total.lock();
+        total.objects = total.objects.saturating_add(freed.objects);
+        total.bytes = total.bytes.saturating_add(freed.bytes);
+        self.objects.increment(freed.objects);
+        self.bytes.increment(freed.bytes);
     }
 }
 

@@ -55,6 +55,16 @@ impl Keys {
         self.shard(shard, "alive")
     }
 
+    /// The objects that an instance has pinned.
+    pub(crate) fn held(&self, shard: Shard, instance: &str) -> String {
+        self.shard(shard, &format!("held:{instance}"))
+    }
+
+    /// When breadcrumbs were stored.
+    pub(crate) fn breadcrumbs(&self, shard: Shard) -> String {
+        self.shard(shard, "crumbed")
+    }
+
     /// A segment of an object's data.
     pub(crate) fn segment(&self, id: &ObjectId, number: u64) -> String {
         self.shard(Shard::of(id), &format!("d:{id}:{number}"))

@@ -27,7 +27,7 @@ use std::time::Duration;
 
 use cvmcache::plugin::{ObjectId, PluginResult, Status};
 use parking_lot::{Mutex, MutexGuard};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use crate::backend::Backend;
@@ -50,6 +50,20 @@ pub(crate) struct Leases {
     queued: Notify,
     /// Held by the task that releases.
     flushing: tokio::sync::Mutex<()>,
+    /// When the lease was renewed last.
+    renewed: watch::Sender<Option<Instant>>,
+    /// Notified to renew it before its time.
+    renew_now: Notify,
+}
+
+/// The lease of this instance.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LeaseState {
+    pub(crate) lease: Duration,
+    /// How long ago it was renewed; `None` if the server has not answered yet.
+    pub(crate) renewed: Option<Duration>,
+    /// How many objects are pinned for sessions here, or are about to be released.
+    pub(crate) pinned_objects: usize,
 }
 
 /// How many objects are released at once.
@@ -75,7 +89,26 @@ impl Leases {
             changed: Notify::new(),
             queued: Notify::new(),
             flushing: tokio::sync::Mutex::new(()),
+            renewed: watch::Sender::new(None),
+            renew_now: Notify::new(),
         }
+    }
+
+    pub(crate) fn state(&self) -> LeaseState {
+        let renewed = *self.renewed.borrow();
+        LeaseState {
+            lease: self.lease,
+            renewed: renewed.map(|renewed| renewed.elapsed()),
+            pinned_objects: self.pins().len(),
+        }
+    }
+
+    /// Has the lease renewed now, and waits until it is.
+    pub(crate) async fn renew_soon(&self) {
+        let mut renewed = self.renewed.subscribe();
+        self.renew_now.notify_one();
+        // An error is the end of the runtime.
+        let _ = renewed.changed().await;
     }
 
     /// Opens an object by `by` references.
@@ -352,7 +385,10 @@ pub(crate) async fn renew_leases(leases: Arc<Leases>) {
     let mut ticks = interval(third);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        ticks.tick().await;
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = leases.renew_now.notified() => ticks.reset(),
+        }
         let begin = Instant::now();
         while let Err(error) = async {
             leases.clock.set(leases.backend.time().await?);
@@ -363,6 +399,7 @@ pub(crate) async fn renew_leases(leases: Arc<Leases>) {
             tracing::debug!(%error, "cannot renew the lease, trying again");
             sleep(RETRY.min(third / 4)).await;
         }
+        leases.renewed.send_replace(Some(Instant::now()));
         if begin.elapsed() > 2 * third {
             tracing::warn!(
                 "the lease was not renewed in time: objects that no other instance has open may be \

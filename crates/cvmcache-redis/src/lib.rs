@@ -16,8 +16,10 @@
 //! From the bottom up: `keys.rs`, `metadata.rs`, `integrity.rs` and `scripts/` are what is on the server;
 //! `client.rs` is the connection to it, and `backend.rs` the objects there. `leases.rs` has what sessions
 //! of this instance have open, `capacity.rs` and `eviction.rs` what fits and what goes. `store.rs` ties
-//! them together, with `reading.rs`, `uploads.rs` and `listing.rs`, for the callbacks in `plugin.rs`.
+//! them together, with `reading.rs`, `uploads.rs` and `listing.rs`, for the callbacks in `plugin.rs`, and for
+//! administrators in `administration.rs`.
 
+mod administration;
 mod backend;
 mod capacity;
 mod check;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use cvmcache::admin::Administration;
 use cvmcache::plugin::{
     Breadcrumb, CacheInfo, Capabilities, Data, Listing, NewObject, ObjectId, ObjectInfo,
     ObjectType, PluginResult,
@@ -47,7 +48,9 @@ use crate::uploads::Upload;
 ///
 /// What blocks on the server panics within an asynchronous runtime, dropping it included.
 pub struct RedisCache {
-    store: Arc<Store>,
+    pub(crate) store: Arc<Store>,
+    pub(crate) client: RedisClient,
+    pub(crate) size: SharedSize,
     /// Runs the connections and the background tasks. `None` only while it is dropped.
     runtime: Option<Runtime>,
 }
@@ -82,8 +85,10 @@ impl RedisCache {
             runtime.spawn(membership::bound_sets(Arc::clone(&store.backend)));
         }
         let size = SharedSize::new(&config, client.clone());
-        runtime.spawn(server_memory::watch(client, Arc::clone(&store.evictor), size));
-        Ok(Self { store, runtime: Some(runtime) })
+        let watch = server_memory::watch(client.clone(), Arc::clone(&store.evictor), size);
+        runtime.spawn(watch);
+        let size = SharedSize::new(&config, client.clone());
+        Ok(Self { store, client, size, runtime: Some(runtime) })
     }
 
     /// Lets a repository see none of the objects that it has stored so far, in any instance, from the
@@ -178,6 +183,10 @@ impl CachePlugin for RedisCache {
 
     fn load_breadcrumb(&self, _session: &Session, repository: &[u8]) -> PluginResult<Breadcrumb> {
         self.store.wait(self.store.backend.load_breadcrumb(repository))
+    }
+
+    fn administration(&self) -> Option<&dyn Administration> {
+        Some(self)
     }
 }
 

@@ -72,7 +72,8 @@ impl SharedSize {
         )
     }
 
-    async fn recorded(&self) -> Result<Option<u64>, Failure> {
+    /// The size that was recorded last, by whichever plugin.
+    pub(crate) async fn recorded(&self) -> Result<Option<u64>, Failure> {
         let mut command = redis::cmd("GETRANGE");
         command.arg(&self.key).arg(0).arg(MAX_DIGITS);
         let text: Vec<u8> = self.client.command(Traits::REPEATABLE, &command).await?;

@@ -1,6 +1,7 @@
 //! A plugin that wraps another, and injects faults into its callbacks.
 
 use bytes::Bytes;
+use cvmcache::admin::Administration;
 use cvmcache::plugin::{
     Breadcrumb, CacheInfo, Capabilities, Data, ListEntry, Listing, NewObject, ObjectId, ObjectInfo,
     ObjectType, PluginResult,
@@ -142,6 +143,10 @@ impl<P: CachePlugin> CachePlugin for Faulty<P> {
 
     fn workers(&self) -> usize {
         self.plugin.workers()
+    }
+
+    fn administration(&self) -> Option<&dyn Administration> {
+        self.plugin.administration()
     }
 }
 

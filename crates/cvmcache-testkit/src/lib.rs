@@ -4,6 +4,7 @@
 //!   runs them against any [`Target`]: a plugin in this process, one that is started by a
 //!   [`PluginCommand`], or one that runs already, in whatever language it is written.
 //! - [`Soak`](soak::Soak) runs many client processes against a plugin, and kills some of them.
+//! - [`AdminClient`] asks an administration socket, and checks what a plugin answers there.
 //! - [`check_key_table`] holds the documentation of a plugin's configuration keys to its keys.
 //! - [`Faulty`] wraps a plugin and makes chosen callbacks late, fail, panic or hang. It shows what
 //!   clients see of that, and what the plugin around it does.
@@ -24,6 +25,7 @@
 //!
 //! The commands `cvmcache check` and `cvmcache soak` do the same without a test.
 
+mod admin_client;
 mod faults;
 mod faulty;
 mod key_table;
@@ -32,6 +34,7 @@ pub mod soak;
 mod suite;
 mod usage;
 
+pub use admin_client::{AdminAnswer, AdminClient};
 pub use faults::{Callback, Fault, Faults};
 pub use faulty::Faulty;
 pub use key_table::check_key_table;

@@ -30,6 +30,7 @@ use tracing_subscriber::fmt::layer;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
+use crate::admin::LogLevel;
 use crate::config_keys::DEBUG_LOG;
 use crate::{Options, OptionsError, threads, watchdog};
 
@@ -120,8 +121,9 @@ impl Log {
 
     /// The least level that is logged, besides in the debug log, which has all. `None` if the program has set
     /// up `tracing` for itself.
-    pub(crate) fn level(&self) -> Option<Arc<LevelHandle>> {
-        self.level.clone()
+    pub fn level(&self) -> Option<Arc<dyn LogLevel>> {
+        let level = self.level.clone()?;
+        Some(level)
     }
 
     pub(crate) fn is_syslog(&self) -> bool {

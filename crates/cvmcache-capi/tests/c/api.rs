@@ -19,6 +19,8 @@ fn functions_do_what_the_header_says_and_take_null_pointers() {
              declares shrink: implement it, or do not declare that",
             "libcvmfs_cache: cvmcache_init: CVMCACHE_CAP_SHRINK_RATE goes with CVMCACHE_CAP_INFO",
             "libcvmfs_cache: cvmcache_listen: a string is NULL",
+            "libcvmfs_cache: cvmcache_admin: the context listens already, or has ended",
+            "libcvmfs_cache: cvmcache_admin: there is no such context",
             "libcvmfs_cache: cvmcache_terminate: there is no such context",
         ] {
             assert!(said.contains(complaint), "{said} lacks {complaint}");

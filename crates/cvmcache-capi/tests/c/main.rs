@@ -3,6 +3,7 @@
 //! The programs are in `plugins/`. They check the library themselves: what its header promises,
 //! and what it has not ended.
 
+mod administration;
 mod api;
 mod conformance;
 mod install;

@@ -46,6 +46,11 @@ impl Space {
         self.len - self.clean.bytes()
     }
 
+    /// How many bytes are free in pages that are resident, and in others.
+    pub(super) fn free_bytes(&self) -> (usize, usize) {
+        (self.dirty.bytes(), self.clean.bytes())
+    }
+
     /// How many bytes are not free.
     pub(super) fn allocated(&self) -> usize {
         self.resident() - self.dirty.bytes()

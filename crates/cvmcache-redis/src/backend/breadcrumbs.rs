@@ -3,7 +3,7 @@
 
 use cvmcache::plugin::{Breadcrumb, HashAlgorithm, ObjectId, Status};
 
-use super::Backend;
+use super::{Backend, USAGE_TRAITS};
 use crate::client::Failure;
 use crate::integrity::{Authenticator, TAG_LEN, matches};
 use crate::keys::Shard;
@@ -12,7 +12,20 @@ use crate::keys::Shard;
 /// With about 250 bytes each they come to 16 MB at most, which do not count as used.
 const MAX_IN_SHARD: usize = 256;
 
+/// What the server takes for one, about.
+pub(crate) const BYTES_EACH: u64 = 250;
+
 impl Backend {
+    /// How many breadcrumbs there are.
+    pub(crate) async fn breadcrumbs(&self) -> Result<u64, Failure> {
+        let mut pipeline = redis::pipe();
+        for shard in Shard::all() {
+            pipeline.cmd("ZCARD").arg(self.keys.breadcrumbs(shard));
+        }
+        let counts: Vec<u64> = self.client.pipeline(USAGE_TRAITS, &pipeline).await?;
+        Ok(counts.into_iter().fold(0, u64::saturating_add))
+    }
+
     pub(crate) async fn store_breadcrumb(
         &self,
         repository: &[u8],

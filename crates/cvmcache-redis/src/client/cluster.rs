@@ -52,6 +52,17 @@ impl Cluster {
         Ok(addresses.into_iter().map(|address| self.topology.node(address)).collect())
     }
 
+    /// The servers that are known: those that have slots, and the seeds until these are known.
+    pub(super) fn known(&self) -> Vec<Node> {
+        self.topology.known()
+    }
+
+    /// Connects to all servers again, and fetches the topology.
+    pub(super) fn reconnect(&self) {
+        self.known().iter().for_each(Node::reconnect);
+        self.topology.refresh();
+    }
+
     /// Sends a command to the owner of its key; one without a key to the server of the previous command,
     /// or to any. While slots have no owner, it waits.
     pub(super) async fn command(

@@ -29,9 +29,10 @@ use super::metrics::ClientMetrics;
 use super::outages::{OutageLog, Role};
 use super::refusals::{Refusals, Verdict};
 use super::request::{Repeat, Traits};
+use super::server_state::{Control, Link, ServerState};
 use super::slots::server_error;
 use super::window::{GROWTH_INTERVAL, Window};
-use super::{Failure, SharedState};
+use super::{Failure, ServerInfo, SharedState};
 use crate::config::Address;
 
 /// A client of one server. Cheap to clone; the connection ends with the last clone.
@@ -43,6 +44,7 @@ pub(super) struct Node {
     metrics: ClientMetrics,
     role: Role,
     refusals: Arc<Refusals>,
+    control: Arc<Control>,
     _task: Arc<AbortOnDrop>,
 }
 
@@ -51,8 +53,11 @@ enum State {
     /// Requests wait.
     Connecting,
     Up(Connection),
-    Down(ConnectError),
+    Down(ConnectError, Since),
 }
+
+/// Since when a server is away.
+type Since = Instant;
 
 /// A connection, by the number of those before it.
 #[derive(Clone)]
@@ -75,10 +80,11 @@ impl Node {
         let (sender, state) = watch::channel(State::Connecting);
         let health_check = Arc::new(Notify::new());
         let refusals = Arc::new(Refusals::new(*deadline));
+        let control = Arc::new(Control::new(address.clone()));
         let task = ConnectionTask {
             connector: connector.clone(),
-            log: OutageLog::new(address.clone(), role.clone()),
-            address,
+            log: OutageLog::new(address, role.clone()),
+            control: Arc::clone(&control),
             state: sender,
             health_check: Arc::clone(&health_check),
             grace: GRACE.min(*deadline),
@@ -88,8 +94,16 @@ impl Node {
             refusals: Arc::clone(&refusals),
         };
         let task = Arc::new(AbortOnDrop::spawn(runtime, task.run()));
-        let (deadline, metrics) = (*deadline, metrics.clone());
-        Self { state, health_check, deadline, metrics, role, refusals, _task: task }
+        Self {
+            state,
+            health_check,
+            deadline: *deadline,
+            metrics: metrics.clone(),
+            role,
+            refusals,
+            control,
+            _task: task,
+        }
     }
 
     /// The outcome of the first attempt to connect.
@@ -104,9 +118,45 @@ impl Node {
     /// Why the server is away, if it is.
     pub(super) fn down_reason(&self) -> Option<String> {
         match &*self.state.borrow() {
-            State::Down(error) => Some(error.reason.clone()),
+            State::Down(error, _) => Some(error.reason.clone()),
             _ => None,
         }
+    }
+
+    /// What is known of the server without asking it.
+    pub(super) fn server_state(&self) -> ServerState {
+        let (now, state) = (Instant::now(), self.state.borrow().clone());
+        let (requests_in_flight, bytes_in_flight) = match &state {
+            State::Up(connection) => connection.window.in_flight(),
+            _ => (0, 0),
+        };
+        let refusal = self.refusals.current(now);
+        let refusal = refusal.map(|(reason, since)| (reason.to_string(), since));
+        let link = match (state, refusal) {
+            (State::Down(error, begun), _) => {
+                let (reason, since) = (error.reason, now - begun);
+                match error.failure {
+                    Failure::AccessDenied(_) => Link::Refusing { reason, since },
+                    _ => Link::Away { reason, since },
+                }
+            }
+            (_, Some((reason, since))) => Link::Refusing { reason, since },
+            (State::Up(_), None) => Link::Connected,
+            (State::Connecting, None) => Link::Connecting,
+        };
+        ServerState {
+            address: self.control.address.to_string(),
+            link,
+            reconnects: self.control.reconnects(),
+            requests_in_flight,
+            bytes_in_flight,
+        }
+    }
+
+    /// Replaces the connection, or tries at once to connect: the name of the server may lead to another one by
+    /// now. Requests in flight are sent again, as when a connection is lost.
+    pub(super) fn reconnect(&self) {
+        self.control.reconnect();
     }
 
     /// Says whether requests are for this server, or it only tells the topology.
@@ -129,6 +179,15 @@ impl Node {
             Value::Array(values) => Ok(values),
             _ => Err(Failure::InvalidResponse("no replies".to_owned())),
         }
+    }
+
+    /// What the server says of itself. A user may be denied it.
+    pub(super) async fn info(&self) -> Result<ServerInfo, Failure> {
+        let traits = Traits::REPEATABLE.with_reply(8 * 1024);
+        let reply = self.command(&redis::cmd("INFO"), traits).await?;
+        let text: String = redis::from_redis_value(reply.extract_error()?)
+            .map_err(|error| Failure::from(RedisError::from(error)))?;
+        Ok(ServerInfo::parse(&text))
     }
 
     async fn ask(&self, request: &Request<'_>, traits: Traits) -> Result<Value, Failure> {
@@ -198,11 +257,11 @@ impl Node {
         let known = state.wait_for(|state| match state {
             State::Connecting => false,
             State::Up(connection) => connection.number > lost,
-            State::Down(_) => true,
+            State::Down(..) => true,
         });
         match known.await.as_deref() {
             Ok(State::Up(connection)) => Ok(connection.clone()),
-            Ok(State::Down(error)) => Err(error.clone()),
+            Ok(State::Down(error, _)) => Err(error.clone()),
             // The runtime ends.
             Ok(State::Connecting) | Err(_) => Err(ConnectError::local(Failure::Unreachable)),
         }
@@ -269,7 +328,7 @@ impl Drop for ProbeOnDrop<'_> {
 /// Owns the connection. Invariant: it is the only sender of `state`.
 struct ConnectionTask {
     connector: Connector,
-    address: Address,
+    control: Arc<Control>,
     state: watch::Sender<State>,
     health_check: Arc<Notify>,
     grace: Duration,
@@ -295,6 +354,8 @@ enum End {
     Lost,
     /// The server refuses requests: its name may lead to another one.
     Refused,
+    /// An administrator wants another connection.
+    Replaced,
     /// The server did not answer the health check.
     Silent,
 }
@@ -318,6 +379,7 @@ impl ConnectionTask {
                 window: Arc::clone(&window),
                 refused: Arc::clone(&refused),
             };
+            self.control.connected(number);
             self.state.send_replace(State::Up(connection.clone()));
             self.connected.notify_one();
             let (health_check, refusals) = (Arc::clone(&self.health_check), &self.refusals);
@@ -328,13 +390,16 @@ impl ConnectionTask {
                     self.log.refused(&reason);
                     End::Refused
                 }
+                () = self.control.reconnect_asked() => End::Replaced,
                 () = grow(&window) => End::Lost,
             };
             self.state.send_replace(State::Connecting);
             window.close();
             let now = Instant::now();
             patience = match end {
-                End::Lost | End::Refused => Patience { until: now + self.deadline, is_lost: true },
+                End::Lost | End::Refused | End::Replaced => {
+                    Patience { until: now + self.deadline, is_lost: true }
+                }
                 End::Silent => Patience { until: now + self.grace, is_lost: false },
             };
             last = Some((window, end));
@@ -351,7 +416,7 @@ impl ConnectionTask {
         }
         match end {
             // The plugin has cut it.
-            End::Refused => last.again(),
+            End::Refused | End::Replaced => last.again(),
             End::Lost | End::Silent => last.next(),
         }
     }
@@ -361,7 +426,7 @@ impl ConnectionTask {
         let mut pauses = pauses();
         loop {
             let outcome = {
-                let attempt = self.connector.open(&self.address);
+                let attempt = self.connector.open(&self.control.address);
                 tokio::pin!(attempt);
                 match timeout_at(patience.until, &mut attempt).await {
                     Ok(outcome) => outcome,
@@ -382,17 +447,28 @@ impl ConnectionTask {
                 sleep(pause.min(MAX_PAUSE_OF_WAITERS)).await;
             } else {
                 self.log.down(&error);
-                self.state.send_replace(State::Down(error));
-                sleep(pause).await;
+                self.publish_down(error);
+                // The time is over, or an administrator wants the next attempt now.
+                let _ = timeout(pause, self.control.reconnect_asked()).await;
             }
         }
+    }
+
+    fn publish_down(&self, error: ConnectError) {
+        self.state.send_modify(|state| {
+            let since = match state {
+                State::Down(_, since) => *since,
+                State::Connecting | State::Up(_) => Instant::now(),
+            };
+            *state = State::Down(error, since);
+        });
     }
 
     fn publish_down_if_waiting(&self, error: &ConnectError) {
         self.state.send_if_modified(|state| {
             let waiting = matches!(state, State::Connecting);
             if waiting {
-                *state = State::Down(error.clone());
+                *state = State::Down(error.clone(), Instant::now());
             }
             waiting
         });

@@ -24,6 +24,7 @@ pub(super) struct Refusals {
 
 /// Refusals without a request between them that was refused and is accepted now.
 struct Episode {
+    begun: Instant,
     /// Until when requests wait.
     until: Instant,
     last: Instant,
@@ -54,6 +55,7 @@ impl Refusals {
         let mut episode = self.episode.lock();
         let current = episode.take().filter(|episode| now - episode.last <= STEADY);
         let current = current.unwrap_or_else(|| Episode {
+            begun: now,
             until: now + self.patience,
             last: now,
             reason: reason.clone(),
@@ -67,6 +69,13 @@ impl Refusals {
     /// A request that was refused is accepted.
     pub(super) fn accepted(&self) {
         *self.episode.lock() = None;
+    }
+
+    /// Why the last request was refused, if refusals go on, and since when they do.
+    pub(super) fn current(&self, now: Instant) -> Option<(Failure, Duration)> {
+        let episode = self.episode.lock();
+        let current = episode.as_ref().filter(|episode| now - episode.last <= STEADY)?;
+        Some((current.reason.clone(), now - current.begun))
     }
 
     /// Why the last request was refused, and how long its connection is kept.
@@ -111,6 +120,19 @@ mod tests {
             let expected = if second < 3 { Verdict::Wait } else { Verdict::Fail };
             assert_eq!(refusals.refused(&read_only(), now), expected, "{second}");
         }
+    }
+
+    #[test]
+    fn refusals_have_a_reason_and_a_begin_until_a_request_is_accepted() {
+        let (refusals, begin) = (Refusals::new(DEADLINE), Instant::now());
+        assert_eq!(refusals.current(begin), None);
+        refusals.refused(&read_only(), begin);
+        let later = begin + STEADY;
+        refusals.refused(&read_only(), later);
+        assert_eq!(refusals.current(later), Some((read_only(), STEADY)));
+        assert_eq!(refusals.current(later + 2 * STEADY), None, "it is well again");
+        refusals.accepted();
+        assert_eq!(refusals.current(later), None);
     }
 
     #[test]

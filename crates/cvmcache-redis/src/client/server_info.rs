@@ -5,6 +5,8 @@
 pub(crate) struct ServerInfo {
     /// In bytes; 0 is no limit.
     pub(crate) maxmemory: u64,
+    /// What its data take, in bytes.
+    pub(crate) used_memory: u64,
     pub(crate) maxmemory_policy: String,
     pub(crate) is_cluster_node: bool,
     pub(crate) is_replica: bool,
@@ -16,6 +18,7 @@ impl ServerInfo {
         for (name, value) in text.lines().filter_map(|line| line.trim_end().split_once(':')) {
             match name {
                 "maxmemory" => info.maxmemory = value.parse().unwrap_or(0),
+                "used_memory" => info.used_memory = value.parse().unwrap_or(0),
                 "maxmemory_policy" => value.clone_into(&mut info.maxmemory_policy),
                 "redis_mode" => info.is_cluster_node = value == "cluster",
                 "role" => info.is_replica = value == "slave",

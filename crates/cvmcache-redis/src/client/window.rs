@@ -17,6 +17,8 @@ pub(super) struct Window {
     /// In KiB, because permits are counted in 32 bits. Closed when the connection has ended.
     semaphore: Semaphore,
     kib: AtomicUsize,
+    /// How many requests are in flight.
+    requests: AtomicU64,
     cut: Cut,
 }
 
@@ -44,7 +46,12 @@ impl Window {
 
     fn of(kib: usize) -> Self {
         let semaphore = Semaphore::new(kib);
-        Self { semaphore, kib: AtomicUsize::new(kib), cut: Cut::default() }
+        Self {
+            semaphore,
+            kib: AtomicUsize::new(kib),
+            requests: AtomicU64::new(0),
+            cut: Cut::default(),
+        }
     }
 
     /// Waits until so many bytes may be in flight. `None` if the connection has ended.
@@ -53,7 +60,15 @@ impl Window {
         let kib = wanted.min(self.kib.load(Ordering::Relaxed));
         let permits = u32::try_from(kib).unwrap_or(u32::MAX);
         let permit = self.semaphore.acquire_many(permits).await.ok()?;
+        self.requests.fetch_add(1, Ordering::Relaxed);
         Some(Admitted { window: self, kib, _permit: permit })
+    }
+
+    /// How many requests are in flight, and about how many bytes of theirs and of their replies.
+    pub(super) fn in_flight(&self) -> (u64, u64) {
+        let kib = self.kib.load(Ordering::Relaxed);
+        let kib = kib.saturating_sub(self.semaphore.available_permits());
+        (self.requests.load(Ordering::Relaxed), kib as u64 * 1024)
     }
 
     /// The connection has ended: what waits for it goes to the next one.
@@ -100,6 +115,12 @@ impl Admitted<'_> {
     }
 }
 
+impl Drop for Admitted<'_> {
+    fn drop(&mut self) {
+        self.window.requests.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use futures_util::FutureExt;
@@ -116,7 +137,9 @@ mod tests {
         let (first, second) = (admitted(&window, 100), admitted(&window, 200));
         assert!(first.is_some() && second.is_some());
         assert!(admitted(&window, 1).is_none());
+        assert_eq!(window.in_flight(), (2, 300 * 1024));
         drop(first);
+        assert_eq!(window.in_flight(), (1, 200 * 1024));
         assert!(admitted(&window, 100).is_some());
     }
 

@@ -241,6 +241,11 @@ impl PinTable {
         }
     }
 
+    /// How many objects are, or may be, pinned for this instance.
+    pub(crate) fn len(&self) -> usize {
+        self.objects.len()
+    }
+
     /// The shards in which this instance has pins, and the objects that the server has to have as pinned.
     pub(crate) fn by_shard(&self) -> HashMap<Shard, Vec<ObjectId>> {
         let mut shards: HashMap<_, Vec<_>> = HashMap::new();

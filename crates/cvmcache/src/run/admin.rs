@@ -1,13 +1,12 @@
 //! The administration socket of a program: where it is, and the settings that it tells.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use thiserror::Error;
 use tracing::warn;
 
 use super::default_locator;
-use crate::admin::{AdminSocket, LogLevel, Setting, SettingSource};
+use crate::admin::{AdminSocket, Setting, SettingSource};
 use crate::config_keys::{ADMIN, ConfigKey, KEYS};
 use crate::{Locator, Log, Options, OptionsError};
 
@@ -64,7 +63,7 @@ pub(super) fn socket(
 ) -> Option<AdminSocket> {
     let socket = AdminSocket::at(choice.path(locator)?).version(version).settings(settings);
     Some(match log.and_then(Log::level) {
-        Some(level) => socket.log_level(level as Arc<dyn LogLevel>),
+        Some(level) => socket.log_level(level),
         None => socket,
     })
 }

@@ -193,12 +193,15 @@ static void contexts(const char *directory) {
   cvmcache_process_requests(context, 0); /* it does not listen */
   cvmcache_ask_detach(context);
   cvmcache_terminate(context);
+  cvmcache_admin(context, "/nowhere/at/all");
+  cvmcache_admin(context, NULL); /* the last one holds */
   HOLDS(!cvmcache_listen(context, NULL));
   HOLDS(cvmcache_listen(context, strcat(strcpy(locator, "unix="), directory)) == 0);
   /* Another locator does. */
   strcat(strcat(strcpy(locator, "unix="), directory), "/socket");
   HOLDS(cvmcache_listen(context, locator));
   HOLDS(!cvmcache_listen(context, locator)); /* it listens already */
+  cvmcache_admin(context, NULL); /* it is too late */
   cvmcache_allow_workers(context);
   cvmcache_process_requests(context, 2);
   cvmcache_process_requests(context, 2); /* it runs already */
@@ -212,6 +215,8 @@ static void contexts(const char *directory) {
   cvmcache_process_requests(context, 0);
   cvmcache_allow_workers(context);
   cvmcache_ask_detach(context);
+  cvmcache_admin(context, NULL);
+  cvmcache_admin(NULL, "/tmp/x");
   cvmcache_terminate(context);
   cvmcache_wait_for(context);
   cvmcache_wait_for(NULL);

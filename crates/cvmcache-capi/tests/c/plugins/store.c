@@ -52,6 +52,7 @@ static struct listing *listings;
 static struct breadcrumb *breadcrumbs;
 static struct cvmcache_info info;
 static struct cvmcache_context *context;
+static int has_administrator = 0;
 
 /* What holds in every callback. */
 static void in_callback(void) {
@@ -64,7 +65,7 @@ static void in_callback(void) {
   }
   PROMISED(pthread_equal(thread, pthread_self()));
   cvmcache_get_session(&session);
-  PROMISED(session.id != 0 && session.repository_name != NULL);
+  PROMISED((session.id != 0 || has_administrator) && session.repository_name != NULL);
 }
 
 static void *allocate(size_t size) {
@@ -335,7 +336,7 @@ int main(int argc, char **argv) {
   struct cvmcache_callbacks callbacks;
   struct cvmcache_session session;
   cvmcache_option_map *options;
-  char *locator, *size;
+  char *locator, *size, *admin;
   sigset_t signals;
   int signal_received, ended;
 
@@ -348,6 +349,7 @@ int main(int argc, char **argv) {
   if (cvmcache_options_parse(options, argv[1]) != 0) return 1;
   locator = cvmcache_options_get(options, "CVMFS_CACHE_PLUGIN_LOCATOR");
   size = cvmcache_options_get(options, "CVMFS_CACHE_PLUGIN_SIZE");
+  admin = cvmcache_options_get(options, "ADMIN");
   if (locator == NULL) return 1;
   info.size_bytes = (size != NULL ? strtoull(size, NULL, 10) : 100) << 20;
 
@@ -359,6 +361,8 @@ int main(int argc, char **argv) {
 
   cvmcache_spawn_watchdog(NULL);
   context = cvmcache_init(&callbacks);
+  has_administrator = admin != NULL || getenv("CVMFS_CACHE_PLUGIN_ADMIN") != NULL;
+  if (admin != NULL) cvmcache_admin(context, admin[0] == '/' ? admin : NULL);
   if (!cvmcache_listen(context, locator)) return 1;
   /* It was allowed no workers, so it gets none. */
   cvmcache_process_requests(context, 4);
@@ -375,6 +379,7 @@ int main(int argc, char **argv) {
   forget_all();
   cvmcache_options_free(locator);
   cvmcache_options_free(size);
+  cvmcache_options_free(admin);
   cvmcache_options_fini(options);
   cvmcache_cleanup_global();
   return ended ? 0 : 3;

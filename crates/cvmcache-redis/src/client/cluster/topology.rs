@@ -84,6 +84,10 @@ impl Topology {
         Ok(self.shared.node(address))
     }
 
+    pub(super) fn known(&self) -> Vec<Node> {
+        self.shared.nodes.lock().values().cloned().collect()
+    }
+
     pub(super) fn any_node(&self, slots: &SlotMap) -> Result<Node, Failure> {
         let up = self.shared.nodes.lock().values().find(|node| node.is_up()).cloned();
         let first = || slots.owners().next().map(|address| self.shared.node(address));

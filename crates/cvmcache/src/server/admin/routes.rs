@@ -63,7 +63,10 @@ pub(super) fn respond(state: &State, request: &Request) -> Response {
         (true, _, "/v1/configuration") => ok(&Configuration { settings: &state.socket.settings }),
         (true, _, "/v1/health") => health(state),
         (true, _, "/v1/version") => ok(&Version::of(state)),
-        (true, _, "/v1/plugin") => ok(&gauges(state)),
+        (true, _, "/v1/plugin") => match gauges(state) {
+            Ok(gauges) => ok(&serde_json::json!({ "gauges": gauges })),
+            Err(Panicked) => panicked(),
+        },
         (true, _, "/v1/log-level") => log_level(state),
         (_, Method::Post, "/v1/log-level") => set_log_level(state, &request.body),
         (_, Method::Post, "/v1/detach") => detach(state),
@@ -101,12 +104,13 @@ fn index(state: &State) -> Response {
         path: path.to_owned(),
         description: description.to_owned(),
     });
-    let commands = administer(state, |plugin| plugin.commands()).unwrap_or_default();
-    let commands = commands.into_iter().map(|command| Resource {
-        method: "POST",
-        path: format!("{PLUGIN}{}", command.name),
-        description: command.description,
-    });
+    let commands = administer(state, |plugin| plugin.commands());
+    let commands =
+        commands.ok().flatten().unwrap_or_default().into_iter().map(|command| Resource {
+            method: "POST",
+            path: format!("{PLUGIN}{}", command.name),
+            description: command.description,
+        });
     ok(&Index { name: &state.server.name, api: API, resources: own.chain(commands).collect() })
 }
 
@@ -128,7 +132,8 @@ fn statistics(state: &State) -> Response {
     let last_minute = windows.last_minute(now, &counts).into();
     drop(windows);
     let cache = usage.ok().flatten().map(CacheView::from);
-    ok(&StatisticsView { since_start, since_zero, last_minute, cache, plugin: gauges(state) })
+    let plugin = gauges(state).unwrap_or_default();
+    ok(&StatisticsView { since_start, since_zero, last_minute, cache, plugin })
 }
 
 fn health(state: &State) -> Response {
@@ -149,9 +154,9 @@ fn health(state: &State) -> Response {
     json(code, &Health { status, problems, io_thread_us })
 }
 
-fn gauges(state: &State) -> Vec<GaugeView> {
-    let gauges = administer(state, |plugin| plugin.gauges()).unwrap_or_default();
-    gauges.into_iter().map(GaugeView::from).collect()
+fn gauges(state: &State) -> Result<Vec<GaugeView>, Panicked> {
+    let gauges = administer(state, |plugin| plugin.gauges())?.unwrap_or_default();
+    Ok(gauges.into_iter().map(GaugeView::from).collect())
 }
 
 #[derive(Debug, serde::Serialize, serde::Deserialize)]
@@ -239,6 +244,7 @@ fn execute(state: &State, command: &str, body: &[u8]) -> Response {
         let is_known = plugin.commands().iter().any(|it| it.name == command);
         is_known.then(|| plugin.execute(command, &arguments))
     });
+    let Ok(result) = result else { return panicked() };
     match result.flatten() {
         Some(Ok(value)) => ok(&value),
         Some(Err(error @ CommandError::Arguments(_))) => {
@@ -249,11 +255,22 @@ fn execute(state: &State, command: &str, body: &[u8]) -> Response {
     }
 }
 
-/// Calls the plugin's part, behind the guard; `None` if it has none, or panicked.
-fn administer<T>(state: &State, call: impl FnOnce(&dyn Administration) -> T) -> Option<T> {
-    let service = state.server.service.upgrade()?;
+/// The plugin's part has panicked, which is logged.
+#[derive(Debug)]
+struct Panicked;
+
+fn panicked() -> Response {
+    fail(StatusCode::InternalServerError, "the plugin has panicked: see its log")
+}
+
+/// Calls the plugin's part, behind the guard; `None` if it has none.
+fn administer<T>(
+    state: &State,
+    call: impl FnOnce(&dyn Administration) -> T,
+) -> Result<Option<T>, Panicked> {
+    let Some(service) = state.server.service.upgrade() else { return Ok(None) };
     let called = guard("administration", || Ok(service.plugin().administration().map(call)));
-    called.ok().flatten()
+    called.map_err(|_| Panicked)
 }
 
 /// An empty body is an empty object.

@@ -1,0 +1,276 @@
+//! A client of an administration socket, and the check that a plugin's answers have the fields of the schema.
+
+use std::fmt;
+use std::io::{self, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use cvmcache::Locator;
+use cvmcache::admin::{AdminSocket, Value};
+
+/// More than any answer takes.
+const TIMEOUT: Duration = Duration::from_secs(90);
+
+/// A client of a plugin's administration socket.
+///
+/// ```no_run
+/// use cvmcache_testkit::{AdminClient, PluginCommand};
+///
+/// let plugin = PluginCommand::new("target/debug/my-plugin").start()?;
+/// let admin = AdminClient::of(plugin.locator());
+/// admin.check_schema();
+/// assert_eq!(admin.gauge("objects"), 0);
+/// # Ok::<(), cvmcache_testkit::StartError>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdminClient {
+    path: PathBuf,
+}
+
+/// The answer to one request.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct AdminAnswer {
+    /// The status code of HTTP.
+    pub status: u16,
+    /// The body; the text if it is not JSON.
+    pub body: Value,
+}
+
+impl AdminClient {
+    /// A client of the socket at this path.
+    pub fn at(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into() }
+    }
+
+    /// A client of the socket beside a plugin's own.
+    ///
+    /// # Panics
+    ///
+    /// If that is a TCP socket: write `CVMFS_CACHE_PLUGIN_ADMIN` in its configuration, and use [`at`](Self::at).
+    pub fn of(locator: &Locator) -> Self {
+        assert!(matches!(locator, Locator::Unix(_)), "{locator} has no path");
+        Self::at(AdminSocket::path_of(locator, Path::new("")))
+    }
+
+    /// Where the socket is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Reads a resource.
+    ///
+    /// # Errors
+    ///
+    /// If the socket cannot be connected to, or what it answers is not HTTP.
+    pub fn get(&self, resource: &str) -> io::Result<AdminAnswer> {
+        self.request("GET", resource, "")
+    }
+
+    /// Has something done, with a JSON object as arguments; an empty text is one without any.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`get`](Self::get).
+    pub fn post(&self, resource: &str, arguments: &str) -> io::Result<AdminAnswer> {
+        self.request("POST", resource, arguments)
+    }
+
+    /// The value of one of the plugin's gauges.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such gauge, or no answer.
+    #[track_caller]
+    pub fn gauge(&self, name: &str) -> Value {
+        let answer = self.expect("/v1/plugin");
+        let gauges = array("/v1/plugin", &answer["gauges"]);
+        let found = gauges.iter().find(|gauge| gauge["name"] == name);
+        found.unwrap_or_else(|| panic!("no {name} in {answer}"))["value"].clone()
+    }
+
+    /// The value of one of the plugin's gauges that is a number.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such gauge, it is no number that is not negative, or there is no answer.
+    #[track_caller]
+    pub fn number(&self, name: &str) -> u64 {
+        let value = self.gauge(name);
+        value.as_u64().unwrap_or_else(|| panic!("{name} is {value}"))
+    }
+
+    /// Reads every resource of `docs/administration.md`, and checks that each has the fields of the
+    /// schema, and that every command of the SDK is known. It detaches and shrinks nothing.
+    ///
+    /// # Panics
+    ///
+    /// If one does not.
+    #[track_caller]
+    pub fn check_schema(&self) {
+        let index = self.expect("/v1");
+        has_fields("/v1", &index, &["name", "api", "resources"]);
+        for resource in array("/v1", &index["resources"]) {
+            has_fields("/v1", resource, &["method", "path", "description"]);
+        }
+        for (method, path) in RESOURCES {
+            let is_it = |it: &&Value| it["method"] == *method && it["path"] == *path;
+            let found = array("/v1", &index["resources"]).iter().find(is_it);
+            assert!(found.is_some(), "no {method} {path} in {index}");
+        }
+        for session in array("/v1/sessions", &self.expect("/v1/sessions")["sessions"]) {
+            has_fields("/v1/sessions", session, SESSION);
+        }
+        let statistics = self.expect("/v1/statistics");
+        has_fields("/v1/statistics", &statistics, STATISTICS);
+        let windows = ["since_start", "last_minute", "since_zero"].map(|name| &statistics[name]);
+        for window in windows.into_iter().filter(|window| !window.is_null()) {
+            has_fields("/v1/statistics", window, WINDOW);
+            for operation in array("/v1/statistics", &window["operations"]) {
+                has_fields("/v1/statistics", operation, OPERATION);
+                has_fields("/v1/statistics", &operation["latency_us"], LATENCY);
+            }
+        }
+        if !statistics["cache"].is_null() {
+            has_fields("/v1/statistics", &statistics["cache"], CACHE);
+        }
+        for setting in array("/v1/configuration", &self.expect("/v1/configuration")["settings"]) {
+            has_fields("/v1/configuration", setting, &["key", "value", "source", "meaning"]);
+        }
+        let health = self.expect("/v1/health");
+        has_fields("/v1/health", &health, &["status", "problems", "io_thread_us"]);
+        has_fields("/v1/version", &self.expect("/v1/version"), VERSION);
+        for gauge in array("/v1/plugin", &self.expect("/v1/plugin")["gauges"]) {
+            has_fields("/v1/plugin", gauge, &["name", "value", "description"]);
+        }
+    }
+
+    /// A resource that is there.
+    #[track_caller]
+    fn expect(&self, resource: &str) -> Value {
+        let answer = self.get(resource).unwrap_or_else(|error| panic!("{resource}: {error}"));
+        assert_eq!(answer.status, 200, "{resource}: {}", answer.body);
+        answer.body
+    }
+
+    fn request(&self, method: &str, resource: &str, body: &str) -> io::Result<AdminAnswer> {
+        let mut socket = UnixStream::connect(&self.path)?;
+        socket.set_read_timeout(Some(TIMEOUT))?;
+        let len = body.len();
+        write!(
+            socket,
+            "{method} {resource} HTTP/1.1\r\nHost: plugin\r\nContent-Length: {len}\r\n\r\n{body}"
+        )?;
+        let mut text = String::new();
+        socket.read_to_string(&mut text)?;
+        parse(&text).ok_or_else(|| io::Error::other(format!("{text:?} is no answer")))
+    }
+}
+
+impl fmt::Display for AdminAnswer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.status, self.body)
+    }
+}
+
+fn parse(answer: &str) -> Option<AdminAnswer> {
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    let status = head.split(' ').nth(1)?.parse().ok()?;
+    let body = body.parse().unwrap_or_else(|_| Value::from(body));
+    Some(AdminAnswer { status, body })
+}
+
+/// What there is in every plugin.
+const RESOURCES: &[(&str, &str)] = &[
+    ("GET", "/v1/sessions"),
+    ("GET", "/v1/statistics"),
+    ("GET", "/v1/configuration"),
+    ("GET", "/v1/health"),
+    ("GET", "/v1/version"),
+    ("GET", "/v1/plugin"),
+    ("GET", "/v1/log-level"),
+    ("POST", "/v1/log-level"),
+    ("POST", "/v1/detach"),
+    ("POST", "/v1/shrink"),
+    ("POST", "/v1/report"),
+    ("POST", "/v1/zero"),
+];
+
+const SESSION: &[&str] = &[
+    "id",
+    "repository",
+    "instance",
+    "pid",
+    "uid",
+    "address",
+    "age_seconds",
+    "references",
+    "uploads",
+    "upload_bytes",
+    "listings",
+    "in_flight",
+    "unsent_bytes",
+    "buffered_bytes",
+    "requests",
+    "hits",
+    "misses",
+    "hit_ratio",
+];
+
+const STATISTICS: &[&str] = &["since_start", "since_zero", "last_minute", "cache", "plugin"];
+
+const WINDOW: &[&str] = &[
+    "seconds",
+    "requests",
+    "connections",
+    "hits",
+    "misses",
+    "hit_ratio",
+    "read_bytes",
+    "stored_bytes",
+    "stored_objects",
+    "operations",
+];
+
+const OPERATION: &[&str] = &["operation", "requests", "by_status", "latency_us"];
+const LATENCY: &[&str] = &["mean", "p50", "p90", "p99", "p999", "max"];
+const CACHE: &[&str] = &["size_bytes", "used_bytes", "pinned_bytes", "clean_ups"];
+
+const VERSION: &[&str] =
+    &["name", "plugin", "sdk", "protocol", "api", "pid", "started", "uptime_seconds", "executable"];
+
+#[track_caller]
+fn array<'a>(resource: &str, value: &'a Value) -> &'a [Value] {
+    value.as_array().unwrap_or_else(|| panic!("{resource}: {value} is no array"))
+}
+
+#[track_caller]
+fn has_fields(resource: &str, value: &Value, names: &[&str]) {
+    for name in names {
+        assert!(value.get(*name).is_some(), "{resource}: no {name} in {value}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_has_every_resource_and_field_that_is_checked() {
+        let page = include_str!("../../../docs/administration.md");
+        let fields = [SESSION, STATISTICS, WINDOW, OPERATION, LATENCY, CACHE, VERSION].concat();
+        let paths = RESOURCES.iter().map(|(_, path)| *path);
+        for name in fields.into_iter().chain(paths) {
+            assert!(page.contains(&format!("`{name}`")), "the page lacks `{name}`");
+        }
+    }
+
+    #[test]
+    fn an_answer_has_a_status_and_a_body() {
+        let answer = parse("HTTP/1.1 409 Conflict\r\nA: b\r\n\r\n{\"error\": \"no\"}\n").unwrap();
+        assert_eq!((answer.status, &answer.body["error"]), (409, &Value::from("no")));
+        assert_eq!(parse("HTTP/1.1 503 x\r\n\r\nbusy\n").unwrap().body, Value::from("busy\n"));
+        assert_eq!(parse("nothing"), None);
+    }
+}

@@ -8,6 +8,7 @@ fn main() -> ExitCode {
     #[cfg(target_env = "gnu")]
     share_one_heap();
     cvmcache::Program::new("ram")
+        .version(env!("CARGO_PKG_VERSION"))
         .keys(&[CacheSize::KEY])
         .check(RamCache::check)
         .run(RamCache::from_context)

@@ -7,6 +7,7 @@ use cvmcache_redis::{Config, RedisCache};
 
 fn main() -> ExitCode {
     cvmcache::Program::new("redis")
+        .version(env!("CARGO_PKG_VERSION"))
         .keys(Config::KEYS)
         .check(RedisCache::check)
         .run(RedisCache::from_context)

@@ -31,6 +31,7 @@ pub struct ConfigKey {
     meaning: &'static str,
     default: Default,
     bounds: Option<(u64, u64)>,
+    is_secret: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,7 +45,7 @@ impl ConfigKey {
     /// A key with its name, the syntax of its value, such as `MB` or `on|off`, and its meaning, in a
     /// line without a full stop.
     pub const fn new(name: &'static str, value: &'static str, meaning: &'static str) -> Self {
-        Self { name, value, meaning, default: Default::Unset, bounds: None }
+        Self { name, value, meaning, default: Default::Unset, bounds: None, is_secret: false }
     }
 
     /// What it is without a line in the configuration, in words or as a value; without this, the
@@ -65,6 +66,17 @@ impl ConfigKey {
     pub const fn bounds(mut self, min: u64, max: u64) -> Self {
         self.bounds = Some((min, max));
         self
+    }
+
+    /// The value is a secret: the [administration socket](crate::admin) does not tell it.
+    pub const fn secret(mut self) -> Self {
+        self.is_secret = true;
+        self
+    }
+
+    /// True if the value is a secret.
+    pub const fn is_secret(&self) -> bool {
+        self.is_secret
     }
 
     /// The name, as in a configuration file.
@@ -214,6 +226,14 @@ pub const METRICS: ConfigKey = ConfigKey::new(
 )
 .default_value("none");
 
+/// The administration socket; see [`admin`](crate::admin).
+pub const ADMIN: ConfigKey = ConfigKey::new(
+    "CVMFS_CACHE_PLUGIN_ADMIN",
+    "no|PATH",
+    "serve an administration socket at PATH, for the plugin's user and root; no for none",
+)
+.default_value("beside the socket, with .admin appended");
+
 /// A start for tests, in the background.
 pub const TEST: ConfigKey = ConfigKey::new(
     "CVMFS_CACHE_PLUGIN_TEST",
@@ -223,7 +243,7 @@ pub const TEST: ConfigKey = ConfigKey::new(
 
 /// The keys of the SDK, which every plugin has.
 pub static KEYS: &[ConfigKey] =
-    &[LOCATOR, WORKERS, POLL, ALLOW, ALLOW_USERS, DEBUG_LOG, CRASH_DUMP, METRICS, TEST];
+    &[LOCATOR, WORKERS, POLL, ALLOW, ALLOW_USERS, DEBUG_LOG, CRASH_DUMP, METRICS, ADMIN, TEST];
 
 /// The name that is nearest to one that is none of the `known` keys, if it is so near that a slip of
 /// the fingers explains it: one letter too many, too few, wrong or swapped in a name of up to 6

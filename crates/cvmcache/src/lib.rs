@@ -86,9 +86,13 @@
 //! server never closes a connection over a request that it can answer, and nothing a client sends
 //! ends the process.
 
+#[cfg(feature = "admin")]
+pub mod admin;
 pub mod client;
 pub mod config_keys;
 mod files;
+#[cfg(feature = "admin")]
+mod http;
 mod limits;
 mod locator;
 #[cfg(feature = "program")]

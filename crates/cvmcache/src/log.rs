@@ -6,6 +6,7 @@
 
 mod debug_log;
 mod failures;
+mod level;
 mod limiter;
 mod lines;
 mod prefix;
@@ -16,6 +17,7 @@ use std::backtrace::Backtrace;
 use std::io::{self, Write};
 use std::panic;
 use std::path::Path;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -24,7 +26,6 @@ use metrics::{Counter, counter};
 use thiserror::Error;
 use tracing::{Level, error, warn};
 use tracing_subscriber::Layer;
-use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::layer;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -34,6 +35,7 @@ use crate::{Options, OptionsError, threads, watchdog};
 
 use debug_log::DebugLog;
 use failures::{Counted, Failed, Failures};
+use level::LevelHandle;
 use limiter::{ABOUT_THE_LOG, Limiter};
 use lines::Lines;
 use prefix::Prefix;
@@ -80,6 +82,8 @@ pub struct Log {
     _writers: [Option<Writer>; 2],
     /// What matters goes to the system's log.
     is_syslog: bool,
+    /// `None` if the program has set up `tracing` for itself.
+    level: Option<Arc<LevelHandle>>,
 }
 
 /// Why there is no log.
@@ -112,6 +116,12 @@ impl Log {
     /// On a thread that is panicking.
     pub fn start(name: &str, target: LogTarget, options: &Options) -> Result<Self, LogError> {
         start(name, target, options)
+    }
+
+    /// The least level that is logged, besides in the debug log, which has all. `None` if the program has set
+    /// up `tracing` for itself.
+    pub(crate) fn level(&self) -> Option<Arc<LevelHandle>> {
+        self.level.clone()
     }
 
     pub(crate) fn is_syslog(&self) -> bool {
@@ -170,14 +180,16 @@ fn start(name: &str, target: LogTarget, options: &Options) -> Result<Log, LogErr
     let prefix = if is_syslog { Prefix::Syslog } else { Prefix::of_stderr() };
     let lines = Lines { writer: main, prefix, limiter: Some(limiter) };
     // The system has a clock of its own.
-    let (to_system, to_reader) = match prefix {
+    let (to_system, to_reader, level) = match prefix {
         Prefix::None => {
+            let (filter, level) = level::filter();
             let layer = layer().with_target(false).with_writer(lines);
-            (None, Some(layer.with_filter(LevelFilter::INFO)))
+            (None, Some(layer.with_filter(filter)), level)
         }
         Prefix::Syslog | Prefix::Journal => {
+            let (filter, level) = level::filter();
             let layer = layer().with_target(false).without_time().with_writer(lines);
-            (Some(layer.with_filter(LevelFilter::INFO)), None)
+            (Some(layer.with_filter(filter)), None, level)
         }
     };
     let to_debug_log = debug_log.map(|writer| {
@@ -185,11 +197,9 @@ fn start(name: &str, target: LogTarget, options: &Options) -> Result<Log, LogErr
         layer().with_writer(lines)
     });
     // A program that has set up logging for itself keeps it.
-    let _ = tracing_subscriber::registry()
-        .with(to_system)
-        .with(to_reader)
-        .with(to_debug_log)
-        .try_init();
+    let registry = tracing_subscriber::registry();
+    let initialized =
+        registry.with(to_system).with(to_reader).with(to_debug_log).try_init().is_ok();
     panic::set_hook(Box::new(|panic| {
         let backtrace = Backtrace::force_capture();
         error!(%panic, %backtrace, "panic");
@@ -197,7 +207,8 @@ fn start(name: &str, target: LogTarget, options: &Options) -> Result<Log, LogErr
     }));
     let loss_reporter = LossReporter::start(losses);
     let writers = [Some(main_writer), debug_log_writer];
-    Ok(Log { _loss_reporter: loss_reporter, _writers: writers, is_syslog })
+    let level = initialized.then(|| Arc::new(level));
+    Ok(Log { _loss_reporter: loss_reporter, _writers: writers, is_syslog, level })
 }
 
 /// A thread that reports once a minute, and at the end, which lines are not in the log.

@@ -7,6 +7,8 @@ pub use cvmcache_proto::{
     ObjectType, ParseObjectIdError, Status,
 };
 
+#[cfg(feature = "admin")]
+use crate::admin::Administration;
 pub use crate::read_buffer::ReadBuffer;
 use crate::session::Session;
 
@@ -190,6 +192,13 @@ pub trait CachePlugin: Send + Sync + 'static {
     /// starts.
     fn workers(&self) -> usize {
         0
+    }
+
+    /// The plugin's own part of the [administration socket](crate::admin): gauges and commands; by default,
+    /// none.
+    #[cfg(feature = "admin")]
+    fn administration(&self) -> Option<&dyn Administration> {
+        None
     }
 }
 

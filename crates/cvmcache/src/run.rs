@@ -1,5 +1,6 @@
 //! The main function of a plugin: command line, configuration, log, watchdog and server.
 
+mod admin;
 mod appendable;
 mod arguments;
 mod background;
@@ -128,6 +129,7 @@ where
 #[must_use = "it does nothing until it runs"]
 pub struct Program<'a> {
     name: &'a str,
+    version: &'a str,
     keys: &'static [ConfigKey],
     check: Option<CheckPlugin<'a>>,
 }
@@ -138,7 +140,14 @@ type CheckPlugin<'a> = Box<dyn FnOnce(&PluginContext, &mut Findings) + 'a>;
 impl<'a> Program<'a> {
     /// A program for a plugin of this name, as `name` of [`run`].
     pub fn new(name: &'a str) -> Self {
-        Self { name, keys: &[], check: None }
+        Self { name, version: env!("CARGO_PKG_VERSION"), keys: &[], check: None }
+    }
+
+    /// The version of the program, for `--version` and the [administration socket](crate::admin); by default
+    /// that of the SDK. A program passes its own as `env!("CARGO_PKG_VERSION")`.
+    pub fn version(mut self, version: &'a str) -> Self {
+        self.version = version;
+        self
     }
 
     /// The table of the plugin's own configuration keys. `--help`, which is also what a manual page is
@@ -181,10 +190,14 @@ impl<'a> Program<'a> {
     {
         marker::keep();
         match Arguments::from_env() {
-            Ok(Arguments::Serve(config)) => serve::serve(self.name, self.keys, config, make),
+            Ok(Arguments::Serve(config)) => {
+                let about =
+                    serve::About { name: self.name, version: self.version, keys: self.keys };
+                serve::serve(about, config, make)
+            }
             Ok(Arguments::Check(config)) => check::check(self.name, self.keys, self.check, &config),
             Ok(Arguments::Help) => terminal::print(&arguments::help(self.name, self.keys)),
-            Ok(Arguments::Version) => terminal::print(&arguments::version(self.name)),
+            Ok(Arguments::Version) => terminal::print(&arguments::version(self.name, self.version)),
             Err(error) => {
                 terminal::complain(self.name, &error);
                 ExitCode::from(2)

@@ -10,6 +10,8 @@
 //! [`run`](crate::run) takes all of them for a program that is nothing but a plugin.
 
 mod accept;
+#[cfg(feature = "admin")]
+mod admin;
 mod buffers;
 mod builder;
 mod busy_poll;

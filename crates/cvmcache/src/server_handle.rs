@@ -7,7 +7,9 @@ use std::sync::{Arc, OnceLock};
 const ASK_DETACH: u8 = 1;
 const REPORT: u8 = 2;
 const TERMINATE: u8 = 4;
-const COMMANDS: u8 = ASK_DETACH | REPORT | TERMINATE;
+/// Only with the feature `admin`.
+const CALL: u8 = 16;
+const COMMANDS: u8 = ASK_DETACH | REPORT | TERMINATE | CALL;
 /// The server runs, and can be woken.
 const ATTACHED: u8 = 8;
 
@@ -47,6 +49,9 @@ pub(crate) struct Commands {
     pub(crate) ask_detach: bool,
     pub(crate) report: bool,
     pub(crate) terminate: bool,
+    /// The administration socket has calls.
+    #[cfg(feature = "admin")]
+    pub(crate) call: bool,
 }
 
 impl ServerHandle {
@@ -76,6 +81,12 @@ impl ServerHandle {
     /// [`RunningServer::wait`]: crate::RunningServer::wait
     pub fn terminate(&self) {
         self.command(TERMINATE);
+    }
+
+    /// Has the server make the calls of its administration socket.
+    #[cfg(feature = "admin")]
+    pub(crate) fn call(&self) {
+        self.command(CALL);
     }
 
     fn command(&self, command: u8) {
@@ -115,6 +126,8 @@ impl ServerHandle {
             ask_detach: has(ASK_DETACH),
             report: has(REPORT),
             terminate: has(TERMINATE),
+            #[cfg(feature = "admin")]
+            call: has(CALL),
         })
     }
 }
@@ -147,8 +160,11 @@ mod tests {
         handle.clone().terminate();
         let woken = attach(&handle).unwrap();
         assert_eq!(woken.load(Ordering::Relaxed), 1);
-        let expected = Commands { ask_detach: false, report: false, terminate: true };
-        assert_eq!(handle.take_commands(), Some(expected));
+        let commands = handle.take_commands().unwrap();
+        assert_eq!(
+            (commands.ask_detach, commands.report, commands.terminate),
+            (false, false, true)
+        );
         assert_eq!(handle.take_commands(), None);
     }
 
@@ -160,8 +176,8 @@ mod tests {
         (0..3).for_each(|_| handle.ask_detach());
         handle.report();
         assert_eq!(woken.load(Ordering::Relaxed), 2);
-        let expected = Commands { ask_detach: true, report: true, terminate: false };
-        assert_eq!(handle.take_commands(), Some(expected));
+        let commands = handle.take_commands().unwrap();
+        assert_eq!((commands.ask_detach, commands.report, commands.terminate), (true, true, false));
         handle.ask_detach();
         assert_eq!(woken.load(Ordering::Relaxed), 3);
     }

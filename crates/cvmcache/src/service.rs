@@ -270,7 +270,7 @@ impl Service {
                 ReplyBody::Store { result: self.abort(open, request.id, &object), part: 0 }
             }
             Operation::Info => ReplyBody::Info(self.info(Some(&open.session))),
-            Operation::Shrink { target } => match self.shrink(open, target) {
+            Operation::Shrink { target } => match self.shrink(&open.session, target) {
                 Ok(used) if used <= target => {
                     ReplyBody::Shrink { result: Ok(()), used_bytes: used }
                 }
@@ -299,6 +299,19 @@ impl Service {
     /// `info` is called without a session.
     pub fn usage(&self) -> Option<CacheInfo> {
         self.info(None).ok()
+    }
+
+    /// Evicts objects until at most `target` bytes are used, for an administrator: the plugin's `shrink` is
+    /// called with session 0.
+    #[cfg(feature = "admin")]
+    pub(crate) fn shrink_for_administrator(&self, target: u64) -> PluginResult<u64> {
+        self.shrink(&Session::new(0, Bytes::new()), target)
+    }
+
+    /// The plugin, for what is no callback.
+    #[cfg(feature = "admin")]
+    pub(crate) fn plugin(&self) -> &dyn CachePlugin {
+        &*self.plugin
     }
 
     /// Takes note that a session will send no more requests: if it announced a reload, its references

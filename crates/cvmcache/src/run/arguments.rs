@@ -56,8 +56,8 @@ impl Arguments {
     }
 }
 
-pub(super) fn version(name: &str) -> String {
-    format!("cvmcache {name} {}\n", env!("CARGO_PKG_VERSION"))
+pub(super) fn version(name: &str, version: &str) -> String {
+    format!("cvmcache {name} {version}\n")
 }
 
 /// The text of `--help`; `keys` are the plugin's own. help2man makes the manual page from it.

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use super::metrics::{self, Exporter};
-use super::{CheckPlugin, appendable, serve, terminal, unknown_keys};
+use super::{CheckPlugin, admin, appendable, serve, terminal, unknown_keys};
 use crate::config_keys::{CRASH_DUMP, ConfigKey, DEBUG_LOG, LOCATOR, METRICS};
 use crate::files;
 use crate::server::Settings;
@@ -59,6 +59,9 @@ fn judge(
         Ok(locator) => socket::check(&locator, &options, &mut findings),
     };
     for error in Settings::errors(&options) {
+        findings.error(error);
+    }
+    if let Err(error) = admin::Choice::of(&options) {
         findings.error(error);
     }
     check_files(&options, &mut findings);

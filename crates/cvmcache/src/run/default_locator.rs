@@ -25,14 +25,27 @@ pub(super) struct NoDirectory {
 
 /// Options with nothing but a locator, in a directory of the user's own.
 pub(super) fn options(name: &str) -> Result<Options, NoDirectory> {
+    Ok(of(&Locator::Unix(directory()?.join(format!("{name}.socket")))))
+}
+
+/// A directory for sockets, of the user's own.
+pub(super) fn directory() -> Result<PathBuf, NoDirectory> {
+    // The service manager has made it (`RuntimeDirectory=` of systemd.exec(5)); there may be several.
+    if let Some(directories) = env::var_os("RUNTIME_DIRECTORY")
+        && let Some(directory) = env::split_paths(&directories).next()
+        && directory.is_absolute()
+    {
+        return Ok(directory);
+    }
     let runtime = env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|path| path.is_dir());
     let directory = match runtime {
         Some(runtime) => runtime.join("cvmcache"),
         None => env::temp_dir().join(format!("cvmcache-{}", geteuid())),
     };
-    make_private(&directory)
-        .map_err(|reason| NoDirectory { directory: directory.clone(), reason })?;
-    Ok(of(&Locator::Unix(directory.join(format!("{name}.socket")))))
+    match make_private(&directory) {
+        Ok(()) => Ok(directory),
+        Err(reason) => Err(NoDirectory { directory, reason }),
+    }
 }
 
 /// Options with nothing but this locator.

@@ -10,8 +10,8 @@ use tracing::{error, warn};
 use super::background::{self, Fork};
 use super::starter::Starter;
 use super::{
-    Failure, PluginContext, appendable, default_locator, metrics, shortage, signals, terminal,
-    unknown_keys,
+    Failure, PluginContext, admin, appendable, default_locator, metrics, shortage, signals,
+    terminal, unknown_keys,
 };
 use crate::config_keys::{CRASH_DUMP, ConfigKey, LOCATOR, TEST};
 use crate::server::{self, Settings};
@@ -21,11 +21,18 @@ use crate::{
     log,
 };
 
+/// What a program says of itself.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct About<'a> {
+    pub(super) name: &'a str,
+    pub(super) version: &'a str,
+    pub(super) keys: &'a [ConfigKey],
+}
+
 /// Serves clients until the plugin is terminated, and reports to the process that started it if it
 /// cannot.
 pub(super) fn serve<P, E>(
-    name: &str,
-    keys: &[ConfigKey],
+    about: About<'_>,
     config: Option<PathBuf>,
     make: impl FnOnce(&PluginContext) -> Result<P, E>,
 ) -> ExitCode
@@ -33,13 +40,14 @@ where
     P: CachePlugin,
     E: Into<Failure>,
 {
+    let name = about.name;
     let mut starter = match Starter::from_env() {
         Ok(starter) => starter,
         Err(error) => return terminal::complain(name, &*error),
     };
     // It outlives the server, so that its last lines are not lost.
     let mut log = None;
-    match try_serve(name, keys, config, make, &mut starter, &mut log) {
+    match try_serve(about, config, make, &mut starter, &mut log) {
         Ok(code) => code,
         Err(error) if starter.is_client() && is_in_use(&error) => {
             starter.leave_to_other_process(&*error);
@@ -63,8 +71,7 @@ where
 }
 
 fn try_serve<P, E>(
-    name: &str,
-    keys: &[ConfigKey],
+    about: About<'_>,
     config: Option<PathBuf>,
     make: impl FnOnce(&PluginContext) -> Result<P, E>,
     starter: &mut Starter,
@@ -74,6 +81,7 @@ where
     P: CachePlugin,
     E: Into<Failure>,
 {
+    let About { name, version, keys } = about;
     let options = match &config {
         Some(path) => Options::from_file(path)?,
         None => match starter.socket() {
@@ -102,6 +110,8 @@ where
     raise_descriptor_limit();
     let (locator, settings) = (locator(&options)?, Settings::from_options(&options)?);
     let users = settings.users();
+    let admin = admin::Choice::of(&options)?;
+    let in_force = admin::settings(&options, keys);
     // Before the plugin: it may have metrics of its own.
     let exporter = metrics::prepare(&options)?;
     let context = PluginContext::new(options, ServerHandle::new());
@@ -112,6 +122,10 @@ where
         .supervised(starter.is_client())
         .metrics(exporter.is_some());
     let builder = starter.report_on(settings.apply(builder), &locator);
+    let builder = match admin::socket(admin, &locator, version, in_force, log.as_ref()) {
+        Some(socket) => builder.admin(socket),
+        None => builder,
+    };
     let listening = match starter.take_socket() {
         Some(socket) => builder.listen_on(socket, &locator)?,
         None => builder.listen(&locator)?,

@@ -12,7 +12,7 @@ mod socket_file;
 mod watch;
 
 pub(super) use acceptor::{Acceptor, LISTENER};
-pub(super) use access::Access;
+pub(super) use access::{Access, Origin};
 pub use access::{AccessError, Networks, Users};
 pub use errors::ListenError;
 #[cfg(feature = "program")]

@@ -5,19 +5,27 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
+#[cfg(feature = "admin")]
+use std::time::Instant;
 
 use bytes::Bytes;
 use mio::Poll;
 use tracing::{info, warn};
 
 use super::accept::{Acceptor, Access, LISTENER, Listener, Networks, Users};
+#[cfg(feature = "admin")]
+use super::admin::{AdminThreads, Administered};
 use super::buffers::Buffers;
 use super::busy_poll::BusyPoll;
 use super::error::ServerError;
+#[cfg(feature = "admin")]
+use super::event_loop::Admin;
 use super::event_loop::{EventLoop, State, Telemetry, WAKER};
-use super::telemetry::{Heartbeat, HeartbeatTimer, Metrics};
+use super::telemetry::{Heartbeat, HeartbeatTimer, Metrics, Sessions, Statistics};
 use super::waker::Waker;
 use super::workers::Workers;
+#[cfg(feature = "admin")]
+use crate::admin::AdminSocket;
 use crate::service::{Service, Trust, guard};
 use crate::{CachePlugin, Limits, Locator, MemoryLimit, ServerHandle, threads, watchdog};
 
@@ -62,6 +70,8 @@ impl Server {
             access: Access::default(),
             heartbeat: HeartbeatTimer::default(),
             handle: ServerHandle::new(),
+            #[cfg(feature = "admin")]
+            admin: None,
         }
     }
 }
@@ -82,6 +92,8 @@ pub struct ServerBuilder {
     access: Access,
     heartbeat: HeartbeatTimer,
     handle: ServerHandle,
+    #[cfg(feature = "admin")]
+    admin: Option<AdminSocket>,
 }
 
 impl ServerBuilder {
@@ -179,6 +191,7 @@ impl ServerBuilder {
     ///
     /// ```
     /// use std::time::Duration;
+
     /// use cvmcache::{ServerBuilder, Heartbeat};
     ///
     /// fn watched(builder: ServerBuilder) -> ServerBuilder {
@@ -201,6 +214,17 @@ impl ServerBuilder {
     /// handle is for one server only: [`BoundServer::spawn`] fails if it has had another.
     pub fn handle(mut self, handle: ServerHandle) -> Self {
         self.handle = handle;
+        self
+    }
+
+    /// Serves an [administration socket](crate::admin) as long as the server runs; by default, none.
+    ///
+    /// If it cannot be bound, that is a warning in the log, and the server goes on without it. Its rules are
+    /// those of the plugin's own socket (see [`listen`](Self::listen)), but only the plugin's user and root
+    /// can connect.
+    #[cfg(feature = "admin")]
+    pub fn admin(mut self, socket: AdminSocket) -> Self {
+        self.admin = Some(socket);
         self
     }
 
@@ -314,7 +338,20 @@ impl BoundServer {
         let service = Arc::new(service);
         let workers = Workers::start(workers, &service, &waker)?;
         let metrics = builder.metrics.then(|| Metrics::new(&name));
-        let telemetry = Telemetry::new(name, builder.heartbeat, metrics);
+        let (statistics, sessions) = (Arc::new(Statistics::default()), Sessions::default());
+        #[cfg(feature = "admin")]
+        let admin = builder.admin.and_then(|socket| {
+            let server = Administered {
+                name: name.clone(),
+                handle: handle.clone(),
+                service: Arc::downgrade(&service),
+                statistics: statistics.clone(),
+                sessions: sessions.clone(),
+                started: Instant::now(),
+            };
+            administer(socket, server)
+        });
+        let telemetry = Telemetry::new(name, builder.heartbeat, statistics, sessions, metrics);
         let mut acceptor = Acceptor::new(listener, builder.access);
         let woken_by_watch = waker.clone();
         acceptor.watch(move || woken_by_watch.wake());
@@ -330,6 +367,8 @@ impl BoundServer {
             busy_poll: BusyPoll::new(builder.poll_for),
             buffers,
             telemetry,
+            #[cfg(feature = "admin")]
+            admin,
             state: State::default(),
         };
         let thread = threads::spawn("io", || {
@@ -337,6 +376,19 @@ impl BoundServer {
             event_loop.run()
         })?;
         Ok(RunningServer { handle, thread })
+    }
+}
+
+/// Starts the administration socket. A server without one is better than none.
+#[cfg(feature = "admin")]
+fn administer(socket: AdminSocket, server: Administered) -> Option<Admin> {
+    let path = socket.path.display().to_string();
+    match AdminThreads::start(socket, server) {
+        Ok((threads, calls)) => Some(Admin { calls, _threads: threads }),
+        Err(error) => {
+            warn!("there is no administration socket {path}: {error}");
+            None
+        }
     }
 }
 

@@ -21,7 +21,7 @@ use mio::{Registry, Token};
 use tracing::{debug, error, trace_span};
 
 use super::socket::{Received, Socket};
-use super::telemetry::{Metrics, ReplyOutcome, RequestRecord};
+use super::telemetry::{Answered, Recorders, ReplyOutcome, RequestRecord, SessionCounters, Tally};
 use super::workers::{Completed, Job, Outcome, Ticket, TimedOut};
 use crate::Session;
 use crate::service::{Action, OpenSession, Peer, Service};
@@ -40,8 +40,7 @@ pub(crate) struct Context<'a> {
     pub(crate) service: &'a Service,
     /// `None`: callbacks run in the turn.
     pub(crate) workers: Option<WorkerAccess<'a>>,
-    /// `None`: requests are not measured.
-    pub(crate) metrics: Option<&'a Metrics>,
+    pub(crate) recorders: Recorders<'a>,
     /// The time, which passes in a turn: callbacks run in it.
     pub(crate) clock: fn() -> Instant,
     /// How long the turn may take.
@@ -122,10 +121,19 @@ pub(crate) struct Connection {
     /// `epoll` reports when the socket takes bytes again.
     awaits_writable: bool,
     phase: Phase,
+    counters: Arc<SessionCounters>,
+    /// The last request that was answered in this turn: it is measured when the clock is read next.
+    unmeasured: Option<Answered>,
 }
 
 impl Connection {
-    pub(crate) fn new(token: Token, socket: Socket, peer: Peer, service: &Service) -> Self {
+    pub(crate) fn new(
+        token: Token,
+        socket: Socket,
+        peer: Peer,
+        service: &Service,
+        counters: Arc<SessionCounters>,
+    ) -> Self {
         let mut limits = DecoderLimits::default();
         limits.max_attachment = service.limits().max_object_size as usize;
         limits.max_message = service.limits().max_message;
@@ -144,6 +152,8 @@ impl Connection {
             write_half: WriteHalf::Open { has_progressed: false },
             awaits_writable: false,
             phase: Phase::Open,
+            counters,
+            unmeasured: None,
         }
     }
 
@@ -177,6 +187,16 @@ impl Connection {
     pub(crate) fn count_memory(&mut self, all: &mut usize) {
         let held = self.held();
         *all = (*all + held).saturating_sub(mem::replace(&mut self.counted, held));
+    }
+
+    /// Publishes what it holds, for other threads.
+    pub(crate) fn publish(&self) {
+        if let Some(open) = self.peer.session() {
+            self.counters.set_session(open);
+        }
+        self.counters.in_flight.set(self.in_flight.requests as u64);
+        self.counters.unsent_bytes.set(self.outbox.len() as u64);
+        self.counters.buffered_bytes.set(self.counted as u64);
     }
 
     /// How much memory it took when that was last counted.
@@ -248,7 +268,7 @@ impl Connection {
     pub(crate) fn on_completed(
         &mut self,
         completed: Completed,
-        metrics: Option<&Metrics>,
+        recorders: Recorders<'_>,
         now: Instant,
     ) {
         match completed.outcome {
@@ -258,10 +278,10 @@ impl Connection {
                 if completed.is_late {
                     Outbox::discard(reply);
                 } else {
-                    self.answer_late(metrics, completed.ticket.record, reply, now);
+                    self.answer_late(recorders, &completed.ticket, reply, now);
                 }
             }
-            Outcome::Usage(_) => {}
+            Outcome::Usage(_) | Outcome::Called => {}
         }
     }
 
@@ -269,27 +289,31 @@ impl Connection {
     pub(crate) fn on_timed_out(
         &mut self,
         timed_out: TimedOut,
-        metrics: Option<&Metrics>,
+        recorders: Recorders<'_>,
         now: Instant,
     ) {
         if timed_out.is_over {
             self.release(&timed_out.ticket);
         }
-        self.answer_late(metrics, timed_out.ticket.record, timed_out.reply, now);
+        self.answer_late(recorders, &timed_out.ticket, timed_out.reply, now);
     }
 
     /// Answers a request outside of the connection's turn, whose spans the log has for it.
     fn answer_late(
         &mut self,
-        metrics: Option<&Metrics>,
-        record: Option<RequestRecord>,
+        recorders: Recorders<'_>,
+        ticket: &Ticket,
         reply: ServerMessage,
         now: Instant,
     ) {
+        let record = ticket.record;
+        if let (Some(tally), ServerMessage::Reply(reply)) = (ticket.tally, &reply) {
+            self.measure(recorders, &tally.answered(&reply.body), now);
+        }
         let _connection = trace_span!("connection", number = self.token.0).entered();
         let _session = self.session().map(|session| trace_span!("session", %session).entered());
         let _request = record.map(|it| trace_span!("request", number = it.number).entered());
-        self.answer_recorded(metrics, record, reply, now);
+        self.answer_recorded(recorders, record, reply, now);
     }
 
     fn release(&mut self, ticket: &Ticket) {
@@ -308,6 +332,9 @@ impl Connection {
             match self.take_requests(context) {
                 Ok(next) => turn = next,
                 Err(reason) => self.close(context.service, reason),
+            }
+            if let Some(answered) = self.unmeasured.take() {
+                self.measure(context.recorders, &answered, (context.clock)());
             }
         }
         self.send();
@@ -328,6 +355,9 @@ impl Connection {
         for step in 0..TURN_STEPS {
             if step > 0 {
                 now = (context.clock)();
+                if let Some(answered) = self.unmeasured.take() {
+                    self.measure(context.recorders, &answered, now);
+                }
             }
             let is_late = now.saturating_duration_since(begun) > context.time;
             if is_late || self.has_backpressure(context.service) {
@@ -384,31 +414,38 @@ impl Connection {
         frame: Frame,
         now: Instant,
     ) -> Result<(), CloseReason> {
-        let metrics = context.metrics;
-        let is_recorded = RequestRecord::is_wanted(metrics);
+        let recorders = context.recorders;
+        let is_recorded = RequestRecord::is_wanted(recorders.metrics);
         match self.peer.receive(context.service, frame) {
             Action::Answer(message) => {
                 let record = is_recorded.then(|| RequestRecord::of_answer(&message, now));
                 let answered_at = if is_recorded { (context.clock)() } else { now };
-                self.answer_recorded(metrics, record, message, answered_at);
+                self.unmeasured = Some(Tally::of_answer(&message, now));
+                self.answer_recorded(recorders, record, message, answered_at);
             }
             Action::Handle(open, request) => {
                 let _request = trace_span!("request", number = request.id).entered();
                 match (&mut context.workers, is_recorded) {
                     // Without a record, request and reply are moved less often.
                     (None, false) => {
+                        let tally = Tally::of(&request, now);
                         let reply = context.service.handle(&open, request);
+                        self.unmeasured = Some(tally.answered(&reply.body));
                         self.answer(ServerMessage::Reply(reply));
                     }
                     (None, true) => {
+                        let tally = Tally::of(&request, now);
                         let record = RequestRecord::of(&request, now);
-                        let reply = ServerMessage::Reply(context.service.handle(&open, request));
-                        self.answer_recorded(metrics, Some(record), reply, (context.clock)());
+                        let reply = context.service.handle(&open, request);
+                        self.unmeasured = Some(tally.answered(&reply.body));
+                        let (reply, now) = (ServerMessage::Reply(reply), (context.clock)());
+                        self.answer_recorded(recorders, Some(record), reply, now);
                     }
                     (Some(workers), _) => {
                         let record = is_recorded.then(|| RequestRecord::of(&request, now));
                         let weight = self.weight(&request);
-                        let ticket = Ticket { received: now, weight, record };
+                        let tally = Some(Tally::of(&request, now));
+                        let ticket = Ticket { received: now, weight, tally, record };
                         self.in_flight.requests += 1;
                         self.in_flight.bytes += weight;
                         (workers.dispatch)(Job::Handle(open, request), ticket);
@@ -421,10 +458,16 @@ impl Connection {
         Ok(())
     }
 
+    /// Counts a request that was answered.
+    fn measure(&self, recorders: Recorders<'_>, answered: &Answered, now: Instant) {
+        recorders.statistics.record(answered, now);
+        self.counters.record(answered);
+    }
+
     #[inline(never)]
     fn answer_recorded(
         &mut self,
-        metrics: Option<&Metrics>,
+        recorders: Recorders<'_>,
         record: Option<RequestRecord>,
         message: ServerMessage,
         now: Instant,
@@ -433,7 +476,7 @@ impl Connection {
         let recorded = record.map(|record| (record, ReplyOutcome::of(&message)));
         self.answer(message);
         if let Some((record, outcome)) = recorded {
-            record.record(outcome, metrics, now);
+            record.record(outcome, recorders.metrics, now);
         }
     }
 

@@ -19,6 +19,8 @@
 //! Invariant: no panic in a connection ends the loop: whatever may encode or drop a reply is called in
 //! [`guarded`].
 
+#[cfg(feature = "admin")]
+mod calls;
 mod deadlines;
 mod status;
 
@@ -33,11 +35,15 @@ use mio::{Events, Poll, Token};
 use tracing::{debug, error, info, warn};
 
 use super::accept::{Acceptor, LISTENER};
+#[cfg(feature = "admin")]
+use super::admin::{AdminThreads, Calls};
 use super::buffers::Buffers;
 use super::busy_poll::BusyPoll;
 use super::connection::{Connection, Context, Turn, WorkerAccess};
 use super::scheduler::{self, Scheduler};
-use super::telemetry::{Heartbeat, HeartbeatTimer, Metrics, Reporter};
+use super::telemetry::{
+    Heartbeat, HeartbeatTimer, Metrics, Recorders, Reporter, Sessions, Statistics,
+};
 use super::timers::{Timer, Timers};
 use super::waker::Waker;
 use super::workers::Workers;
@@ -63,7 +69,17 @@ pub(crate) struct EventLoop {
     pub(crate) busy_poll: BusyPoll,
     pub(crate) buffers: Buffers,
     pub(crate) telemetry: Telemetry,
+    #[cfg(feature = "admin")]
+    pub(crate) admin: Option<Admin>,
     pub(crate) state: State,
+}
+
+/// The administration socket.
+#[cfg(feature = "admin")]
+pub(crate) struct Admin {
+    pub(crate) calls: Calls,
+    /// They end when this is dropped, and the socket is removed.
+    pub(crate) _threads: AdminThreads,
 }
 
 /// Metrics, the status report and the heartbeat.
@@ -72,7 +88,9 @@ pub(crate) struct Telemetry {
     name: String,
     started: Instant,
     heartbeat: HeartbeatTimer,
-    /// `None`: nothing is measured.
+    statistics: Arc<Statistics>,
+    sessions: Sessions,
+    /// `None`: no metrics are served.
     metrics: Option<Metrics>,
     reporter: Reporter,
     /// A worker gets the fill of the cache from the plugin.
@@ -95,15 +113,36 @@ pub(crate) struct State {
 
 impl Telemetry {
     /// The server has started now.
-    pub(crate) fn new(name: String, heartbeat: HeartbeatTimer, metrics: Option<Metrics>) -> Self {
-        let (started, reporter) = (Instant::now(), Reporter::default());
-        Self { name, started, heartbeat, metrics, reporter, asks_usage: false }
+    pub(crate) fn new(
+        name: String,
+        heartbeat: HeartbeatTimer,
+        statistics: Arc<Statistics>,
+        sessions: Sessions,
+        metrics: Option<Metrics>,
+    ) -> Self {
+        Self {
+            name,
+            started: Instant::now(),
+            heartbeat,
+            statistics,
+            sessions,
+            metrics,
+            reporter: Reporter::default(),
+            asks_usage: false,
+        }
+    }
+
+    fn recorders(&self) -> Recorders<'_> {
+        Recorders { statistics: &self.statistics, metrics: self.metrics.as_ref() }
     }
 }
 
 impl EventLoop {
     pub(crate) fn run(mut self) -> io::Result<()> {
         let result = self.serve();
+        // Before the plugin is dropped: its administrators call it.
+        #[cfg(feature = "admin")]
+        drop(self.admin.take());
         // On the way out after a failure, clients must not find a socket that is not served.
         self.acceptor.close();
         let running = self.workers.as_ref().map_or(0, Workers::running);
@@ -226,6 +265,10 @@ impl EventLoop {
             info!(clients = self.state.connections.len(), "asking clients to detach");
             self.call_all(|connection, service| connection.ask_detach(service));
         }
+        #[cfg(feature = "admin")]
+        if commands.call {
+            self.make_calls(now);
+        }
         // A server whose acceptor is closed shuts down already.
         if commands.terminate && !self.acceptor.is_closed() {
             info!(clients = self.state.connections.len(), "ending");
@@ -252,7 +295,7 @@ impl EventLoop {
     /// Passes what workers have done to the connections.
     fn take_completions(&mut self, now: Instant) {
         let mut usage = None;
-        let metrics = self.telemetry.metrics.as_ref();
+        let recorders = self.telemetry.recorders();
         let State { connections, scheduler, .. } = &mut self.state;
         while let Some(completed) = self.workers.as_mut().and_then(Workers::next_completed) {
             let Some(token) = completed.token else {
@@ -262,7 +305,7 @@ impl EventLoop {
             // A connection stays until its last job is done.
             let Some(connection) = connections.get_mut(&token) else { continue };
             guarded(token, connection, &self.service, |connection| {
-                connection.on_completed(completed, metrics, now);
+                connection.on_completed(completed, recorders, now);
             });
             scheduler.ready(token);
         }
@@ -274,10 +317,12 @@ impl EventLoop {
 
     fn accept(&mut self, now: Instant) {
         let Self { acceptor, poll, state, service, pid, telemetry, .. } = self;
-        let back_off = acceptor.accept(poll.registry(), |token, socket| {
+        let back_off = acceptor.accept(poll.registry(), |token, socket, origin| {
             debug!(connection = token.0, "connection accepted");
             telemetry.metrics.iter().for_each(Metrics::connected);
-            let connection = Connection::new(token, socket, Peer::new(*pid), service);
+            telemetry.statistics.connected();
+            let counters = telemetry.sessions.add(token, origin);
+            let connection = Connection::new(token, socket, Peer::new(*pid), service, counters);
             state.connections.insert(token, connection);
             state.scheduler.add(token);
             state.has_had_client = true;
@@ -311,7 +356,7 @@ impl EventLoop {
             let context = Context {
                 service: &self.service,
                 workers: None,
-                metrics: self.telemetry.metrics.as_ref(),
+                recorders: self.telemetry.recorders(),
                 clock: Instant::now,
                 time: round.time,
                 memory,
@@ -323,6 +368,7 @@ impl EventLoop {
             // After a panic the connection is aborted, and ends as it should in another turn.
             let turn = turn.unwrap_or(Turn::Again);
             connection.count_memory(&mut self.buffers.held);
+            connection.publish();
             if was_open && !connection.is_open() {
                 // Callbacks may have taken longer than the timeout since this round began.
                 let deadline = Instant::now() + self.service.limits().shutdown_timeout;
@@ -389,6 +435,7 @@ impl EventLoop {
             self.buffers.held -= connection.counted();
         }
         shrink_if_sparse(&mut self.state.connections);
+        self.telemetry.sessions.remove(token);
         self.state.scheduler.remove(token);
         self.state.timers.cancel(Timer::Close(token));
     }

@@ -5,9 +5,12 @@ use std::time::Instant;
 
 mod gauges;
 mod heartbeat;
+mod latency;
 mod request_log;
 mod request_metrics;
 mod request_record;
+mod sessions;
+mod statistics;
 mod status_report;
 
 pub(crate) use gauges::Gauges;
@@ -17,7 +20,17 @@ pub(crate) use heartbeat::HeartbeatTimer;
 pub(crate) use request_metrics::DURATION;
 pub(crate) use request_metrics::Metrics;
 pub(crate) use request_record::{ReplyOutcome, RequestRecord};
+pub(crate) use sessions::{SessionCounters, Sessions};
+pub(crate) use statistics::{Answered, Counts, KindCounts, Statistics, Tally};
 pub(crate) use status_report::{Reporter, SessionStatus, StatusReport};
+
+/// What counts requests.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Recorders<'a> {
+    pub(crate) statistics: &'a Statistics,
+    /// `None`: no metrics are served.
+    pub(crate) metrics: Option<&'a Metrics>,
+}
 
 impl RequestRecord {
     /// True if anything wants records: otherwise they need not be made.

@@ -24,7 +24,7 @@ use super::waker::Waker;
 use crate::service::Service;
 use in_flight::InFlight;
 pub(crate) use in_flight::{Completed, TimedOut};
-pub(crate) use jobs::{Job, Outcome, Ticket};
+pub(crate) use jobs::{Job, Outcome, ServiceCall, Ticket};
 use pool::Pool;
 
 /// The workers, as the I/O thread sees them.

@@ -50,9 +50,9 @@ impl Service {
         Ok(info)
     }
 
-    pub(super) fn shrink(&self, open: &OpenSession, target: u64) -> PluginResult<u64> {
+    pub(super) fn shrink(&self, session: &Session, target: u64) -> PluginResult<u64> {
         self.require(Capabilities::SHRINK)?;
-        self.call(Capabilities::SHRINK, "shrink", || self.plugin.shrink(&open.session, target))
+        self.call(Capabilities::SHRINK, "shrink", || self.plugin.shrink(session, target))
     }
 
     pub(super) fn store_breadcrumb(

@@ -65,6 +65,13 @@ impl Service {
         self.totals.references.used()
     }
 
+    /// How many objects a session has open, and how many listings. No lock is held for longer than a look.
+    #[cfg(feature = "admin")]
+    pub(crate) fn objects_and_listings(&self, open: &OpenSession) -> (usize, usize) {
+        let objects = open.holdings.lock().references.objects();
+        (objects, open.listings.lock().open.len())
+    }
+
     /// What a session holds.
     pub fn report(&self, open: &OpenSession) -> SessionReport {
         let now = self.clock();

@@ -4,32 +4,30 @@
 //! each, for a short time, and rest after it. Other connections wait in the backlog of the socket, and
 //! the plugin notices nothing of them.
 
-use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use metrics_prometheus::failure::strategy::NoOp;
 use prometheus::{HistogramOpts, HistogramVec, Registry, TextEncoder};
 use tracing::{debug, info, warn};
 
 use super::{MetricsError, wait_for_port};
+use crate::http::{self, Bounds, Method, Request, Response, StatusCode};
 use crate::server::DURATION;
 use crate::threads;
 
 /// How many connections are served at once.
 const THREADS: usize = 2;
-/// How long a connection may take, from its beginning to its end.
-const LONGEST: Duration = Duration::from_secs(2);
+/// What a connection may take. No request has a body.
+const BOUNDS: Bounds = Bounds { time: Duration::from_secs(2), head: 8 * 1024, body: 0 };
 /// How long a thread rests after a connection, so that it uses a small part of a processor.
 const REST: Duration = Duration::from_millis(20);
-/// How many bytes a request may have.
-const MAX_REQUEST: usize = 8 * 1024;
 
 /// The upper bounds of the histogram of latencies, in seconds: from a request that memory answers
 /// to one that a network does not.
-const BOUNDS: [f64; 17] = [
+const BUCKETS: [f64; 17] = [
     2e-6, 5e-6, 1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 1e-1,
     0.5, 2.5, 10.0,
 ];
@@ -49,7 +47,7 @@ impl Exporter {
     /// Records the metrics of this process from now on.
     pub(crate) fn install(address: SocketAddr) -> Result<Self, MetricsError> {
         let registry = Registry::new();
-        let options = HistogramOpts::new(DURATION, "Latency").buckets(BOUNDS.to_vec());
+        let options = HistogramOpts::new(DURATION, "Latency").buckets(BUCKETS.to_vec());
         let installed = HistogramVec::new(options, &["operation"]).and_then(|durations| {
             let builder = metrics_prometheus::Recorder::builder()
                 .with_registry(&registry)
@@ -84,9 +82,8 @@ impl Exporter {
 
 fn serve(listener: &TcpListener, registry: &Registry) {
     loop {
-        let served = listener.accept().and_then(|(socket, _)| {
-            let mut connection = Connection { socket, until: Instant::now() + LONGEST };
-            connection.serve(registry)
+        let served = listener.accept().and_then(|(mut socket, _)| {
+            http::serve(&mut socket, &BOUNDS, |request| respond(request, registry))
         });
         if let Err(error) = served {
             debug!(%error, "metrics were not taken");
@@ -95,76 +92,19 @@ fn serve(listener: &TcpListener, registry: &Registry) {
     }
 }
 
-struct Connection {
-    socket: TcpStream,
-    until: Instant,
-}
-
-impl Connection {
-    fn serve(&mut self, registry: &Registry) -> io::Result<()> {
-        let Some((method, path)) = self.receive()? else {
-            return self.send("400 Bad Request", "not a request\n", true);
-        };
-        let with_body = match method.as_str() {
-            "GET" => true,
-            "HEAD" => false,
-            _ => return self.send("405 Method Not Allowed", "use GET\n", true),
-        };
-        if path.split('?').next() != Some("/metrics") {
-            return self.send("404 Not Found", "metrics are at /metrics\n", with_body);
-        }
-        match TextEncoder::new().encode_to_string(&registry.gather()) {
-            Ok(text) => self.send("200 OK", &text, with_body),
-            Err(error) => self.send("500 Internal Server Error", &format!("{error}\n"), with_body),
-        }
+fn respond(request: &Request, registry: &Registry) -> Response {
+    if !matches!(request.method, Method::Get | Method::Head) {
+        let refusal = Response::text(StatusCode::MethodNotAllowed, "use GET\n");
+        return Response { allow: Some("GET, HEAD"), ..refusal };
     }
-
-    /// The method and the path of a request; `None` if it is not one, or too long.
-    fn receive(&mut self) -> io::Result<Option<(String, String)>> {
-        let mut buffer = [0; MAX_REQUEST];
-        let mut len = 0;
-        while len < buffer.len() {
-            self.socket.set_read_timeout(Some(self.time_left()?))?;
-            match self.socket.read(&mut buffer[len..])? {
-                0 => return Ok(None),
-                more => len += more,
-            }
-            let mut headers = [httparse::EMPTY_HEADER; 64];
-            let mut request = httparse::Request::new(&mut headers);
-            match request.parse(&buffer[..len]) {
-                Ok(httparse::Status::Partial) => {}
-                Ok(httparse::Status::Complete(_)) => {
-                    let (method, path) = (request.method, request.path);
-                    return Ok(method.map(str::to_owned).zip(path.map(str::to_owned)));
-                }
-                Err(_) => return Ok(None),
-            }
-        }
-        Ok(None)
+    if request.path != "/metrics" {
+        return Response::text(StatusCode::NotFound, "metrics are at /metrics\n");
     }
-
-    fn send(&mut self, status: &str, text: &str, with_body: bool) -> io::Result<()> {
-        let (format, len) = (prometheus::TEXT_FORMAT, text.len());
-        let mut answer = format!(
-            "HTTP/1.1 {status}\r\nContent-Type: {format}\r\nContent-Length: {len}\r\n\
-             Connection: close\r\n\r\n"
-        );
-        if with_body {
-            answer += text;
+    match TextEncoder::new().encode_to_string(&registry.gather()) {
+        Ok(text) => {
+            let response = Response::text(StatusCode::Ok, text);
+            Response { content_type: prometheus::TEXT_FORMAT, ..response }
         }
-        let mut left = answer.as_bytes();
-        while !left.is_empty() {
-            self.socket.set_write_timeout(Some(self.time_left()?))?;
-            match self.socket.write(left)? {
-                0 => return Err(io::ErrorKind::WriteZero.into()),
-                sent => left = &left[sent..],
-            }
-        }
-        Ok(())
-    }
-
-    fn time_left(&self) -> io::Result<Duration> {
-        let left = self.until.saturating_duration_since(Instant::now());
-        if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
+        Err(error) => Response::text(StatusCode::InternalServerError, format!("{error}\n")),
     }
 }

@@ -110,7 +110,7 @@ impl Acceptor {
     pub(crate) fn accept(
         &mut self,
         registry: &Registry,
-        mut admit: impl FnMut(Token, Socket),
+        mut admit: impl FnMut(Token, Socket, Origin),
     ) -> Option<Duration> {
         for _ in 0..ACCEPT_AT_ONCE {
             if !self.is_ready() {
@@ -121,9 +121,9 @@ impl Acceptor {
                 Ok((_, origin)) if !self.access.admits(origin) => {
                     warn!(%origin, "connection refused");
                 }
-                Ok((socket, _)) => {
+                Ok((socket, origin)) => {
                     self.accepted += 1;
-                    admit(token, socket);
+                    admit(token, socket, origin);
                 }
                 Err(error) => match error.kind() {
                     _ if is_drained(&error) => self.is_ready = false,
@@ -262,7 +262,7 @@ mod tests {
 
         fn accept(&mut self) -> (Vec<Token>, Option<Duration>) {
             let mut tokens = Vec::new();
-            let admit = |token, _| tokens.push(token);
+            let admit = |token, _, _| tokens.push(token);
             let back_off = self.acceptor.accept(self.poll.registry(), admit);
             (tokens, back_off)
         }

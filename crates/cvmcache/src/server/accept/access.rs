@@ -93,9 +93,17 @@ fn enumerated(items: &[String], conjunction: &str) -> String {
 /// Where a connection comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Origin {
-    /// A process of this user; `None` if it is not known.
-    User(Option<u32>),
+    /// A process of this machine; `None` if it is not known which.
+    Process(Option<Credentials>),
     Address(IpAddr),
+}
+
+/// The process that has connected, as it was then (SO_PEERCRED of unix(7)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Credentials {
+    pub(crate) uid: u32,
+    /// `None` if it is not visible from here, as from within a container.
+    pub(crate) pid: Option<u32>,
 }
 
 /// Which connections a server allows.
@@ -259,10 +267,10 @@ impl Access {
             Origin::Address(address) => {
                 self.networks.as_ref().is_none_or(|networks| networks.contains(address))
             }
-            Origin::User(user) => match &self.users {
+            Origin::Process(process) => match &self.users {
                 Users::All => true,
-                Users::OwnAnd(others) => user.is_some_and(|uid| {
-                    let uid = Uid::from_raw(uid);
+                Users::OwnAnd(others) => process.is_some_and(|process| {
+                    let uid = Uid::from_raw(process.uid);
                     uid == geteuid() || uid.is_root() || others.contains(&uid.as_raw())
                 }),
             },
@@ -273,8 +281,8 @@ impl Access {
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Origin::User(Some(uid)) => write!(f, "user {uid}"),
-            Origin::User(None) => f.write_str("an unknown user"),
+            Origin::Process(Some(process)) => write!(f, "user {}", process.uid),
+            Origin::Process(None) => f.write_str("an unknown user"),
             Origin::Address(address) => address.fmt(f),
         }
     }
@@ -372,18 +380,22 @@ mod tests {
         assert!(error.starts_with(expected), "{error}");
     }
 
+    fn of(uid: Option<u32>) -> Origin {
+        Origin::Process(uid.map(|uid| Credentials { uid, pid: None }))
+    }
+
     #[test]
     fn a_unix_socket_admits_its_own_user_and_root_by_default() {
         let own = geteuid().as_raw();
         let by_default = Access::default();
         for uid in [own, 0] {
-            assert!(by_default.admits(Origin::User(Some(uid))));
+            assert!(by_default.admits(of(Some(uid))));
         }
-        assert!(!by_default.admits(Origin::User(Some(own + 4321))));
-        assert!(!by_default.admits(Origin::User(None)));
+        assert!(!by_default.admits(of(Some(own + 4321))));
+        assert!(!by_default.admits(of(None)));
         let open = Access { users: Users::All, ..Access::default() };
-        assert!(open.admits(Origin::User(Some(own + 4321))));
+        assert!(open.admits(of(Some(own + 4321))));
         let named = Access { users: Users::OwnAnd(vec![own + 4321]), ..Access::default() };
-        assert!(named.admits(Origin::User(Some(own + 4321))));
+        assert!(named.admits(of(Some(own + 4321))));
     }
 }

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use mio::net::{TcpListener, UnixListener};
 use mio::{Interest, Registry, Token};
-use nix::sys::socket::{self, Backlog};
+use nix::sys::socket::{self, Backlog, sockopt};
 use nix::sys::stat::Mode;
-use rustix::net::sockopt::{set_socket_keepalive, set_tcp_keepidle, socket_peercred};
+use rustix::net::sockopt::{set_socket_keepalive, set_tcp_keepidle};
 
-use super::access::Origin;
+use super::access::{Credentials, Origin};
 use super::errors::ListenError;
 use super::inherited_socket::{self, InheritedSocket};
 use super::named_listener::NamedListener;
@@ -99,8 +99,13 @@ impl Listener {
         match self {
             Self::Unix(socket) => {
                 let stream = socket.accept()?;
-                let user = socket_peercred(&stream).ok().map(|peer| peer.uid.as_raw());
-                Ok((Socket::Unix(stream), Origin::User(user)))
+                let peer = socket::getsockopt(&stream, sockopt::PeerCredentials);
+                // The number of a process that is not visible from here is 0.
+                let process = peer.ok().map(|peer| Credentials {
+                    uid: peer.uid(),
+                    pid: u32::try_from(peer.pid()).ok().filter(|&pid| pid > 0),
+                });
+                Ok((Socket::Unix(stream), Origin::Process(process)))
             }
             Self::Tcp(socket) => {
                 let (stream, address) = socket.accept()?;

@@ -6,11 +6,14 @@ use rustix::net::sockopt::set_socket_send_buffer_size;
 
 use super::*;
 use crate::Limits;
+use crate::server::accept::Origin;
+use crate::server::telemetry::Statistics;
 use crate::server::testing;
 
 /// A connection over a socket pair, whose peer the test is. Neither side waits for the other.
 struct Fixture {
     service: Arc<Service>,
+    statistics: Statistics,
     connection: Connection,
     peer: UnixStream,
     decoder: Decoder,
@@ -28,10 +31,11 @@ impl Fixture {
             socket.set_nonblocking(true).unwrap();
         }
         let socket = Socket::Unix(mio::net::UnixStream::from_std(ours));
-        let connection = Connection::new(Token(2), socket, Peer::new(None), &service);
-        let decoder = Decoder::new(DecoderLimits::default());
+        let counters = Arc::new(SessionCounters::new(Origin::Process(None)));
+        let connection = Connection::new(Token(2), socket, Peer::new(None), &service, counters);
+        let (decoder, statistics) = (Decoder::new(DecoderLimits::default()), Statistics::default());
         let dispatched = Vec::new();
-        Self { service, connection, peer, decoder, jobs, dispatched, next_id: 0 }
+        Self { service, statistics, connection, peer, decoder, jobs, dispatched, next_id: 0 }
     }
 
     /// The same, after the handshake.
@@ -68,12 +72,12 @@ impl Fixture {
     }
 
     fn turn(&mut self) -> Turn {
-        let Self { service, connection, jobs, dispatched, .. } = self;
+        let Self { service, statistics, connection, jobs, dispatched, .. } = self;
         let mut dispatch = |job, ticket| dispatched.push((job, ticket));
         let mut context = Context {
             service,
             workers: jobs.map(|jobs| WorkerAccess { jobs, dispatch: &mut dispatch }),
-            metrics: None,
+            recorders: Recorders { statistics, metrics: None },
             clock: Instant::now,
             time: Duration::from_secs(3600),
             memory: service.limits().max_buffered,
@@ -123,10 +127,11 @@ impl Fixture {
                 assert!(self.service.end(&open, usize::MAX));
                 Outcome::SessionEnded
             }
-            Job::Usage => panic!("a job of the server"),
+            Job::Usage | Job::Call(_) => panic!("a job of the server"),
         };
         let completed = Completed { token: Some(Token(2)), ticket, outcome, is_late };
-        self.connection.on_completed(completed, None, Instant::now());
+        let recorders = Recorders { statistics: &self.statistics, metrics: None };
+        self.connection.on_completed(completed, recorders, Instant::now());
     }
 }
 
@@ -147,7 +152,7 @@ fn with_workers_a_request_leaves_as_a_job_and_its_reply_comes_back() {
     assert_eq!(f.turn(), Turn::Wait);
     assert_eq!(f.connection.requests_in_flight(), 1);
     assert_eq!(f.connection.in_flight.bytes, 3);
-    assert_eq!(f.replies(), []);
+    assert!(f.replies().is_empty());
     f.complete(false);
     assert_eq!(f.connection.requests_in_flight(), 0);
     assert_eq!(f.turn(), Turn::Wait);
@@ -199,7 +204,8 @@ fn a_request_that_timed_out_is_answered_once_and_counts_until_its_worker_is_done
     let (Job::Handle(_, request), ticket) = (job, *ticket) else { panic!("a request") };
     let reply = request.envelope().fail(Status::Timeout);
     let timed_out = TimedOut { token: Token(2), ticket, reply, is_over: false };
-    f.connection.on_timed_out(timed_out, None, Instant::now());
+    let recorders = Recorders { statistics: &f.statistics, metrics: None };
+    f.connection.on_timed_out(timed_out, recorders, Instant::now());
     assert_eq!(f.connection.requests_in_flight(), 1);
     f.turn();
     let received = f.received();
@@ -208,7 +214,7 @@ fn a_request_that_timed_out_is_answered_once_and_counts_until_its_worker_is_done
     f.complete(true);
     assert_eq!(f.connection.requests_in_flight(), 0);
     f.turn();
-    assert_eq!(f.replies(), []);
+    assert!(f.replies().is_empty());
 }
 
 #[test]
@@ -284,7 +290,7 @@ fn a_detach_is_sent_only_to_a_connection_with_a_session() {
     let mut f = Fixture::new(Limits::default(), None);
     f.connection.ask_detach(&f.service);
     f.turn();
-    assert_eq!(f.received(), []);
+    assert!(f.received().is_empty());
     let mut f = Fixture::with_session(Limits::default(), None);
     f.connection.ask_detach(&f.service);
     f.turn();

@@ -120,13 +120,13 @@ impl EventLoop {
         else {
             return;
         };
-        let metrics = self.telemetry.metrics.as_ref();
+        let recorders = self.telemetry.recorders();
         let State { connections, scheduler, .. } = &mut self.state;
         for timed_out in workers.time_out(now, timeout) {
             let token = timed_out.token;
             let Some(connection) = connections.get_mut(&token) else { continue };
             guarded(token, connection, &self.service, |connection| {
-                connection.on_timed_out(timed_out, metrics, now);
+                connection.on_timed_out(timed_out, recorders, now);
             });
             scheduler.ready(token);
         }

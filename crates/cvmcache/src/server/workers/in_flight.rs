@@ -36,7 +36,8 @@ struct Entry {
     envelope: Option<Envelope>,
     key: Option<OrderingKey>,
     state: State,
-    /// The end of a session is never overdue: it may take as long as all its references do.
+    /// The end of a session is never overdue: it may take as long as all its references do; nor is a call for
+    /// an administrator.
     has_deadline: bool,
 }
 
@@ -83,9 +84,9 @@ impl InFlight {
         let serial = Serial(self.last_serial);
         let (envelope, key) = match &job {
             Job::Handle(_, request) => (Some(request.envelope()), OrderingKey::of(request)),
-            Job::EndSession(_) | Job::Usage => (None, None),
+            Job::EndSession(_) | Job::Usage | Job::Call(_) => (None, None),
         };
-        let has_deadline = !matches!(job, Job::EndSession(_));
+        let has_deadline = !matches!(job, Job::EndSession(_) | Job::Call(_));
         let passed = match key {
             None => Some((serial, job)),
             Some(key) => self.queues.enter((token, key), (serial, job)),

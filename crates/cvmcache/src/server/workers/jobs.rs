@@ -1,5 +1,6 @@
 //! The jobs of workers, and their outcomes.
 
+use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
@@ -7,7 +8,7 @@ use std::time::Instant;
 use cvmcache_proto::{CacheInfo, Request, ServerMessage, Status};
 use tracing::trace_span;
 
-use crate::server::telemetry::RequestRecord;
+use crate::server::telemetry::{RequestRecord, Tally};
 use crate::service::{OpenSession, Service};
 
 /// How many references of a session that has ended are given back in one step.
@@ -26,7 +27,12 @@ pub(crate) enum Job {
     EndSession(Arc<OpenSession>),
     /// Ask the plugin how full the cache is.
     Usage,
+    /// Call the service for the administration socket.
+    Call(ServiceCall),
 }
+
+/// A call of the service that is neither a client's nor the server's own; it sends its result by itself.
+pub(crate) struct ServiceCall(Box<dyn FnOnce(&Service) + Send>);
 
 /// What stays with the I/O thread while a job is in flight.
 #[derive(Debug, Clone, Copy)]
@@ -35,6 +41,8 @@ pub(crate) struct Ticket {
     pub(crate) received: Instant,
     /// The memory that the request and its largest reply take, in bytes.
     pub(crate) weight: usize,
+    /// `None` for a job that is no request.
+    pub(crate) tally: Option<Tally>,
     /// `None` if requests are not recorded.
     pub(crate) record: Option<RequestRecord>,
 }
@@ -45,12 +53,30 @@ pub(crate) enum Outcome {
     Reply(ServerMessage),
     SessionEnded,
     Usage(Option<CacheInfo>),
+    Called,
+}
+
+impl ServiceCall {
+    pub(crate) fn new(call: impl FnOnce(&Service) + Send + 'static) -> Self {
+        Self(Box::new(call))
+    }
+
+    /// Does it, on this thread. A panic ends nothing but the call.
+    pub(crate) fn run(self, service: &Service) {
+        let _ = catch_unwind(AssertUnwindSafe(|| (self.0)(service)));
+    }
+}
+
+impl fmt::Debug for ServiceCall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ServiceCall")
+    }
 }
 
 impl Ticket {
     /// For a job that is no request.
     pub(crate) fn new(now: Instant) -> Self {
-        Self { received: now, weight: 0, record: None }
+        Self { received: now, weight: 0, tally: None, record: None }
     }
 }
 
@@ -76,6 +102,10 @@ impl Job {
             Job::Usage => {
                 let usage = catch_unwind(AssertUnwindSafe(|| service.usage()));
                 Outcome::Usage(usage.unwrap_or(None))
+            }
+            Job::Call(call) => {
+                call.run(service);
+                Outcome::Called
             }
         }
     }

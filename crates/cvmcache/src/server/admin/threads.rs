@@ -1,0 +1,187 @@
+//! The threads of the administration socket.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use mio::{Events, Poll, Registry, Token};
+use tracing::{debug, info, warn};
+
+use super::calls::{self, Calls};
+use super::state::{Administered, State};
+use super::{routes, windows};
+use crate::admin::AdminSocket;
+use crate::http::{self, Bounds, Response, StatusCode};
+use crate::server::accept::{Acceptor, Access, LISTENER, ListenError, Listener};
+use crate::server::socket::Socket;
+use crate::server::waker::Waker;
+use crate::{Locator, threads, watchdog};
+
+/// How many connections are served at once, and how many more wait.
+const THREADS: usize = 2;
+const WAITING: usize = 16;
+
+/// What a connection may take, besides what the answer takes to be made.
+const BOUNDS: Bounds = Bounds { time: Duration::from_secs(5), head: 8 * 1024, body: 64 * 1024 };
+
+/// How long the end of the server waits for a connection that is served.
+const END: Duration = Duration::from_secs(2);
+
+const WAKER: Token = Token(0);
+
+/// The threads. Dropping this ends them, and removes the socket.
+#[derive(Debug)]
+pub(crate) struct AdminThreads {
+    ends: Arc<AtomicBool>,
+    waker: Arc<Waker>,
+    /// Disconnected once the last of them has ended.
+    alive: Receiver<()>,
+}
+
+impl AdminThreads {
+    /// Binds the socket and starts the threads. What they want of the plugin comes by way of [`Calls`].
+    ///
+    /// # Errors
+    ///
+    /// If the socket cannot be bound, or the system has no descriptors or threads to spare: the server goes
+    /// on without the socket.
+    pub(crate) fn start(
+        socket: AdminSocket,
+        server: Administered,
+    ) -> Result<(Self, Calls), StartError> {
+        let locator = Locator::Unix(socket.path.clone());
+        // The plugin's own user and root, and no others.
+        let access = Access::default();
+        let mut listener = Listener::bind(&locator, access.socket_mode())?;
+        let poll = Poll::new()?;
+        let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
+        listener.register(poll.registry(), LISTENER)?;
+        let mut acceptor = Acceptor::new(listener, access);
+        let woken = waker.clone();
+        acceptor.watch(move || woken.wake());
+
+        let (caller, calls) = calls::channel(server.handle.clone());
+        let path = socket.path.display().to_string();
+        let state = Arc::new(State::new(server, socket, caller));
+        let (alive, all_ended) = bounded(0);
+        let (connections, waiting) = bounded(WAITING);
+        for number in 0..THREADS {
+            let (waiting, state, alive) = (waiting.clone(), state.clone(), alive.clone());
+            threads::spawn(&format!("admin-{number}"), move || {
+                watchdog::prepare_thread();
+                serve(&waiting, &state);
+                drop(alive);
+            })?;
+        }
+        let ends = Arc::new(AtomicBool::new(false));
+        let acceptance = Acceptance {
+            poll,
+            waker: waker.clone(),
+            acceptor,
+            ends: ends.clone(),
+            connections,
+            state,
+        };
+        threads::spawn("admin", move || {
+            watchdog::prepare_thread();
+            acceptance.run();
+            drop(alive);
+        })?;
+        info!("the administration socket is {path}");
+        Ok((Self { ends, waker, alive: all_ended }, calls))
+    }
+}
+
+impl Drop for AdminThreads {
+    fn drop(&mut self) {
+        self.ends.store(true, Ordering::Release);
+        self.waker.wake();
+        let _ = self.alive.recv_timeout(END);
+    }
+}
+
+/// Why there is no administration socket.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StartError {
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// The thread that accepts.
+struct Acceptance {
+    poll: Poll,
+    waker: Arc<Waker>,
+    acceptor: Acceptor,
+    ends: Arc<AtomicBool>,
+    connections: Sender<UnixStream>,
+    state: Arc<State>,
+}
+
+impl Acceptance {
+    fn run(mut self) {
+        let mut events = Events::with_capacity(16);
+        let mut next_count = Instant::now() + windows::PERIOD;
+        // While `accept` backs off, its socket stays ready without an event.
+        let mut back_off = None;
+        while !self.ends.load(Ordering::Acquire) {
+            let until_count = next_count.saturating_duration_since(Instant::now());
+            let timeout = back_off.take().map_or(until_count, |time| until_count.min(time));
+            match self.poll.poll(&mut events, Some(timeout)) {
+                Err(error) if error.kind() != io::ErrorKind::Interrupted => {
+                    return warn!(%error, "the administration socket is not served any more");
+                }
+                _ => {}
+            }
+            self.waker.acknowledge();
+            if events.iter().any(|event| event.token() == LISTENER) {
+                self.acceptor.set_ready();
+            }
+            self.acceptor.renew(self.poll.registry());
+            self.acceptor.retry_now();
+            let Self { poll, acceptor, connections, .. } = &mut self;
+            back_off = acceptor.accept(poll.registry(), |_, socket, _| {
+                pass_on(connections, poll.registry(), socket);
+            });
+            let now = Instant::now();
+            if now >= next_count {
+                let counts = self.state.counts();
+                self.state.windows.lock().keep(now, counts);
+                next_count = now + windows::PERIOD;
+            }
+        }
+    }
+}
+
+/// Passes a connection to a thread that serves it; refuses it if there are too many.
+fn pass_on(connections: &Sender<UnixStream>, registry: &Registry, socket: Socket) {
+    let Socket::Unix(mut socket) = socket else { return };
+    let _ = registry.deregister(&mut socket);
+    let blocking = UnixStream::from(OwnedFd::from(socket));
+    if let Err(error) = blocking.set_nonblocking(false) {
+        return debug!(%error, "an administrator is not served");
+    }
+    if let Err(TrySendError::Full(mut socket)) = connections.try_send(blocking) {
+        let bounds = Bounds { time: Duration::from_millis(100), ..BOUNDS };
+        let busy = |_: &_| {
+            Response::text(StatusCode::ServiceUnavailable, "too many connections: try again\n")
+        };
+        let _ = http::serve(&mut socket, &bounds, busy);
+    }
+}
+
+/// Serves connections until no more can come.
+fn serve(waiting: &Receiver<UnixStream>, state: &State) {
+    for mut socket in waiting {
+        if let Err(error) =
+            http::serve(&mut socket, &BOUNDS, |request| routes::respond(state, request))
+        {
+            debug!(%error, "an administrator did not take the answer");
+        }
+    }
+}

@@ -1,0 +1,287 @@
+//! Statistics of requests: counters that the I/O thread writes and any thread reads, whether metrics are
+//! served or not.
+//!
+//! Invariant: the I/O thread alone writes, so an increment is a load and a store without a locked
+//! instruction. A reader takes no lock either, and the I/O thread never waits for one; counters that
+//! belong together may be a request apart.
+
+use std::array;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use cvmcache_proto::{Operation, OperationKind, ReplyBody, Request, ServerMessage, Status};
+
+use super::latency::{Latencies, LatencyCounters};
+use super::request_record::Kind;
+
+/// Success, and every status.
+pub(crate) const RESULTS: usize = Status::ALL.len() + 1;
+
+/// A counter or gauge that one thread writes.
+#[derive(Debug, Default)]
+pub(crate) struct Count(AtomicU64);
+
+impl Count {
+    pub(crate) fn add(&self, more: u64) {
+        self.set(self.get().wrapping_add(more));
+    }
+
+    pub(crate) fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// What a server has counted since it started.
+#[derive(Debug, Default)]
+pub(crate) struct Statistics {
+    kinds: [KindCounters; Kind::COUNT],
+    read_bytes: Count,
+    stored_bytes: Count,
+    stored_objects: Count,
+    connections: Count,
+}
+
+#[derive(Debug, Default)]
+struct KindCounters {
+    /// By the number of the status on the wire.
+    by_result: [Count; RESULTS],
+    latency: LatencyCounters,
+}
+
+/// What is counted of a request, from when it is received until its reply is queued.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Tally {
+    kind: Kind,
+    received: Instant,
+    /// The bytes of an object that came with it.
+    bytes: u32,
+    is_last_part: bool,
+}
+
+/// A tally with its reply.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Answered {
+    tally: Tally,
+    result: Result<(), Status>,
+    /// The bytes of an object that go with the reply.
+    sent: u32,
+}
+
+/// The statistics at one moment, or of a time between two.
+#[derive(Debug, Clone)]
+pub(crate) struct Counts {
+    pub(crate) kinds: [KindCounts; Kind::COUNT],
+    pub(crate) read_bytes: u64,
+    pub(crate) stored_bytes: u64,
+    pub(crate) stored_objects: u64,
+    pub(crate) connections: u64,
+}
+
+/// The requests of one kind.
+#[derive(Debug, Clone)]
+pub(crate) struct KindCounts {
+    by_result: [u64; RESULTS],
+    pub(crate) latency: Latencies,
+}
+
+impl Tally {
+    /// Of a request that was received at this time.
+    pub(crate) fn of(request: &Request, received: Instant) -> Self {
+        let kind = Kind::Operation(request.operation.kind());
+        let (bytes, is_last_part) = match &request.operation {
+            // A part has at most `max_object_size` bytes, which is a u32.
+            Operation::Store(part) => (part.data.len() as u32, part.last),
+            _ => (0, false),
+        };
+        Self { kind, received, bytes, is_last_part }
+    }
+
+    /// Of a message that is answered before it is a request, with its answer.
+    pub(crate) fn of_answer(answer: &ServerMessage, received: Instant) -> Answered {
+        let kind = match answer {
+            ServerMessage::HandshakeAck(_) => Kind::Handshake,
+            _ => Kind::Invalid,
+        };
+        let tally = Self { kind, received, bytes: 0, is_last_part: false };
+        Answered { tally, result: answer.status().unwrap_or(Err(Status::Unknown)), sent: 0 }
+    }
+
+    /// The request has this reply.
+    pub(crate) fn answered(self, body: &ReplyBody) -> Answered {
+        let sent = match body {
+            ReplyBody::Read { result: Ok(data), .. } => data.len() as u32,
+            _ => 0,
+        };
+        Answered { tally: self, result: body.status(), sent }
+    }
+}
+
+impl Answered {
+    /// True if the request opened an object that was there; false if the object was missing.
+    pub(crate) fn is_hit(&self) -> Option<bool> {
+        match (self.tally.kind, self.result) {
+            (Kind::Operation(OperationKind::Open), Ok(())) => Some(true),
+            (Kind::Operation(OperationKind::Open), Err(Status::NoEntry)) => Some(false),
+            _ => None,
+        }
+    }
+}
+
+impl Statistics {
+    /// Counts a request, whose reply was queued at `now` or a little earlier.
+    pub(crate) fn record(&self, answered: &Answered, now: Instant) {
+        let Answered { tally, result, sent } = answered;
+        let of_kind = &self.kinds[tally.kind.index()];
+        of_kind.by_result[Status::to_wire(*result) as usize].add(1);
+        of_kind.latency.record(now.saturating_duration_since(tally.received));
+        if result.is_ok() {
+            match tally.kind {
+                Kind::Operation(OperationKind::Read) => self.read_bytes.add((*sent).into()),
+                Kind::Operation(OperationKind::Store) => {
+                    self.stored_bytes.add(tally.bytes.into());
+                    self.stored_objects.add(tally.is_last_part.into());
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Counts a connection that was accepted.
+    pub(crate) fn connected(&self) {
+        self.connections.add(1);
+    }
+
+    /// What has been counted so far.
+    pub(crate) fn counts(&self) -> Counts {
+        Counts {
+            kinds: array::from_fn(|kind| self.kinds[kind].counts()),
+            read_bytes: self.read_bytes.get(),
+            stored_bytes: self.stored_bytes.get(),
+            stored_objects: self.stored_objects.get(),
+            connections: self.connections.get(),
+        }
+    }
+}
+
+impl KindCounters {
+    fn counts(&self) -> KindCounts {
+        let by_result = array::from_fn(|result| self.by_result[result].get());
+        KindCounts { by_result, latency: self.latency.counts() }
+    }
+}
+
+impl Counts {
+    /// Nothing.
+    pub(crate) fn zero() -> Self {
+        Statistics::default().counts()
+    }
+
+    /// What was counted since an earlier moment.
+    pub(crate) fn since(&self, earlier: &Self) -> Self {
+        Self {
+            kinds: array::from_fn(|kind| self.kinds[kind].since(&earlier.kinds[kind])),
+            read_bytes: self.read_bytes.saturating_sub(earlier.read_bytes),
+            stored_bytes: self.stored_bytes.saturating_sub(earlier.stored_bytes),
+            stored_objects: self.stored_objects.saturating_sub(earlier.stored_objects),
+            connections: self.connections.saturating_sub(earlier.connections),
+        }
+    }
+
+    /// Objects that were opened and there.
+    pub(crate) fn hits(&self) -> u64 {
+        self.opened(Ok(()))
+    }
+
+    /// Objects that were to be opened and missing.
+    pub(crate) fn misses(&self) -> u64 {
+        self.opened(Err(Status::NoEntry))
+    }
+
+    fn opened(&self, result: Result<(), Status>) -> u64 {
+        self.kinds[Kind::Operation(OperationKind::Open).index()].of(result)
+    }
+
+    /// The kinds that have requests, with their names.
+    pub(crate) fn by_kind(&self) -> impl Iterator<Item = (&'static str, &KindCounts)> {
+        let names = Kind::all().map(Kind::name);
+        names.into_iter().zip(&self.kinds).filter(|(_, counts)| counts.requests() > 0)
+    }
+}
+
+impl KindCounts {
+    fn since(&self, earlier: &Self) -> Self {
+        let by_result = array::from_fn(|result| {
+            self.by_result[result].saturating_sub(earlier.by_result[result])
+        });
+        Self { by_result, latency: self.latency.since(&earlier.latency) }
+    }
+
+    pub(crate) fn requests(&self) -> u64 {
+        self.by_result.iter().sum()
+    }
+
+    /// How many requests had this result.
+    pub(crate) fn of(&self, result: Result<(), Status>) -> u64 {
+        self.by_result[Status::to_wire(result) as usize]
+    }
+
+    /// The results that were there, by their names in metrics, with how often.
+    pub(crate) fn by_status(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let results = [Ok(())].into_iter().chain(Status::ALL.map(Err));
+        results.map(|result| (Status::label(result), self.of(result))).filter(|(_, n)| *n > 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn answered(kind: OperationKind, received: Instant, result: Result<(), Status>) -> Answered {
+        let kind = Kind::Operation(kind);
+        let tally = Tally { kind, received, bytes: 10, is_last_part: true };
+        Answered { tally, result, sent: 7 }
+    }
+
+    #[test]
+    fn hits_misses_and_bytes_follow_from_requests() {
+        let statistics = Statistics::default();
+        let start = Instant::now();
+        for (kind, result) in [
+            (OperationKind::Open, Ok(())),
+            (OperationKind::Open, Ok(())),
+            (OperationKind::Open, Err(Status::NoEntry)),
+            (OperationKind::Open, Err(Status::IoErr)),
+            (OperationKind::Read, Ok(())),
+            (OperationKind::Read, Err(Status::NoEntry)),
+            (OperationKind::Store, Ok(())),
+            (OperationKind::Store, Err(Status::NoSpace)),
+        ] {
+            statistics.record(&answered(kind, start, result), start + Duration::from_micros(3));
+        }
+        let counts = statistics.counts();
+        assert_eq!((counts.hits(), counts.misses()), (2, 1));
+        assert_eq!((counts.read_bytes, counts.stored_bytes, counts.stored_objects), (7, 10, 1));
+        let (name, open) = counts.by_kind().next().unwrap();
+        assert_eq!((name, open.requests()), ("open", 4));
+        let statuses: Vec<_> = open.by_status().collect();
+        assert_eq!(statuses.len(), 3);
+        assert_eq!(statuses[0], ("ok", 2));
+    }
+
+    #[test]
+    fn counts_of_a_time_are_the_difference_of_two() {
+        let statistics = Statistics::default();
+        let start = Instant::now();
+        statistics.record(&answered(OperationKind::Open, start, Ok(())), start);
+        let earlier = statistics.counts();
+        statistics.record(&answered(OperationKind::Open, start, Ok(())), start);
+        assert_eq!(statistics.counts().since(&earlier).hits(), 1);
+        assert_eq!(earlier.since(&Counts::zero()).hits(), 1);
+    }
+}

@@ -107,7 +107,7 @@ const SCRUB: ConfigKey = ConfigKey::new(
     "how fast objects are read in the background to verify them; 0 turns it off",
 )
 .bounds(0, 100_000)
-.default_value("1");
+.default_value("1, and 0 with CVMFS_CACHE_ALIEN");
 
 impl Config {
     /// The table of the plugin's own keys.
@@ -120,9 +120,11 @@ impl Config {
     ///
     /// If not exactly one directory is configured, or a value makes no sense.
     pub fn from_options(options: &Options) -> Result<Self, OptionsError> {
-        let scrub_rate = options.value::<u64>(&SCRUB)?.unwrap_or(1) * MEGABYTE;
+        let location = Location::from_options(options)?;
         let fsync = options.value::<Fsync>(&FSYNC)?.unwrap_or_default();
-        Ok(Self { location: Location::from_options(options)?, fsync, scrub_rate })
+        // All nodes would read an alien cache.
+        let scrub_rate = options.value::<u64>(&SCRUB)?.unwrap_or(u64::from(!location.is_alien()));
+        Ok(Self { location, fsync, scrub_rate: scrub_rate * MEGABYTE })
     }
 
     /// A managed cache in this directory, with defaults for the rest and without scrubbing.

@@ -1,8 +1,10 @@
 //! The database: types, descriptions, order of use and digests of objects, kept over a restart. What is on
 //! disk counts: a database that is lost costs only what the tree does not tell.
 
+use std::fmt::Display;
 use std::fs;
 use std::io;
+use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -64,7 +66,7 @@ impl Database {
             return Ok(Found::Kept);
         }
         if self.path.exists() {
-            match open(&self.path) {
+            match guarded(|| open(&self.path)) {
                 Ok(database) => {
                     self.open = Some(database);
                     return Ok(Found::Kept);
@@ -73,15 +75,28 @@ impl Database {
                 Err(redb::Error::DatabaseAlreadyOpen) => {
                     return Err(io::ErrorKind::ResourceBusy.into());
                 }
-                Err(error) => {
-                    let path = self.path.display();
-                    tracing::warn!(%error, "the database {path} cannot be used, making a new one from the tree");
-                    fs::remove_file(&self.path)?;
-                }
+                Err(redb::Error::Io(error)) if !is_of_the_content(&error) => return Err(error),
+                Err(error) => return self.replace(&error).map(|()| Found::New),
             }
         }
-        self.open = Some(create(&self.path).map_err(io::Error::other)?);
+        self.open = Some(guarded(|| create(&self.path)).map_err(io::Error::other)?);
         Ok(Found::New)
+    }
+
+    /// Makes a new database in place of one that cannot be used.
+    ///
+    /// # Errors
+    ///
+    /// If none can be made.
+    pub(crate) fn replace(&mut self, reason: &dyn Display) -> io::Result<()> {
+        let path = self.path.display();
+        tracing::warn!(
+            "the database {path} cannot be used, making a new one from the tree: {reason}"
+        );
+        self.close();
+        fs::remove_file(&self.path)?;
+        self.open = Some(guarded(|| create(&self.path)).map_err(io::Error::other)?);
+        Ok(())
     }
 
     /// Calls `each` with every object and the time of its last use.
@@ -159,11 +174,31 @@ impl Database {
         work: impl FnOnce(&redb::Database) -> Result<T, redb::Error>,
     ) -> io::Result<T> {
         let Some(database) = &self.open else { return Err(io::ErrorKind::NotConnected.into()) };
-        work(database).map_err(|error| {
-            self.open = None;
+        guarded(|| work(database)).map_err(|error| {
+            self.close();
             io::Error::other(error)
         })
     }
+
+    fn close(&mut self) {
+        let open = self.open.take();
+        // There is nothing to be done about an error.
+        let _ = guarded(|| {
+            drop(open);
+            Ok(())
+        });
+    }
+}
+
+/// Calls redb, which may panic over a file that is damaged.
+fn guarded<T>(work: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, redb::Error> {
+    let result = panic::catch_unwind(AssertUnwindSafe(work));
+    result.unwrap_or_else(|_| Err(redb::Error::Corrupted("redb has panicked".to_owned())))
+}
+
+/// True for errors that are the file's, and not the system's.
+fn is_of_the_content(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof)
 }
 
 fn open(path: &Path) -> Result<redb::Database, redb::Error> {

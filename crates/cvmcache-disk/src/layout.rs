@@ -2,10 +2,10 @@
 //! which are those of the CernVM-FS client.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, DirBuilder};
+use std::fs::{self, DirBuilder, Permissions};
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use cvmcache::plugin::{HashAlgorithm, ObjectId};
@@ -49,8 +49,14 @@ impl Layout {
 
     /// Makes a directory, with those above it.
     pub(crate) fn make_directory(&self, path: &Path) -> io::Result<()> {
+        if path.is_dir() {
+            return Ok(());
+        }
         let mode = if self.is_alien { 0o770 } else { 0o700 };
-        DirBuilder::new().recursive(true).mode(mode).create(path).map_err(|error| {
+        let made = DirBuilder::new().recursive(true).mode(mode).create(path);
+        // The umask of the process may have taken away what other nodes need.
+        let made = made.and_then(|()| fs::set_permissions(path, Permissions::from_mode(mode)));
+        made.map_err(|error| {
             io::Error::new(error.kind(), format!("cannot make {}: {error}", path.display()))
         })
     }

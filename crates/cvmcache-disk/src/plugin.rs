@@ -118,13 +118,13 @@ impl DiskCache {
         let capabilities = capabilities(config, is_writable);
         if !layout.is_alien() {
             layout.remove_client_database();
-            if let Some(warning) = room_warning(config) {
-                tracing::warn!("{warning}");
-            }
         }
         let mut index = Index::new(config.location.quota().to_bytes(), now());
         let mut database = Database::at(&layout.database());
         load(&mut database, &mut index);
+        if let Some(warning) = room_warning(config, index.info().used_bytes) {
+            tracing::warn!("{warning}");
+        }
         let breadcrumbs = Breadcrumbs::new(&layout);
         let store = Arc::new(Store::new(layout, files, config.fsync, index, database, handle));
         if !store.layout.is_alien() {
@@ -173,7 +173,7 @@ impl DiskCache {
         if let Some(holder) = CacheLock::holder(&layout.lock()) {
             findings.note(format!("the cache is in use by {holder}"));
         }
-        room_warning(&config).into_iter().for_each(|warning| findings.warning(warning));
+        room_warning(&config, u64::MAX).into_iter().for_each(|warning| findings.warning(warning));
     }
 
     /// What the cache holds, and what was found of it.
@@ -197,15 +197,20 @@ fn lock(
 
 /// Reads what a former run has left in the database.
 fn load(database: &mut Database, index: &mut Index) {
-    let loaded = database.open().and_then(|found| {
-        if found == Found::Kept {
-            let now = index.now();
-            database.load(|entry, last_use| index.insert(entry, 0, Some(last_use.min(now))))?;
-        }
-        Ok(())
-    });
+    let now = index.now();
+    let loaded = match database.open() {
+        Ok(Found::New) => Ok(()),
+        Ok(Found::Kept) => database
+            .load(|entry, last_use| {
+                if index.get(&entry.id).is_none() {
+                    index.insert(entry, 0, Some(last_use.min(now)));
+                }
+            })
+            .or_else(|error| database.replace(&error)),
+        Err(error) => Err(error),
+    };
     if let Err(error) = loaded {
-        tracing::warn!(%error, "types and order of use of objects are not known: the database cannot be read");
+        tracing::warn!(%error, "types and order of use of objects are not known: there is no database");
     }
 }
 
@@ -221,17 +226,18 @@ fn capabilities(config: &Config, is_writable: bool) -> Capabilities {
     capabilities
 }
 
-/// A warning if the disk has less room than the quota, with both figures.
-fn room_warning(config: &Config) -> Option<String> {
+/// A warning if the disk has less room than the quota, with both figures. `used` is what objects take on it.
+fn room_warning(config: &Config, used: u64) -> Option<String> {
     let Quota::Bytes(quota) = config.location.quota() else { return None };
     let directory = config.location.directory();
     let existing = directory.ancestors().find(|path| path.exists())?;
     let disk = statvfs(existing).ok()?;
-    let total = disk.f_blocks.saturating_mul(disk.f_frsize);
-    (total < quota).then(|| {
+    let bytes = |blocks: u64| blocks.saturating_mul(disk.f_frsize);
+    let room = bytes(disk.f_bavail).saturating_add(used).min(bytes(disk.f_blocks));
+    (room < quota).then(|| {
         format!(
-            "CVMFS_CACHE_QUOTA_LIMIT: {quota} bytes are more than the {total} bytes of the disk of {}: \
-             objects are evicted when it is full; use a smaller quota",
+            "CVMFS_CACHE_QUOTA_LIMIT: {quota} bytes are more than the {room} bytes that the disk of {} has for \
+             objects: they are evicted when it is full; use a smaller quota",
             directory.display()
         )
     })

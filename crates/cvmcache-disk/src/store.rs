@@ -24,8 +24,8 @@ use crate::layout::{Layout, UploadNumber};
 
 /// Everything that a cache consists of but its threads.
 ///
-/// Locks: `state` before `database`, and before those of `descriptors`; nothing waits for a disk while it
-/// holds `state`. Whatever changes or looks for the file of an object does so under [`Change`], which no two
+/// Locks: `database` before `state`, and `state` before those of `descriptors`; nothing waits for a disk while
+/// it holds `state`. Whatever changes or looks for the file of an object does so under [`Change`], which no two
 /// threads have for one object, and which is taken before `state`.
 #[derive(Debug)]
 pub(crate) struct Store {

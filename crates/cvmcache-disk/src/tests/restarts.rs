@@ -123,6 +123,39 @@ fn a_database_that_lies_is_corrected_when_an_object_is_opened_and_by_the_check()
 }
 
 #[test]
+fn a_damaged_database_is_replaced_and_costs_no_object() {
+    let (_directory, config) = in_directory();
+    start(&config, Arc::new(System));
+    let path = Layout::new(&config.location).database();
+    for round in 0..30u64 {
+        let cache = start(&config, Arc::new(System));
+        (1..5).for_each(|number| store_and_close(&cache, number, 5000));
+        drop(cache);
+        let mut bytes = fs::read(&path).unwrap();
+        let mut random = round.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+        for _ in 0..1 + round * 7 {
+            random = random.wrapping_mul(0x2545_f491_4f6c_dd1d).rotate_left(23) ^ round;
+            let at = random as usize % bytes.len();
+            bytes[at] ^= 1 << (random >> 61);
+        }
+        if round % 5 == 4 {
+            bytes.truncate(random as usize % bytes.len());
+        }
+        fs::write(&path, bytes).unwrap();
+        let cache = start(&config, Arc::new(System));
+        cache.wait_until_checked();
+        for number in 1..5 {
+            let opened = open(&cache, number);
+            // A length that is not that of the file is a lie about a damaged object, which is moved aside.
+            if opened.is_ok() {
+                assert_eq!(read(&cache, number).unwrap(), content(number, 5000));
+            }
+        }
+        cache.store().assert_consistent();
+    }
+}
+
+#[test]
 fn leftovers_of_uploads_and_the_database_of_a_client_are_removed() {
     let (directory, config) = in_directory();
     let layout = Layout::new(&config.location);

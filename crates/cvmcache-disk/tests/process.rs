@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::Read;
+use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -96,26 +97,28 @@ fn a_second_plugin_at_the_same_locator_leaves_the_client_to_the_first() {
     let directory = tempfile::tempdir().unwrap();
     let config = write_config(directory.path(), &directory.path().join("cache"));
     let supervised = || {
-        // As a client does, with the descriptor of standard output for the report.
-        Command::new(PROGRAM)
+        // As a client does: without close-on-exec.
+        let (report, write) = rustix::pipe::pipe().unwrap();
+        let plugin = Command::new(PROGRAM)
             .arg(&config)
-            .env("__CVMFS_CACHE_EXTERNAL_PIPE_READY__", "1")
+            .env("__CVMFS_CACHE_EXTERNAL_PIPE_READY__", write.as_raw_fd().to_string())
             .stdin(Stdio::null())
-            .stdout(Stdio::piped())
+            .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
-            .unwrap()
+            .unwrap();
+        (plugin, File::from(report))
     };
     let mut plugins = [supervised(), supervised()];
-    for plugin in &mut plugins {
-        let mut report = [0];
-        plugin.stdout.take().unwrap().read_exact(&mut report).unwrap();
-        assert_eq!(&report, b"C");
+    for (_, report) in &mut plugins {
+        let mut byte = [0];
+        report.read_exact(&mut byte).unwrap();
+        assert_eq!(&byte, b"C");
     }
     let locator = format!("unix={}", directory.path().join("socket").display());
     let client = Client::connect(&locator.parse().unwrap(), "test.cern.ch:1").unwrap();
     client.quit().unwrap();
-    for plugin in &mut plugins {
+    for (plugin, _) in &mut plugins {
         assert!(plugin.wait().unwrap().success());
     }
 }

@@ -1,6 +1,8 @@
 //! The database: types, descriptions, order of use and digests of objects, kept over a restart. What is on
 //! disk counts: a database that is lost costs only what the tree does not tell.
 
+#![allow(clippy::result_large_err, reason = "the errors are redb's, and rare")]
+
 use std::fmt::Display;
 use std::fs;
 use std::io;

@@ -38,7 +38,10 @@ pub(crate) fn run(store: &Store, rate: u64, stop: &Receiver<()>) {
         let (objects, took) = (store.locked(|state| state.index.len()), begun.elapsed());
         tracing::info!("the tree has been checked within {took:.1?}: {objects} objects");
     }
-    while rate > 0 {
+    if rate == 0 {
+        return;
+    }
+    loop {
         for first in 0..=u8::MAX {
             if !store.scrub_shard(first, rate, stop) {
                 return;

@@ -13,6 +13,9 @@ pub(super) fn warnings(options: &Options, name: &str, own: &[ConfigKey]) -> Vec<
     let known = || KEYS.iter().chain(own).map(ConfigKey::name);
     let with_name = format!("CVMFS_CACHE_{name}_");
     let warning = |written: &str| {
+        if known().any(|known| known == written) {
+            return None;
+        }
         let rest = match (written.strip_prefix(PREFIX), written.strip_prefix(&with_name)) {
             (Some(rest), _) => rest,
             (None, Some(rest)) if CLIENT_KEYS.contains(&rest) => return None,
@@ -72,6 +75,13 @@ mod tests {
         }
         let worker = warn("CVMFS_CACHE_PLUGIN_WORKER=1", &[]);
         assert!(worker.ends_with("is CVMFS_CACHE_PLUGIN_WORKERS meant?"), "{worker}");
+    }
+
+    #[test]
+    fn a_key_of_the_table_may_have_another_prefix() {
+        const BASE: ConfigKey = ConfigKey::new("CVMFS_CACHE_BASE", "DIRECTORY", "where");
+        assert_eq!(warn("CVMFS_CACHE_BASE=/x", &[BASE]), "");
+        assert!(warn("CVMFS_CACHE_BSAE=/x", &[BASE]).ends_with("is CVMFS_CACHE_BASE meant?"));
     }
 
     #[test]

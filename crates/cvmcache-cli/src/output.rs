@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anstyle::{AnsiColor, Style};
 use bytesize::ByteSize;
+use comfy_table::{CellAlignment, Table, presets};
 use indicatif::HumanCount;
 use serde::Serialize;
 use thiserror::Error;
@@ -141,6 +142,63 @@ impl<'a> ResultFile<'a> {
     pub(crate) fn write(mut self, text: io::Result<String>) -> Result<(), FileError> {
         let written = text.and_then(|text| self.file.write_all(text.as_bytes()));
         written.map_err(|source| FileError { path: self.path.to_owned(), source })
+    }
+}
+
+/// Writes a table: texts to the left in the first columns, figures to the right in the others.
+pub(crate) fn table(
+    out: &mut dyn Write,
+    header: &[&str],
+    rows: Vec<Vec<String>>,
+    texts: usize,
+) -> Result<()> {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header(header).add_rows(rows);
+    for (number, column) in table.column_iter_mut().enumerate() {
+        column.set_padding((0, 2));
+        if number >= texts {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    for (number, line) in table.lines().enumerate() {
+        let line = line.trim_end();
+        match number {
+            0 => writeln!(out, "{TITLE}{line}{TITLE:#}")?,
+            _ => writeln!(out, "{line}")?,
+        }
+    }
+    Ok(())
+}
+
+/// A part of a whole in percent, without a digit that means nothing; `-` if there is none.
+pub(crate) fn percent(ratio: Option<f64>) -> String {
+    match ratio {
+        // What is not all does not look like all.
+        Some(ratio) if ratio < 1.0 => format!("{:.0} %", (ratio * 100.0).min(99.0)),
+        Some(_) => "100 %".to_owned(),
+        None => "-".to_owned(),
+    }
+}
+
+/// An age in the largest unit that it has one of.
+pub(crate) fn age(seconds: f64) -> String {
+    match seconds as u64 {
+        s @ 0..60 => format!("{s}s"),
+        s @ 60..3600 => format!("{}m", s / 60),
+        s @ 3600..86_400 => format!("{}h", s / 3600),
+        s => format!("{}d", s / 86_400),
+    }
+}
+
+/// A time in microseconds, to two digits, which is as exact as a histogram is.
+pub(crate) fn latency(micros: Option<f64>) -> String {
+    match micros {
+        None => "-".to_owned(),
+        Some(us) if us < 10.0 => format!("{us:.1} us"),
+        Some(us) if us < 1e3 => format!("{us:.0} us"),
+        Some(us) if us < 1e4 => format!("{:.1} ms", us / 1e3),
+        Some(us) if us < 1e6 => format!("{:.0} ms", us / 1e3),
+        Some(us) => format!("{:.1} s", us / 1e6),
     }
 }
 

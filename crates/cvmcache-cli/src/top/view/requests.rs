@@ -73,16 +73,8 @@ fn number(rate: f64) -> String {
     }
 }
 
-/// Two digits are as exact as a histogram is.
 fn latency(time: Option<Duration>) -> String {
-    let Some(micros) = time.map(|time| time.as_secs_f64() * 1e6) else { return "-".to_owned() };
-    match micros {
-        0.0..10.0 => format!("{micros:.1} us"),
-        10.0..1000.0 => format!("{micros:.0} us"),
-        1000.0..10_000.0 => format!("{:.1} ms", micros / 1e3),
-        10_000.0..1e6 => format!("{:.0} ms", micros / 1e3),
-        _ => format!("{:.1} s", micros / 1e6),
-    }
+    output::latency(time.map(|time| time.as_secs_f64() * 1e6))
 }
 
 #[cfg(test)]

@@ -102,6 +102,11 @@ impl Admin {
         Some(Self { path: beside.or_else(configured)?, timeout })
     }
 
+    #[cfg(test)]
+    pub(crate) fn at(path: &str) -> Self {
+        Self { path: path.into(), timeout: Duration::from_secs(1) }
+    }
+
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }

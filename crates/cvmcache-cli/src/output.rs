@@ -202,6 +202,17 @@ pub(crate) fn latency(micros: Option<f64>) -> String {
     }
 }
 
+/// A name in so many columns: its ends tell names apart.
+pub(crate) fn shortened(name: &str, room: usize) -> String {
+    let len = name.chars().count();
+    if len <= room {
+        return name.to_owned();
+    }
+    let (before, after) = (room / 2, room.saturating_sub(room / 2 + 1));
+    let (begin, end) = (name.chars().take(before), name.chars().skip(len - after));
+    begin.chain(['…']).chain(end).collect()
+}
+
 /// Writes a line to standard error.
 pub(crate) fn note(text: &str) {
     // A closed standard error is no reason to fail.
@@ -258,6 +269,24 @@ mod tests {
         ] {
             assert_eq!(text(bytes), shown);
         }
+    }
+
+    #[test]
+    fn a_name_is_shortened_in_its_middle() {
+        let shown = [8, 5, 2, 1].map(|room| shortened("abcdefgh", room));
+        assert_eq!(shown, ["abcdefgh", "ab…gh", "a…", "…"]);
+    }
+
+    #[test]
+    fn a_ratio_that_is_not_all_does_not_look_like_all() {
+        let shown = [None, Some(0.0), Some(0.994), Some(0.9999), Some(1.0)].map(percent);
+        assert_eq!(shown, ["-", "0 %", "99 %", "99 %", "100 %"]);
+    }
+
+    #[test]
+    fn an_age_is_in_its_largest_unit() {
+        let shown = [0.4, 59.9, 60.0, 7200.0, 259_200.0].map(age);
+        assert_eq!(shown, ["0s", "59s", "1m", "2h", "3d"]);
     }
 
     #[test]

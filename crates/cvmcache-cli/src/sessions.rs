@@ -79,7 +79,7 @@ fn print(out: &mut dyn Write, mut sessions: Vec<Session>, width: Option<usize>) 
         // The last column has nothing behind it.
         let room = width.saturating_sub(others).max(NARROWEST);
         for row in &mut rows {
-            row[1] = shortened(&row[1], room);
+            row[1] = output::shortened(&row[1], room);
         }
     }
     if !rows.is_empty() {
@@ -171,19 +171,10 @@ fn size(bytes: u64) -> String {
     if bytes == 0 { "0".to_owned() } else { ByteSize(bytes).display().iec_short().to_string() }
 }
 
-/// A name in so many columns: its ends tell names apart.
-fn shortened(name: &str, room: usize) -> String {
-    let len = name.chars().count();
-    if len <= room {
-        return name.to_owned();
-    }
-    let (before, after) = (room / 2, room - room / 2 - 1);
-    let (begin, end) = (name.chars().take(before), name.chars().skip(len - after));
-    begin.chain(['…']).chain(end).collect()
-}
-
 #[cfg(test)]
 mod tests {
+    use snapbox::{assert_data_eq, str};
+
     use super::*;
 
     fn session(id: u64, repository: &str) -> Session {
@@ -220,6 +211,18 @@ mod tests {
         let none = Session { hits: 0, misses: 0, ..session(1234, "x.cern.ch") };
         let shown = shown(vec![none, remote, session(1, "atlas.cern.ch")], Some(80));
         assert!(shown.lines().all(|line| line.chars().count() <= 80), "{shown}");
+        assert_data_eq!(
+            shown,
+            str![[r#"
+id    repository        client        age   refs  upl  busy  unsent    req  hits
+9     atlas-co…rn.ch:1  10.0.0.7       2d  12345   12    32  130.0M  4000M  99 %
+1     atlas.cern.ch     1234567 root   2d  12345   12    32  130.0M  4000M  99 %
+1234  x.cern.ch         1234567 root   2d  12345   12    32  130.0M  4000M     -
+      total                                37035   36    96  390.0M    12G  99 %
+3 sessions of 3 repositories
+
+"#]]
+        );
     }
 
     #[test]
@@ -233,6 +236,5 @@ mod tests {
     fn numbers_take_at_most_five_columns() {
         let shown = [99_999, 100_000, 9_999_999, 10_000_000, 12_000_000_000].map(number);
         assert_eq!(shown, ["99999", "100k", "9999k", "10M", "12G"]);
-        assert_eq!(shortened("abcdefgh", 5), "ab…gh");
     }
 }

@@ -70,7 +70,7 @@ pub(crate) struct Operation {
     pub(crate) latency_us: Latency,
 }
 
-#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Deserialize)]
 pub(crate) struct Latency {
     pub(crate) p50: Option<f64>,
     pub(crate) p99: Option<f64>,

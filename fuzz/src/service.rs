@@ -1,5 +1,6 @@
-//! A few clients of a service that do what the bytes say, next to a model of what should come of it. After every step the plugin, the service and the model agree: on every answer, on every
-//! reference, and on what is open. When all sessions have ended, nothing is left.
+//! A few clients of a service whose requests are made of the bytes of an input, next to a model of the service.
+//! After every step the plugin, the service and the model agree: on every answer, on every reference, and on
+//! what is open. When all sessions have ended, nothing is left.
 //!
 //! The first byte of an input picks the capabilities of the plugin (0: all of them); then come the
 //! steps.
@@ -262,7 +263,7 @@ impl World {
         assert_eq!(state.open_uploads, uploads, "open uploads after {context}");
         let listings: usize = holders().map(|holder| holder.listings.len()).sum();
         assert_eq!(state.open_listings, listings, "open listings after {context}");
-        let away =
+        let away: u64 =
             self.model.handovers.values().map(|handover| u64::from(handover.announced)).sum();
         assert_eq!(self.service.pending_reloads(), away, "pending reloads after {context}");
     }

@@ -386,11 +386,11 @@ fn parse(msg: Msg, attachment: Bytes) -> Option<ClientMessage> {
 
 pub(crate) fn parse_hash(hash: wire::MsgHash) -> Option<ObjectId> {
     let algorithm = HashAlgorithm::from_wire(hash.algorithm?)?;
-    Some(ObjectId::new(algorithm, hash.digest?[..].try_into().ok()?))
+    Some(ObjectId::new(algorithm, hash.digest?))
 }
 
 impl From<ObjectId> for wire::MsgHash {
     fn from(id: ObjectId) -> Self {
-        Self { algorithm: Some(id.algorithm().to_wire()), digest: Some(id.digest()[..].into()) }
+        Self { algorithm: Some(id.algorithm().to_wire()), digest: Some(*id.digest()) }
     }
 }

@@ -42,7 +42,7 @@ impl Data {
 
     /// The number of bytes in all pieces. It is added up for each call.
     pub fn len(&self) -> usize {
-        self.pieces().map(Bytes::len).sum()
+        self.first.len() + self.rest.iter().map(Bytes::len).sum::<usize>()
     }
 
     /// True if there are no bytes.

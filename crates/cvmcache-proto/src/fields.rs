@@ -4,7 +4,7 @@
 use bytes::Buf;
 use prost::{DecodeError, Message};
 
-use crate::wire::MsgRpc;
+use crate::wire::{MsgRpc, decode_canonical};
 use crate::{ObjectId, WireMessage};
 
 /// The key of a listing in [`MsgRpc`]: field 24, with a length.
@@ -28,6 +28,9 @@ const SHORTEST_RECORD: usize = ObjectId::DIGEST_LEN + 6;
 /// empty one takes two bytes on the wire, and thirty times as many in memory. A listing with a
 /// record that is too short to name an object means nothing, so it is not decoded.
 pub(crate) fn decode(bytes: &[u8]) -> Result<Option<WireMessage>, DecodeError> {
+    if let Some(msg) = decode_canonical(bytes) {
+        return Ok(Some(WireMessage(msg)));
+    }
     if bytes.contains(&LIST_REPLY_BEGINS) && has_undersized_record(bytes) {
         return Ok(None);
     }
@@ -135,23 +138,26 @@ mod tests {
         MsgRpc::from(Msg::ListReply(listing)).encode_to_vec()
     }
 
-    fn record(digest: usize) -> MsgListRecord {
-        let hash = MsgHash { algorithm: Some(1), digest: Some(vec![0; digest][..].into()) };
-        MsgListRecord { hash: Some(hash), pinned: None, description: None }
+    fn record() -> MsgListRecord {
+        let hash = MsgHash { algorithm: Some(1), digest: Some([0; ObjectId::DIGEST_LEN]) };
+        MsgListRecord { hash: Some(hash), ..Default::default() }
     }
 
     #[test]
     fn the_shortest_record_is_as_long_as_it_says() {
-        assert_eq!(record(ObjectId::DIGEST_LEN).encoded_len(), SHORTEST_RECORD);
-        assert!(decode(&listing(vec![record(ObjectId::DIGEST_LEN)])).unwrap().is_some());
+        assert_eq!(record().encoded_len(), SHORTEST_RECORD);
+        assert!(decode(&listing(vec![record()])).unwrap().is_some());
         assert!(decode(&listing(Vec::new())).unwrap().is_some());
     }
 
     #[test]
     fn a_listing_with_an_undersized_record_is_not_decoded() {
-        let undersized = listing(vec![record(ObjectId::DIGEST_LEN), MsgListRecord::default()]);
+        let undersized = listing(vec![record(), MsgListRecord::default()]);
         assert_eq!(decode(&undersized), Ok(None));
-        assert_eq!(decode(&listing(vec![record(ObjectId::DIGEST_LEN - 1)])), Ok(None));
+        let description = Some(vec![0; SHORTEST_RECORD - 3]);
+        let one_byte_less = MsgListRecord { description, ..Default::default() };
+        assert_eq!(one_byte_less.encoded_len(), SHORTEST_RECORD - 1);
+        assert_eq!(decode(&listing(vec![one_byte_less])), Ok(None));
         // However it is hidden: behind numbers of every kind, a group, another message.
         for before in [
             &[0x08, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01][..],
@@ -159,7 +165,7 @@ mod tests {
             &[0x0d, 0, 0, 0, 0],
             &[0xf3, 0x07, 0xf4, 0x07],
             &[0xca, 0x01, 0x00],
-            &listing(vec![record(ObjectId::DIGEST_LEN)]),
+            &listing(vec![record()]),
         ] {
             assert_eq!(decode(&[before, &undersized[..]].concat()), Ok(None), "{before:?}");
         }

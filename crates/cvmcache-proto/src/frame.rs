@@ -19,7 +19,7 @@ use prost::Message;
 use thiserror::Error;
 
 use crate::WireMessage;
-use crate::wire::MsgRpc;
+use crate::wire::{MAX_CANONICAL_LEN, MsgRpc, encode_canonical};
 
 /// The bytes before every message: version and length.
 pub const HEADER_LEN: usize = 4;
@@ -74,33 +74,18 @@ pub fn encode(
     attachment_len: usize,
     out: &mut impl BufMut,
 ) -> Result<(), TooLarge> {
+    let headers_len = HEADER_LEN + if attachment_len > 0 { INNER_HEADER_LEN } else { 0 };
+    let mut short = [0; HEADER_LEN + INNER_HEADER_LEN + MAX_CANONICAL_LEN];
+    if let Some(message_len) = encode_canonical(&message.0, &mut short[headers_len..]) {
+        Headers::new(message_len, attachment_len)?.put(&mut &mut short[..]);
+        out.put_slice(&short[..headers_len + message_len]);
+        return Ok(());
+    }
     let rpc = MsgRpc::from(message.0);
-    let message_len = rpc.encoded_len();
-    let has_attachment = attachment_len > 0;
-    let inner = if has_attachment { INNER_HEADER_LEN } else { 0 };
-    let len = inner.saturating_add(message_len).saturating_add(attachment_len);
-    let too_long = has_attachment && message_len > MAX_MESSAGE_WITH_ATTACHMENT;
-    if too_long || len > MAX_LEN {
-        return Err(TooLarge { message: message_len, attachment: attachment_len });
-    }
-    let headers = Headers { len, message_len: has_attachment.then_some(message_len) };
-    let mut short = [0; SHORT];
-    let short_len = HEADER_LEN + inner + message_len;
-    if short_len <= SHORT {
-        // Protobuf is written byte by byte, which a slice takes more quickly than a buffer that grows.
-        let mut unwritten = &mut short[..];
-        headers.put(&mut unwritten);
-        rpc.encode_raw(&mut unwritten);
-        out.put_slice(&short[..short_len]);
-    } else {
-        headers.put(out);
-        rpc.encode_raw(out);
-    }
+    Headers::new(rpc.encoded_len(), attachment_len)?.put(out);
+    rpc.encode_raw(out);
     Ok(())
 }
-
-/// Most frames are shorter, in bytes, without their attachment.
-const SHORT: usize = 64;
 
 /// What comes before a message.
 struct Headers {
@@ -111,6 +96,17 @@ struct Headers {
 }
 
 impl Headers {
+    fn new(message_len: usize, attachment_len: usize) -> Result<Self, TooLarge> {
+        let has_attachment = attachment_len > 0;
+        let inner = if has_attachment { INNER_HEADER_LEN } else { 0 };
+        let len = inner.saturating_add(message_len).saturating_add(attachment_len);
+        let too_long = has_attachment && message_len > MAX_MESSAGE_WITH_ATTACHMENT;
+        if too_long || len > MAX_LEN {
+            return Err(TooLarge { message: message_len, attachment: attachment_len });
+        }
+        Ok(Self { len, message_len: has_attachment.then_some(message_len) })
+    }
+
     fn put(&self, out: &mut impl BufMut) {
         let flag = if self.message_len.is_some() { ATTACHMENT_FLAG } else { 0 };
         out.put_u8(VERSION | flag);

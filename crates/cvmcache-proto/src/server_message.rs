@@ -228,11 +228,11 @@ impl ServerMessage {
             }
             ReplyBody::Breadcrumb(result) => {
                 let breadcrumb = result.as_ref().ok().cloned().flatten();
-                Msg::BreadcrumbReply(wire::MsgBreadcrumbReply {
+                Msg::BreadcrumbReply(Box::new(wire::MsgBreadcrumbReply {
                     req_id,
                     status: status(result.map(|_| ())),
                     breadcrumb: breadcrumb.map(|(name, breadcrumb)| breadcrumb.into_wire(name)),
-                })
+                }))
             }
         };
         (WireMessage(msg), attachment)
@@ -241,7 +241,7 @@ impl ServerMessage {
 
 impl HandshakeAck {
     fn into_wire(self) -> Msg {
-        Msg::HandshakeAck(wire::MsgHandshakeAck {
+        Msg::HandshakeAck(Box::new(wire::MsgHandshakeAck {
             status: status(self.result),
             name: Some(self.name.into()),
             protocol_version: Some(self.protocol_version),
@@ -250,7 +250,7 @@ impl HandshakeAck {
             capabilities: Some(self.capabilities.bits()),
             flags: None,
             pid: self.pid,
-        })
+        }))
     }
 }
 

@@ -10,10 +10,12 @@
 
 use prost::{Message, Oneof};
 
+mod canonical;
 mod from_client;
 mod from_plugin;
 mod hash;
 
+pub(crate) use canonical::{MAX_CANONICAL_LEN, decode_canonical, encode_canonical};
 pub(crate) use from_client::*;
 pub(crate) use from_plugin::*;
 pub(crate) use hash::MsgHash;
@@ -64,8 +66,8 @@ pub(crate) enum Msg {
     #[prost(message, tag = "16")]
     Handshake(MsgHandshake),
     /// See [`MsgHandshakeAck`].
-    #[prost(message, tag = "17")]
-    HandshakeAck(MsgHandshakeAck),
+    #[prost(message, boxed, tag = "17")]
+    HandshakeAck(Box<MsgHandshakeAck>),
     /// See [`MsgQuit`].
     #[prost(message, tag = "18")]
     Quit(MsgQuit),
@@ -100,8 +102,8 @@ pub(crate) enum Msg {
     #[prost(message, tag = "28")]
     BreadcrumbLoadReq(MsgBreadcrumbLoadReq),
     /// See [`MsgBreadcrumbReply`].
-    #[prost(message, tag = "29")]
-    BreadcrumbReply(MsgBreadcrumbReply),
+    #[prost(message, boxed, tag = "29")]
+    BreadcrumbReply(Box<MsgBreadcrumbReply>),
 }
 
 impl From<Msg> for MsgRpc {

@@ -28,14 +28,14 @@ fn program() -> String {
     format!("{} {{conf}}", env!("CARGO_BIN_EXE_cvmcache-ram"))
 }
 
-/// A client that stores objects of other and other sizes.
+/// A client that stores objects of different sizes.
 struct Storing<'a> {
     plugin: &'a PluginProcess,
     client: Client,
     number: u64,
     data: Vec<u8>,
     open: Vec<ObjectId>,
-    /// How many objects are kept open, one of so many.
+    /// One of so many objects is kept open.
     pinned: u64,
 }
 
@@ -53,7 +53,7 @@ impl<'a> Storing<'a> {
         ObjectId::new(HashAlgorithm::Sha1, digest)
     }
 
-    /// A number that looks random.
+    /// A pseudo-random number, the same in each run.
     fn random(&self) -> u64 {
         self.number.wrapping_mul(0x2545_f491_4f6c_dd1d).rotate_left(29) ^ self.number >> 3
     }
@@ -73,7 +73,7 @@ impl<'a> Storing<'a> {
         self.client.close(&id)
     }
 
-    /// Stores `total` bytes, and looks at the memory after each megabyte.
+    /// Stores `total` bytes, and checks the resident memory after each megabyte.
     fn store(&mut self, total: u64, what: &str, len: impl Fn(u64) -> u64) {
         let (mut stored, mut next) = (0, 0);
         while stored < total {
@@ -141,7 +141,7 @@ fn no_sequence_of_sizes_makes_more_resident_than_a_tenth_over_the_size() {
 }
 
 #[test]
-fn nor_does_it_with_workers() {
+fn with_workers_no_sequence_of_sizes_makes_more_resident_than_a_tenth_over_the_size() {
     let plugin = plugin(&program(), SIZE, 4);
     let mut storing = Storing::new(&plugin);
     storing.store(SIZE / 2, "3 KB", |_| 3000);

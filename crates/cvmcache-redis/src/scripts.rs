@@ -101,11 +101,11 @@ impl Scripts {
             // added to the counters, it does not add again.
             commit: script!("commit", Repeat::Safe, refused when out of memory),
             // Between the two, another instance may have stored the object anew, with the same metadata:
-            // the second would drop that one. A token would have to be kept on the server for
-            // each; and who reads the object next drops it.
+            // the second would drop that one. A token would have to be kept on the server for each; and the next
+            // read of the object drops it.
             drop: script!("drop", Repeat::Never),
-            // The time of use, which no other entry of an object has, is the token: the second skips what the first has evicted. It
-            // only reports less.
+            // The time of use, which no other entry of an object has, is the token: the second skips what the
+            // first has evicted. It only reports less.
             evict: script!("evict", Repeat::Safe),
             list_pins: script!("list_pins", only reads),
             // An instance pins an object once, however often it asks, and asks for nothing else about the

@@ -1,7 +1,7 @@
 //! The `SIZE` of the plugins that share a server. Each records its own there when it starts, and warns of another.
 //!
-//! No plugin follows the record: each evicts down to its own `SIZE` when it starts and when it stores, so that the smallest
-//! of those that store rules. The record is for the administrator, and whatever is written there does no more.
+//! No plugin follows the record: each evicts down to its own `SIZE` when it starts and when it stores, so that
+//! the smallest of those that store rules. The record is for the administrator, and has no other effect.
 
 use tracing::warn;
 

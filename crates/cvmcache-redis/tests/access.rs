@@ -22,6 +22,24 @@ fn requests_fail_while_the_password_is_wrong() {
 }
 
 #[test]
+fn requests_fail_while_the_server_has_a_password_and_the_plugin_none() {
+    let server = Setup::new().tcp().start();
+    let plugin = start(&server.url());
+    with_jobs(&plugin, |jobs| {
+        server.say("CONFIG SET requirepass s3cret");
+        // Connections stay as they are authenticated.
+        jobs.recover();
+        assert_eq!(jobs.failures(), 0);
+        server.say("CLIENT KILL TYPE normal");
+        jobs.notice();
+        let log = plugin.log();
+        assert!(log.contains("NOAUTH") && log.contains("REDIS_PASSWORD_FILE"), "{log}");
+        server.ask::<()>(redis::cmd("CONFIG").arg("SET").arg("requirepass").arg(""));
+        jobs.recover();
+    });
+}
+
+#[test]
 fn a_plugin_that_is_denied_access_at_start_prints_the_remedy() {
     let server = Setup::new().tcp().password("right").start();
     let url = format!("redis://:wr0ng@127.0.0.1:{}", server.port());

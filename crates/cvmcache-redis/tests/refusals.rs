@@ -151,6 +151,57 @@ fn a_replica_that_has_lost_its_primary_and_serves_nothing_is_used_again_when_it_
     open(&mut client, 4).unwrap();
 }
 
+#[test]
+fn clients_see_nothing_of_a_server_that_loads_its_data_within_the_timeout() {
+    let server = loading_slowly();
+    let plugin = start(&server.url());
+    let mut client = connect(&plugin, "test.cern.ch:c");
+    store(&mut client, 4).unwrap();
+    with_jobs(&plugin, |jobs| {
+        while_it_loads(&server, || {
+            eventually("a request was refused", || plugin.log().contains("LOADING"));
+        });
+        jobs.recover();
+        assert_eq!(jobs.failures(), 0);
+    });
+    read(&mut client, 4).unwrap();
+}
+
+#[test]
+fn a_server_that_loads_its_data_is_used_again_when_that_has_ended() {
+    let server = loading_slowly();
+    let plugin = start_impatient(&server.url());
+    let mut client = connect(&plugin, "test.cern.ch:c");
+    store(&mut client, 4).unwrap();
+    with_jobs(&plugin, |jobs| {
+        while_it_loads(&server, || jobs.notice());
+        jobs.recover();
+    });
+    assert!(log_has_one(&plugin, "LOADING", "wait until it is ready"), "{}", plugin.log());
+    finally(|| read(&mut client, 4)).unwrap();
+}
+
+/// A server with so many keys that DEBUG RELOAD takes a minute, unless the delay of each key is removed.
+fn loading_slowly() -> RedisServer {
+    let server = Setup::new()
+        .tcp()
+        .line("key-load-delay 60000")
+        .line("loading-process-events-interval-bytes 1024")
+        .start();
+    server.say("DEBUG POPULATE 1000 filler 1000");
+    server
+}
+
+/// Has the server load its data from a dump as after a restart, but with its connections.
+fn while_it_loads(server: &RedisServer, fault: impl FnOnce()) {
+    std::thread::scope(|scope| {
+        let reload = scope.spawn(|| server.say("DEBUG RELOAD"));
+        fault();
+        server.say("CONFIG SET key-load-delay 0");
+        reload.join().expect("it has loaded its data");
+    });
+}
+
 /// Sends commands, the words of which have `|` between them.
 fn say(server: &RedisServer, commands: &[&str]) {
     for command in commands {

@@ -65,9 +65,9 @@
 //! - [`Options`], [`Limits`]: a plugin's configuration, and what clients can make it spend.
 //! - [`Log`], [`Supervisor`], [`ServiceManager`]: parts of [`run`] for a main function of your own.
 //! - [`MemoryLimit`]: how much memory the process may take.
-//! - [`Watermarks`]: what a plugin that evicts has to decide, decided.
+//! - [`Watermarks`]: when a plugin that evicts cleans up, and when it asks clients to detach.
 //! - [`client`]: the other end of the wire.
-//! - [`watchdog`]: what is left of a plugin that crashed.
+//! - [`watchdog`]: crash reports.
 //! - [`service`]: the rules of the protocol without a socket, for other transports and for tests.
 //!
 //! # Features

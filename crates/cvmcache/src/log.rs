@@ -86,7 +86,7 @@ pub struct Log {
     level: Option<Arc<LevelHandle>>,
 }
 
-/// Why there is no log.
+/// Why the log cannot start.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum LogError {
@@ -135,9 +135,8 @@ impl std::fmt::Debug for Log {
     }
 }
 
-/// Writes a line to the system's log, if there is one, without a thread: for an error that there is no log
-/// for.
-pub(crate) fn tell_system(name: &str, error: &dyn std::error::Error) {
+/// Writes an error to syslog, if it is there, on this thread: for when the log could not start.
+pub(crate) fn write_to_syslog(name: &str, error: &dyn std::error::Error) {
     if Syslog::is_there()
         && let Ok(mut syslog) = Syslog::open(name)
     {

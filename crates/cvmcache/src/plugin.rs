@@ -95,7 +95,7 @@ pub trait CachePlugin: Send + Sync + 'static {
     fn object_info(&self, session: &Session, id: &ObjectId) -> PluginResult<ObjectInfo>;
 
     /// Reads `len` bytes of an object from `offset` on, or fewer at its end. `len` is at most
-    /// [`Limits::max_object_size`](crate::Limits::max_object_size), `offset` anything at all. An
+    /// [`Limits::max_object_size`](crate::Limits::max_object_size), `offset` anything at all. A
     /// reply of more than `len` bytes is not sent: the client gets [`Status::IoErr`] instead.
     ///
     /// # Errors

@@ -91,7 +91,8 @@ type Failure = Box<dyn Error + Send + Sync>;
 ///   A standard input that is no terminal is not read.
 /// - SIGTERM and SIGINT end it cleanly, as does SIGHUP on a terminal; a second SIGTERM or
 ///   SIGINT ends it at once, with status 1. SIGUSR1 writes to the log what the plugin holds, see
-///   [`ServerHandle::report`](crate::ServerHandle::report). SIGUSR2 and otherwise SIGHUP do nothing, unless the plugin handles them.
+///   [`ServerHandle::report`](crate::ServerHandle::report). SIGUSR2 and otherwise SIGHUP do nothing, unless
+///   the plugin handles them.
 /// - A [watchdog](crate::watchdog) reports what it dies of. Without one, as when there are threads
 ///   already, it logs that and goes on.
 /// - The limit on open descriptors is raised as far as it can be.

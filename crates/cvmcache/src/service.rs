@@ -9,10 +9,10 @@
 //! # Locks
 //!
 //! Each session has locks for its holdings, its uploads and its listings, and the service has one for
-//! pending reloads, one for the table of sessions and one for what was logged once. No callback of the plugin runs under any of them,
-//! so none is held for longer than it takes to change a map. Two of them are held at once in one case: a
-//! session's holdings, and then the pending reloads, in this order, because references move between them
-//! and must at every moment be counted in exactly one.
+//! pending reloads, one for the table of sessions and one for what was logged once. No callback of the plugin
+//! runs under any of them, so none is held for longer than it takes to change a map. Two of them are held at
+//! once in one case: a session's holdings, and then the pending reloads, in this order, because references
+//! move between them and must at every moment be counted in exactly one.
 //!
 //! ```
 //! use cvmcache::plugin::*;
@@ -94,7 +94,7 @@ pub(crate) use guard::guard;
 use holdings::Holdings;
 use listings::Listings;
 pub use peer::{Action, Peer};
-use refusals::Refusals;
+use refusals::{Refusals, is_refusal};
 use reload::Reloads;
 pub use report::{SessionReport, UploadReport};
 use totals::Totals;
@@ -289,8 +289,10 @@ impl Service {
             // Of a later revision of the protocol.
             unknown => unknown.refusal(Status::NoSupport),
         };
-        if let Err(status) = body.status() {
-            self.on_failure(open, operation.name(), object, status);
+        if let Err(status) = body.status()
+            && is_refusal(status)
+        {
+            self.on_refusal(open, operation.name(), object, status);
         }
         Reply { id: request.id, body }
     }

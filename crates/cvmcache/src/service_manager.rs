@@ -122,8 +122,8 @@ impl ServiceManager {
     /// They come from the I/O thread: if a callback is stuck there, none is sent, and the service
     /// manager does what it is set up to do. A stuck worker does not stop them.
     ///
-    /// It takes the place of another [`heartbeat`](ServerBuilder::heartbeat). If the service
-    /// manager wants no heartbeats, only the end is reported; if there is no service manager, the builder stays as it is.
+    /// It takes the place of another [`heartbeat`](ServerBuilder::heartbeat). If the service manager wants no
+    /// heartbeats, only the end is reported; if there is no service manager, the builder stays as it is.
     pub fn report_on(&self, builder: ServerBuilder, locator: &Locator) -> ServerBuilder {
         let Some(line) = self.line.clone() else { return builder };
         let period = self.period();

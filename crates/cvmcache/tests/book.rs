@@ -189,6 +189,29 @@ fn all_rust_in_the_book_is_compiled() {
     }
 }
 
+/// The text of all Rust files below a directory.
+fn rust_below(directory: &Path) -> String {
+    let entries = fs::read_dir(directory).expect("a directory");
+    let text = |path: PathBuf| match path.extension() {
+        _ if path.is_dir() => rust_below(&path),
+        Some(extension) if extension == "rs" => read(&path),
+        _ => String::new(),
+    };
+    entries.map(|entry| text(entry.expect("an entry").path())).collect()
+}
+
+#[test]
+fn every_test_that_the_table_of_promises_names_exists() {
+    let page = read(&root().join("docs/reliability.md"));
+    let code = rust_below(&root().join("crates"));
+    let is_in_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let names = page.split(|c| !is_in_name(c)).filter(|name| {
+        name.matches('_').count() > 2 && !name.contains(|c: char| c.is_ascii_uppercase())
+    });
+    let missing: Vec<_> = names.filter(|name| !code.contains(*name)).collect();
+    assert!(missing.is_empty(), "{missing:#?}");
+}
+
 #[test]
 fn the_crate_and_the_book_have_the_same_picture_of_callbacks() {
     let crates = read(&root().join("crates/cvmcache/src/life-cycle.svg"));

@@ -150,7 +150,8 @@ pub(crate) struct MsgListReply {
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct MsgDetach {}
 
-/// Answers [`MsgBreadcrumbStoreReq`](super::MsgBreadcrumbStoreReq) and [`MsgBreadcrumbLoadReq`](super::MsgBreadcrumbLoadReq).
+/// Answers [`MsgBreadcrumbStoreReq`](super::MsgBreadcrumbStoreReq) and
+/// [`MsgBreadcrumbLoadReq`](super::MsgBreadcrumbLoadReq).
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct MsgBreadcrumbReply {
     /// The request that is answered.

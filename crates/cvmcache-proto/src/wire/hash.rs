@@ -1,14 +1,10 @@
 //! An object id in Protobuf. Most requests have one, so it is decoded without allocating, which
 //! derived code would.
 
-use std::fmt;
-use std::ops::Deref;
-
 use bytes::{Buf, BufMut};
 use prost::encoding::{DecodeContext, WireType, encode_key, encode_varint, encoded_len_varint};
 use prost::encoding::{int32, key_len, skip_field};
 use prost::{DecodeError, Message, decode_length_delimiter};
-use smallvec::SmallVec;
 
 use crate::ObjectId;
 
@@ -16,17 +12,13 @@ const ALGORITHM: u32 = 1;
 const DIGEST: u32 = 2;
 
 /// The name of an object.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub(crate) struct MsgHash {
     /// 1 SHA-1, 2 RIPEMD-160, 3 SHAKE-128.
     pub(crate) algorithm: Option<i32>,
-    /// [`ObjectId::DIGEST_LEN`] bytes.
-    pub(crate) digest: Option<Digest>,
+    /// `None` if it is missing, or of another length: then it names nothing.
+    pub(crate) digest: Option<[u8; ObjectId::DIGEST_LEN]>,
 }
-
-/// Bytes that should be [`ObjectId::DIGEST_LEN`] many.
-#[derive(Clone, PartialEq, Eq, Default)]
-pub(crate) struct Digest(SmallVec<[u8; ObjectId::DIGEST_LEN]>);
 
 impl Message for MsgHash {
     fn encode_raw(&self, buf: &mut impl BufMut) {
@@ -54,7 +46,7 @@ impl Message for MsgHash {
                 // Messages are decoded from one piece.
                 let mut ahead = buf.chunk();
                 let len = decode_length_delimiter(&mut ahead)?;
-                self.digest = ahead.get(..len).map(Digest::from);
+                self.digest = ahead.get(..len).and_then(|digest| digest.try_into().ok());
                 skip_field(wire_type, tag, buf, ctx)
             }
             _ => skip_field(wire_type, tag, buf, ctx),
@@ -71,26 +63,6 @@ impl Message for MsgHash {
 
     fn clear(&mut self) {
         *self = Self::default();
-    }
-}
-
-impl From<&[u8]> for Digest {
-    fn from(bytes: &[u8]) -> Self {
-        Self(SmallVec::from_slice(bytes))
-    }
-}
-
-impl Deref for Digest {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Digest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }
 
@@ -112,16 +84,18 @@ mod tests {
     }
 
     #[test]
-    fn an_id_is_encoded_as_derived_code_does() {
+    fn an_id_is_encoded_and_decoded_as_derived_code_does() {
         for algorithm in [None, Some(1), Some(-1), Some(i32::MAX)] {
-            for len in [None, Some(0), Some(19), Some(20), Some(21), Some(300)] {
-                let derived = derived(algorithm, len);
-                let digest = derived.digest.as_deref().map(Digest::from);
+            for digest in [None, Some([7; 20])] {
                 let own = MsgHash { algorithm, digest };
-                let bytes = derived.encode_to_vec();
+                let bytes = derived(algorithm, digest.map(|digest| digest.len())).encode_to_vec();
                 assert_eq!(own.encode_to_vec(), bytes);
                 assert_eq!(own.encoded_len(), bytes.len());
                 assert_eq!(MsgHash::decode(&bytes[..]), Ok(own));
+            }
+            for len in [0, 19, 21, 300] {
+                let bytes = derived(algorithm, Some(len)).encode_to_vec();
+                assert_eq!(MsgHash::decode(&bytes[..]), Ok(MsgHash { algorithm, digest: None }));
             }
         }
     }
@@ -135,7 +109,6 @@ mod tests {
         }
         let repeated = [bytes, derived(None, Some(3)).encode_to_vec(), vec![0x18, 0x05]].concat();
         let own = MsgHash::decode(&repeated[..]).unwrap();
-        assert_eq!(own.digest.as_deref(), Some(&[7; 3][..]));
-        assert_eq!(own.algorithm, Some(1));
+        assert_eq!(own, MsgHash { algorithm: Some(1), digest: None });
     }
 }

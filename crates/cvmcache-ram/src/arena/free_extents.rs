@@ -5,24 +5,34 @@ use std::ops::Range;
 
 /// Extents that are free.
 ///
-/// Invariant: `by_start` and `by_len` have the same extents, no two of which touch, and `by_pages` those of
-/// them that contain a page; `bytes` is the sum of their lengths.
-#[derive(Debug)]
+/// Invariant: `by_start` and `by_len` have the same extents, no two of which touch, and `whole_pages`, if it is
+/// kept, the pages in each of them; `bytes` is the sum of their lengths.
+#[derive(Debug, Default)]
 pub(super) struct FreeExtents {
-    page: usize,
     /// The end of each by its start.
     by_start: BTreeMap<usize, usize>,
     /// Length and start.
     by_len: BTreeSet<(usize, usize)>,
-    /// The whole pages in an extent, as bytes, and the start of the first one.
-    by_pages: BTreeSet<(usize, usize)>,
+    whole_pages: Option<WholePages>,
     bytes: usize,
 }
 
+/// The whole pages of extents, by their number: what can be purged of each.
+#[derive(Debug)]
+struct WholePages {
+    page: usize,
+    /// The pages of an extent, as bytes, and the start of the first one.
+    by_len: BTreeSet<(usize, usize)>,
+}
+
 impl FreeExtents {
-    pub(super) fn new(page: usize) -> Self {
-        let (by_len, by_pages) = (BTreeSet::new(), BTreeSet::new());
-        Self { page, by_start: BTreeMap::new(), by_len, by_pages, bytes: 0 }
+    pub(super) fn new() -> Self {
+        Self::default()
+    }
+
+    /// Extents whose whole pages are found by [`most_pages`](Self::most_pages).
+    pub(super) fn with_whole_pages(page: usize) -> Self {
+        Self { whole_pages: Some(WholePages { page, by_len: BTreeSet::new() }), ..Self::default() }
     }
 
     /// How many bytes are free.
@@ -72,16 +82,19 @@ impl FreeExtents {
         self.by_len.last().map(|&(len, start)| start..start + len)
     }
 
-    /// The most whole pages in a row.
+    /// The most whole pages in a row, if they are indexed.
     pub(super) fn most_pages(&self) -> Option<Range<usize>> {
-        self.by_pages.last().map(|&(len, start)| start..start + len)
+        let pages = self.whole_pages.as_ref()?;
+        pages.by_len.last().map(|&(len, start)| start..start + len)
     }
 
     fn add(&mut self, range: Range<usize>) {
         if !range.is_empty() {
             self.by_start.insert(range.start, range.end);
             self.by_len.insert((range.len(), range.start));
-            self.by_pages.extend(self.whole_pages(&range));
+            if let Some(pages) = &mut self.whole_pages {
+                pages.by_len.extend(pages.of(&range));
+            }
             self.bytes += range.len();
         }
     }
@@ -89,15 +102,20 @@ impl FreeExtents {
     fn delete(&mut self, range: Range<usize>) {
         self.by_start.remove(&range.start);
         self.by_len.remove(&(range.len(), range.start));
-        if let Some(pages) = self.whole_pages(&range) {
-            self.by_pages.remove(&pages);
+        if let Some(pages) = &mut self.whole_pages
+            && let Some(key) = pages.of(&range)
+        {
+            pages.by_len.remove(&key);
         }
         self.bytes -= range.len();
     }
+}
 
-    fn whole_pages(&self, range: &Range<usize>) -> Option<(usize, usize)> {
-        let start = range.start.next_multiple_of(self.page);
-        let len = (range.end - range.end % self.page).saturating_sub(start);
+impl WholePages {
+    /// The key of an extent, if it contains a page.
+    fn of(&self, extent: &Range<usize>) -> Option<(usize, usize)> {
+        let start = extent.start.next_multiple_of(self.page);
+        let len = (extent.end - extent.end % self.page).saturating_sub(start);
         (len > 0).then_some((len, start))
     }
 }
@@ -108,17 +126,17 @@ mod tests {
 
     fn all(extents: &FreeExtents) -> Vec<(usize, usize)> {
         assert_eq!(extents.by_start.len(), extents.by_len.len());
-        let pages = |range| extents.whole_pages(&range);
-        let pages: BTreeSet<_> =
-            extents.by_start.iter().filter_map(|(&start, &end)| pages(start..end)).collect();
-        assert_eq!(extents.by_pages, pages);
+        if let Some(pages) = &extents.whole_pages {
+            let keys = extents.by_start.iter().filter_map(|(&start, &end)| pages.of(&(start..end)));
+            assert_eq!(pages.by_len, keys.collect());
+        }
         assert_eq!(extents.bytes, extents.by_len.iter().map(|(len, _)| len).sum::<usize>());
         extents.by_start.iter().map(|(&start, &end)| (start, end)).collect()
     }
 
     #[test]
     fn ranges_that_touch_coalesce() {
-        let mut extents = FreeExtents::new(10);
+        let mut extents = FreeExtents::with_whole_pages(10);
         for range in [0..10, 20..30, 40..50, 5..5] {
             extents.insert(range);
         }
@@ -131,7 +149,7 @@ mod tests {
 
     #[test]
     fn what_is_left_of_an_extent_stays() {
-        let mut extents = FreeExtents::new(10);
+        let mut extents = FreeExtents::with_whole_pages(10);
         extents.insert(0..100);
         extents.remove(20..30);
         assert_eq!(all(&extents), [(0, 20), (30, 100)]);
@@ -142,7 +160,7 @@ mod tests {
 
     #[test]
     fn the_best_fit_is_the_shortest_that_is_long_enough() {
-        let mut extents = FreeExtents::new(10);
+        let mut extents = FreeExtents::new();
         for range in [0..30, 40..60, 70..90, 100..110] {
             extents.insert(range);
         }
@@ -155,7 +173,7 @@ mod tests {
 
     #[test]
     fn whole_pages_are_those_that_an_extent_has_from_end_to_end() {
-        let mut extents = FreeExtents::new(10);
+        let mut extents = FreeExtents::with_whole_pages(10);
         for range in [1..19, 25..44, 51..62, 68..90] {
             extents.insert(range);
         }

@@ -36,9 +36,9 @@ impl Space {
     /// A space of `len` bytes in pages of `page`, all of it clean. Chunks begin at `first_chunk`, below
     /// [`CHUNK`].
     pub(super) fn new(len: usize, page: usize, first_chunk: usize) -> Self {
-        let mut clean = FreeExtents::new(page);
+        let mut clean = FreeExtents::new();
         clean.insert(0..len);
-        Self { len, page, first_chunk, dirty: FreeExtents::new(page), clean }
+        Self { len, page, first_chunk, dirty: FreeExtents::with_whole_pages(page), clean }
     }
 
     /// How many bytes are in pages that have been allocated, and were not purged since.

@@ -160,11 +160,19 @@ impl Attempt<'_> {
         let (failure, remedy) = match code {
             "NOAUTH" => (
                 Failure::AccessDenied(code.to_owned()),
-                format!("name user and password in {}, or the password in {}", URL.name(), PASSWORD_FILE.name()),
+                format!(
+                    "name user and password in {}, or the password in {}",
+                    URL.name(),
+                    PASSWORD_FILE.name()
+                ),
             ),
             "WRONGPASS" => (
                 Failure::AccessDenied(code.to_owned()),
-                format!("correct user and password in {}, or the password in the file of {}", URL.name(), PASSWORD_FILE.name()),
+                format!(
+                    "correct user and password in {}, or the password in the file of {}",
+                    URL.name(),
+                    PASSWORD_FILE.name()
+                ),
             ),
             "NOPERM" => (
                 Failure::AccessDenied(code.to_owned()),
@@ -187,7 +195,8 @@ impl Attempt<'_> {
                 Failure::AccessDenied("AUTH".to_owned()),
                 format!(
                     "the server has no password: take it out of {} or {}",
-                    URL.name(), PASSWORD_FILE.name()
+                    URL.name(),
+                    PASSWORD_FILE.name()
                 ),
             ),
             "ERR" if text.contains("DB index") => (

@@ -136,11 +136,11 @@ impl Node {
         let attempts = async {
             let (mut lost, mut was_refused) = (0, false);
             loop {
-                let next = self.connection(lost);
-                let next = match timeout_if(was_refused, RETRY_AFTER, next).await {
-                    Some(next) => next,
+                let patience = if was_refused { RETRY_AFTER } else { self.deadline };
+                let next = match timeout(patience, self.connection(lost)).await {
+                    Ok(next) => next,
                     // Another request was accepted over the present one, so it was not replaced.
-                    None => self.connection(0).await,
+                    Err(_) => self.connection(0).await,
                 };
                 let mut connection = next.map_err(|error| error.failure)?;
                 lost = connection.number;
@@ -424,15 +424,6 @@ async fn replacement(refusals: &Refusals, refused: &Notify) -> Failure {
 
 /// How long a request that was refused waits for the next connection, before it is sent over the present one again.
 const RETRY_AFTER: Duration = Duration::from_millis(2 * MAX_PAUSE_OF_WAITERS.as_millis() as u64);
-
-/// `None` if a future that has a timeout takes longer than that.
-async fn timeout_if<T>(
-    has_timeout: bool,
-    time: Duration,
-    future: impl Future<Output = T>,
-) -> Option<T> {
-    if has_timeout { timeout(time, future).await.ok() } else { Some(future.await) }
-}
 
 /// Grows a window for ever.
 async fn grow(window: &Window) {

@@ -64,10 +64,10 @@ impl Client {
     ///
     /// [`ClientError::Unexpected`] if the reply is of another kind than the request;
     /// [`ClientError::ForeignTicket`] for a ticket of another client; [`ClientError::Timeout`] if this
-    /// reply does not come in time, whatever else does, after which it is [forgotten](Self::forget); [`ClientError::Closed`] and others if
-    /// the connection is of no more use. A ticket from [`submit`](Self::submit) or
-    /// [`queue`](Self::queue) has the status in the reply, any other has [`ClientError::Status`] if
-    /// the request failed.
+    /// reply does not come in time, whatever else does, after which it is [forgotten](Self::forget);
+    /// [`ClientError::Closed`] and others if the connection is of no more use. A ticket from
+    /// [`submit`](Self::submit) or [`queue`](Self::queue) has the status in the reply, any other has
+    /// [`ClientError::Status`] if the request failed.
     pub fn wait<T>(&mut self, ticket: Ticket<T>) -> Result<T, ClientError> {
         let mut deadline = self.connection.deadline();
         self.wait_by(ticket, &mut deadline)

@@ -62,7 +62,7 @@ where
             match &log {
                 Some(log) if log.is_syslog() => error!(%error, "the plugin ends"),
                 // Perhaps there is none because there are no threads for it.
-                None if starter.is_client() => log::tell_system(name, &*error),
+                None if starter.is_client() => log::write_to_syslog(name, &*error),
                 _ => {}
             }
             terminal::complain(name, &*error)

@@ -252,14 +252,15 @@ impl ServerBuilder {
     /// [a service manager](crate::ServiceManager::take_socket), and that clients find at `locator`.
     ///
     /// A unix socket's file belongs to that process: it is neither removed at the end nor, if it was removed,
-    /// bound again, which is logged. Its lock file is made and locked if that is possible. A [supervised](Self::supervised) server refuses no connection at
-    /// its end: one that is made then waits for the process that inherits the socket next.
+    /// bound again, which is logged. Its lock file is made and locked if that is possible. A
+    /// [supervised](Self::supervised) server refuses no connection at its end: one that is made then waits for
+    /// the process that inherits the socket next.
     ///
     /// # Errors
     ///
-    /// [`ServerError::Limit`] and [`ServerError::NameTooLong`] as with [`listen`](Self::listen), and [`ServerError::Listen`]: if the
-    /// socket is no stream socket, does not listen, or listens elsewhere, or another process holds
-    /// the lock.
+    /// [`ServerError::Limit`] and [`ServerError::NameTooLong`] as with [`listen`](Self::listen), and
+    /// [`ServerError::Listen`]: if the socket is no stream socket, does not listen, or listens elsewhere, or
+    /// another process holds the lock.
     pub fn listen_on(self, socket: OwnedFd, locator: &Locator) -> Result<BoundServer, ServerError> {
         self.check()?;
         let listener = Listener::take_over(socket, locator)?;

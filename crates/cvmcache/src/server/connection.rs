@@ -122,8 +122,6 @@ pub(crate) struct Connection {
     awaits_writable: bool,
     phase: Phase,
     counters: Arc<SessionCounters>,
-    /// The last request that was answered in this turn: it is measured when the clock is read next.
-    unmeasured: Option<Answered>,
 }
 
 impl Connection {
@@ -153,7 +151,6 @@ impl Connection {
             awaits_writable: false,
             phase: Phase::Open,
             counters,
-            unmeasured: None,
         }
     }
 
@@ -308,7 +305,8 @@ impl Connection {
     ) {
         let record = ticket.record;
         if let (Some(tally), ServerMessage::Reply(reply)) = (ticket.tally, &reply) {
-            self.measure(recorders, &tally.answered(&reply.body), now);
+            let latency = now.saturating_duration_since(ticket.received);
+            self.measure(recorders, tally.answered(&reply.body), latency);
         }
         let _connection = trace_span!("connection", number = self.token.0).entered();
         let _session = self.session().map(|session| trace_span!("session", %session).entered());
@@ -333,9 +331,6 @@ impl Connection {
                 Ok(next) => turn = next,
                 Err(reason) => self.close(context.service, reason),
             }
-            if let Some(answered) = self.unmeasured.take() {
-                self.measure(context.recorders, &answered, (context.clock)());
-            }
         }
         self.send();
         if !self.is_open() {
@@ -348,19 +343,12 @@ impl Connection {
 
     /// Takes requests until there are none, or enough for this turn.
     fn take_requests(&mut self, context: &mut Context<'_>) -> Result<Turn, CloseReason> {
-        let begun = (context.clock)();
-        let mut now = begun;
+        let mut now = (context.clock)();
+        let end = now + context.time;
         let in_flight_before = self.in_flight.requests;
         let mut send_at = SENT_AT_ONCE;
-        for step in 0..TURN_STEPS {
-            if step > 0 {
-                now = (context.clock)();
-                if let Some(answered) = self.unmeasured.take() {
-                    self.measure(context.recorders, &answered, now);
-                }
-            }
-            let is_late = now.saturating_duration_since(begun) > context.time;
-            if is_late || self.has_backpressure(context.service) {
+        for _ in 0..TURN_STEPS {
+            if now > end || self.has_backpressure(context.service) {
                 return Ok(Turn::Again);
             }
             // Without a session there is nothing for workers to do.
@@ -372,7 +360,13 @@ impl Connection {
             }
             match self.decoder.next_frame()? {
                 Some(frame) => {
-                    self.take(context, frame, now)?;
+                    let answered = self.take(context, frame, now)?;
+                    // To receive bytes takes no time that counts.
+                    let received = mem::replace(&mut now, (context.clock)());
+                    if let Some(answered) = answered {
+                        let latency = now.saturating_duration_since(received);
+                        self.measure(context.recorders, answered, latency);
+                    }
                     if self.outbox.len() >= send_at {
                         self.send();
                         send_at = self.outbox.len() + SENT_AT_ONCE;
@@ -408,59 +402,62 @@ impl Connection {
         Ok(())
     }
 
+    /// Takes a message of the client. Returns what is to be measured of it, if it is answered now.
     fn take(
         &mut self,
         context: &mut Context<'_>,
         frame: Frame,
         now: Instant,
-    ) -> Result<(), CloseReason> {
+    ) -> Result<Option<Answered>, CloseReason> {
         let recorders = context.recorders;
         let is_recorded = RequestRecord::is_wanted(recorders.metrics);
         match self.peer.receive(context.service, frame) {
             Action::Answer(message) => {
                 let record = is_recorded.then(|| RequestRecord::of_answer(&message, now));
                 let answered_at = if is_recorded { (context.clock)() } else { now };
-                self.unmeasured = Some(Tally::of_answer(&message, now));
+                let answered = Answered::by(&message);
                 self.answer_recorded(recorders, record, message, answered_at);
+                Ok(Some(answered))
             }
             Action::Handle(open, request) => {
                 let _request = trace_span!("request", number = request.id).entered();
+                let tally = Tally::of(&request);
                 match (&mut context.workers, is_recorded) {
                     // Without a record, request and reply are moved less often.
                     (None, false) => {
-                        let tally = Tally::of(&request, now);
                         let reply = context.service.handle(&open, request);
-                        self.unmeasured = Some(tally.answered(&reply.body));
+                        let answered = tally.answered(&reply.body);
                         self.answer(ServerMessage::Reply(reply));
+                        Ok(Some(answered))
                     }
                     (None, true) => {
-                        let tally = Tally::of(&request, now);
                         let record = RequestRecord::of(&request, now);
                         let reply = context.service.handle(&open, request);
-                        self.unmeasured = Some(tally.answered(&reply.body));
+                        let answered = tally.answered(&reply.body);
                         let (reply, now) = (ServerMessage::Reply(reply), (context.clock)());
                         self.answer_recorded(recorders, Some(record), reply, now);
+                        Ok(Some(answered))
                     }
                     (Some(workers), _) => {
                         let record = is_recorded.then(|| RequestRecord::of(&request, now));
                         let weight = self.weight(&request);
-                        let tally = Some(Tally::of(&request, now));
-                        let ticket = Ticket { received: now, weight, tally, record };
+                        let ticket = Ticket { received: now, weight, tally: Some(tally), record };
                         self.in_flight.requests += 1;
                         self.in_flight.bytes += weight;
                         (workers.dispatch)(Job::Handle(open, request), ticket);
+                        Ok(None)
                     }
                 }
             }
-            Action::Quit => return Err(CloseReason::Quit),
-            Action::Nothing => {}
+            Action::Quit => Err(CloseReason::Quit),
+            Action::Nothing => Ok(None),
         }
-        Ok(())
     }
 
     /// Counts a request that was answered.
-    fn measure(&self, recorders: Recorders<'_>, answered: &Answered, now: Instant) {
-        recorders.statistics.record(answered, now);
+    #[inline]
+    fn measure(&self, recorders: Recorders<'_>, answered: Answered, latency: Duration) {
+        recorders.statistics.record(answered, latency);
         self.counters.record(answered);
     }
 

@@ -7,7 +7,7 @@ use thiserror::Error;
 use super::accept::ListenError;
 use crate::limits::InvalidLimit;
 
-/// Why there is no server, or not any more.
+/// Why a server cannot start, or has failed.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum ServerError {

@@ -24,7 +24,7 @@ mod calls;
 mod deadlines;
 mod status;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -49,7 +49,6 @@ use super::waker::Waker;
 use super::workers::Workers;
 use crate::ServerHandle;
 use crate::service::{Peer, Service};
-use crate::sparse::shrink_if_sparse;
 
 pub(crate) const WAKER: Token = Token(0);
 
@@ -100,7 +99,8 @@ pub(crate) struct Telemetry {
 /// What changes as the loop turns.
 #[derive(Debug, Default)]
 pub(crate) struct State {
-    connections: HashMap<Token, Connection>,
+    /// A tree: a look-up takes less than the hash of a token.
+    connections: BTreeMap<Token, Connection>,
     scheduler: Scheduler,
     timers: Timers,
     /// A supervised server waits for its first client without a bound.
@@ -434,7 +434,6 @@ impl EventLoop {
         if let Some(connection) = self.state.connections.remove(&token) {
             self.buffers.held -= connection.counted();
         }
-        shrink_if_sparse(&mut self.state.connections);
         self.telemetry.sessions.remove(token);
         self.state.scheduler.remove(token);
         self.state.timers.cancel(Timer::Close(token));

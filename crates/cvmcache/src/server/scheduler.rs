@@ -14,12 +14,10 @@
 //!    └─────────────────────────────────────┘
 //! ```
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use mio::Token;
-
-use crate::sparse::shrink_if_sparse;
 
 /// How long a round of turns takes at most; the connections share it. One more callback may be
 /// running when a turn is over.
@@ -47,7 +45,8 @@ enum State {
 /// with `is_queued`, and in `line` exactly once if it is `Waiting`; otherwise in neither.
 #[derive(Debug, Default)]
 pub(crate) struct Scheduler {
-    states: HashMap<Token, State>,
+    /// A tree: a look-up takes less than the hash of a token.
+    states: BTreeMap<Token, State>,
     turns: VecDeque<Token>,
     line: VecDeque<Token>,
 }
@@ -77,7 +76,6 @@ impl Scheduler {
     /// Forgets a connection.
     pub(crate) fn remove(&mut self, token: Token) {
         let removed = self.states.remove(&token);
-        shrink_if_sparse(&mut self.states);
         match removed {
             None | Some(State::Idle) => {}
             // Rare: a connection usually closes in a turn, and then it is idle.

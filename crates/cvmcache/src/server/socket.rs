@@ -15,6 +15,9 @@ use rustix::net::{SendAncillaryBuffer, SendFlags};
 /// taken (`unix_writable` in net/unix/af_unix.c). The buffer of a TCP socket grows by itself.
 const SEND_BUFFER: usize = 512 * 1024;
 
+/// A peer that has gone must not end the process by a signal.
+const FLAGS: SendFlags = SendFlags::NOSIGNAL;
+
 #[derive(Debug)]
 pub(crate) enum Socket {
     Unix(UnixStream),
@@ -48,16 +51,16 @@ impl Socket {
     }
 
     /// Writes once; 0 if the socket takes nothing for now.
-    pub(crate) fn send(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
-        // A peer that has gone must not end the process by a signal.
-        let flags = SendFlags::NOSIGNAL;
+    pub(crate) fn send(&self, bytes: &[u8]) -> io::Result<usize> {
+        sent(rustix::io::retry_on_intr(|| rustix::net::send(self, bytes, FLAGS)))
+    }
+
+    /// The same, of several pieces.
+    pub(crate) fn send_vectored(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
         let mut ancillary = SendAncillaryBuffer::default();
-        match rustix::io::retry_on_intr(|| {
-            rustix::net::sendmsg(self, pieces, &mut ancillary, flags)
-        }) {
-            Err(Errno::AGAIN) => Ok(0),
-            result => result.map_err(Into::into),
-        }
+        sent(rustix::io::retry_on_intr(|| {
+            rustix::net::sendmsg(self, pieces, &mut ancillary, FLAGS)
+        }))
     }
 
     /// Makes room for several large replies.
@@ -103,6 +106,13 @@ impl AsFd for Socket {
     }
 }
 
+fn sent(result: rustix::io::Result<usize>) -> io::Result<usize> {
+    match result {
+        Err(Errno::AGAIN) => Ok(0),
+        result => result.map_err(Into::into),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -114,7 +124,7 @@ mod tests {
         socket.enlarge_send_buffer();
         let reply = vec![7; 128 * 1024];
         for _ in 0..2 {
-            assert_eq!(socket.send(&[IoSlice::new(&reply)]).unwrap(), reply.len());
+            assert_eq!(socket.send(&reply).unwrap(), reply.len());
         }
     }
 }

@@ -123,12 +123,15 @@ impl Timers {
 
     /// When the next timer expires.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        self.next().map(|(deadline, _)| deadline)
+        let closing = self.closing.first().map(|(deadline, _)| deadline);
+        self.server.iter().flatten().chain(closing).min().copied()
     }
 
     /// Takes the timer that expired first out of the table; `None` if none has expired at `now`.
     pub(crate) fn pop_expired(&mut self, now: Instant) -> Option<Timer> {
-        let (_, timer) = self.next().filter(|(deadline, _)| *deadline <= now)?;
+        // Most often, none has expired, and which is the next one need not be known.
+        self.next_deadline().filter(|deadline| *deadline <= now)?;
+        let (_, timer) = self.next()?;
         self.cancel(timer);
         Some(timer)
     }

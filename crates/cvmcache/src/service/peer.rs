@@ -45,9 +45,10 @@ impl Peer {
         self.session.as_ref()
     }
 
-    /// Decides what to do about a frame. A message that expects a reply gets one, however malformed: [`Status::Malformed`] for what makes no sense and for a second handshake,
-    /// [`Status::Forbidden`] for a session that is not this peer's, and [`Status::NoSpace`] if there was no
-    /// memory to receive it in. Calls no plugin.
+    /// Decides what to do about a frame. A message that expects a reply gets one, however malformed:
+    /// [`Status::Malformed`] for what makes no sense and for a second handshake, [`Status::Forbidden`] for a
+    /// session that is not this peer's, and [`Status::NoSpace`] if there was no memory to receive it in. Calls
+    /// no plugin.
     pub fn receive(&mut self, service: &Service, frame: Frame) -> Action {
         if frame.out_of_memory {
             warn!(session = ?self.session, "no memory for the bytes of a request");

@@ -1,5 +1,5 @@
-//! Refusals: requests that fail because the plugin does, or has no room. The log tells of them, one line for
-//! each status in ten seconds, so that the plugin need not be asked more often how full the cache is.
+//! Refusals: requests that fail because the plugin does, or has no room. They are logged, one line for each
+//! status in ten seconds, so that the plugin need not be asked more often how full the cache is.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -10,10 +10,10 @@ use tracing::warn;
 use super::{OpenSession, Service};
 use crate::plugin::{ObjectId, Status};
 
-/// How long no other line tells of refusals with the same status.
+/// The least time between two lines about refusals with the same status.
 const PERIOD: Duration = Duration::from_secs(10);
 
-/// The refusals that the log has not told of, by status.
+/// The refusals that have not been logged, by status.
 ///
 /// Invariant: the lock is not held while a line is logged or the plugin is called.
 #[derive(Debug, Default)]
@@ -26,9 +26,9 @@ pub(super) struct Refusals {
 #[derive(Debug, PartialEq, Eq)]
 struct Refused {
     status: Status,
-    /// When a line told of them.
+    /// When a line about them was logged.
     logged: Duration,
-    /// How many have come since.
+    /// How many there were since.
     suppressed: u64,
 }
 
@@ -67,8 +67,8 @@ impl Refusals {
 }
 
 /// True if a request that ends like this is not the client's fault: a miss, a read behind the end and a
-/// capability that is not declared are nothing to tell of.
-fn is_refusal(status: Status) -> bool {
+/// capability that is not declared are not logged.
+pub(super) fn is_refusal(status: Status) -> bool {
     matches!(
         status,
         Status::Unknown
@@ -81,18 +81,15 @@ fn is_refusal(status: Status) -> bool {
 }
 
 impl Service {
-    /// Logs that a request has failed, if that is worth a line.
+    /// Logs that a request was refused, if a line is due.
     #[cold]
-    pub(super) fn on_failure(
+    pub(super) fn on_refusal(
         &self,
         open: &OpenSession,
         operation: &'static str,
         object: Option<ObjectId>,
         status: Status,
     ) {
-        if !is_refusal(status) {
-            return;
-        }
         let Some(suppressed) = self.refusals.count(status, self.clock()) else { return };
         // In the session of the request: a plugin in C may rely on one. A plugin whose storage fails is not
         // asked anything else.

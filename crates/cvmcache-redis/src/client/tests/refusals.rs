@@ -5,6 +5,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
+use futures_util::future::join;
 use redis::cmd;
 
 use super::*;
@@ -56,6 +57,53 @@ fn answer(mut stream: TcpStream, reply: &str) {
         // The client may have disconnected.
         let _ = stream.write_all(if is_greeting { b"+PONG\r\n" } else { reply.as_bytes() });
     }
+}
+
+/// A server whose connections each answer PING, then wait for two requests, and give these replies to them together.
+/// The last connection answers `+OK` to all that follows.
+fn replying_to_two_at_once(replies: [&'static str; 2]) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for replies in replies {
+            let (mut stream, _) = listener.accept().unwrap();
+            let (mut buffer, mut asked) = ([0; 1000], String::new());
+            while asked.matches("SET").count() < 2 {
+                let length = stream.read(&mut buffer).unwrap();
+                let text = String::from_utf8_lossy(&buffer[..length]);
+                if text.contains("PING") {
+                    stream.write_all(b"+PONG\r\n").unwrap();
+                }
+                asked += &text;
+            }
+            stream.write_all(replies.as_bytes()).unwrap();
+            // Of the first connection, the client is done with it.
+            answer(stream, "+OK\r\n");
+        }
+    });
+    address
+}
+
+#[test]
+fn a_refused_request_is_sent_again_when_another_was_accepted_over_the_same_connection() {
+    let address =
+        replying_to_two_at_once(["-LOADING it\r\n-LOADING it\r\n", "-LOADING it\r\n+OK\r\n"]);
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    // One thread: the second reply is seen before the connection is replaced for the first one.
+    let runtime = builder.enable_all().build().unwrap();
+    let config = config(&format!("redis://{address}"), LONG);
+    let shared = SharedState {
+        connector: Connector::new(&config).unwrap(),
+        deadline: config.timeout,
+        runtime: runtime.handle().clone(),
+        metrics: ClientMetrics::new(),
+        connected: Arc::default(),
+    };
+    let node = Node::new(&shared, config.server.addresses()[0].clone(), Role::only());
+    let set = async |key| node.command(cmd("SET").arg(key).arg("v"), Traits::REPEATABLE).await;
+    let (replies, at_once) = timed(|| runtime.block_on(join(set("a"), set("b"))));
+    assert!(at_once);
+    assert_eq!(replies, (Ok(Value::Okay), Ok(Value::Okay)));
 }
 
 const OF_THE_CONNECTION: [&str; 6] = [

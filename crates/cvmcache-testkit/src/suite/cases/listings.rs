@@ -7,7 +7,7 @@ use cvmcache::plugin::{Capabilities, ListEntry, ObjectId, ObjectType};
 
 use crate::suite::Case;
 use crate::suite::client::{Listing, TestClient};
-use crate::suite::object::TestObject;
+use crate::suite::object::{LISTED_IN_PARTS, LONG_DESCRIPTION, TestObject};
 use crate::suite::probe::Probe;
 use crate::suite::step::Checked;
 
@@ -160,11 +160,9 @@ fn descriptions(probe: &Probe<'_>) -> Checked<()> {
 
 fn in_parts(probe: &Probe<'_>) -> Checked<()> {
     let mut client = probe.client()?;
-    // 1000 bytes are no more than a path may be long.
-    let description = [b'd'; 1000];
-    let objects = probe.objects(6000, 1);
+    let objects = probe.objects(LISTED_IN_PARTS, 1);
     for object in &objects {
-        store_as(&mut client, object, ObjectType::Volatile, &description)?;
+        store_as(&mut client, object, ObjectType::Volatile, &LONG_DESCRIPTION)?;
     }
     let mut listing = Listing::default();
     while !client.list_more(&mut listing, ObjectType::Volatile)? {}
@@ -172,16 +170,17 @@ fn in_parts(probe: &Probe<'_>) -> Checked<()> {
     let sent = "list Volatile objects, of which there are 6 MB";
     probe.check(parts > 1, sent, "several parts", format!("{parts} part"))?;
     let wrong = not_once(&entries, objects.iter().map(|object| object.id));
-    probe.check(wrong.is_empty(), sent, "each of 6000 objects once", wrong.join(", "))?;
+    let expected = format!("each of {LISTED_IN_PARTS} objects once");
+    probe.check(wrong.is_empty(), sent, expected, wrong.join(", "))?;
     close(&mut client, &objects)?;
     client.quit()
 }
 
 fn concurrent(probe: &Probe<'_>) -> Checked<()> {
     let mut clients = [probe.client()?, probe.client()?];
-    let objects = probe.objects(6000, 1);
+    let objects = probe.objects(LISTED_IN_PARTS, 1);
     for object in &objects {
-        store_as(&mut clients[0], object, ObjectType::Catalog, &[b'd'; 1000])?;
+        store_as(&mut clients[0], object, ObjectType::Catalog, &LONG_DESCRIPTION)?;
     }
     // Two of the same client, and one of another.
     let mut listings = [0, 0, 1].map(|client| (client, Listing::default(), false));
@@ -192,8 +191,8 @@ fn concurrent(probe: &Probe<'_>) -> Checked<()> {
     }
     for (_, listing, _) in &listings {
         let wrong = not_once(&listing.entries, objects.iter().map(|object| object.id));
-        let (sent, expected) = ("three listings in turns", "each of 6000 objects once in each");
-        probe.check(wrong.is_empty(), sent, expected, wrong.join(", "))?;
+        let expected = format!("each of {LISTED_IN_PARTS} objects once in each");
+        probe.check(wrong.is_empty(), "three listings in turns", expected, wrong.join(", "))?;
     }
     close(&mut clients[0], &objects)?;
     clients.into_iter().try_for_each(|client| client.quit())

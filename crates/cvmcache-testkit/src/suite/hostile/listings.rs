@@ -7,6 +7,7 @@ use cvmcache::plugin::{Capabilities, ObjectId, ObjectType};
 
 use crate::suite::Case;
 use crate::suite::client::{Listing, TestClient};
+use crate::suite::object::{LISTED_IN_PARTS, LONG_DESCRIPTION};
 use crate::suite::probe::Probe;
 use crate::suite::step::Checked;
 
@@ -41,32 +42,28 @@ pub(super) const CASES: &[Case] = &[
     .needs_all(FILLS),
 ];
 
-/// How many objects there are in listings that shall have several parts. A reply of the reference
-/// library has about 4 MiB.
-const MANY: usize = 6000;
-
 /// How many requests are in flight while they are stored.
 const AT_ONCE: usize = 100;
 
 /// Stores so many volatile objects that a listing comes in parts, and returns those that have to be in it:
 /// they are open, because other clients may have the cache evict closed ones.
 fn in_parts(probe: &Probe<'_>, client: &mut TestClient) -> Checked<BTreeSet<ObjectId>> {
-    let ids: Vec<_> = (0..MANY).map(|_| probe.id()).collect();
+    let ids: Vec<_> = (0..LISTED_IN_PARTS).map(|_| probe.id()).collect();
     let stored = ids.chunks(AT_ONCE).try_for_each(|ids| store(&mut client.raw, ids));
-    probe.did(format!("store {MANY} Volatile objects"), stored)?;
+    probe.did(format!("store {LISTED_IN_PARTS} Volatile objects"), stored)?;
     Ok(ids.into_iter().collect())
 }
 
 fn close(probe: &Probe<'_>, client: &mut TestClient, ids: &BTreeSet<ObjectId>) -> Checked<()> {
     let closed = ids.iter().try_for_each(|id| client.raw.close(id));
-    probe.did(format!("close {MANY} Volatile objects"), closed)
+    probe.did(format!("close {LISTED_IN_PARTS} Volatile objects"), closed)
 }
 
 fn store(client: &mut Client, ids: &[ObjectId]) -> Result<(), ClientError> {
     let mut under_way = Vec::new();
     for id in ids {
         let new = NewUpload::new(*id).object_type(ObjectType::Volatile);
-        let mut upload = client.begin_upload(new.description(vec![b'd'; 1000]));
+        let mut upload = client.begin_upload(new.description(LONG_DESCRIPTION.to_vec()));
         under_way.push(upload.submit(client, "x", true)?);
     }
     under_way.into_iter().try_for_each(|ticket| client.wait(ticket))

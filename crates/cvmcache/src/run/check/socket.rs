@@ -93,7 +93,7 @@ fn check_unix(locator: &Locator, path: &Path, findings: &mut Findings) -> Live {
     Live::No
 }
 
-/// What a lock says.
+/// What is known of the lock by the process that holds it.
 enum Lock {
     Free,
     /// The process that holds it listens.

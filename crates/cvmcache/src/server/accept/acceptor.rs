@@ -127,7 +127,7 @@ impl Acceptor {
                 }
                 Err(error) => match error.kind() {
                     _ if is_drained(&error) => self.is_ready = false,
-                    // One connection that came to nothing.
+                    // An error of this connection only: see accept(2).
                     io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted => {}
                     _ => {
                         warn!(%error, "cannot accept a connection: it waits until there is room");

@@ -2,7 +2,7 @@
 //! being removed for their age.
 //!
 //! It is a thread because a file system may stand still, such as one on a server that is gone: then this
-//! thread stands still, and not the I/O thread. It only looks and touches; the I/O thread binds.
+//! thread stands still, and not the I/O thread. It only checks and touches the files; the I/O thread binds.
 
 use std::fs;
 use std::io::{self, ErrorKind, Read, Write};
@@ -26,8 +26,8 @@ use super::socket_file;
 use crate::files::FileId;
 use crate::{threads, watchdog};
 
-/// How often the files are looked for even if inotify reports nothing: it is not always available, and it
-/// does not report that a directory further up was renamed, or that something was mounted over it.
+/// How often the files are checked even if inotify reports nothing: it is not always available, and it does
+/// not report that a directory further up was renamed, or that something was mounted over it.
 const PERIOD: Duration = Duration::from_secs(5);
 
 /// How long after a report the next one follows, unless the files are in place by then.
@@ -41,6 +41,8 @@ const TOUCH_PERIOD: Duration = Duration::from_secs(3600);
 /// Paths, each with the file that is to be there.
 pub(crate) type Places = Vec<(PathBuf, FileId)>;
 
+type InitInotify = fn() -> nix::Result<Inotify>;
+
 /// What the thread and the I/O thread share. The lock is held for no longer than a copy.
 #[derive(Debug)]
 struct Shared {
@@ -49,7 +51,7 @@ struct Shared {
     has_report: AtomicBool,
 }
 
-/// The thread, for the I/O thread. It ends when this is dropped, and is not waited for.
+/// The I/O thread's handle on the thread, which ends when this is dropped, and is not waited for.
 #[derive(Debug)]
 pub(crate) struct Watch {
     shared: Arc<Shared>,
@@ -64,7 +66,7 @@ impl Watch {
         control.set_nonblocking(true)?;
         let has_report = AtomicBool::new(false);
         let shared = Arc::new(Shared { places: Mutex::new(Some(places)), has_report });
-        let mut watcher = Watcher::new(shared.clone(), Instant::now());
+        let mut watcher = Watcher::new(shared.clone(), init_inotify, Instant::now());
         threads::spawn("socket", move || {
             watchdog::prepare_thread();
             watcher.run(&controlled, wake);
@@ -89,11 +91,13 @@ impl Watch {
     }
 }
 
-/// What the thread knows.
+/// The state of the thread.
 #[derive(Debug)]
 struct Watcher {
     shared: Arc<Shared>,
     next_touch: Instant,
+    /// Calls inotify_init1(2).
+    init_inotify: InitInotify,
     /// `None` if it is not available, as at a limit of the user (inotify(7)). It may be later.
     inotify: Option<Inotify>,
     /// What `inotify` watches.
@@ -103,13 +107,14 @@ struct Watcher {
 }
 
 impl Watcher {
-    fn new(shared: Arc<Shared>, now: Instant) -> Self {
-        Self { shared, next_touch: now, inotify: None, watched: Vec::new(), has_warned: false }
+    fn new(shared: Arc<Shared>, init_inotify: InitInotify, now: Instant) -> Self {
+        let (inotify, watched, has_warned) = (None, Vec::new(), false);
+        Self { shared, next_touch: now, init_inotify, inotify, watched, has_warned }
     }
 
     fn run(&mut self, controlled: &UnixStream, wake: impl Fn()) {
         loop {
-            let is_in_place = self.look(Instant::now());
+            let is_in_place = self.check(Instant::now());
             if !is_in_place {
                 self.shared.has_report.store(true, Ordering::Release);
                 wake();
@@ -121,9 +126,9 @@ impl Watcher {
     }
 
     /// True if all files are in place. Touches them if it is time to.
-    fn look(&mut self, now: Instant) -> bool {
+    fn check(&mut self, now: Instant) -> bool {
         let Some(places) = self.shared.places.lock().clone() else { return false };
-        // Before the look: what changes after it is reported.
+        // Before the check: what changes after it is reported.
         let watching = self.watch(&places);
         if !places.iter().all(|(path, file)| is_in_place(path, *file)) {
             return false;
@@ -133,7 +138,7 @@ impl Watcher {
             && !mem::replace(&mut self.has_warned, true)
         {
             let seconds = PERIOD.as_secs();
-            warn!(%error, "inotify is not available: the socket is looked for every {seconds} s instead");
+            warn!(%error, "inotify is not available: the socket is checked every {seconds} s instead");
         }
         if now >= self.next_touch {
             places.iter().for_each(|(path, _)| touch(path));
@@ -147,7 +152,7 @@ impl Watcher {
         if self.inotify.is_none() || self.watched != *places {
             // First, or both would count.
             self.inotify = None;
-            self.inotify = Some(watch(places)?);
+            self.inotify = Some(watch(places, self.init_inotify)?);
             self.watched.clone_from(places);
             self.has_warned = false;
         }
@@ -175,10 +180,14 @@ fn is_in_place(path: &Path, file: FileId) -> bool {
         || fs::metadata(path).is_ok_and(|metadata| FileId::of(&metadata) == file)
 }
 
+fn init_inotify() -> nix::Result<Inotify> {
+    Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)
+}
+
 /// Has changes of the files reported. An unlinked file that is open reports that its attributes change,
 /// as its number of links does. Of its directory only the end is watched: others may be busy there.
-fn watch(places: &Places) -> nix::Result<Inotify> {
-    let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
+fn watch(places: &Places, init_inotify: InitInotify) -> nix::Result<Inotify> {
+    let inotify = init_inotify()?;
     let moved = AddWatchFlags::IN_MOVE_SELF | AddWatchFlags::IN_DELETE_SELF;
     for (path, _) in places {
         let flags = moved | AddWatchFlags::IN_ATTRIB | AddWatchFlags::IN_DONT_FOLLOW;
@@ -208,6 +217,8 @@ mod tests {
     use std::sync::mpsc;
     use std::time::SystemTime;
 
+    use nix::errno::Errno;
+
     use super::*;
 
     fn place(path: &Path) -> (PathBuf, FileId) {
@@ -215,9 +226,10 @@ mod tests {
         (path.to_owned(), FileId::of(&metadata))
     }
 
-    fn watcher(places: Places, now: Instant) -> Watcher {
+    fn watcher(places: Places, init: InitInotify, now: Instant) -> Watcher {
         let has_report = AtomicBool::new(false);
-        Watcher::new(Arc::new(Shared { places: Mutex::new(Some(places)), has_report }), now)
+        let shared = Shared { places: Mutex::new(Some(places)), has_report };
+        Watcher::new(Arc::new(shared), init, now)
     }
 
     #[test]
@@ -226,12 +238,12 @@ mod tests {
         let path = directory.path().join("file");
         let file = File::create(&path).unwrap();
         let start = Instant::now();
-        let mut watcher = watcher(vec![place(&path)], start);
+        let mut watcher = watcher(vec![place(&path)], init_inotify, start);
         let old = SystemTime::UNIX_EPOCH + Duration::from_secs(1);
         let mut is_touched = |after: Duration| {
             let times = fs::FileTimes::new().set_modified(old).set_accessed(old);
             file.set_times(times).unwrap();
-            assert!(watcher.look(start + after));
+            assert!(watcher.check(start + after));
             let metadata = file.metadata().unwrap();
             assert_eq!(metadata.modified().unwrap() == old, metadata.accessed().unwrap() == old);
             metadata.modified().unwrap() != old
@@ -263,10 +275,39 @@ mod tests {
             let _file = File::create(&path).unwrap();
             File::create(&other).unwrap();
             let now = Instant::now();
-            let mut watcher = watcher(vec![place(&path)], now);
-            assert!(watcher.look(now));
+            let mut watcher = watcher(vec![place(&path)], init_inotify, now);
+            assert!(watcher.check(now));
             change(&path, &other).unwrap();
-            assert!(!watcher.look(now));
+            assert!(!watcher.check(now));
+        }
+    }
+
+    #[test]
+    fn without_inotify_a_missing_file_is_found_by_the_periodic_check_and_inotify_is_tried_again() {
+        // No kernel support or a seccomp filter; no descriptors; the limit of the user; no memory.
+        let failures: [InitInotify; 5] = [
+            || Err(Errno::ENOSYS),
+            || Err(Errno::EPERM),
+            || Err(Errno::EMFILE),
+            || Err(Errno::ENFILE),
+            || Err(Errno::ENOMEM),
+        ];
+        for init in failures {
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("file");
+            // Open, so that its number is not used again.
+            let _file = File::create(&path).unwrap();
+            let now = Instant::now();
+            let mut watcher = watcher(vec![place(&path)], init, now);
+            assert!(watcher.check(now) && watcher.has_warned && watcher.inotify.is_none());
+            assert!(watcher.check(now));
+            fs::remove_file(&path).unwrap();
+            assert!(!watcher.check(now));
+            let _file = File::create(&path).unwrap();
+            *watcher.shared.places.lock() = Some(vec![place(&path)]);
+            watcher.init_inotify = init_inotify;
+            assert!(watcher.check(now) && watcher.inotify.is_some());
+            assert!(!watcher.has_warned, "the next failure is logged again");
         }
     }
 

@@ -101,6 +101,9 @@ impl Outbox {
             return;
         }
         self.len += self.messages.len() - before + attached;
+        if attached == 0 {
+            return;
+        }
         if attached <= COPIED {
             for piece in attachment {
                 self.messages.extend_from_slice(&piece);
@@ -142,21 +145,30 @@ impl Outbox {
     pub(crate) fn flush(&mut self, socket: &Socket) -> io::Result<bool> {
         let before = self.len;
         while self.len > 0 {
-            let mut slices = [IoSlice::new(&[]); MAX_PIECES];
-            let waiting = self.pieces.iter().map(Piece::bytes);
-            let mut sent = self.sent;
-            let mut count = 0;
-            for (slice, piece) in slices.iter_mut().zip(waiting.chain([&self.messages[..]])) {
-                *slice = IoSlice::new(&piece[mem::take(&mut sent)..]);
-                count += 1;
-            }
-            let sent = socket.send(&slices[..count])?;
+            let sent = self.write(socket)?;
             if sent == 0 {
                 break;
             }
             self.remove(sent);
         }
         Ok(self.len < before)
+    }
+
+    /// Writes once.
+    fn write(&self, socket: &Socket) -> io::Result<usize> {
+        if self.pieces.is_empty() {
+            // Small replies only.
+            return socket.send(&self.messages[self.sent..]);
+        }
+        let mut slices = [IoSlice::new(&[]); MAX_PIECES];
+        let waiting = self.pieces.iter().map(Piece::bytes);
+        let mut sent = self.sent;
+        let mut count = 0;
+        for (slice, piece) in slices.iter_mut().zip(waiting.chain([&self.messages[..]])) {
+            *slice = IoSlice::new(&piece[mem::take(&mut sent)..]);
+            count += 1;
+        }
+        socket.send_vectored(&slices[..count])
     }
 
     /// Drops everything: the client takes no more.

@@ -1,4 +1,4 @@
-//! What the loop does at deadlines, and which it keeps.
+//! The timers of the event loop: which of them are set, and what is done when one expires.
 
 use std::time::{Duration, Instant};
 
@@ -9,16 +9,16 @@ use crate::read_buffer::release_unused;
 use crate::server::telemetry::Heartbeat;
 use crate::server::timers::Timer;
 
-/// How often gauges are set.
+/// The period of the gauges of the metrics.
 const GAUGES_PERIOD: Duration = Duration::from_secs(2);
 
-/// How often connections are looked at for whether they are idle: the second time, one is.
+/// The period of the sweep for idle connections: one without a turn between two sweeps is idle.
 const BUFFER_SWEEP_PERIOD: Duration = Duration::from_secs(5);
 
-/// How many idle uploads are aborted before other things have their turn.
+/// How many idle uploads are aborted at once: connections have their turns before the next ones.
 const IDLE_UPLOADS_AT_ONCE: usize = 16;
 
-/// No timer of the server is set for less: a limit of zero must not keep the thread busy.
+/// The shortest period of a timer: with a limit of zero, the thread would be busy all the time.
 const SHORTEST_PERIOD: Duration = Duration::from_millis(1);
 
 impl EventLoop {
@@ -32,7 +32,7 @@ impl EventLoop {
         }
     }
 
-    /// Sets the timers that the present connections and jobs need.
+    /// Sets the timers that the present connections and jobs need, and cancels the others.
     pub(super) fn keep_timers(&mut self, now: Instant) {
         let State { connections, timers, has_active, .. } = &mut self.state;
         let limits = self.service.limits();
@@ -47,7 +47,7 @@ impl EventLoop {
         timers.keep(Timer::RequestCheck, timeout.is_some(), check);
     }
 
-    /// Does what is due. A timer that is set again here is due later than `now`, so this ends.
+    /// Handles the timers that have expired. One that is set again here expires later than `now`, so this ends.
     pub(super) fn expire_timers(&mut self, now: Instant) {
         while let Some(timer) = self.state.timers.pop_expired(now) {
             match timer {
@@ -76,8 +76,8 @@ impl EventLoop {
         }
     }
 
-    /// Aborts some of the uploads that were given up, and the others next time: the plugin may take its time
-    /// for each.
+    /// Aborts some of the uploads that were given up, and the others when the timer expires again: each abort is
+    /// a callback, which takes time.
     fn abort_idle_uploads(&mut self, now: Instant) {
         let mut rest = IDLE_UPLOADS_AT_ONCE;
         for connection in self.state.connections.values() {
@@ -89,8 +89,8 @@ impl EventLoop {
         }
     }
 
-    /// Frees the buffers of connections that have been idle since the last sweep, and when all are,
-    /// those of reads.
+    /// Frees the buffers of connections that have been idle since the last sweep, and those of reads when all
+    /// connections have.
     fn sweep_buffers(&mut self) {
         let State { connections, has_active, .. } = &mut self.state;
         *has_active = false;
@@ -113,7 +113,7 @@ impl EventLoop {
         }
     }
 
-    /// Answers requests that took too long.
+    /// Answers requests over their deadline with TIMEOUT.
     fn time_out_requests(&mut self, now: Instant) {
         let (Some(workers), Some(timeout)) =
             (&mut self.workers, self.service.limits().request_deadline)
@@ -132,7 +132,7 @@ impl EventLoop {
         }
     }
 
-    /// Gives up on a client that has not taken its last replies in time.
+    /// Aborts a connection whose client has taken no reply during a shutdown timeout.
     fn abort_unless_it_progresses(&mut self, token: Token, now: Instant) {
         let State { connections, scheduler, timers, .. } = &mut self.state;
         let Some(connection) = connections.get_mut(&token) else { return };

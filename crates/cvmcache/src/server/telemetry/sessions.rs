@@ -92,7 +92,8 @@ impl SessionCounters {
     }
 
     /// Counts a request that was answered.
-    pub(crate) fn record(&self, answered: &Answered) {
+    #[inline]
+    pub(crate) fn record(&self, answered: Answered) {
         self.requests.add(1);
         match answered.is_hit() {
             Some(true) => self.hits.add(1),

@@ -7,7 +7,7 @@
 
 use std::array;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::Duration;
 
 use cvmcache_proto::{Operation, OperationKind, ReplyBody, Request, ServerMessage, Status};
 
@@ -52,23 +52,23 @@ struct KindCounters {
     latency: LatencyCounters,
 }
 
-/// What is counted of a request, from when it is received until its reply is queued.
+/// What is counted of a request besides its reply.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Tally {
     kind: Kind,
-    received: Instant,
     /// The bytes of an object that came with it.
     bytes: u32,
     is_last_part: bool,
 }
 
-/// A tally with its reply.
+/// A request that was answered.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Answered {
-    tally: Tally,
+    kind: Kind,
     result: Result<(), Status>,
-    /// The bytes of an object that go with the reply.
-    sent: u32,
+    /// The bytes of an object that came with the request or go with its reply.
+    bytes: u32,
+    is_last_part: bool,
 }
 
 /// The statistics at one moment, or of a time between two.
@@ -89,41 +89,45 @@ pub(crate) struct KindCounts {
 }
 
 impl Tally {
-    /// Of a request that was received at this time.
-    pub(crate) fn of(request: &Request, received: Instant) -> Self {
+    #[inline]
+    pub(crate) fn of(request: &Request) -> Self {
         let kind = Kind::Operation(request.operation.kind());
         let (bytes, is_last_part) = match &request.operation {
             // A part has at most `max_object_size` bytes, which is a u32.
             Operation::Store(part) => (part.data.len() as u32, part.last),
             _ => (0, false),
         };
-        Self { kind, received, bytes, is_last_part }
-    }
-
-    /// Of a message that is answered before it is a request, with its answer.
-    pub(crate) fn of_answer(answer: &ServerMessage, received: Instant) -> Answered {
-        let kind = match answer {
-            ServerMessage::HandshakeAck(_) => Kind::Handshake,
-            _ => Kind::Invalid,
-        };
-        let tally = Self { kind, received, bytes: 0, is_last_part: false };
-        Answered { tally, result: answer.status().unwrap_or(Err(Status::Unknown)), sent: 0 }
+        Self { kind, bytes, is_last_part }
     }
 
     /// The request has this reply.
+    #[inline]
     pub(crate) fn answered(self, body: &ReplyBody) -> Answered {
-        let sent = match body {
-            ReplyBody::Read { result: Ok(data), .. } => data.len() as u32,
-            _ => 0,
-        };
-        Answered { tally: self, result: body.status(), sent }
+        let Self { kind, bytes, is_last_part } = self;
+        match body {
+            ReplyBody::Read { result: Ok(data), .. } => {
+                Answered { kind, result: Ok(()), bytes: data.len() as u32, is_last_part }
+            }
+            body => Answered { kind, result: body.status(), bytes, is_last_part },
+        }
     }
 }
 
 impl Answered {
+    /// A message that is answered before it is a request.
+    pub(crate) fn by(answer: &ServerMessage) -> Self {
+        let kind = match answer {
+            ServerMessage::HandshakeAck(_) => Kind::Handshake,
+            _ => Kind::Invalid,
+        };
+        let result = answer.status().unwrap_or(Err(Status::Unknown));
+        Self { kind, result, bytes: 0, is_last_part: false }
+    }
+
     /// True if the request opened an object that was there; false if the object was missing.
+    #[inline]
     pub(crate) fn is_hit(&self) -> Option<bool> {
-        match (self.tally.kind, self.result) {
+        match (self.kind, self.result) {
             (Kind::Operation(OperationKind::Open), Ok(())) => Some(true),
             (Kind::Operation(OperationKind::Open), Err(Status::NoEntry)) => Some(false),
             _ => None,
@@ -132,21 +136,25 @@ impl Answered {
 }
 
 impl Statistics {
-    /// Counts a request, whose reply was queued at `now` or a little earlier.
-    pub(crate) fn record(&self, answered: &Answered, now: Instant) {
-        let Answered { tally, result, sent } = answered;
-        let of_kind = &self.kinds[tally.kind.index()];
-        of_kind.by_result[Status::to_wire(*result) as usize].add(1);
-        of_kind.latency.record(now.saturating_duration_since(tally.received));
-        if result.is_ok() {
-            match tally.kind {
-                Kind::Operation(OperationKind::Read) => self.read_bytes.add((*sent).into()),
-                Kind::Operation(OperationKind::Store) => {
-                    self.stored_bytes.add(tally.bytes.into());
-                    self.stored_objects.add(tally.is_last_part.into());
-                }
-                _ => {}
+    /// Counts a request, and how long it took from when it was received until its reply was queued.
+    #[inline]
+    pub(crate) fn record(&self, answered: Answered, latency: Duration) {
+        let of_kind = &self.kinds[answered.kind.index()];
+        of_kind.by_result[Status::to_wire(answered.result) as usize].add(1);
+        of_kind.latency.record(latency);
+        if answered.bytes > 0 && answered.result.is_ok() {
+            self.record_bytes(&answered);
+        }
+    }
+
+    fn record_bytes(&self, answered: &Answered) {
+        match answered.kind {
+            Kind::Operation(OperationKind::Read) => self.read_bytes.add(answered.bytes.into()),
+            Kind::Operation(OperationKind::Store) => {
+                self.stored_bytes.add(answered.bytes.into());
+                self.stored_objects.add(answered.is_last_part.into());
             }
+            _ => {}
         }
     }
 
@@ -238,20 +246,16 @@ impl KindCounts {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
-    fn answered(kind: OperationKind, received: Instant, result: Result<(), Status>) -> Answered {
+    fn answered(kind: OperationKind, result: Result<(), Status>) -> Answered {
         let kind = Kind::Operation(kind);
-        let tally = Tally { kind, received, bytes: 10, is_last_part: true };
-        Answered { tally, result, sent: 7 }
+        Answered { kind, result, bytes: 7, is_last_part: true }
     }
 
     #[test]
     fn hits_misses_and_bytes_follow_from_requests() {
         let statistics = Statistics::default();
-        let start = Instant::now();
         for (kind, result) in [
             (OperationKind::Open, Ok(())),
             (OperationKind::Open, Ok(())),
@@ -262,11 +266,11 @@ mod tests {
             (OperationKind::Store, Ok(())),
             (OperationKind::Store, Err(Status::NoSpace)),
         ] {
-            statistics.record(&answered(kind, start, result), start + Duration::from_micros(3));
+            statistics.record(answered(kind, result), Duration::from_micros(3));
         }
         let counts = statistics.counts();
         assert_eq!((counts.hits(), counts.misses()), (2, 1));
-        assert_eq!((counts.read_bytes, counts.stored_bytes, counts.stored_objects), (7, 10, 1));
+        assert_eq!((counts.read_bytes, counts.stored_bytes, counts.stored_objects), (7, 7, 1));
         let (name, open) = counts.by_kind().next().unwrap();
         assert_eq!((name, open.requests()), ("open", 4));
         let statuses: Vec<_> = open.by_status().collect();
@@ -277,10 +281,10 @@ mod tests {
     #[test]
     fn counts_of_a_time_are_the_difference_of_two() {
         let statistics = Statistics::default();
-        let start = Instant::now();
-        statistics.record(&answered(OperationKind::Open, start, Ok(())), start);
+        let hit = answered(OperationKind::Open, Ok(()));
+        statistics.record(hit, Duration::ZERO);
         let earlier = statistics.counts();
-        statistics.record(&answered(OperationKind::Open, start, Ok(())), start);
+        statistics.record(hit, Duration::ZERO);
         assert_eq!(statistics.counts().since(&earlier).hits(), 1);
         assert_eq!(earlier.since(&Counts::zero()).hits(), 1);
     }

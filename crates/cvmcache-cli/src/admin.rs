@@ -9,7 +9,7 @@ mod place;
 mod request;
 pub(crate) mod schema;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -20,7 +20,7 @@ use serde_json::Value;
 
 use crate::remote::{self, Remote};
 pub(crate) use error::Error;
-use error::Reason;
+use error::{Absent, Reason};
 use request::Method;
 
 type Result<T, E = Error> = std::result::Result<T, E>;
@@ -57,6 +57,11 @@ impl AdminRemote {
         }
     }
 
+    /// For options whose value is optional: true if the word behind one is the locator.
+    pub(crate) fn give_locator(&mut self, word: &OsStr) -> bool {
+        self.remote.give_locator(word)
+    }
+
     /// Finds the socket. `command` is the name of the subcommand, `instead` what can be done without it.
     pub(crate) fn find(&self, command: &str, instead: &'static str) -> Result<Admin> {
         let timeout = self.remote.timeout();
@@ -68,14 +73,6 @@ impl AdminRemote {
         if let Some(path) = place::first(&places) {
             return Ok(Admin { path, timeout });
         }
-        let absent = |configured, client: &cvmcache::client::Client| Error::Absent {
-            locator: locator.clone(),
-            places: places.clone(),
-            name: client.plugin_name().to_vec(),
-            pid: client.plugin_pid(),
-            configured,
-            instead,
-        };
         // It tells no plugin from one without the socket, and which process to look at.
         let client = self.remote.connect(command)?;
         let configured = client.plugin_pid().and_then(place::configured);
@@ -83,7 +80,14 @@ impl AdminRemote {
             Some(place::Configured::At(path)) if place::exists(&path) => {
                 Ok(Admin { path, timeout })
             }
-            configured => Err(absent(configured, &client)),
+            configured => Err(Error::Absent(Box::new(Absent {
+                name: client.plugin_name().to_vec(),
+                pid: client.plugin_pid(),
+                locator,
+                places,
+                configured,
+                instead,
+            }))),
         };
         // The answer that matters has been given.
         let _ = client.quit();

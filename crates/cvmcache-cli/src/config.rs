@@ -72,7 +72,7 @@ fn print(out: &mut dyn Write, setting: &Setting, width: usize) -> Result<()> {
     let value = setting.value.as_deref().map(output::escaped);
     match value {
         Some(value) if setting.source != DEFAULT => {
-            writeln!(out, "{source:<width$}  {key}={value}")?
+            writeln!(out, "{source:<width$}  {key}={value}")?;
         }
         Some(value) => writeln!(out, "{source:<width$}  {FAINT}{key}: {value}{FAINT:#}")?,
         None => writeln!(out, "{source:<width$}  {FAINT}{key}: not set{FAINT:#}")?,

@@ -93,12 +93,19 @@ impl Remote {
 
     /// Takes what stands in the place of the locator, and does not have the form of one.
     pub(crate) fn take_word(&mut self) -> Option<OsString> {
-        let is_locator = |word: &OsStr| {
-            [&b"unix="[..], b"tcp="].iter().any(|scheme| word.as_bytes().starts_with(scheme))
-        };
         let word = self.locator.take_if(|word| !is_locator(word))?;
         self.locator = env::var_os(VARIABLE);
         Some(word)
+    }
+
+    /// For options whose value is optional, as in `--watch LOCATOR`: true if the word behind one is the
+    /// locator.
+    pub(crate) fn give_locator(&mut self, word: &OsStr) -> bool {
+        let is_one = is_locator(word);
+        if is_one {
+            self.locator = Some(word.to_owned());
+        }
+        is_one
     }
 
     /// How long to wait for a reply.
@@ -168,6 +175,11 @@ impl Remote {
             Err(error) => error,
         }
     }
+}
+
+/// True if a word has the form of a locator.
+fn is_locator(word: &OsStr) -> bool {
+    [&b"unix="[..], b"tcp="].iter().any(|scheme| word.as_bytes().starts_with(scheme))
 }
 
 /// Treats NOSUPPORT as success: the plugin lacks the optional capability.

@@ -1,16 +1,18 @@
 //! `cvmcache stats`: requests, hits, bytes and latencies of a plugin.
 
+use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
 use std::thread;
 use std::time::Duration;
 
 use clap::Args;
 use serde_json::Value;
+use thiserror::Error;
 
 use crate::Verdict;
 use crate::admin::schema::{Gauge, Operation, Statistics, Version, Window};
 use crate::admin::{Admin, AdminRemote, Answer};
-use crate::error::Result;
+use crate::error::{self, Result};
 use crate::output::{self, FAINT, TITLE};
 
 const EXAMPLES: &str = "\
@@ -30,7 +32,7 @@ const INSTEAD: &str = "the protocol tells how full the cache is, which cvmcache 
                        and latencies are in the metrics, if it serves them";
 
 /// The pause of `--watch`.
-const PAUSE: &str = "2";
+const PAUSE: Duration = Duration::from_secs(2);
 
 /// Show requests, hits, bytes and latencies, since the start and of the last minute
 #[derive(Debug, Args)]
@@ -39,8 +41,8 @@ pub(crate) struct Stats {
     #[command(flatten)]
     remote: AdminRemote,
     /// Show them again and again: on a pipe, a line each time
-    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = PAUSE, value_parser = pause)]
-    watch: Option<Duration>,
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1)]
+    watch: Option<Option<OsString>>,
     /// Begin to count anew first, besides what is counted since the start
     #[arg(long)]
     zero: bool,
@@ -49,13 +51,29 @@ pub(crate) struct Stats {
     json: bool,
 }
 
+/// The pause is none.
+#[derive(Debug, Error)]
+#[error("--watch {0:?}: write a number of seconds from 0.1 to 86400")]
+pub(crate) struct ParsePauseError(OsString);
+
+impl From<ParsePauseError> for error::Error {
+    fn from(error: ParsePauseError) -> Self {
+        Self::usage(error)
+    }
+}
+
 impl Stats {
-    pub(crate) fn run(self, out: &mut dyn Write) -> Result<Verdict> {
+    pub(crate) fn run(mut self, out: &mut dyn Write) -> Result<Verdict> {
+        let pause = match self.watch.take() {
+            None => None,
+            Some(Some(word)) if !self.remote.give_locator(&word) => Some(pause(word)?),
+            Some(_) => Some(PAUSE),
+        };
         let admin = self.remote.find("stats", INSTEAD)?;
         if self.zero {
             admin.post::<Value>("/v1/zero", None)?;
         }
-        match self.watch {
+        match pause {
             None => {
                 let answer = statistics(&admin)?;
                 match self.json {
@@ -255,9 +273,10 @@ impl Operation {
     }
 }
 
-fn pause(text: &str) -> std::result::Result<Duration, &'static str> {
-    let seconds = text.parse::<f64>().ok().filter(|seconds| (0.1..=86_400.0).contains(seconds));
-    seconds.map(Duration::from_secs_f64).ok_or("write a number of seconds from 0.1 to 86400")
+fn pause(word: OsString) -> std::result::Result<Duration, ParsePauseError> {
+    let seconds = word.to_str().and_then(|text| text.parse::<f64>().ok());
+    let seconds = seconds.filter(|seconds| (0.1..=86_400.0).contains(seconds));
+    seconds.map(Duration::from_secs_f64).ok_or(ParsePauseError(word))
 }
 
 #[cfg(test)]
@@ -296,9 +315,9 @@ mod tests {
 
     #[test]
     fn a_pause_is_neither_too_short_nor_too_long() {
-        assert_eq!(pause("0.5"), Ok(Duration::from_millis(500)));
+        assert_eq!(pause("0.5".into()).unwrap(), Duration::from_millis(500));
         for text in ["", "0", "-1", "NaN", "inf", "1e300", "2s"] {
-            assert!(pause(text).is_err(), "{text}");
+            assert!(pause(text.into()).is_err(), "{text}");
         }
     }
 }

@@ -26,19 +26,19 @@ const COMMANDS: [&[&str]; 6] =
     [&["sessions"], &["stats"], &["detach"], &["config"], &["log-level"], &["admin"]];
 
 fn connect(plugin: &PluginProcess, name: &str) -> Client {
-    Client::connect(plugin.locator(), name.to_owned()).unwrap()
+    Client::connect(plugin.locator(), name.to_owned()).expect("it works")
 }
 
 /// What a command prints that succeeds.
 #[track_caller]
 fn printed(arguments: &[&str]) -> String {
     let output = cvmcache(arguments).assert().success().stderr_eq("");
-    String::from_utf8(output.get_output().stdout.clone()).unwrap()
+    String::from_utf8(output.get_output().stdout.clone()).expect("it works")
 }
 
 #[track_caller]
 fn json(arguments: &[&str]) -> Value {
-    serde_json::from_str(&printed(arguments)).unwrap()
+    serde_json::from_str(&printed(arguments)).expect("it works")
 }
 
 fn administration_socket(plugin: &PluginProcess) -> PathBuf {
@@ -48,12 +48,12 @@ fn administration_socket(plugin: &PluginProcess) -> PathBuf {
 
 /// Stores an object, reads it, and asks for one that is not there.
 fn use_cache(client: &mut Client) {
-    let object = "df773e9a5cb233e9b40854d423944d70a042bc5d".parse::<ObjectId>().unwrap();
-    client.store(NewUpload::new(object), vec![7; 100_000]).unwrap();
-    client.open(&object).unwrap();
-    client.read(&object, 0, 100_000).unwrap();
-    let missing = "0000000000000000000000000000000000000001".parse::<ObjectId>().unwrap();
-    client.open(&missing).unwrap_err();
+    let object = "df773e9a5cb233e9b40854d423944d70a042bc5d".parse::<ObjectId>().expect("an id");
+    client.store(NewUpload::new(object), vec![7; 100_000]).expect("it works");
+    client.open(&object).expect("it works");
+    client.read(&object, 0, 100_000).expect("it works");
+    let missing = "0000000000000000000000000000000000000001".parse::<ObjectId>().expect("an id");
+    client.open(&missing).expect_err("it is not there");
 }
 
 #[test]
@@ -102,9 +102,10 @@ fn statistics_have_windows_operations_and_the_gauges_of_the_plugin() {
 fn statistics_are_a_line_each_time_on_a_pipe() {
     let plugin = start_ram();
     let locator = plugin.locator().to_string();
-    for (option, is_json) in [(None, false), (Some("--json"), true)] {
+    for (pause, is_json) in [(Some("0.1"), false), (None, false), (Some("0.1"), true)] {
         let mut command = Command::new(cargo_bin!("cvmcache"));
-        command.args(["stats", "--watch", "0.1", &locator]).args(option);
+        command.args(["stats", "--watch"]).args(pause).arg(&locator);
+        command.args(is_json.then_some("--json"));
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut next = || lines.next().unwrap().unwrap();
@@ -119,6 +120,12 @@ fn statistics_are_a_line_each_time_on_a_pipe() {
         drop(lines);
         assert!(child.wait().unwrap().success());
     }
+    cvmcache(&["stats", &locator, "--watch", "0"]).assert().code(2).stdout_eq("").stderr_eq(str![
+        [r#"
+cvmcache: --watch "0": write a number of seconds from 0.1 to 86400
+
+"#]
+    ]);
 }
 
 #[test]
@@ -275,7 +282,7 @@ fn another_user_is_refused() {
         command
     } else {
         // Another user cannot be had; the owner of a socket without permissions is refused as one.
-        fs::set_permissions(&socket, Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(&socket, Permissions::from_mode(0o000)).unwrap();
         Command::new(&program)
     };
     let output = command.args(["sessions", &locator]).output().unwrap();

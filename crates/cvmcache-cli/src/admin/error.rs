@@ -20,19 +20,24 @@ pub(crate) enum Error {
     #[error(transparent)]
     Remote(remote::Error),
     /// The plugin runs, and has no administration socket.
-    #[error("{}; {instead}", absent(locator, places, name, *pid, configured.as_ref()))]
-    Absent {
-        locator: Locator,
-        /// Where it was looked for.
-        places: Vec<PathBuf>,
-        name: Vec<u8>,
-        pid: Option<u64>,
-        configured: Option<Configured>,
-        /// What can be done without it.
-        instead: &'static str,
-    },
+    #[error(transparent)]
+    Absent(Box<Absent>),
     #[error("{}", Failure { path, reason })]
     Request { path: PathBuf, reason: Reason },
+}
+
+/// A plugin without an administration socket.
+#[derive(Debug, Error)]
+#[error("{}; {instead}", absent(locator, places, name, *pid, configured.as_ref()))]
+pub(crate) struct Absent {
+    pub(super) locator: Locator,
+    /// Where it was looked for.
+    pub(super) places: Vec<PathBuf>,
+    pub(super) name: Vec<u8>,
+    pub(super) pid: Option<u64>,
+    pub(super) configured: Option<Configured>,
+    /// What can be done without it.
+    pub(super) instead: &'static str,
 }
 
 /// Why a request was not answered as it should be.

@@ -104,7 +104,7 @@ impl Sample {
                 ("cvmcache_read_bytes_total", Value::Counter(count)) => this.read = count,
                 ("cvmcache_stored_bytes_total", Value::Counter(count)) => this.stored = count,
                 ("cvmcache_evicted_bytes_total", Value::Counter(count)) => {
-                    this.evicted = Some(count)
+                    this.evicted = Some(count);
                 }
                 _ => {}
             }

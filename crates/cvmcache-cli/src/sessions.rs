@@ -1,4 +1,4 @@
-//! `cvmcache sessions`: who is connected to a plugin, and what each holds.
+//! `cvmcache sessions`: the clients of a plugin, and what each holds.
 
 use std::collections::HashMap;
 use std::io::Write;

@@ -191,6 +191,7 @@ impl ServerBuilder {
     ///
     /// ```
     /// use std::time::Duration;
+    ///
     /// use cvmcache::{ServerBuilder, Heartbeat};
     ///
     /// fn watched(builder: ServerBuilder) -> ServerBuilder {
@@ -278,6 +279,12 @@ impl ServerBuilder {
                 "{locator}: any host that reaches this address can read and fill the cache; name the \
                  networks that may (CVMFS_CACHE_PLUGIN_ALLOW), or listen on a loopback address"
             );
+        }
+        if let Some(networks) = &self.access.networks
+            && let Some(address) = listener.ip()
+            && let Some(reason) = networks.closed_at(locator, &[address])
+        {
+            warn!("{reason}");
         }
         if let Locator::Unix(path) = locator {
             let users = &self.access.users;

@@ -18,7 +18,7 @@ use crate::config_keys::{ALLOW, ALLOW_USERS};
 use crate::files;
 use crate::run::{appendable, lock_holder};
 use crate::server::{FoundSocket, LOCK_STEP, LOCK_STEPS, find_socket, lock_path};
-use crate::{ListenError, Locator, Options, Users};
+use crate::{ListenError, Locator, Networks, Options, Users};
 
 /// The processes that serve a locator already.
 #[derive(Debug, PartialEq, Eq)]
@@ -142,6 +142,13 @@ fn check_tcp(
              {allow}=10.0.0.0/8"
         ));
     }
+    // What is wrong with its value is found elsewhere.
+    if let Ok(Some(networks)) = options.value::<Networks>(&ALLOW) {
+        let addresses: Vec<_> = addresses.iter().map(SocketAddr::ip).collect();
+        if let Some(reason) = networks.closed_at(locator, &addresses) {
+            findings.warning(reason);
+        }
+    }
     let mut failure = io::Error::from(ErrorKind::AddrNotAvailable);
     for &address in &addresses {
         match bind(address) {
@@ -197,8 +204,12 @@ mod tests {
     use super::*;
 
     fn found(locator: &Locator) -> (String, bool) {
+        found_with(locator, &Options::new())
+    }
+
+    fn found_with(locator: &Locator, options: &Options) -> (String, bool) {
         let mut findings = Findings::default();
-        let live = check(locator, &Options::new(), &mut findings);
+        let live = check(locator, options, &mut findings);
         (findings.to_string(), live != Live::No)
     }
 
@@ -247,6 +258,18 @@ mod tests {
         let (text, _) = tcp("192.0.2.1");
         assert!(text.contains("error: cannot listen on tcp=192.0.2.1"), "{text}");
         assert!(text.contains("warning: all that reach tcp=192.0.2.1"), "{text}");
+    }
+
+    #[test]
+    fn networks_that_admit_no_client_are_found() {
+        let locator = Locator::Tcp { host: "127.0.0.1".to_owned(), port: 0 };
+        for (networks, is_closed) in [("::/0", true), ("", true), ("127.0.0.0/8", false)] {
+            let mut options = Options::new();
+            options.set(ALLOW.name(), networks);
+            let (text, _) = found_with(&locator, &options);
+            let warning = "warning: no client can connect to tcp=127.0.0.1:0";
+            assert_eq!(text.starts_with(warning), is_closed, "{networks}: {text}");
+        }
     }
 
     #[test]

@@ -12,7 +12,8 @@ use nix::sys::stat::Mode;
 use nix::unistd::{Uid, User, geteuid};
 use thiserror::Error;
 
-use crate::config_keys::ALLOW_USERS;
+use crate::Locator;
+use crate::config_keys::{ALLOW, ALLOW_USERS};
 
 /// The networks whose clients may connect to a TCP socket.
 ///
@@ -119,6 +120,23 @@ impl Networks {
     /// form it comes.
     pub fn contains(&self, address: IpAddr) -> bool {
         self.0.iter().any(|network| network.contains(&address.to_canonical()))
+    }
+
+    /// Why no client can connect to a socket that is bound to one of these addresses, with the remedy; `None` if
+    /// some may. The addresses of clients are of the family of the socket's, or of both if that is `::`.
+    pub(crate) fn closed_at(&self, locator: &Locator, addresses: &[IpAddr]) -> Option<String> {
+        let is_open = |address: &IpAddr| match address.to_canonical() {
+            IpAddr::V4(_) => self.0.iter().any(|network| matches!(network, IpNet::V4(_))),
+            IpAddr::V6(any) if any.is_unspecified() => !self.0.is_empty(),
+            IpAddr::V6(_) => self.0.iter().any(|network| matches!(network, IpNet::V6(_))),
+        };
+        let key = ALLOW.name();
+        (!addresses.iter().any(is_open)).then(|| {
+            format!(
+                "no client can connect to {locator}: {key} names no network with addresses of its \
+                 family; name the clients' networks, as in 10.0.0.0/8, ::1"
+            )
+        })
     }
 }
 
@@ -289,7 +307,7 @@ impl fmt::Display for Origin {
 }
 
 fn items(text: &str) -> impl Iterator<Item = &str> {
-    text.split([',', ' ']).filter(|item| !item.is_empty())
+    text.split([',', ' ', '\t']).filter(|item| !item.is_empty())
 }
 
 #[cfg(test)]
@@ -300,7 +318,7 @@ mod tests {
 
     #[test]
     fn an_address_is_allowed_if_a_network_has_it() {
-        let networks: Networks = "10.0.0.0/8,192.168.7.1  2001:db8::/32".parse().unwrap();
+        let networks: Networks = "10.0.0.0/8,192.168.7.1 \t2001:db8::/32".parse().unwrap();
         for inside in ["10.255.0.1", "::ffff:10.0.0.1", "192.168.7.1", "2001:db8:1::1"] {
             assert!(networks.contains(inside.parse().unwrap()), "{inside}");
         }
@@ -310,6 +328,28 @@ mod tests {
         assert_eq!("".parse(), Ok(Networks(Vec::new())));
         let error = "10.0.0.0/8,home".parse::<Networks>().unwrap_err().to_string();
         assert!(error.starts_with("\"home\" is not a network: write"), "{error}");
+    }
+
+    #[test]
+    fn networks_of_another_family_than_that_of_the_socket_admit_no_client() {
+        let is_closed = |networks: &str, address: &str| {
+            let networks: Networks = networks.parse().unwrap();
+            let locator = Locator::Tcp { host: address.to_owned(), port: 1 };
+            let reason = networks.closed_at(&locator, &[address.parse().unwrap()]);
+            assert!(reason.iter().all(|reason| reason.contains("CVMFS_CACHE_PLUGIN_ALLOW names")));
+            reason.is_some()
+        };
+        for (networks, v4, v6, any) in [
+            ("", true, true, true),
+            ("10.0.0.0/8", false, true, false),
+            ("::ffff:10.0.0.0/104", false, true, false),
+            ("::/0", true, false, false),
+            ("::1, 127.0.0.1", false, false, false),
+        ] {
+            let closed = ["127.0.0.1", "0.0.0.0", "::ffff:127.0.0.1", "::1", "::"]
+                .map(|address| is_closed(networks, address));
+            assert_eq!(closed, [v4, v4, v4, v6, any], "{networks}");
+        }
     }
 
     #[test]

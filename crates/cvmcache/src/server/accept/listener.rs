@@ -1,7 +1,7 @@
 //! The listening socket: bound, accepted from, and removed.
 
 use std::io::{self, ErrorKind};
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
@@ -56,14 +56,17 @@ impl Listener {
         })
     }
 
+    /// The address of a TCP socket.
+    pub(crate) fn ip(&self) -> Option<IpAddr> {
+        match self {
+            Self::Unix(_) => None,
+            Self::Tcp(socket) => socket.local_addr().ok().map(|address| address.ip()),
+        }
+    }
+
     /// True if other machines can connect.
     pub(crate) fn is_exposed(&self) -> bool {
-        match self {
-            Self::Unix(_) => false,
-            Self::Tcp(socket) => {
-                socket.local_addr().is_ok_and(|address| !address.ip().to_canonical().is_loopback())
-            }
-        }
+        self.ip().is_some_and(|address| !address.to_canonical().is_loopback())
     }
 
     /// True if clients are on this machine.

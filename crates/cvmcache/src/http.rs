@@ -7,7 +7,7 @@ mod connection;
 mod message;
 
 use std::io;
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
@@ -31,6 +31,8 @@ pub(crate) trait Stream: io::Read + io::Write {
     fn read_within(&self, time: Duration) -> io::Result<()>;
     /// A write fails after so long.
     fn write_within(&self, time: Duration) -> io::Result<()>;
+    /// Sends an end of file after what was written.
+    fn finish(&self) -> io::Result<()>;
 }
 
 impl Stream for TcpStream {
@@ -41,6 +43,10 @@ impl Stream for TcpStream {
     fn write_within(&self, time: Duration) -> io::Result<()> {
         self.set_write_timeout(Some(time))
     }
+
+    fn finish(&self) -> io::Result<()> {
+        self.shutdown(Shutdown::Write)
+    }
 }
 
 impl Stream for UnixStream {
@@ -50,5 +56,9 @@ impl Stream for UnixStream {
 
     fn write_within(&self, time: Duration) -> io::Result<()> {
         self.set_write_timeout(Some(time))
+    }
+
+    fn finish(&self) -> io::Result<()> {
+        self.shutdown(Shutdown::Write)
     }
 }

@@ -203,7 +203,7 @@ fn a_request_for_another_path_is_answered_with_an_http_error() {
         (b"HEAD /metrics HTTP/1.0\r\n\r\n", "HTTP/1.1 200 "),
         (b"GET /metrics?x HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.1 200 "),
         (b"\x16\x03\x01\x02\x00", "HTTP/1.1 400 "),
-        (&[b'x'; 8 * 1024], "HTTP/1.1 400 "),
+        (&[b'x'; 8 * 1024], "HTTP/1.1 431 "),
     ] {
         let told = told(&url, request);
         assert!(told.starts_with(answer), "{told}");

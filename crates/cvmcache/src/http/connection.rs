@@ -41,7 +41,10 @@ pub(crate) fn serve(
             connection.until = Instant::now() + bounds.time;
             connection.send(&response, request.method != Method::Head)
         }
-        Err(Refused::With(status, text)) => connection.send(&Response::text(status, text), true),
+        Err(Refused::With(status, text)) => {
+            connection.send(&Response::text(status, text), true)?;
+            connection.linger()
+        }
         Err(Refused::Io(error)) => Err(error),
     }
 }
@@ -112,6 +115,22 @@ impl<S: Stream> Connection<'_, S> {
         );
         self.write_all(head.as_bytes())?;
         if with_body { self.write_all(body) } else { Ok(()) }
+    }
+
+    /// Discards the rest of a request that was refused, as far as the bounds allow: to close a socket with
+    /// bytes in it resets the connection, and may take the response from the client (RFC 9112, section 9.6).
+    fn linger(&mut self) -> io::Result<()> {
+        self.stream.finish()?;
+        let mut buffer = [0; 4096];
+        let mut left = self.bounds.head + self.bounds.body;
+        while left > 0 {
+            self.stream.read_within(self.time_left()?)?;
+            match self.stream.read(&mut buffer)? {
+                0 => break,
+                len => left = left.saturating_sub(len),
+            }
+        }
+        Ok(())
     }
 
     fn write_all(&mut self, mut left: &[u8]) -> io::Result<()> {

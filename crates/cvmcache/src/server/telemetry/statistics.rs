@@ -275,7 +275,7 @@ mod tests {
         assert_eq!((name, open.requests()), ("open", 4));
         let statuses: Vec<_> = open.by_status().collect();
         assert_eq!(statuses.len(), 3);
-        assert_eq!(statuses[0], ("ok", 2));
+        assert_eq!(statuses[0], ("OK", 2));
     }
 
     #[test]

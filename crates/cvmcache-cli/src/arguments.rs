@@ -2,7 +2,10 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::{bench, check, completions, doctor, get, info, ls, man, put, shrink, soak, stat, top};
+use crate::{
+    admin, bench, check, completions, config, detach, doctor, get, info, log_level, ls, man, put,
+    sessions, shrink, soak, stat, stats, top,
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -32,19 +35,25 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    Admin(admin::command::AdminCommand),
     Bench(Box<bench::Bench>),
     Check(check::Check),
     Completions(completions::Completions),
+    Config(config::Config),
+    Detach(detach::Detach),
     Doctor(doctor::Doctor),
     Get(get::Get),
     Info(info::Info),
+    LogLevel(log_level::LogLevel),
     Ls(ls::Ls),
     Man(man::Man),
     Put(put::Put),
+    Sessions(sessions::Sessions),
     Shrink(shrink::Shrink),
     Soak(soak::Soak),
     SoakClient(soak::SoakClient),
     Stat(stat::Stat),
+    Stats(stats::Stats),
     Top(top::Top),
 }
 

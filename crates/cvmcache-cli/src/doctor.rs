@@ -1,9 +1,10 @@
 //! `cvmcache doctor`: finds mistakes in the configuration of a client and its plugin.
 //!
 //! It changes nothing. `client_conf` and `plugin_conf` check the files, `socket` and `running` what
-//! their locators lead to. `program` tells what is started, and `self_check` asks it; `kind` has the names
+//! their locators lead to, and `administration` looks into the plugin there. `program` tells what is started, and `self_check` asks it; `kind` has the names
 //! of all findings.
 
+mod administration;
 mod client_conf;
 mod command_line;
 mod file;

@@ -1,12 +1,16 @@
 //! `cvmcache info`: a plugin's name, capabilities, size and fill.
 
 use std::io::Write;
+use std::time::Duration;
 
 use clap::Args;
+use cvmcache::Locator;
 use cvmcache::plugin::{CacheInfo, Capabilities, Status};
 use serde::Serialize;
 
 use crate::Verdict;
+use crate::admin::Admin;
+use crate::admin::schema::Statistics;
 use crate::error::Result;
 use crate::output::{self, Document, TITLE};
 use crate::remote::Remote;
@@ -18,6 +22,9 @@ Examples:
 
 /// The width of the bars, in characters.
 const BAR: usize = 30;
+
+/// How long the administration socket may take, which adds the least to what is printed.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Show a plugin's name, capabilities, size and fill
 #[derive(Debug, Args)]
@@ -40,6 +47,16 @@ struct PluginSummary {
     max_object_size: u64,
     #[serde(flatten)]
     fill: Option<Fill>,
+    /// Since the start, if the plugin has an administration socket.
+    #[serde(flatten)]
+    hits: Option<Hits>,
+}
+
+#[derive(Debug, Serialize)]
+struct Hits {
+    hits: u64,
+    misses: u64,
+    hit_ratio: Option<f64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -58,8 +75,10 @@ impl Info {
             Err(error) if error.status() == Some(Status::NoSupport) => None,
             Err(error) => return Err(self.remote.error(error).into()),
         };
+        let locator = self.remote.locator()?;
         let summary = PluginSummary {
-            locator: self.remote.locator()?.to_string(),
+            hits: hits(&locator, client.plugin_pid(), self.remote.timeout()),
+            locator: locator.to_string(),
             name: output::text(client.plugin_name()),
             pid: client.plugin_pid(),
             capabilities: names(client.capabilities()),
@@ -78,6 +97,19 @@ impl Document for PluginSummary {
         writeln!(out, "{TITLE}{}{TITLE:#} at {}{pid}", self.name, self.locator)?;
         writeln!(out, "can           {}", self.capabilities.join(", "))?;
         writeln!(out, "part size     {}", output::bytes(self.max_object_size))?;
+        self.print_fill(out)?;
+        if let Some(Hits { hits, misses, hit_ratio }) = &self.hits {
+            let (hits, misses) = (output::count(*hits), output::count(*misses));
+            let ratio = hit_ratio.map(|ratio| format!(", {}", output::percent(Some(ratio))));
+            writeln!(out, "hits          {hits}{}", ratio.unwrap_or_default())?;
+            writeln!(out, "misses        {misses}")?;
+        }
+        Ok(())
+    }
+}
+
+impl PluginSummary {
+    fn print_fill(&self, out: &mut dyn Write) -> Result<()> {
         let Some(fill) = &self.fill else {
             writeln!(out, "fill          not reported")?;
             return Ok(());
@@ -107,6 +139,13 @@ impl From<CacheInfo> for Fill {
         let CacheInfo { size_bytes, used_bytes, pinned_bytes, shrink_count, .. } = info;
         Self { size_bytes, used_bytes, pinned_bytes, clean_ups: shrink_count }
     }
+}
+
+/// Hits and misses since the start. Many plugins do not tell, and not every user may ask.
+fn hits(locator: &Locator, pid: Option<u64>, timeout: Duration) -> Option<Hits> {
+    let admin = Admin::of(locator, pid, timeout.min(PATIENCE))?;
+    let window = admin.get::<Statistics>("/v1/statistics").ok()?.value.since_start;
+    Some(Hits { hits: window.hits, misses: window.misses, hit_ratio: window.hit_ratio })
 }
 
 fn names(capabilities: Capabilities) -> Vec<String> {

@@ -2,30 +2,36 @@
 //!
 //! Each command has a module of its own, with its arguments, its errors and a function `run` that
 //! writes to a stream; only `get` and `top` use terminals, and this file depends on no plugin.
-//! `remote` connects to a running plugin, and `unreachable` has the remedies if it cannot; `target` is
-//! a plugin under test, `object_type` has the names of object types, `hashing` names objects by their
+//! `remote` connects to a running plugin, `admin` to its administration socket, and `unreachable` has the
+//! remedies if there is none; `target` is a plugin under test, `object_type` has the names of object types, `hashing` names objects by their
 //! content, `user` has users and their permissions, `output` what several commands print alike,
 //! `interrupt` cleans up on signals, and `error` decides on the exit status.
 
+mod admin;
 mod arguments;
 mod bench;
 mod check;
 mod completions;
+mod config;
+mod detach;
 mod doctor;
 mod error;
 mod get;
 mod hashing;
 mod info;
 mod interrupt;
+mod log_level;
 mod ls;
 mod man;
 mod object_type;
 mod output;
 mod put;
 mod remote;
+mod sessions;
 mod shrink;
 mod soak;
 mod stat;
+mod stats;
 mod target;
 mod top;
 mod unreachable;
@@ -75,19 +81,25 @@ fn main() -> ExitCode {
 
 fn run(command: Command, out: &mut dyn Write) -> Result<Verdict> {
     match command {
+        Command::Admin(command) => command.run(out),
         Command::Bench(command) => ending_plugins(|| command.run(out)),
         Command::Check(command) => ending_plugins(|| command.run(&mut IgnoreBrokenPipe(out))),
         Command::Completions(command) => command.run(Arguments::command(), out),
+        Command::Config(command) => command.run(out),
+        Command::Detach(command) => command.run(out),
         Command::Doctor(command) => command.run(&mut IgnoreBrokenPipe(out)),
         Command::Get(command) => command.run(),
         Command::Info(command) => command.run(out),
+        Command::LogLevel(command) => command.run(out),
         Command::Ls(command) => command.run(out),
         Command::Man(command) => command.run(Arguments::command(), out),
         Command::Put(command) => command.run(out),
+        Command::Sessions(command) => command.run(out),
         Command::Shrink(command) => command.run(&mut IgnoreBrokenPipe(out)),
         Command::Soak(command) => ending_plugins(|| command.run(&mut IgnoreBrokenPipe(out))),
         Command::SoakClient(command) => Ok(command.run()),
         Command::Stat(command) => command.run(out),
+        Command::Stats(command) => command.run(out),
         Command::Top(command) => command.run(),
     }
 }

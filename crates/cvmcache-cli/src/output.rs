@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anstyle::{AnsiColor, Style};
 use bytesize::ByteSize;
+use comfy_table::{CellAlignment, Table, presets};
 use indicatif::HumanCount;
 use serde::Serialize;
 use thiserror::Error;
@@ -144,6 +145,74 @@ impl<'a> ResultFile<'a> {
     }
 }
 
+/// Writes a table: texts to the left in the first columns, figures to the right in the others.
+pub(crate) fn table(
+    out: &mut dyn Write,
+    header: &[&str],
+    rows: Vec<Vec<String>>,
+    texts: usize,
+) -> Result<()> {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header(header).add_rows(rows);
+    for (number, column) in table.column_iter_mut().enumerate() {
+        column.set_padding((0, 2));
+        if number >= texts {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    for (number, line) in table.lines().enumerate() {
+        let line = line.trim_end();
+        match number {
+            0 => writeln!(out, "{TITLE}{line}{TITLE:#}")?,
+            _ => writeln!(out, "{line}")?,
+        }
+    }
+    Ok(())
+}
+
+/// A part of a whole in percent, without a digit that means nothing; `-` if there is none.
+pub(crate) fn percent(ratio: Option<f64>) -> String {
+    match ratio {
+        // What is not all does not look like all.
+        Some(ratio) if ratio < 1.0 => format!("{:.0} %", (ratio * 100.0).min(99.0)),
+        Some(_) => "100 %".to_owned(),
+        None => "-".to_owned(),
+    }
+}
+
+/// An age in the largest unit that it has one of.
+pub(crate) fn age(seconds: f64) -> String {
+    match seconds as u64 {
+        s @ 0..60 => format!("{s}s"),
+        s @ 60..3600 => format!("{}m", s / 60),
+        s @ 3600..86_400 => format!("{}h", s / 3600),
+        s => format!("{}d", s / 86_400),
+    }
+}
+
+/// A time in microseconds, to two digits, which is as exact as a histogram is.
+pub(crate) fn latency(micros: Option<f64>) -> String {
+    match micros {
+        None => "-".to_owned(),
+        Some(us) if us < 10.0 => format!("{us:.1} us"),
+        Some(us) if us < 1e3 => format!("{us:.0} us"),
+        Some(us) if us < 1e4 => format!("{:.1} ms", us / 1e3),
+        Some(us) if us < 1e6 => format!("{:.0} ms", us / 1e3),
+        Some(us) => format!("{:.1} s", us / 1e6),
+    }
+}
+
+/// A name in so many columns: its ends tell names apart.
+pub(crate) fn shortened(name: &str, room: usize) -> String {
+    let len = name.chars().count();
+    if len <= room {
+        return name.to_owned();
+    }
+    let (before, after) = (room / 2, room.saturating_sub(room / 2 + 1));
+    let (begin, end) = (name.chars().take(before), name.chars().skip(len - after));
+    begin.chain(['…']).chain(end).collect()
+}
+
 /// Writes a line to standard error.
 pub(crate) fn note(text: &str) {
     // A closed standard error is no reason to fail.
@@ -200,6 +269,24 @@ mod tests {
         ] {
             assert_eq!(text(bytes), shown);
         }
+    }
+
+    #[test]
+    fn a_name_is_shortened_in_its_middle() {
+        let shown = [8, 5, 2, 1].map(|room| shortened("abcdefgh", room));
+        assert_eq!(shown, ["abcdefgh", "ab…gh", "a…", "…"]);
+    }
+
+    #[test]
+    fn a_ratio_that_is_not_all_does_not_look_like_all() {
+        let shown = [None, Some(0.0), Some(0.994), Some(0.9999), Some(1.0)].map(percent);
+        assert_eq!(shown, ["-", "0 %", "99 %", "99 %", "100 %"]);
+    }
+
+    #[test]
+    fn an_age_is_in_its_largest_unit() {
+        let shown = [0.4, 59.9, 60.0, 7200.0, 259_200.0].map(age);
+        assert_eq!(shown, ["0s", "59s", "1m", "2h", "3d"]);
     }
 
     #[test]

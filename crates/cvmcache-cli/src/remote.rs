@@ -88,19 +88,29 @@ impl Remote {
         second: Option<OsString>,
         name: &'static str,
     ) -> Result<OsString> {
-        if let Some(word) = second {
-            return Ok(word);
+        second.or_else(|| self.take_word()).ok_or(Error::MissingArgument(name))
+    }
+
+    /// Takes what stands in the place of the locator, and does not have the form of one.
+    pub(crate) fn take_word(&mut self) -> Option<OsString> {
+        let word = self.locator.take_if(|word| !is_locator(word))?;
+        self.locator = env::var_os(VARIABLE);
+        Some(word)
+    }
+
+    /// For options whose value is optional, as in `--watch LOCATOR`: true if the word behind one is the
+    /// locator.
+    pub(crate) fn give_locator(&mut self, word: &OsStr) -> bool {
+        let is_one = is_locator(word);
+        if is_one {
+            self.locator = Some(word.to_owned());
         }
-        let is_locator = |word: &OsStr| {
-            [&b"unix="[..], b"tcp="].iter().any(|scheme| word.as_bytes().starts_with(scheme))
-        };
-        match self.locator.take_if(|word| !is_locator(word)) {
-            Some(word) => {
-                self.locator = env::var_os(VARIABLE);
-                Ok(word)
-            }
-            None => Err(Error::MissingArgument(name)),
-        }
+        is_one
+    }
+
+    /// How long to wait for a reply.
+    pub(crate) fn timeout(&self) -> Duration {
+        Duration::from_secs(self.timeout)
     }
 
     /// The same, if the second is an object.
@@ -128,7 +138,7 @@ impl Remote {
         locator: &Locator,
     ) -> Result<Client, ClientError> {
         let name = format!("cvmcache:{command}");
-        let builder = Client::builder().name(name).timeout(Duration::from_secs(self.timeout));
+        let builder = Client::builder().name(name).timeout(self.timeout());
         builder.connect(locator)
     }
 
@@ -165,6 +175,11 @@ impl Remote {
             Err(error) => error,
         }
     }
+}
+
+/// True if a word has the form of a locator.
+fn is_locator(word: &OsStr) -> bool {
+    [&b"unix="[..], b"tcp="].iter().any(|scheme| word.as_bytes().starts_with(scheme))
 }
 
 /// Treats NOSUPPORT as success: the plugin lacks the optional capability.

@@ -1,7 +1,7 @@
 //! `cvmcache top`: a live view of a plugin on a terminal.
 //!
-//! `sampler` polls the plugin and `scraper` its metrics, on threads of their own, so that the view
-//! never blocks; `state` has the results, `view` draws them. Both are pure. This file has the
+//! `sampler` polls the plugin, `administration` its administration socket and `scraper` its metrics, on threads
+//! of their own, so that the view never blocks; `state` has the results, `view` draws them. Both are pure. This file has the
 //! terminal and the keys.
 
 use std::io::{self, IsTerminal};
@@ -17,9 +17,12 @@ use signal_hook::iterator::Signals;
 use thiserror::Error;
 
 use crate::Verdict;
+use crate::admin::Admin;
 use crate::error::{self, Result};
 use crate::remote::Remote;
 
+mod administration;
+mod clients;
 mod interval;
 mod metrics;
 mod sampler;
@@ -33,7 +36,7 @@ use state::{State, Update};
 const EXAMPLES: &str = "\
 Examples:
   cvmcache top unix=/var/lib/cvmfs/cvmcache-ram.socket
-  cvmcache top --metrics 9469 unix=/var/lib/cvmfs/cvmcache-ram.socket
+  cvmcache top --metrics node7:9469 tcp=node7:4242
   cvmcache top --interval 10 --no-list    # CVMCACHE_LOCATOR is set
 
 Keys: q, Esc or Ctrl-C quits, + and - change the interval, r asks at once.
@@ -46,10 +49,13 @@ If the plugin ends, top shows that, and reconnects when it is back.";
 /// How often ages on the screen are redrawn, without an update.
 const REDRAW: Duration = Duration::from_secs(1);
 
+/// How long the administration socket may take to answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// How many events are queued at most; more block their sender: a listing can be fast.
 const EVENTS: usize = 64;
 
-/// Watch fill, pinned bytes and objects by type, live
+/// Watch fill, objects, sessions and requests, live
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Top {
@@ -61,8 +67,8 @@ pub(crate) struct Top {
     /// Do not list objects to count them
     #[arg(long)]
     no_list: bool,
-    /// Where the plugin serves its metrics, to show rates and latencies; by default, where its
-    /// configuration has it, if it runs on this machine
+    /// Where the plugin serves its metrics, to show rates and latencies; by default, they come from its
+    /// administration socket or, without one, from where its configuration has the metrics
     #[arg(long, value_name = "URL|HOST:PORT|PORT")]
     metrics: Option<String>,
 }
@@ -99,9 +105,13 @@ impl Top {
         let client = self.remote.connect("top")?;
         let locator = self.remote.locator()?;
         let mut state = State::new(&locator.to_string(), self.interval, !self.no_list);
+        let pid = client.plugin_pid();
+        let admin = Admin::of(&locator, pid, self.remote.timeout().min(PATIENCE));
+        state.admin = admin.filter(administration::answers);
         state.metrics_url = match &self.metrics {
             Some(text) => Some(scraper::url(text)),
-            None => client.plugin_pid().and_then(scraper::of_process),
+            None if state.admin.is_some() => None,
+            None => pid.and_then(scraper::of_process),
         };
         let in_colour = anstream::AutoStream::choice(&io::stdout()) != anstream::ColorChoice::Never;
 

@@ -48,6 +48,7 @@ fn the_commands_for_a_running_plugin_work_as_documented() {
 const NOT_RUN: &[(&str, &str, &str)] = &[
     ("README.md", "cargo run --release -p cvmcache-ram", "a build; other tests start the plugin"),
     ("README.md", "sudo apt-get update", "runs all tests; .ci/run begins with it"),
+    ("administration.md", "curl", "needs a plugin in /run; see admin.rs"),
     ("benchmarking.md", "cvmcache bench --spawn", "half a minute; see bench.rs"),
     ("benchmarking.md", "cvmcache bench unix=", "half a minute; see bench.rs"),
     ("c-plugins.md", "cargo cinstall", "needs cargo-c, which takes minutes to build"),

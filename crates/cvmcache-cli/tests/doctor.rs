@@ -32,6 +32,8 @@ Socket and plugin at unix=[..]/socket
   ok       user [..] can make files in [..]
 ...
   ok       it runs: cvmcache ram, process [..]
+  ok       it is well, says [..]/socket.admin
+  ok       it runs with [..]/plugin.conf as it is now
 
 0 errors, 0 warnings, [..]
 

@@ -9,9 +9,10 @@ use std::thread;
 
 use cvmcache::Locator;
 use cvmcache::client::Client;
+use cvmcache_testkit::PluginCommand;
 use nix::fcntl::{Flock, FlockArg};
 use support::site::Site;
-use support::start_ram;
+use support::{ram, start_ram};
 
 #[test]
 fn a_plugin_that_runs_as_another_user_is_a_finding() {
@@ -25,7 +26,30 @@ fn a_plugin_that_runs_with_another_configuration_is_a_finding() {
     let plugin = start_ram();
     let mut site = Site::around(plugin.locator());
     site.replace_in_plugin("SIZE=100", "SIZE=200");
+    site.assert_finds("configuration-not-in-use");
+    let output = site.doctor(&[]).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("CVMFS_CACHE_PLUGIN_SIZE=200, but 100 is in force"), "{text}");
+}
+
+#[test]
+fn a_plugin_of_another_size_is_a_finding_also_without_an_administration_socket() {
+    let command = PluginCommand::new(ram()).option("CVMFS_CACHE_PLUGIN_ADMIN", "no");
+    let plugin = command.option("CVMFS_CACHE_PLUGIN_SIZE", "100").start().unwrap();
+    let mut site = Site::around(plugin.locator());
+    site.replace_in_plugin("SIZE=100", "SIZE=200");
     site.assert_finds("size-not-in-use");
+}
+
+#[test]
+fn a_program_that_was_replaced_while_it_runs_is_a_finding() {
+    let directory = tempfile::tempdir().unwrap();
+    let program = directory.path().join("plugin");
+    fs::copy(ram(), &program).unwrap();
+    let command = PluginCommand::new(&program).option("CVMFS_CACHE_PLUGIN_SIZE", "100");
+    let plugin = command.start().unwrap();
+    fs::remove_file(&program).unwrap();
+    Site::around(plugin.locator()).assert_finds("program-replaced");
 }
 
 #[test]

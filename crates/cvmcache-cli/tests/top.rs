@@ -11,7 +11,7 @@ use nix::unistd::Pid;
 use snapbox::str;
 use support::shelf::{Item, Served, Shelf};
 use support::terminal::Terminal;
-use support::{cvmcache, ram};
+use support::{cvmcache, ram, start_ram};
 
 fn shelf() -> Shelf {
     let pinned = Item { pinned: true, ..Item::new(1, "", "") };
@@ -180,6 +180,7 @@ fn metrics_from_the_configuration_are_drawn_as_rates() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let command = PluginCommand::new(ram())
         .option("CVMFS_CACHE_PLUGIN_SIZE", "100")
+        .option("CVMFS_CACHE_PLUGIN_ADMIN", "no")
         .option("CVMFS_CACHE_PLUGIN_METRICS", free.to_string());
     let plugin = command.start().unwrap();
     let locator = plugin.locator().to_string();
@@ -197,6 +198,28 @@ fn metrics_from_the_configuration_are_drawn_as_rates() {
     assert!(terminal.text().contains(" us"), "{}", terminal.text());
     terminal.press("q");
     assert_eq!(terminal.wait_for_end(), 0);
+}
+
+#[test]
+fn sessions_and_requests_come_from_the_administration_socket() {
+    for size in [(80, 24), (200, 50)] {
+        let plugin = start_ram();
+        let locator = plugin.locator().to_string();
+        let mut terminal = Terminal::start(&["top", "--interval", "0.2", &locator], size);
+        let mut client = Client::connect(plugin.locator(), "a-long-name.cern.ch:1").unwrap();
+        let object = "df773e9a5cb233e9b40854d423944d70a042bc5d".parse::<ObjectId>().unwrap();
+        client.store(NewUpload::new(object), vec![7; 100_000]).unwrap();
+        terminal.wait_until(|shown| {
+            client.open(&object).unwrap();
+            let session = |line: &str| line.contains("││a-long") && line.contains(" 100 %│");
+            let parts = ["┌ fill, 0 clean-ups", "┌ requests, up to ", "┐┌ requests in the last "];
+            let found = parts.map(|part| shown.contains(part));
+            let row = shown.lines().any(|line| line.starts_with("│open "));
+            shown.lines().any(session) && row && found[0] && (found[1] || found[2])
+        });
+        terminal.press("q");
+        assert_eq!(terminal.wait_for_end(), 0);
+    }
 }
 
 #[test]

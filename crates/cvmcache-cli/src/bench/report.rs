@@ -3,7 +3,6 @@
 use std::io::Write;
 
 use clap::ValueEnum;
-use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
 use super::results::{Report, Result as Measured, Settings, Spread};
@@ -172,23 +171,8 @@ fn all(report: &Report) -> impl Iterator<Item = (String, &Measured)> {
 
 /// Texts to the left in the first two columns, figures to the right in the others.
 fn table(out: &mut dyn Write, header: &[&str], rows: Vec<Vec<String>>) -> Result<()> {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header(header).add_rows(rows);
-    for (number, column) in table.column_iter_mut().enumerate() {
-        column.set_padding((0, 2));
-        if number > 1 {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-    }
     writeln!(out)?;
-    for (number, line) in table.lines().enumerate() {
-        let line = line.trim_end();
-        match number {
-            0 => writeln!(out, "{TITLE}{line}{TITLE:#}")?,
-            _ => writeln!(out, "{line}")?,
-        }
-    }
-    Ok(())
+    output::table(out, header, rows, 2)
 }
 
 fn spread(spread: &Spread) -> String {

@@ -97,6 +97,10 @@ pub(crate) enum Kind {
     PluginSilent,
     NotAPlugin,
     SizeNotInUse,
+    ConfigurationNotInUse,
+    ProgramReplaced,
+    PluginFailing,
+    AdministrationFails,
     // Where doctor lacks permissions.
     NotLookedAt,
 }
@@ -186,6 +190,10 @@ impl Kind {
             Self::PluginSilent => (Error, "the client would wait for ever"),
             Self::NotAPlugin => (Error, "what listens there does not speak the protocol of cache plugins"),
             Self::SizeNotInUse => (Warning, "it was started with another configuration"),
+            Self::ConfigurationNotInUse => (Warning, "the plugin reads its configuration when it starts, and what changed since is not in force"),
+            Self::ProgramReplaced => (Note, "the old program goes on running until the plugin is started anew"),
+            Self::PluginFailing => (Error, "clients wait, or get errors: the plugin says so itself"),
+            Self::AdministrationFails => (Warning, "clients may be served all the same, but the plugin cannot be looked into"),
             Self::NotLookedAt => (Note, "doctor may not look there"),
         }
     }

@@ -1,12 +1,15 @@
 //! The plugin's configuration: obstacles to a start, and settings that make a poor cache.
 
+use std::ffi::OsStr;
 use std::fmt::Display;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use cvmcache::config_keys::{self, KEYS, PREFIX};
-use cvmcache::{ConfigKey, Locator, MemoryLimit, MetricsAddress, Networks, Users, percent_of};
+use cvmcache::{
+    ConfigKey, Locator, MemoryLimit, MetricsAddress, Networks, Options, Users, percent_of,
+};
 
 use super::command_line::cannot;
 use super::file::ConfFile;
@@ -34,12 +37,16 @@ pub(crate) struct PluginConf {
     /// Where it serves metrics.
     metrics: Option<SocketAddr>,
     users: Option<Users>,
+    options: Options,
+    /// The plugin whose own keys are understood, too.
+    name: Option<String>,
 }
 
 impl PluginConf {
     /// Parses a file, and adds findings to the section.
     pub(crate) fn check(file: &ConfFile, user: &User, section: &mut Section) -> Self {
-        let file = &match own_name(file) {
+        let name = own_name(file);
+        let file = &match name.clone() {
             Some(name) => file.clone().for_plugin(name),
             None => file.clone(),
         };
@@ -69,7 +76,15 @@ impl PluginConf {
             section,
         );
         let metrics = check_metrics(file, section);
-        Self { path: file.path().to_owned(), locator, size, networks, metrics, users }
+        let (path, options) = (file.path().to_owned(), file.options().clone());
+        Self { path, locator, size, networks, metrics, users, options, name }
+    }
+
+    /// The value of a key, which may have the name of the plugin in it.
+    pub(crate) fn value(&self, key: &str) -> Option<&OsStr> {
+        let own = self.name.as_ref().map(|name| format!("CVMFS_CACHE_{name}_"));
+        let rest = own.and_then(|own| key.strip_prefix(&own));
+        self.options.get(rest.map_or_else(|| key.to_owned(), |rest| format!("{PREFIX}{rest}")))
     }
 
     /// False if the plugin turns a user away that its socket lets in.

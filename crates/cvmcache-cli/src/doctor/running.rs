@@ -13,6 +13,7 @@ use cvmcache::client::{Client, ClientError};
 use cvmcache::{Locator, config_keys, threads};
 use procfs::process::Process;
 
+use super::administration;
 use super::command_line::{Starter, cannot};
 use super::kind::Kind;
 use super::plugin_conf::PluginConf;
@@ -45,7 +46,7 @@ pub(crate) fn check(
 ) {
     let Some(result) = connect(locator, TIMEOUT) else {
         let found = format!("no answer on {locator} for {} s", TIMEOUT.as_secs());
-        section.found(Kind::PluginSilent, found, SILENT_REMEDY);
+        found_silent(locator, found, section);
         return;
     };
     match result {
@@ -54,7 +55,7 @@ pub(crate) fn check(
                 check_owner(path, user, section);
                 check_peer(path, conf, user, section);
             }
-            check_client(client, conf, section);
+            check_client(locator, client, conf, section);
         }
         Err(ClientError::Connect { source, .. }) => match source.kind() {
             io::ErrorKind::PermissionDenied => check_hidden(locator, user, section),
@@ -62,7 +63,7 @@ pub(crate) fn check(
         },
         Err(ClientError::Timeout) => {
             let found = format!("what listens on {locator} does not answer the handshake");
-            section.found(Kind::PluginSilent, found, SILENT_REMEDY);
+            found_silent(locator, found, section);
         }
         Err(error @ (ClientError::Frame(_) | ClientError::BadMessage)) => {
             let remedy = "use another path or port for the plugin";
@@ -90,7 +91,21 @@ fn connect(locator: &Locator, timeout: Duration) -> Option<Result<Client, Client
     receiver.recv_timeout(timeout).ok()
 }
 
-fn check_client(mut client: Client, conf: Option<&PluginConf>, section: &mut Section) {
+/// A finding that a plugin does not answer, with what it says about itself.
+fn found_silent(locator: &Locator, found: String, section: &mut Section) {
+    let found = match administration::health(locator) {
+        Some(problems) => format!("{found}: {problems}"),
+        None => found,
+    };
+    section.found(Kind::PluginSilent, found, SILENT_REMEDY);
+}
+
+fn check_client(
+    locator: &Locator,
+    mut client: Client,
+    conf: Option<&PluginConf>,
+    section: &mut Section,
+) {
     // Plugins of the reference library send no name.
     let name = match client.plugin_name().escape_ascii().to_string() {
         name if name.is_empty() => "a plugin without a name".to_owned(),
@@ -100,8 +115,12 @@ fn check_client(mut client: Client, conf: Option<&PluginConf>, section: &mut Sec
     let process = pid.map(|pid| format!(", process {pid}")).unwrap_or_default();
     section.fine(format!("it runs: {name}{process}"));
     let info = client.info().ok();
+    let is_compared = administration::check(locator, pid, conf, ANEW, section);
     // The answer that matters has been given.
     let _ = client.quit();
+    if is_compared {
+        return;
+    }
     let sizes = info.zip(conf.and_then(|conf| Some((conf, conf.size?))));
     let Some((info, (conf, size))) = sizes else { return };
     let difference = info.size_bytes.abs_diff(size);

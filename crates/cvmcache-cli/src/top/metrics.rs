@@ -1,9 +1,11 @@
-//! Samples of the plugin's metrics, and the rates between two. No clock, no thread.
+//! Samples of the plugin's metrics or statistics, and the rates between two. No clock, no thread.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use prometheus_parse::{Scrape, Value};
+
+use crate::admin::schema::{Latency, Statistics};
 
 /// The metrics of a plugin at one moment, as far as they are shown.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -13,7 +15,8 @@ pub(super) struct Sample {
     misses: f64,
     read: f64,
     stored: f64,
-    evicted: f64,
+    /// Only plugins that tell have it, and only in their metrics.
+    evicted: Option<f64>,
 }
 
 /// One kind of request, since the plugin started.
@@ -23,6 +26,8 @@ struct Totals {
     failed: f64,
     /// How many took at most so many seconds, in rising order.
     durations: Vec<(f64, f64)>,
+    /// Latencies that the plugin has worked out itself, over the last minute.
+    recent: Option<Latency>,
 }
 
 /// Rates per second.
@@ -35,7 +40,7 @@ pub(super) struct Rates {
     /// In bytes.
     pub(super) read: f64,
     pub(super) stored: f64,
-    pub(super) evicted: f64,
+    pub(super) evicted: Option<f64>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -49,6 +54,29 @@ pub(super) struct Operation {
 }
 
 impl Sample {
+    /// What the administration socket has.
+    pub(super) fn of(statistics: &Statistics) -> Self {
+        let (all, recent) = (&statistics.since_start, &statistics.last_minute);
+        let operations = all.operations.iter().map(|operation| {
+            let recent = recent.operations.iter().find(|it| it.operation == operation.operation);
+            let totals = Totals {
+                requests: operation.requests as f64,
+                failed: operation.failed() as f64,
+                durations: Vec::new(),
+                recent: Some(recent.map(|it| it.latency_us).unwrap_or_default()),
+            };
+            (operation.operation.clone(), totals)
+        });
+        Self {
+            operations: operations.collect(),
+            hits: all.hits as f64,
+            misses: all.misses as f64,
+            read: all.read_bytes as f64,
+            stored: all.stored_bytes as f64,
+            evicted: None,
+        }
+    }
+
     /// Reads the text format of Prometheus. `None` if these are no metrics of a plugin.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let scrape = Scrape::parse(text.lines().map(|line| Ok(line.to_owned()))).ok()?;
@@ -75,7 +103,9 @@ impl Sample {
                 ("cvmcache_misses_total", Value::Counter(count)) => this.misses = count,
                 ("cvmcache_read_bytes_total", Value::Counter(count)) => this.read = count,
                 ("cvmcache_stored_bytes_total", Value::Counter(count)) => this.stored = count,
-                ("cvmcache_evicted_bytes_total", Value::Counter(count)) => this.evicted = count,
+                ("cvmcache_evicted_bytes_total", Value::Counter(count)) => {
+                    this.evicted = Some(count);
+                }
                 _ => {}
             }
         }
@@ -99,8 +129,14 @@ impl Sample {
                 name: name.clone(),
                 requests,
                 failed: rate(now.failed, before.failed)?,
-                median: quantile(&durations, 0.5),
-                slowest: quantile(&durations, 0.99),
+                median: match now.recent {
+                    Some(recent) => recent.p50.and_then(micros),
+                    None => quantile(&durations, 0.5),
+                },
+                slowest: match now.recent {
+                    Some(recent) => recent.p99.and_then(micros),
+                    None => quantile(&durations, 0.99),
+                },
             });
         }
         operations.sort_by(|one, other| other.requests.total_cmp(&one.requests));
@@ -110,8 +146,18 @@ impl Sample {
             hits: (hits + misses > 0.0).then(|| hits / (hits + misses)),
             read: rate(self.read, before.read)?,
             stored: rate(self.stored, before.stored)?,
-            evicted: rate(self.evicted, before.evicted)?,
+            evicted: match self.evicted.zip(before.evicted) {
+                Some((now, before)) => Some(rate(now, before)?),
+                None => None,
+            },
         })
+    }
+}
+
+impl Rates {
+    /// All requests.
+    pub(super) fn requests(&self) -> f64 {
+        self.operations.iter().map(|operation| operation.requests).sum()
     }
 }
 
@@ -122,6 +168,10 @@ impl Totals {
         let both = self.durations.iter().zip(earlier);
         both.map(|((bound, now), before)| (*bound, now - before)).collect()
     }
+}
+
+fn micros(micros: f64) -> Option<Duration> {
+    Duration::try_from_secs_f64(micros / 1e6).ok()
 }
 
 /// The time within which a part of all requests was done, as Prometheus has it: within a bucket,

@@ -1,6 +1,6 @@
 //! Polls the plugin, and sends updates of the state.
 //!
-//! One thread polls the fill of the cache. Another lists the objects, on a connection of its own: a
+//! One thread polls the fill of the cache, and others its metrics and administration socket. Another lists the objects, on a connection of its own: a
 //! listing of millions takes long, and must not block the first.
 
 use std::io;
@@ -11,6 +11,7 @@ use cvmcache::client::{Client, ClientError};
 use cvmcache::plugin::{Capabilities, ObjectType, Status};
 use cvmcache::{Locator, threads};
 
+use super::administration;
 use super::interval::{Command, pause};
 use super::scraper;
 use super::state::{Count, Objects, State, Update};
@@ -23,7 +24,8 @@ const REST: u32 = 10;
 pub(super) struct Sampler {
     filling: Sender<Command>,
     counting: Option<Sender<Command>>,
-    scraping: Option<Sender<Command>>,
+    /// The administration socket, and the metrics.
+    measuring: Vec<Sender<Command>>,
 }
 
 /// What all threads need.
@@ -51,24 +53,34 @@ impl Sampler {
             threads::spawn("objects", move || poller.count_objects(&commands))?;
             io::Result::Ok(counting)
         });
-        let scraping = state.metrics_url.clone().map(|url| {
+        let mut measuring = Vec::new();
+        if let Some(admin) = state.admin.clone() {
+            let (asking, commands) = mpsc::channel();
+            let (interval, send) = (poller.interval, poller.send.clone());
+            let has_metrics = state.metrics_url.is_some();
+            threads::spawn("administration", move || {
+                administration::ask_repeatedly(&admin, interval, has_metrics, send, &commands);
+            })?;
+            measuring.push(asking);
+        }
+        if let Some(url) = state.metrics_url.clone() {
             let (scraping, commands) = mpsc::channel();
             let (interval, send) = (poller.interval, poller.send.clone());
             threads::spawn("metrics", move || {
                 scraper::scrape_repeatedly(&url, interval, send, &commands);
             })?;
-            io::Result::Ok(scraping)
-        });
-        let (counting, scraping) = (counting.transpose()?, scraping.transpose()?);
+            measuring.push(scraping);
+        }
+        let counting = counting.transpose()?;
         let (filling, commands) = mpsc::channel();
         threads::spawn("info", move || poller.poll_info(client, &commands))?;
-        Ok(Self { filling, counting, scraping })
+        Ok(Self { filling, counting, measuring })
     }
 
     /// Asks how full the cache is without waiting for its time.
     pub(super) fn refresh(&self) {
         command(&self.filling, Command::Now);
-        self.scraping.iter().for_each(|thread| command(thread, Command::Now));
+        self.measuring.iter().for_each(|thread| command(thread, Command::Now));
     }
 
     /// Lists without waiting for its time.
@@ -79,8 +91,7 @@ impl Sampler {
     }
 
     pub(super) fn set_interval(&self, interval: Duration) {
-        let others = [self.counting.as_ref(), self.scraping.as_ref()];
-        for thread in others.into_iter().flatten().chain([&self.filling]) {
+        for thread in self.counting.iter().chain(&self.measuring).chain([&self.filling]) {
             command(thread, Command::Every(interval));
         }
     }

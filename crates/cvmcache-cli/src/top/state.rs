@@ -6,7 +6,10 @@ use std::time::{Duration, Instant};
 
 use cvmcache::plugin::CacheInfo;
 
+use super::clients::Clients;
 use super::metrics::{Rates, Sample};
+use crate::admin::Admin;
+use crate::admin::schema::Session;
 
 /// The bounds of the polling interval.
 pub(super) const INTERVALS: RangeInclusive<Duration> =
@@ -33,6 +36,10 @@ pub(super) enum Update {
     Counted { counts: [Count; 3], took: Duration },
     /// A listing has not come to its end.
     NotCounted(String),
+    /// The sessions of all clients.
+    Clients { sessions: Vec<Session>, at: Instant },
+    /// They are not known.
+    NoClients,
     /// The metrics have been read.
     Measured { sample: Sample, at: Instant },
     /// They could not be read.
@@ -83,11 +90,16 @@ pub(super) struct State {
     /// Bytes in use; none while the plugin was gone.
     pub(super) history: VecDeque<(Instant, Option<u64>)>,
     clean_ups: VecDeque<(Instant, u64)>,
-    /// Where the metrics are, if there are any.
+    /// The administration socket, if there is one that answers.
+    pub(super) admin: Option<Admin>,
+    pub(super) clients: Option<Clients>,
+    /// Where the metrics are, if there are any and they are used.
     pub(super) metrics_url: Option<String>,
     /// The last ones, and what has happened since the ones before them, or why that is not known.
     sample: Option<(Instant, Sample)>,
     pub(super) rates: Result<Option<Rates>, String>,
+    /// Requests per second; none while they were not known.
+    pub(super) request_rates: VecDeque<(Instant, Option<u64>)>,
 }
 
 impl State {
@@ -102,9 +114,12 @@ impl State {
             counting: None,
             history: VecDeque::new(),
             clean_ups: VecDeque::new(),
+            admin: None,
+            clients: None,
             metrics_url: None,
             sample: None,
             rates: Ok(None),
+            request_rates: VecDeque::new(),
         }
     }
 
@@ -124,7 +139,7 @@ impl State {
             Update::Info(info) => {
                 self.lost = None;
                 self.info = Some((now, info));
-                self.remember(now, info.map(|info| info.used_bytes));
+                remember(&mut self.history, now, info.map(|info| info.used_bytes));
                 if let Some(clean_ups) = info.and_then(|info| info.shrink_count) {
                     self.note_clean_ups(now, clean_ups);
                 }
@@ -132,7 +147,7 @@ impl State {
             Update::Lost(error) => {
                 let since = self.lost.as_ref().map_or(now, |(since, _)| *since);
                 self.lost = Some((since, error));
-                self.remember(now, None);
+                remember(&mut self.history, now, None);
             }
             Update::Counting(objects) => self.counting = Some(objects),
             Update::Counted { counts, took } => {
@@ -143,13 +158,23 @@ impl State {
                 // Of two that follow each other at once, rates mean nothing.
                 let before = self.sample.as_ref().filter(|(before, _)| at > *before);
                 let rates = before.map(|(before, of)| sample.rates_since(of, at - *before));
-                self.rates = Ok(rates.flatten());
+                let rates = rates.flatten();
+                if before.is_some() {
+                    let rate = rates.as_ref().map(|rates| rates.requests().round() as u64);
+                    remember(&mut self.request_rates, now, rate);
+                }
+                self.rates = Ok(rates);
                 self.sample = Some((at, sample));
             }
             Update::NotMeasured(error) => {
                 self.sample = None;
+                remember(&mut self.request_rates, now, None);
                 self.rates = Err(error);
             }
+            Update::Clients { sessions, at } => {
+                self.clients = Some(Clients::new(&sessions, at, self.clients.as_ref()));
+            }
+            Update::NoClients => self.clients = None,
             Update::NotCounted(error) => {
                 self.counting = None;
                 self.objects = Objects::Failed(error);
@@ -168,6 +193,11 @@ impl State {
     pub(super) fn faster(&mut self) -> Duration {
         self.interval = (self.interval / 2).max(*INTERVALS.start());
         self.interval
+    }
+
+    /// True if rates of requests can be known.
+    pub(super) fn is_measured(&self) -> bool {
+        self.admin.is_some() || self.metrics_url.is_some()
     }
 
     /// The fill of the cache in the last reply.
@@ -193,13 +223,6 @@ impl State {
         Some((after - before) as f64 * 60.0 / time.as_secs_f64())
     }
 
-    fn remember(&mut self, now: Instant, used: Option<u64>) {
-        if self.history.len() == HISTORY {
-            self.history.pop_front();
-        }
-        self.history.push_back((now, used));
-    }
-
     fn note_clean_ups(&mut self, now: Instant, count: u64) {
         // A count that falls was begun anew.
         if self.clean_ups.back().is_some_and(|(_, last)| *last > count) {
@@ -211,6 +234,13 @@ impl State {
             self.clean_ups.pop_front();
         }
     }
+}
+
+fn remember(history: &mut VecDeque<(Instant, Option<u64>)>, now: Instant, value: Option<u64>) {
+    if history.len() == HISTORY {
+        history.pop_front();
+    }
+    history.push_back((now, value));
 }
 
 #[cfg(test)]

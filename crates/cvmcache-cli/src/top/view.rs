@@ -1,7 +1,9 @@
 //! Draws the state. What does not fit is left out; the most important is on top.
 
+mod clients;
 mod requests;
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use cvmcache::plugin::{CacheInfo, ObjectType};
@@ -23,6 +25,13 @@ const ROOMY: u16 = 15;
 /// From this width on, there is room for sizes beside the bars, and for clean-ups beside objects.
 const WIDE: u16 = 56;
 
+/// The width of the objects beside the sessions.
+const OBJECTS: u16 = 34;
+
+/// Lines that the objects take, and those of the lowest history.
+const LISTED: u16 = 8;
+const LOWEST: u16 = 3;
+
 /// Draws the state. Without colours, the text has all information.
 pub(super) fn draw(frame: &mut Frame<'_>, state: &State, now: Instant, in_colour: bool) {
     let trouble = trouble(state, now);
@@ -35,13 +44,23 @@ pub(super) fn draw(frame: &mut Frame<'_>, state: &State, now: Instant, in_colour
         frame.render_widget(text, banner);
     }
     draw_fill(frame, fill, state);
-    let beside = if frame.area().width < WIDE { 0 } else { 2 };
-    let [objects, clean_ups] =
-        Layout::horizontal([Constraint::Fill(3), Constraint::Fill(beside)]).areas(objects);
+    let widths = match &state.admin {
+        _ if frame.area().width < WIDE => [Constraint::Fill(1), Constraint::Length(0)],
+        Some(_) => [Constraint::Length(OBJECTS), Constraint::Fill(1)],
+        None => [Constraint::Fill(3), Constraint::Fill(2)],
+    };
+    let [objects, beside] = Layout::horizontal(widths).areas(objects);
     draw_objects(frame, objects, state, now);
-    draw_clean_ups(frame, clean_ups, state);
+    match (&state.admin, &state.clients) {
+        (None, _) => draw_clean_ups(frame, beside, state),
+        (Some(_), Some(clients)) => clients::draw(frame, beside, clients),
+        (Some(_), None) => {
+            let block = Block::bordered().title(" sessions ");
+            frame.render_widget(Paragraph::new("not known").block(block), beside);
+        }
+    }
     requests::draw(frame, requests, state);
-    draw_history(frame, history, state, now);
+    draw_histories(frame, history, state, now);
     let keys = KEYS.into_iter().find(|keys| keys.len() <= foot.width.into()).unwrap_or_default();
     frame.render_widget(Line::from(keys).dim(), foot);
     if !in_colour {
@@ -53,21 +72,24 @@ pub(super) fn draw(frame: &mut Frame<'_>, state: &State, now: Instant, in_colour
 /// Allots lines, to the most important first: what gets none is not drawn.
 fn places(area: Rect, trouble: bool, state: &State) -> [Rect; 7] {
     let mut left = area.height;
-    let mut take = |wanted: u16, at_least: u16| {
-        let taken = if left < at_least { 0 } else { wanted.min(left) };
-        left -= taken;
+    let take = |left: &mut u16, wanted: u16, at_least: u16| {
+        let taken = if *left < at_least { 0 } else { wanted.min(*left) };
+        *left -= taken;
         taken
     };
     let roomy = area.height >= ROOMY;
-    let head = take(if roomy { 2 } else { 1 }, 1);
-    let banner = take(if trouble { 2 } else { 0 }, 1);
-    let fill = take(if roomy { 4 } else { 2 }, 1);
-    let foot = take(1, 1);
-    // Metrics go before the objects: they are there only if the plugin is configured to serve them.
+    let head = take(&mut left, if roomy { 2 } else { 1 }, 1);
+    let banner = take(&mut left, if trouble { 2 } else { 0 }, 1);
+    let fill = take(&mut left, if roomy { 4 } else { 2 }, 1);
+    let foot = take(&mut left, 1, 1);
+    // Requests go before the objects, as long as the most frequent are there.
     let wanted = requests::height(state);
-    let requests = take(wanted, wanted.min(4));
-    let objects = take(8, 8);
-    let history = take(u16::MAX, 3);
+    let room = left.saturating_sub(LISTED + LOWEST).max(4);
+    let requests = take(&mut left, wanted.min(room), wanted.min(4));
+    let wanted = state.clients.as_ref().map_or(LISTED, clients::height);
+    let listed = wanted.clamp(LISTED, (left / 2).max(LISTED));
+    let objects = take(&mut left, listed, LISTED);
+    let history = take(&mut left, u16::MAX, LOWEST);
     let [head, banner, fill, requests, objects, history, _, foot] = Layout::vertical([
         Constraint::Length(head),
         Constraint::Length(banner),
@@ -107,7 +129,8 @@ fn draw_head(frame: &mut Frame<'_>, area: Rect, state: &State, now: Instant) {
 }
 
 fn draw_fill(frame: &mut Frame<'_>, area: Rect, state: &State) {
-    let block = if area.height > 2 { Block::bordered().title(" fill ") } else { Block::new() };
+    let block =
+        if area.height > 2 { Block::bordered().title(fill_title(state)) } else { Block::new() };
     let inner = block.inner(area);
     frame.render_widget(block, area);
     let Some(info) = state.fill() else {
@@ -119,6 +142,19 @@ fn draw_fill(frame: &mut Frame<'_>, area: Rect, state: &State) {
     let parts = [("used  ", info.used_bytes), ("pinned", info.pinned_bytes)];
     for (row, (name, part)) in rows.into_iter().zip(parts) {
         draw_gauge(frame, row, name, part, info);
+    }
+}
+
+/// With sessions beside the objects, the clean-ups have their place here.
+fn fill_title(state: &State) -> String {
+    let count = state.fill().and_then(|info| info.shrink_count);
+    match count.filter(|_| state.admin.is_some()) {
+        Some(count) => {
+            let rate = state.clean_up_rate().map(|rate| format!(", {rate:.1}/min"));
+            let count = output::count(count);
+            format!(" fill, {count} clean-ups{} ", rate.unwrap_or_default())
+        }
+        None => " fill ".to_owned(),
     }
 }
 
@@ -200,16 +236,34 @@ fn draw_clean_ups(frame: &mut Frame<'_>, area: Rect, state: &State) {
     frame.render_widget(Paragraph::new(lines).block(Block::bordered().title(" clean-ups ")), area);
 }
 
-fn draw_history(frame: &mut Frame<'_>, area: Rect, state: &State, now: Instant) {
+/// Bytes in use and, where they are known, requests.
+fn draw_histories(frame: &mut Frame<'_>, area: Rect, state: &State, now: Instant) {
+    let of_requests = if state.is_measured() && area.width >= WIDE { 1 } else { 0 };
+    let widths = [Constraint::Fill(1), Constraint::Fill(of_requests)];
+    let [used, requests] = Layout::horizontal(widths).areas(area);
+    draw_history(frame, used, "used", &state.history, output::bytes, now);
+    let rate = |rate| format!("{}/s", output::count(rate));
+    draw_history(frame, requests, "requests", &state.request_rates, rate, now);
+}
+
+fn draw_history(
+    frame: &mut Frame<'_>,
+    area: Rect,
+    name: &str,
+    history: &VecDeque<(Instant, Option<u64>)>,
+    text: impl Fn(u64) -> String,
+    now: Instant,
+) {
     let width = usize::from(area.width.saturating_sub(2));
-    let shown: Vec<_> =
-        state.history.iter().skip(state.history.len().saturating_sub(width)).collect();
+    let shown: Vec<_> = history.iter().skip(history.len().saturating_sub(width)).collect();
     let largest = shown.iter().filter_map(|(_, used)| *used).max();
     let title = match (shown.first(), largest) {
         (Some((first, _)), Some(largest)) => {
-            format!(" used in the last {}, up to {} ", age(now, *first), output::bytes(largest))
+            let (age, largest) = (age(now, *first), text(largest));
+            let full = format!(" {name} in the last {age}, up to {largest} ");
+            if full.len() <= width { full } else { format!(" {name}, up to {largest} ") }
         }
-        _ => " used ".to_owned(),
+        _ => format!(" {name} "),
     };
     let sparkline = Sparkline::default()
         .data(shown.into_iter().map(|(_, used)| *used))

@@ -17,17 +17,17 @@ const OPERATIONS: usize = 6;
 
 /// The height in lines.
 pub(super) fn height(state: &State) -> u16 {
-    match (&state.metrics_url, &state.rates) {
-        (None, _) => 0,
-        (Some(_), Ok(Some(rates))) => rates.operations.len().clamp(1, OPERATIONS) as u16 + 3,
-        (Some(_), _) => 4,
+    match &state.rates {
+        _ if !state.is_measured() => 0,
+        Ok(Some(rates)) => rates.operations.len().clamp(1, OPERATIONS) as u16 + 3,
+        _ => 4,
     }
 }
 
 pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, state: &State) {
     let block = Block::bordered().title(" requests ");
     match &state.rates {
-        _ if state.metrics_url.is_none() => {}
+        _ if !state.is_measured() => {}
         Err(error) => {
             let text = Paragraph::new(output::text(error.as_bytes())).wrap(Wrap { trim: true });
             frame.render_widget(text.block(block), area);
@@ -61,11 +61,12 @@ fn summary(rates: &Rates) -> String {
         .hits
         .map_or_else(|| "none opened".to_owned(), |part| format!("hits {:.0} %", part * 100.0));
     let bytes = |rate: f64| output::bytes(rate as u64);
-    let (read, stored, evicted) = (bytes(rates.read), bytes(rates.stored), bytes(rates.evicted));
-    format!(" {hits}, read {read}/s, stored {stored}/s, evicted {evicted}/s ")
+    let (read, stored) = (bytes(rates.read), bytes(rates.stored));
+    let evicted = rates.evicted.map(|evicted| format!(", evicted {}/s", bytes(evicted)));
+    format!(" {hits}, read {read}/s, stored {stored}/s{} ", evicted.unwrap_or_default())
 }
 
-fn number(rate: f64) -> String {
+pub(super) fn number(rate: f64) -> String {
     match rate {
         0.0 => "0".to_owned(),
         0.0..10.0 => format!("{rate:.1}"),
@@ -73,16 +74,8 @@ fn number(rate: f64) -> String {
     }
 }
 
-/// Two digits are as exact as a histogram is.
 fn latency(time: Option<Duration>) -> String {
-    let Some(micros) = time.map(|time| time.as_secs_f64() * 1e6) else { return "-".to_owned() };
-    match micros {
-        0.0..10.0 => format!("{micros:.1} us"),
-        10.0..1000.0 => format!("{micros:.0} us"),
-        1000.0..10_000.0 => format!("{:.1} ms", micros / 1e3),
-        10_000.0..1e6 => format!("{:.0} ms", micros / 1e3),
-        _ => format!("{:.1} s", micros / 1e6),
-    }
+    output::latency(time.map(|time| time.as_secs_f64() * 1e6))
 }
 
 #[cfg(test)]

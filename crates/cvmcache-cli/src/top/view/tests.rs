@@ -4,8 +4,11 @@ use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 use snapbox::{assert_data_eq, str};
 
+use super::super::metrics::Sample;
 use super::super::state::Update;
 use super::*;
+use crate::admin::Admin;
+use crate::admin::schema::{Session, Statistics};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -69,6 +72,145 @@ unix=/socket, asked every 2s
 │     ▁▃▅▆██████████████████████                                               │
 │ ▁▃▅▇██████████████████████████                                               │
 └──────────────────────────────────────────────────────────────────────────────┘
+ q quit   + - slower, faster   r ask now
+
+"#]]
+    );
+}
+
+/// The same with an administration socket: sessions of `repositories`, and requests.
+fn administered(start: Instant, repositories: u64) -> State {
+    let mut state = state(start);
+    state.admin = Some(Admin::at("/socket.admin"));
+    for second in 0..=30_u64 {
+        let at = start + second as u32 * SECOND;
+        let sessions = (0..repositories).map(|n| session(n, second)).collect();
+        state.apply(Update::Clients { sessions, at }, at);
+        let sample = Sample::of(&statistics(second));
+        state.apply(Update::Measured { sample, at }, at);
+    }
+    state
+}
+
+fn session(n: u64, second: u64) -> Session {
+    let answer = serde_json::json!({
+        "id": n, "repository": format!("repository-{n}-of-many.cern.ch"), "age_seconds": second,
+        "references": 100 * n, "uploads": 0, "in_flight": n % 4, "unsent_bytes": 0,
+        "requests": 1000 * second * (n + 1), "hits": 90 + n, "misses": 10,
+    });
+    serde_json::from_value(answer).unwrap()
+}
+
+fn statistics(second: u64) -> Statistics {
+    let operations = ["read", "open", "close", "store", "exists", "info", "list"];
+    let operations = operations.iter().zip(1..).map(|(name, n)| {
+        let requests = second * second * 100 / n;
+        serde_json::json!({
+            "operation": name, "requests": requests, "by_status": { "OK": requests },
+            "latency_us": { "p50": 10 * n, "p99": 400 * n },
+        })
+    });
+    let window = serde_json::json!({
+        "seconds": second, "requests": 0, "connections": 0, "hits": 9 * second, "misses": second,
+        "read_bytes": second << 20, "stored_bytes": 0, "stored_objects": 0,
+        "operations": operations.collect::<Vec<_>>(),
+    });
+    let answer = serde_json::json!({ "since_start": window, "last_minute": window, "plugin": [] });
+    serde_json::from_value(answer).unwrap()
+}
+
+#[test]
+fn with_an_administration_socket_the_view_has_sessions_and_requests_over_time() {
+    let start = Instant::now();
+    let shown = screen(&administered(start, 7), start + 30 * SECOND, (80, 24));
+    assert_data_eq!(
+        shown,
+        str![[r#"
+cvmcache top  ram, process 42, connected for 30s
+unix=/socket, asked every 2s
+┌ fill, 9 clean-ups, 18.0/min ─────────────────────────────────────────────────┐
+│used   ████████████████████████████████████░░░░░   900.0 MiB of 1.0 GiB   88 %│
+│pinned █████░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░   128.0 MiB of 1.0 GiB   12 %│
+└──────────────────────────────────────────────────────────────────────────────┘
+┌ requests ────────────────────────────────────────────────────────────────────┐
+│operation                  req/s          p50           p99           errors/s│
+│read                       5,900        10 us        400 us                  0│
+│open                       2,950        20 us        800 us                  0│
+│close                      1,967        30 us        1.2 ms                  0│
+└ hits 90 %, read 1.0 MiB/s, stored 0 B/s ─────────────────────────────────────┘
+┌ objects ───────────────────────┐┌ 7 sessions ────────────────────────────────┐
+│type          objects     pinned││repository        n  refs busy   req/s  hits│
+│regular     1,234,567          0││reposit…ern.ch    1   600    2   7,000  91 %│
+│catalog            42         41││reposit…ern.ch    1   500    1   6,000  90 %│
+│volatile            0          0││reposit…ern.ch    1   400    0   5,000  90 %│
+│all         1,234,609         41││reposit…ern.ch    1   300    3   4,000  90 %│
+│                                ││reposit…ern.ch    1   200    2   3,000  90 %│
+└ listed 5s ago in 500ms ────────┘└ and 2 more ────────────────────────────────┘
+┌ used, up to 900.0 MiB ───────────────┐┌ requests, up to 15,299/s ────────────┐
+│    ▁▁▁▁▂▂▂▂▃▃▃▄▄▄▄▅▅▅▅▆▆▆▆▇▇▇█       ││    ▁▁▁▂▂▂▂▃▃▃▃▄▄▄▅▅▅▅▆▆▆▆▇▇▇█        │
+└──────────────────────────────────────┘└──────────────────────────────────────┘
+ q quit   + - slower, faster   r ask now
+
+"#]]
+    );
+}
+
+#[test]
+fn a_large_terminal_has_more_repositories_and_longer_histories() {
+    let start = Instant::now();
+    let shown = screen(&administered(start, 12), start + 30 * SECOND, (200, 50));
+    assert_data_eq!(
+        shown,
+        str![[r#"
+cvmcache top  ram, process 42, connected for 30s
+unix=/socket, asked every 2s
+┌ fill, 9 clean-ups, 18.0/min ─────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────┐
+│used   █████████████████████████████████████████████████████████████████████████████████████████████████████████████████████████████████████████████░░░░░░░░░░░░░░░░░░░░   900.0 MiB of 1.0 GiB   88 %│
+│pinned ████████████████████░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░   128.0 MiB of 1.0 GiB   12 %│
+└──────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────┘
+┌ requests ────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────┐
+│operation                                                                    req/s                              p50                               p99                                         errors/s│
+│read                                                                         5,900                            10 us                            400 us                                                0│
+│open                                                                         2,950                            20 us                            800 us                                                0│
+│close                                                                        1,967                            30 us                            1.2 ms                                                0│
+│store                                                                        1,475                            40 us                            1.6 ms                                                0│
+│exists                                                                       1,180                            50 us                            2.0 ms                                                0│
+│info                                                                           984                            60 us                            2.4 ms                                                0│
+└ hits 90 %, read 1.0 MiB/s, stored 0 B/s ─────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────┘
+┌ objects ───────────────────────┐┌ 12 sessions ───────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────┐
+│type          objects     pinned││repository                                                                                                                                n  refs busy   req/s  hits│
+│regular     1,234,567          0││repository-11-of-many.cern.ch                                                                                                             1  1100    3  12,000  91 %│
+│catalog            42         41││repository-10-of-many.cern.ch                                                                                                             1  1000    2  11,000  91 %│
+│volatile            0          0││repository-9-of-many.cern.ch                                                                                                              1   900    1  10,000  91 %│
+│all         1,234,609         41││repository-8-of-many.cern.ch                                                                                                              1   800    0   9,000  91 %│
+│                                ││repository-7-of-many.cern.ch                                                                                                              1   700    3   8,000  91 %│
+│                                ││repository-6-of-many.cern.ch                                                                                                              1   600    2   7,000  91 %│
+│                                ││repository-5-of-many.cern.ch                                                                                                              1   500    1   6,000  90 %│
+│                                ││repository-4-of-many.cern.ch                                                                                                              1   400    0   5,000  90 %│
+│                                ││repository-3-of-many.cern.ch                                                                                                              1   300    3   4,000  90 %│
+│                                ││repository-2-of-many.cern.ch                                                                                                              1   200    2   3,000  90 %│
+│                                ││repository-1-of-many.cern.ch                                                                                                              1   100    1   2,000  90 %│
+│                                ││repository-0-of-many.cern.ch                                                                                                              1     0    0   1,000  90 %│
+└ listed 5s ago in 500ms ────────┘└────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────┘
+┌ used in the last 30s, up to 900.0 MiB ───────────────────────────────────────────────────────────┐┌ requests in the last 29s, up to 15,299/s ────────────────────────────────────────────────────────┐
+│                             ▃█                                                                   ││                            ▃█                                                                    │
+│                           ▂▆██                                                                   ││                          ▂▆██                                                                    │
+│                         ▁▅████                                                                   ││                         ▅████                                                                    │
+│                        ▄██████                                                                   ││                       ▄██████                                                                    │
+│                      ▃████████                                                                   ││                     ▃▇███████                                                                    │
+│                    ▂▇█████████                                                                   ││                   ▁▆█████████                                                                    │
+│                  ▁▆███████████                                                                   ││                  ▅███████████                                                                    │
+│                 ▅█████████████                                                                   ││                ▄█████████████                                                                    │
+│               ▄███████████████                                                                   ││              ▂▇██████████████                                                                    │
+│             ▂▇████████████████                                                                   ││            ▁▆████████████████                                                                    │
+│           ▁▆██████████████████                                                                   ││           ▅██████████████████                                                                    │
+│          ▅████████████████████                                                                   ││         ▃████████████████████                                                                    │
+│        ▄██████████████████████                                                                   ││       ▂▇█████████████████████                                                                    │
+│      ▃▇███████████████████████                                                                   ││     ▁▅███████████████████████                                                                    │
+│    ▂▆█████████████████████████                                                                   ││    ▄█████████████████████████                                                                    │
+│  ▁▅███████████████████████████                                                                   ││  ▃███████████████████████████                                                                    │
+│ ▄█████████████████████████████                                                                   ││▂▆████████████████████████████                                                                    │
+└──────────────────────────────────────────────────────────────────────────────────────────────────┘└──────────────────────────────────────────────────────────────────────────────────────────────────┘
  q quit   + - slower, faster   r ask now
 
 "#]]
@@ -192,7 +334,8 @@ fn every_terminal_size_can_be_drawn() {
     let mut lost = state(start);
     lost.apply(Update::Lost("gone".into()), start);
     let new = State::new("unix=/socket", SECOND, true);
-    for state in [&state(start), &lost, &new] {
+    let administered = administered(start, 9);
+    for state in [&state(start), &administered, &lost, &new] {
         for width in [0, 1, 2, 3, 5, 8, 13, 21, 34, 55] {
             for height in [0, 1, 2, 3, 4, 5, 6, 8, 11, 14, 15, 17, 20] {
                 drawn(state, start, (width, height));

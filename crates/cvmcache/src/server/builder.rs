@@ -191,7 +191,7 @@ impl ServerBuilder {
     ///
     /// ```
     /// use std::time::Duration;
-
+    ///
     /// use cvmcache::{ServerBuilder, Heartbeat};
     ///
     /// fn watched(builder: ServerBuilder) -> ServerBuilder {

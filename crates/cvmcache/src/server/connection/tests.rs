@@ -20,6 +20,8 @@ struct Fixture {
     /// `None`: callbacks run in the turn.
     jobs: Option<usize>,
     dispatched: Vec<(Job, Ticket)>,
+    /// How long a turn may take.
+    time: Duration,
     next_id: u64,
 }
 
@@ -34,8 +36,8 @@ impl Fixture {
         let counters = Arc::new(SessionCounters::new(Origin::Process(None)));
         let connection = Connection::new(Token(2), socket, Peer::new(None), &service, counters);
         let (decoder, statistics) = (Decoder::new(DecoderLimits::default()), Statistics::default());
-        let dispatched = Vec::new();
-        Self { service, statistics, connection, peer, decoder, jobs, dispatched, next_id: 0 }
+        let (dispatched, time, next_id) = (Vec::new(), Duration::from_secs(3600), 0);
+        Self { service, statistics, connection, peer, decoder, jobs, dispatched, time, next_id }
     }
 
     /// The same, after the handshake.
@@ -72,14 +74,14 @@ impl Fixture {
     }
 
     fn turn(&mut self) -> Turn {
-        let Self { service, statistics, connection, jobs, dispatched, .. } = self;
+        let Self { service, statistics, connection, jobs, dispatched, time, .. } = self;
         let mut dispatch = |job, ticket| dispatched.push((job, ticket));
         let mut context = Context {
             service,
             workers: jobs.map(|jobs| WorkerAccess { jobs, dispatch: &mut dispatch }),
             recorders: Recorders { statistics, metrics: None },
             clock: Instant::now,
-            time: Duration::from_secs(3600),
+            time: *time,
             memory: service.limits().max_buffered,
         };
         connection.turn(&mut context)
@@ -172,6 +174,19 @@ fn a_turn_dispatches_no_more_jobs_than_it_is_granted() {
     f.jobs = Some(1);
     f.turn();
     assert_eq!(f.dispatched.len(), 3);
+}
+
+#[test]
+fn a_turn_ends_in_its_time_while_a_large_frame_is_received() {
+    let mut f = Fixture::with_session(Limits::default(), None);
+    // The beginning of a frame of 16 MiB, which is skipped in pieces.
+    f.peer.write_all(&[0x01, 0xff, 0xff, 0xff]).unwrap();
+    f.peer.write_all(&[0; 100_000]).unwrap();
+    f.connection.set_ready(true, false);
+    f.time = Duration::ZERO;
+    assert_eq!(f.turn(), Turn::Again);
+    f.time = Duration::from_secs(3600);
+    assert_eq!(f.turn(), Turn::Wait, "all of it has arrived");
 }
 
 #[test]

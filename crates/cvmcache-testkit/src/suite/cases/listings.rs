@@ -160,9 +160,10 @@ fn descriptions(probe: &Probe<'_>) -> Checked<()> {
 
 fn in_parts(probe: &Probe<'_>) -> Checked<()> {
     let mut client = probe.client()?;
-    let objects = probe.objects(LISTED_IN_PARTS, 1);
+    // More than a plugin might bound a listing to, such as 4096; the other cases do with fewer.
+    let objects = probe.objects(6000, 1);
     for object in &objects {
-        store_as(&mut client, object, ObjectType::Volatile, &LONG_DESCRIPTION)?;
+        store_as(&mut client, object, ObjectType::Volatile, &LONG_DESCRIPTION[..1000])?;
     }
     let mut listing = Listing::default();
     while !client.list_more(&mut listing, ObjectType::Volatile)? {}
@@ -170,8 +171,7 @@ fn in_parts(probe: &Probe<'_>) -> Checked<()> {
     let sent = "list Volatile objects, of which there are 6 MB";
     probe.check(parts > 1, sent, "several parts", format!("{parts} part"))?;
     let wrong = not_once(&entries, objects.iter().map(|object| object.id));
-    let expected = format!("each of {LISTED_IN_PARTS} objects once");
-    probe.check(wrong.is_empty(), sent, expected, wrong.join(", "))?;
+    probe.check(wrong.is_empty(), sent, "each of 6000 objects once", wrong.join(", "))?;
     close(&mut client, &objects)?;
     client.quit()
 }

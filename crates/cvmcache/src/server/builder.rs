@@ -390,7 +390,13 @@ impl BoundServer {
 #[cfg(feature = "admin")]
 fn administer(socket: AdminSocket, server: Administered) -> Option<Admin> {
     let path = socket.path.display().to_string();
-    match AdminThreads::start(socket, server) {
+    // It must not have the last of what clients need: the I/O thread, the watch of their socket, and descriptors.
+    let started = AdminThreads::start(socket, server).and_then(|started| {
+        check_spare_descriptors()?;
+        threads::check(CLIENTS_THREADS)?;
+        Ok(started)
+    });
+    match started {
         Ok((threads, calls)) => Some(Admin { calls, _threads: threads }),
         Err(error) => {
             warn!("there is no administration socket {path}: {error}");
@@ -398,6 +404,10 @@ fn administer(socket: AdminSocket, server: Administered) -> Option<Admin> {
         }
     }
 }
+
+/// The threads that start after those of the administration socket, and one more: see [`threads::check`].
+#[cfg(feature = "admin")]
+const CLIENTS_THREADS: usize = 3;
 
 /// A server that listens, but can accept no connection, would have its first client wait for ever: so a few
 /// descriptors have to be left.

@@ -138,7 +138,11 @@ impl Watcher {
             && !mem::replace(&mut self.has_warned, true)
         {
             let seconds = PERIOD.as_secs();
-            warn!(%error, "inotify is not available: the socket is checked every {seconds} s instead");
+            let path = places.first().map(|(path, _)| path.display());
+            warn!(
+                %error, path = path.map(tracing::field::display),
+                "inotify is not available: the socket is checked every {seconds} s instead"
+            );
         }
         if now >= self.next_touch {
             places.iter().for_each(|(path, _)| touch(path));

@@ -94,8 +94,7 @@ impl Stats {
         loop {
             let answer = statistics(admin)?;
             if self.json {
-                serde_json::to_writer(&mut *out, &answer.json)?;
-                writeln!(out)?;
+                writeln!(out, "{}", answer.json)?;
             } else if on_terminal {
                 let mut screen = Vec::new();
                 print(&mut screen, &version, &answer.value)?;
@@ -132,6 +131,9 @@ fn redraw(out: &mut dyn Write, screen: &[u8]) -> Result<()> {
     }
     Ok(())
 }
+
+/// How wide a line is made at most.
+const WIDTH: usize = 80;
 
 const LINE_HEADER: &str = "    req/s   hits     read/s   stored/s   errors/s";
 
@@ -248,8 +250,11 @@ pub(crate) fn print_gauges(out: &mut dyn Write, gauges: &[Gauge]) -> Result<()> 
     let cells: Vec<_> = cells.collect();
     let widest = |of: fn(&(String, String)) -> usize| cells.iter().map(of).max().unwrap_or(0);
     let (names, values) = (widest(|it| it.0.chars().count()), widest(|it| it.1.chars().count()));
+    let indent = names + values + 4;
     for ((name, value), gauge) in cells.iter().zip(gauges) {
         let description = output::escaped(&gauge.description);
+        let lines = textwrap::wrap(&description, WIDTH.saturating_sub(indent).max(20));
+        let description = lines.join(&format!("\n{:indent$}", ""));
         writeln!(out, "{name:<names$}  {value:>values$}  {FAINT}{description}{FAINT:#}")?;
     }
     Ok(())

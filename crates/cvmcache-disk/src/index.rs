@@ -199,9 +199,8 @@ impl Index {
             return Ok(());
         }
         self.set_idle(slot);
-        if references == 0 {
-            self.mark_dirty(*id, Dirty::Used);
-        }
+        // Of one that is opened, too: it may be open when the plugin ends.
+        self.mark_dirty(*id, Dirty::Used);
         self.update_pin_pressure();
         Ok(())
     }

@@ -5,11 +5,14 @@ use std::time::Instant;
 
 mod gauges;
 mod heartbeat;
+#[cfg_attr(not(feature = "admin"), allow(dead_code, reason = "only administrators read it"))]
 mod latency;
 mod request_log;
 mod request_metrics;
 mod request_record;
+#[cfg_attr(not(feature = "admin"), allow(dead_code, reason = "only administrators read it"))]
 mod sessions;
+#[cfg_attr(not(feature = "admin"), allow(dead_code, reason = "only administrators read it"))]
 mod statistics;
 mod status_report;
 
@@ -21,7 +24,9 @@ pub(crate) use request_metrics::DURATION;
 pub(crate) use request_metrics::Metrics;
 pub(crate) use request_record::{ReplyOutcome, RequestRecord};
 pub(crate) use sessions::{SessionCounters, Sessions};
-pub(crate) use statistics::{Answered, Counts, KindCounts, Statistics, Tally};
+pub(crate) use statistics::{Answered, Statistics, Tally};
+#[cfg(feature = "admin")]
+pub(crate) use statistics::{Counts, KindCounts};
 pub(crate) use status_report::{Reporter, SessionStatus, StatusReport};
 
 /// What counts requests.

@@ -10,6 +10,7 @@
 //! [`Workers::room`].
 
 mod in_flight;
+#[cfg_attr(not(feature = "admin"), allow(dead_code, reason = "only administrators call"))]
 mod jobs;
 mod ordering;
 mod pool;
@@ -24,7 +25,9 @@ use super::waker::Waker;
 use crate::service::Service;
 use in_flight::InFlight;
 pub(crate) use in_flight::{Completed, TimedOut};
-pub(crate) use jobs::{Job, Outcome, ServiceCall, Ticket};
+#[cfg(feature = "admin")]
+pub(crate) use jobs::ServiceCall;
+pub(crate) use jobs::{Job, Outcome, Ticket};
 use pool::Pool;
 
 /// The workers, as the I/O thread sees them.

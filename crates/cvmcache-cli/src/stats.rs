@@ -216,7 +216,7 @@ fn print_operations(
     writeln!(out, "{TITLE}{:<13}{:>34}{:>31}{TITLE:#}", "", since, "last minute")?;
     writeln!(
         out,
-        "{TITLE}{:<13}{:>14}{:>10}{:>10}{:>11}{:>10}{:>10}{TITLE:#}",
+        "{TITLE}{:<16}{:>11}{:>10}{:>10}{:>11}{:>10}{:>10}{TITLE:#}",
         "operation", "requests", "p50", "p99", "requests", "p50", "p99"
     )?;
     for operation in &whole.operations {
@@ -224,7 +224,7 @@ fn print_operations(
         let latency = recent.map(|it| it.latency_us).unwrap_or_default();
         writeln!(
             out,
-            "{:<13}{:>14}{:>10}{:>10}{:>11}{:>10}{:>10}",
+            "{:<16}{:>11}{:>10}{:>10}{:>11}{:>10}{:>10}",
             output::escaped(&operation.operation),
             output::count(operation.requests),
             output::latency(operation.latency_us.p50),

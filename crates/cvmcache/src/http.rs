@@ -6,9 +6,6 @@
 mod connection;
 mod message;
 
-use std::io;
-use std::net::{Shutdown, TcpStream};
-use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 pub(crate) use connection::serve;
@@ -23,42 +20,4 @@ pub(crate) struct Bounds {
     pub(crate) head: usize,
     /// The bytes of the body.
     pub(crate) body: usize,
-}
-
-/// A blocking stream socket with timeouts.
-pub(crate) trait Stream: io::Read + io::Write {
-    /// A read fails after so long.
-    fn read_within(&self, time: Duration) -> io::Result<()>;
-    /// A write fails after so long.
-    fn write_within(&self, time: Duration) -> io::Result<()>;
-    /// Sends an end of file after what was written.
-    fn finish(&self) -> io::Result<()>;
-}
-
-impl Stream for TcpStream {
-    fn read_within(&self, time: Duration) -> io::Result<()> {
-        self.set_read_timeout(Some(time))
-    }
-
-    fn write_within(&self, time: Duration) -> io::Result<()> {
-        self.set_write_timeout(Some(time))
-    }
-
-    fn finish(&self) -> io::Result<()> {
-        self.shutdown(Shutdown::Write)
-    }
-}
-
-impl Stream for UnixStream {
-    fn read_within(&self, time: Duration) -> io::Result<()> {
-        self.set_read_timeout(Some(time))
-    }
-
-    fn write_within(&self, time: Duration) -> io::Result<()> {
-        self.set_write_timeout(Some(time))
-    }
-
-    fn finish(&self) -> io::Result<()> {
-        self.shutdown(Shutdown::Write)
-    }
 }

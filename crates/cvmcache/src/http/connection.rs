@@ -1,12 +1,15 @@
 //! One connection: its request is received, and the response sent.
 
-use std::io;
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use httparse::{EMPTY_HEADER, Header, Status};
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{Shutdown, shutdown};
 
+use super::Bounds;
 use super::message::{Method, Request, Response, StatusCode};
-use super::{Bounds, Stream};
 
 /// How many header fields a request may have.
 const MAX_FIELDS: usize = 64;
@@ -30,7 +33,7 @@ impl From<io::Error> for Refused {
 ///
 /// Those of the system, and `TimedOut` for a client that takes longer than the bounds allow.
 pub(crate) fn serve(
-    stream: &mut impl Stream,
+    stream: &mut (impl Read + Write + AsFd),
     bounds: &Bounds,
     handle: impl FnOnce(&Request) -> Response,
 ) -> io::Result<()> {
@@ -64,7 +67,7 @@ struct Head {
     end: usize,
 }
 
-impl<S: Stream> Connection<'_, S> {
+impl<S: Read + Write + AsFd> Connection<'_, S> {
     fn receive(&mut self) -> Result<Request, Refused> {
         let mut bytes = Vec::new();
         let head = loop {
@@ -95,7 +98,7 @@ impl<S: Stream> Connection<'_, S> {
     fn read_more(&mut self, bytes: &mut Vec<u8>, at_most: usize) -> Result<(), Refused> {
         let mut buffer = [0; 4096];
         let room = buffer.len().min(at_most - bytes.len());
-        self.stream.read_within(self.time_left()?)?;
+        self.bound(Timeout::Recv)?;
         match self.stream.read(&mut buffer[..room])? {
             0 => Err(Refused::With(StatusCode::BadRequest, "the request ends early\n")),
             len => {
@@ -120,11 +123,11 @@ impl<S: Stream> Connection<'_, S> {
     /// Discards the rest of a request that was refused, as far as the bounds allow: to close a socket with
     /// bytes in it resets the connection, and may take the response from the client (RFC 9112, section 9.6).
     fn linger(&mut self) -> io::Result<()> {
-        self.stream.finish()?;
+        shutdown(&self.stream, Shutdown::Write)?;
         let mut buffer = [0; 4096];
         let mut left = self.bounds.head + self.bounds.body;
         while left > 0 {
-            self.stream.read_within(self.time_left()?)?;
+            self.bound(Timeout::Recv)?;
             match self.stream.read(&mut buffer)? {
                 0 => break,
                 len => left = left.saturating_sub(len),
@@ -135,13 +138,18 @@ impl<S: Stream> Connection<'_, S> {
 
     fn write_all(&mut self, mut left: &[u8]) -> io::Result<()> {
         while !left.is_empty() {
-            self.stream.write_within(self.time_left()?)?;
+            self.bound(Timeout::Send)?;
             match self.stream.write(left)? {
                 0 => return Err(io::ErrorKind::WriteZero.into()),
                 sent => left = &left[sent..],
             }
         }
         Ok(())
+    }
+
+    /// Has the next read or write fail when there is no time left.
+    fn bound(&self, direction: Timeout) -> io::Result<()> {
+        Ok(set_socket_timeout(&self.stream, direction, Some(self.time_left()?))?)
     }
 
     fn time_left(&self) -> io::Result<Duration> {

@@ -21,7 +21,7 @@ use mio::{Registry, Token};
 use tracing::{debug, error, trace_span};
 
 use super::socket::{Received, Socket};
-use super::telemetry::{Answered, Recorders, ReplyOutcome, RequestRecord, SessionCounters, Tally};
+use super::telemetry::{Answered, Recorders, RequestRecord, SessionCounters, Tally};
 use super::workers::{Completed, Job, Outcome, Ticket, TimedOut};
 use crate::Session;
 use crate::service::{Action, OpenSession, Peer, Service};
@@ -303,15 +303,19 @@ impl Connection {
         reply: ServerMessage,
         now: Instant,
     ) {
-        let record = ticket.record;
-        if let (Some(tally), ServerMessage::Reply(reply)) = (ticket.tally, &reply) {
-            let latency = now.saturating_duration_since(ticket.received);
-            self.measure(recorders, tally.answered(&reply.body), latency);
-        }
         let _connection = trace_span!("connection", number = self.token.0).entered();
         let _session = self.session().map(|session| trace_span!("session", %session).entered());
-        let _request = record.map(|it| trace_span!("request", number = it.number).entered());
-        self.answer_recorded(recorders, record, reply, now);
+        let _request = ticket.record.map(|it| trace_span!("request", number = it.number).entered());
+        let answered = match (ticket.tally, &reply) {
+            (Some(tally), ServerMessage::Reply(reply)) => Some(tally.answered(&reply.body)),
+            _ => None,
+        };
+        self.answer(reply);
+        let Some(answered) = answered else { return };
+        self.measure(recorders, answered, now.saturating_duration_since(ticket.received));
+        if let Some(record) = ticket.record {
+            record.record(answered, recorders.metrics, now);
+        }
     }
 
     fn release(&mut self, ticket: &Ticket) {
@@ -419,40 +423,33 @@ impl Connection {
         match self.peer.receive(context.service, frame) {
             Action::Answer(message) => {
                 let record = is_recorded.then(|| RequestRecord::of_answer(&message, now));
-                let answered_at = if is_recorded { (context.clock)() } else { now };
                 let answered = Answered::by(&message);
-                self.answer_recorded(recorders, record, message, answered_at);
+                self.answer(message);
+                if let Some(record) = record {
+                    record.record(answered, recorders.metrics, (context.clock)());
+                }
                 Ok(Some(answered))
             }
             Action::Handle(open, request) => {
+                // The record is made within this span, which its line in the log has.
                 let _request = trace_span!("request", number = request.id).entered();
                 let tally = Tally::of(&request);
-                match (&mut context.workers, is_recorded) {
-                    // Without a record, request and reply are moved less often.
-                    (None, false) => {
-                        let reply = context.service.handle(&open, request);
-                        let answered = tally.answered(&reply.body);
-                        self.answer(ServerMessage::Reply(reply));
-                        Ok(Some(answered))
+                let record = is_recorded.then(|| RequestRecord::of(&request, now));
+                let Some(workers) = &mut context.workers else {
+                    let reply = context.service.handle(&open, request);
+                    let answered = tally.answered(&reply.body);
+                    self.answer(ServerMessage::Reply(reply));
+                    if let Some(record) = record {
+                        record.record(answered, recorders.metrics, (context.clock)());
                     }
-                    (None, true) => {
-                        let record = RequestRecord::of(&request, now);
-                        let reply = context.service.handle(&open, request);
-                        let answered = tally.answered(&reply.body);
-                        let (reply, now) = (ServerMessage::Reply(reply), (context.clock)());
-                        self.answer_recorded(recorders, Some(record), reply, now);
-                        Ok(Some(answered))
-                    }
-                    (Some(workers), _) => {
-                        let record = is_recorded.then(|| RequestRecord::of(&request, now));
-                        let weight = self.weight(&request);
-                        let ticket = Ticket { received: now, weight, tally: Some(tally), record };
-                        self.in_flight.requests += 1;
-                        self.in_flight.bytes += weight;
-                        (workers.dispatch)(Job::Handle(open, request), ticket);
-                        Ok(None)
-                    }
-                }
+                    return Ok(Some(answered));
+                };
+                let weight = self.weight(&request);
+                let ticket = Ticket { received: now, weight, tally: Some(tally), record };
+                self.in_flight.requests += 1;
+                self.in_flight.bytes += weight;
+                (workers.dispatch)(Job::Handle(open, request), ticket);
+                Ok(None)
             }
             Action::Quit => Err(CloseReason::Quit),
             Action::Nothing => Ok(None),
@@ -464,22 +461,6 @@ impl Connection {
     fn measure(&self, recorders: Recorders<'_>, answered: Answered, latency: Duration) {
         recorders.statistics.record(answered, latency);
         self.counters.record(answered);
-    }
-
-    #[inline(never)]
-    fn answer_recorded(
-        &mut self,
-        recorders: Recorders<'_>,
-        record: Option<RequestRecord>,
-        message: ServerMessage,
-        now: Instant,
-    ) {
-        // The reply is large: it is looked at before it goes, and moved once.
-        let recorded = record.map(|record| (record, ReplyOutcome::of(&message)));
-        self.answer(message);
-        if let Some((record, outcome)) = recorded {
-            record.record(outcome, recorders.metrics, now);
-        }
     }
 
     fn answer(&mut self, message: ServerMessage) {

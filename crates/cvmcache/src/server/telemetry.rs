@@ -22,9 +22,9 @@ pub(crate) use heartbeat::HeartbeatTimer;
 #[cfg(feature = "prometheus")]
 pub(crate) use request_metrics::DURATION;
 pub(crate) use request_metrics::Metrics;
-pub(crate) use request_record::{ReplyOutcome, RequestRecord};
+pub(crate) use request_record::{Answered, RequestRecord, Tally};
 pub(crate) use sessions::{SessionCounters, Sessions};
-pub(crate) use statistics::{Answered, Statistics, Tally};
+pub(crate) use statistics::Statistics;
 #[cfg(feature = "admin")]
 pub(crate) use statistics::{Counts, KindCounts};
 pub(crate) use status_report::{Reporter, SessionStatus, StatusReport};
@@ -43,13 +43,14 @@ impl RequestRecord {
         metrics.is_some() || request_log::is_on()
     }
 
-    /// Records the request, with its reply, which was queued at `now`.
-    pub(crate) fn record(&self, outcome: ReplyOutcome, metrics: Option<&Metrics>, now: Instant) {
+    /// Records the request, whose reply was queued at `now`.
+    pub(crate) fn record(&self, answered: Answered, metrics: Option<&Metrics>, now: Instant) {
+        let latency = now.saturating_duration_since(self.received_at);
         if let Some(metrics) = metrics {
-            metrics.record(self, outcome, now);
+            metrics.record(answered, latency);
         }
         if request_log::is_on() {
-            request_log::log(self, outcome, now);
+            request_log::log(self, answered, latency);
         }
     }
 }

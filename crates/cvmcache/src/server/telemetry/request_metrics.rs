@@ -6,15 +6,15 @@
 //! client could make up as many as it likes, and each would stay in memory here and in the system
 //! that scrapes them.
 
-use std::time::Instant;
+use std::time::Duration;
 
-use cvmcache_proto::{CacheInfo, OperationKind, Status};
+use cvmcache_proto::{CacheInfo, Status};
 use metrics::{
     Counter, Histogram, Unit, counter, describe_counter, describe_histogram, gauge, histogram,
 };
 
 use super::gauges::{self, GaugeHandles, Gauges};
-use super::request_record::{Kind, ReplyOutcome, RequestRecord};
+use super::request_record::{Answered, Kind, Transfer};
 
 /// The latency of requests, whose buckets suit it better than the usual ones.
 pub(crate) const DURATION: &str = "cvmcache_request_duration_seconds";
@@ -69,26 +69,24 @@ impl Metrics {
         self.connections_total.increment(1);
     }
 
-    /// Records a request that was answered at `now`.
-    pub(super) fn record(&self, request: &RequestRecord, outcome: ReplyOutcome, now: Instant) {
-        let ReplyOutcome { result, sent } = outcome;
-        let of_kind = &self.requests[request.kind.index()];
+    /// Records a request that was answered after so long.
+    pub(super) fn record(&self, answered: Answered, latency: Duration) {
+        let of_kind = &self.requests[answered.kind.index()];
         // The numbers of the wire are those of `by_status`.
-        of_kind.by_status[Status::to_wire(result) as usize].increment(1);
-        of_kind.duration.record(now.saturating_duration_since(request.received_at));
-        match (request.kind, result) {
-            (Kind::Operation(OperationKind::Open), Ok(())) => self.hits.increment(1),
-            (Kind::Operation(OperationKind::Open), Err(Status::NoEntry)) => {
-                self.misses.increment(1);
+        of_kind.by_status[Status::to_wire(answered.result) as usize].increment(1);
+        of_kind.duration.record(latency);
+        match answered.is_hit() {
+            None => {}
+            Some(true) => self.hits.increment(1),
+            Some(false) => self.misses.increment(1),
+        }
+        match answered.transfer() {
+            None => {}
+            Some(Transfer::Read { bytes }) => self.read_bytes.increment(bytes),
+            Some(Transfer::Stored { bytes, is_last_part }) => {
+                self.stored_bytes.increment(bytes);
+                self.stored_objects.increment(is_last_part.into());
             }
-            (Kind::Operation(OperationKind::Read), Ok(())) => {
-                self.read_bytes.increment(sent as u64);
-            }
-            (Kind::Operation(OperationKind::Store), Ok(())) => {
-                self.stored_bytes.increment(request.bytes as u64);
-                self.stored_objects.increment(request.is_last.into());
-            }
-            _ => {}
         }
     }
 

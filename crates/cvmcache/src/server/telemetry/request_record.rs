@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use cvmcache_proto::{
-    ObjectId, Operation, OperationKind, Reply, ReplyBody, Request, ServerMessage, Status,
+    ObjectId, Operation, OperationKind, ReplyBody, Request, ServerMessage, Status,
 };
 
 /// The kind of a request.
@@ -45,60 +45,115 @@ impl Kind {
     }
 }
 
-/// What is recorded of a request once it has been answered.
+/// What is counted of a request besides its reply.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Tally {
+    pub(super) kind: Kind,
+    /// The bytes of an object that came with it.
+    pub(super) bytes: u32,
+    pub(super) is_last_part: bool,
+}
+
+/// A request that was answered.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Answered {
+    pub(super) kind: Kind,
+    pub(super) result: Result<(), Status>,
+    /// The bytes of an object that came with the request or go with its reply.
+    pub(super) bytes: u32,
+    pub(super) is_last_part: bool,
+}
+
+/// Bytes of an object that went to a client, or came from one.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Transfer {
+    Read { bytes: u64 },
+    Stored { bytes: u64, is_last_part: bool },
+}
+
+/// What metrics and the debug log want of a request besides.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RequestRecord {
-    pub(super) kind: Kind,
     /// As the client counts its requests; 0 where there is none.
     pub(crate) number: u64,
     pub(super) object: Option<ObjectId>,
     pub(super) received_at: Instant,
-    /// How many bytes of an object came with it, and whether they were the last ones.
-    pub(super) bytes: usize,
-    pub(super) is_last: bool,
 }
 
-/// How a request was answered.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct ReplyOutcome {
-    pub(super) result: Result<(), Status>,
-    /// The bytes of an object that go with the answer.
-    pub(super) sent: usize,
+impl Tally {
+    #[inline]
+    pub(crate) fn of(request: &Request) -> Self {
+        let kind = Kind::Operation(request.operation.kind());
+        let (bytes, is_last_part) = match &request.operation {
+            // A part has at most `max_object_size` bytes, which is a u32.
+            Operation::Store(part) => (part.data.len() as u32, part.last),
+            _ => (0, false),
+        };
+        Self { kind, bytes, is_last_part }
+    }
+
+    /// The request has this reply.
+    #[inline]
+    pub(crate) fn answered(self, body: &ReplyBody) -> Answered {
+        let Self { kind, bytes, is_last_part } = self;
+        match body {
+            ReplyBody::Read { result: Ok(data), .. } => {
+                Answered { kind, result: Ok(()), bytes: data.len() as u32, is_last_part }
+            }
+            body => Answered { kind, result: body.status(), bytes, is_last_part },
+        }
+    }
+}
+
+impl Answered {
+    /// A message that is answered before it is a request.
+    pub(crate) fn by(answer: &ServerMessage) -> Self {
+        let kind = match answer {
+            ServerMessage::HandshakeAck(_) => Kind::Handshake,
+            _ => Kind::Invalid,
+        };
+        let result = answer.status().unwrap_or(Err(Status::Unknown));
+        Self { kind, result, bytes: 0, is_last_part: false }
+    }
+
+    /// True if the request opened an object that was there; false if the object was missing.
+    #[inline]
+    pub(crate) fn is_hit(&self) -> Option<bool> {
+        match (self.kind, self.result) {
+            (Kind::Operation(OperationKind::Open), Ok(())) => Some(true),
+            (Kind::Operation(OperationKind::Open), Err(Status::NoEntry)) => Some(false),
+            _ => None,
+        }
+    }
+
+    /// The bytes that were read or stored, if any were.
+    #[inline]
+    pub(super) fn transfer(&self) -> Option<Transfer> {
+        let bytes = self.bytes.into();
+        match (self.kind, self.result) {
+            (Kind::Operation(OperationKind::Read), Ok(())) => Some(Transfer::Read { bytes }),
+            (Kind::Operation(OperationKind::Store), Ok(())) => {
+                Some(Transfer::Stored { bytes, is_last_part: self.is_last_part })
+            }
+            _ => None,
+        }
+    }
 }
 
 impl RequestRecord {
     /// For a request that has just been taken.
     pub(crate) fn of(request: &Request, received_at: Instant) -> Self {
-        let (mut bytes, mut is_last) = (0, false);
-        if let Operation::Store(part) = &request.operation {
-            (bytes, is_last) = (part.data.len(), part.last);
-        }
-        let operation = &request.operation;
-        let (kind, object) = (Kind::Operation(operation.kind()), operation.object().copied());
-        Self { kind, number: request.id, object, received_at, bytes, is_last }
+        let object = request.operation.object().copied();
+        Self { number: request.id, object, received_at }
     }
 
     /// For a message that was answered before it became a request.
     pub(crate) fn of_answer(answer: &ServerMessage, received_at: Instant) -> Self {
-        let (kind, number) = match answer {
-            ServerMessage::HandshakeAck(_) => (Kind::Handshake, 0),
-            ServerMessage::Reply(reply) => (Kind::Invalid, reply.id),
-            _ => (Kind::Invalid, 0),
-        };
-        Self { kind, number, object: None, received_at, bytes: 0, is_last: false }
-    }
-}
-
-impl ReplyOutcome {
-    pub(crate) fn of(answer: &ServerMessage) -> Self {
-        let sent = match answer {
-            ServerMessage::Reply(Reply {
-                body: ReplyBody::Read { result: Ok(data), .. }, ..
-            }) => data.len(),
+        let number = match answer {
+            ServerMessage::Reply(reply) => reply.id,
             _ => 0,
         };
-        let result = answer.status().unwrap_or(Err(Status::Unknown));
-        Self { result, sent }
+        Self { number, object: None, received_at }
     }
 }
 

@@ -12,7 +12,8 @@ use std::time::Instant;
 use mio::Token;
 use parking_lot::Mutex;
 
-use super::statistics::{Answered, Count};
+use super::request_record::Answered;
+use super::statistics::Count;
 use crate::server::accept::Origin;
 use crate::service::OpenSession;
 use crate::sparse::shrink_if_sparse;

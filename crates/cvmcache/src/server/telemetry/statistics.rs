@@ -9,10 +9,10 @@ use std::array;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use cvmcache_proto::{Operation, OperationKind, ReplyBody, Request, ServerMessage, Status};
+use cvmcache_proto::{OperationKind, Status};
 
 use super::latency::{Latencies, LatencyCounters};
-use super::request_record::Kind;
+use super::request_record::{Answered, Kind, Transfer};
 
 /// Success, and every status.
 pub(crate) const RESULTS: usize = Status::ALL.len() + 1;
@@ -52,25 +52,6 @@ struct KindCounters {
     latency: LatencyCounters,
 }
 
-/// What is counted of a request besides its reply.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Tally {
-    kind: Kind,
-    /// The bytes of an object that came with it.
-    bytes: u32,
-    is_last_part: bool,
-}
-
-/// A request that was answered.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Answered {
-    kind: Kind,
-    result: Result<(), Status>,
-    /// The bytes of an object that came with the request or go with its reply.
-    bytes: u32,
-    is_last_part: bool,
-}
-
 /// The statistics at one moment, or of a time between two.
 #[derive(Debug, Clone)]
 pub(crate) struct Counts {
@@ -88,53 +69,6 @@ pub(crate) struct KindCounts {
     pub(crate) latency: Latencies,
 }
 
-impl Tally {
-    #[inline]
-    pub(crate) fn of(request: &Request) -> Self {
-        let kind = Kind::Operation(request.operation.kind());
-        let (bytes, is_last_part) = match &request.operation {
-            // A part has at most `max_object_size` bytes, which is a u32.
-            Operation::Store(part) => (part.data.len() as u32, part.last),
-            _ => (0, false),
-        };
-        Self { kind, bytes, is_last_part }
-    }
-
-    /// The request has this reply.
-    #[inline]
-    pub(crate) fn answered(self, body: &ReplyBody) -> Answered {
-        let Self { kind, bytes, is_last_part } = self;
-        match body {
-            ReplyBody::Read { result: Ok(data), .. } => {
-                Answered { kind, result: Ok(()), bytes: data.len() as u32, is_last_part }
-            }
-            body => Answered { kind, result: body.status(), bytes, is_last_part },
-        }
-    }
-}
-
-impl Answered {
-    /// A message that is answered before it is a request.
-    pub(crate) fn by(answer: &ServerMessage) -> Self {
-        let kind = match answer {
-            ServerMessage::HandshakeAck(_) => Kind::Handshake,
-            _ => Kind::Invalid,
-        };
-        let result = answer.status().unwrap_or(Err(Status::Unknown));
-        Self { kind, result, bytes: 0, is_last_part: false }
-    }
-
-    /// True if the request opened an object that was there; false if the object was missing.
-    #[inline]
-    pub(crate) fn is_hit(&self) -> Option<bool> {
-        match (self.kind, self.result) {
-            (Kind::Operation(OperationKind::Open), Ok(())) => Some(true),
-            (Kind::Operation(OperationKind::Open), Err(Status::NoEntry)) => Some(false),
-            _ => None,
-        }
-    }
-}
-
 impl Statistics {
     /// Counts a request, and how long it took from when it was received until its reply was queued.
     #[inline]
@@ -142,19 +76,13 @@ impl Statistics {
         let of_kind = &self.kinds[answered.kind.index()];
         of_kind.by_result[Status::to_wire(answered.result) as usize].add(1);
         of_kind.latency.record(latency);
-        if answered.bytes > 0 && answered.result.is_ok() {
-            self.record_bytes(&answered);
-        }
-    }
-
-    fn record_bytes(&self, answered: &Answered) {
-        match answered.kind {
-            Kind::Operation(OperationKind::Read) => self.read_bytes.add(answered.bytes.into()),
-            Kind::Operation(OperationKind::Store) => {
-                self.stored_bytes.add(answered.bytes.into());
-                self.stored_objects.add(answered.is_last_part.into());
+        match answered.transfer() {
+            None => {}
+            Some(Transfer::Read { bytes }) => self.read_bytes.add(bytes),
+            Some(Transfer::Stored { bytes, is_last_part }) => {
+                self.stored_bytes.add(bytes);
+                self.stored_objects.add(is_last_part.into());
             }
-            _ => {}
         }
     }
 
@@ -251,6 +179,14 @@ mod tests {
     fn answered(kind: OperationKind, result: Result<(), Status>) -> Answered {
         let kind = Kind::Operation(kind);
         Answered { kind, result, bytes: 7, is_last_part: true }
+    }
+
+    #[test]
+    fn an_upload_whose_last_part_is_empty_is_an_object() {
+        let statistics = Statistics::default();
+        let part = Answered { bytes: 0, ..answered(OperationKind::Store, Ok(())) };
+        statistics.record(part, Duration::ZERO);
+        assert_eq!(statistics.counts().stored_objects, 1);
     }
 
     #[test]

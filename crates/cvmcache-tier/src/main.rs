@@ -1,0 +1,3 @@
+//! The tiered cache as a program: what a site runs in production.
+
+fn main() {}

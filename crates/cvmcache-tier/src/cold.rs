@@ -3,6 +3,7 @@
 //! A store needs to do what it is asked once, and say truly what came of it. Deadlines, retries, resuming and
 //! verification are not its business: the tier does them, the same for all stores.
 
+mod download;
 mod error;
 mod registry;
 
@@ -14,6 +15,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
 
+pub(crate) use download::Reading;
 pub use error::ColdError;
 pub use registry::{Registry, StoreKind, StoreSettings};
 

@@ -18,6 +18,9 @@ mod tier;
 mod tiered;
 mod write_back;
 
+#[cfg(test)]
+mod tests;
+
 pub use cold::{
     ColdError, ColdStore, Download, Listed, Registry, StoreKind, StoreSettings, Uploaded,
 };

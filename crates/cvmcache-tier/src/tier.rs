@@ -227,6 +227,7 @@ impl<H: HotTier> Tier<H> {
 
     /// A client has stored this object: its bytes are here, whatever the store has.
     pub(crate) fn stored(&self, id: &ObjectId) {
+        self.recalls.forget_failure(id);
         let update = || match self.markers.get(id)? {
             Some(marker) if marker.state == State::Error => self.markers.apply(&[(*id, None)], false),
             Some(marker) if marker.state == State::Remote => {

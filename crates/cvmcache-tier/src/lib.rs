@@ -8,9 +8,13 @@ mod archive;
 mod archiver;
 mod cold;
 mod config;
+mod gc;
 mod header;
 mod hot;
+mod jobs;
 mod key;
+mod maintenance;
+mod marker_list;
 mod markers;
 mod recalls;
 mod statistics;
@@ -25,6 +29,6 @@ pub use cold::{
     ColdError, ColdStore, Download, Listed, Registry, StoreKind, StoreSettings, Uploaded,
 };
 pub use config::{ErrorPolicy, ParsePolicyError, ReadPolicy, TierConfig, WritePolicy};
-pub use hot::{HotObject, HotTier};
+pub use hot::{HotObject, HotTier, Scrubbed};
 pub use key::StoreKey;
 pub use tiered::{TierError, Tiered};

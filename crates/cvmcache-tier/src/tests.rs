@@ -17,9 +17,9 @@ use cvmcache_disk::{Config, DiskCache, Quota};
 use tempfile::TempDir;
 use url::Url;
 
-use crate::archive::ArchiveProgress;
 use crate::cold::StoreSettings;
 use crate::config::TierConfig;
+use crate::jobs::Progress;
 use crate::markers::{Marker, State};
 use crate::tiered::Tiered;
 use store::TestStore;
@@ -92,9 +92,9 @@ impl Test {
     }
 
     /// Archives all that is not open.
-    fn archive(&self, cache: &Tiered<DiskCache>) -> ArchiveProgress {
+    fn archive(&self, cache: &Tiered<DiskCache>) -> Progress {
         let tier = &cache.tier;
-        let progress = ArchiveProgress::default();
+        let progress = Progress::default();
         let later = SystemTime::now() + Duration::from_secs(3600);
         let idle = crate::hot::HotTier::idle_objects(&tier.hot, later);
         tier.runtime.block_on(tier.archive(idle, &progress)).expect("markers can be written");

@@ -331,7 +331,11 @@ async fn next_block(
 }
 
 impl RecallError {
-    fn from_header(error: HeaderError) -> Self {
+    pub(crate) fn cut() -> Self {
+        Self::Damaged("it ends early".to_owned())
+    }
+
+    pub(crate) fn from_header(error: HeaderError) -> Self {
         match error {
             HeaderError::Damaged => Self::Damaged(error.to_string()),
             HeaderError::Magic | HeaderError::Version(_) => Self::Foreign(error),

@@ -26,6 +26,11 @@ impl BlockDigests {
     pub(crate) fn as_bytes(&self) -> &[u8] {
         &self.0
     }
+
+    pub(crate) fn blocks(&self) -> Vec<[u8; 32]> {
+        let (blocks, _) = self.0.as_chunks();
+        blocks.to_vec()
+    }
 }
 
 /// Hashes an object as it arrives.

@@ -25,7 +25,7 @@ pub(crate) struct Index {
     slots: Slab<Entry>,
     /// The objects that can be evicted, in the order in which they are.
     idle: BTreeMap<Rank, usize>,
-    /// The time of the last use: nanoseconds since 1970 at the start, one more for each use.
+    /// The time of the last use, in nanoseconds since 1970; each use has a later one.
     clock: u64,
     used: u64,
     pinned: u64,
@@ -92,10 +92,15 @@ pub(crate) struct Evicted {
 
 /// The order of eviction: volatile objects first, and the least recently used first among equals.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Rank {
+pub(crate) struct Rank {
     is_kept: bool,
     last_use: u64,
     slot: usize,
+}
+
+impl Rank {
+    pub(crate) const FIRST: Self = Self { is_kept: false, last_use: 0, slot: 0 };
+    const FIRST_KEPT: Self = Self { is_kept: true, ..Self::FIRST };
 }
 
 /// What a file of so many bytes takes on disk: whole blocks, and one at least for what finds it.
@@ -254,6 +259,11 @@ impl Index {
         self.clock
     }
 
+    /// Uses from now on are at `now` or later. A clock that was set back changes nothing.
+    pub(crate) fn set_now(&mut self, now: u64) {
+        self.clock = self.clock.max(now);
+    }
+
     /// Takes room for an upload, and returns what must go for it. If the client expects so much that nothing
     /// could make room for it, it is refused before anything is evicted in vain.
     pub(crate) fn reserve(&mut self, bytes: u64, expected: u64) -> PluginResult<Vec<Evicted>> {
@@ -337,6 +347,38 @@ impl Index {
     /// How many objects could be evicted.
     pub(crate) fn idle(&self) -> usize {
         self.idle.len()
+    }
+
+    /// Takes an object out that has no references, as [`evict`](Self::evict) does.
+    ///
+    /// Invariant: the caller changes its file.
+    pub(crate) fn evict_one(&mut self, id: &ObjectId) -> Option<Evicted> {
+        let slot = self.slot(id)?;
+        let rank = self.rank(slot)?;
+        self.idle.remove(&rank);
+        let (place, cost) = (self.slots[slot].place, self.slots[slot].cost());
+        self.forget(slot);
+        self.mark_dirty(*id, Dirty::Changed);
+        self.used -= cost;
+        Some(Evicted { id: *id, place, cost })
+    }
+
+    /// A batch of the objects that can be evicted and were last used at `until` or earlier, in the order of
+    /// eviction, from `from` on; and where to continue.
+    pub(crate) fn idle_batch(&self, until: u64, mut from: Rank) -> (Vec<&Entry>, Option<Rank>) {
+        let mut batch = Vec::with_capacity(Self::BATCH);
+        while batch.len() < Self::BATCH {
+            let Some((&rank, &slot)) = self.idle.range(from..).next() else { return (batch, None) };
+            if rank.last_use <= until {
+                batch.push(&self.slots[slot]);
+                from = Rank { slot: slot + 1, ..rank };
+            } else if rank.is_kept {
+                return (batch, None);
+            } else {
+                from = Rank::FIRST_KEPT;
+            }
+        }
+        (batch, Some(from))
     }
 
     /// The objects of a type in a range of slots that begins with `slot`, and where to continue. An object

@@ -17,7 +17,8 @@
 //! Read it in this order: `layout.rs` (names on disk), `index.rs` (which objects there are, their order of use
 //! and accounting; no lock, no I/O), `store.rs` (the index behind its lock, and which object's files are being
 //! changed), `publish.rs` and `sync.rs` (how a file becomes an object), `tree.rs` and `database.rs` (what a
-//! restart finds), `upload.rs` and `plugin.rs` (the SDK's traits on top). All changes to files go through
+//! restart finds), `upload.rs` and `plugin.rs` (the SDK's traits on top), `maintenance.rs` (what a tier above the
+//! cache needs). All changes to files go through
 //! `files.rs`, where tests inject faults.
 
 mod breadcrumbs;
@@ -29,6 +30,7 @@ mod digest;
 mod files;
 mod index;
 mod layout;
+mod maintenance;
 mod plugin;
 mod publish;
 mod reading;
@@ -43,6 +45,7 @@ mod upload;
 mod tests;
 
 pub use config::{Config, Fsync, Location, ParseFsyncError, ParseQuotaError, Quota};
+pub use maintenance::{IdleObject, IdleObjects, ScrubCounts};
 pub use plugin::{DiskCache, StartError};
 pub use status::DiskStatus;
 

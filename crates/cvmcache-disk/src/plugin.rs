@@ -7,7 +7,6 @@ use std::sync::Arc;
 #[cfg(test)]
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
-use std::time::{SystemTime, UNIX_EPOCH};
 use std::vec;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -28,11 +27,11 @@ use crate::cache_lock::{CacheLock, CacheLockError};
 use crate::config::{Config, Quota};
 use crate::database::{Database, Found};
 use crate::files::{FileSystem, System};
-use crate::index::Index;
+use crate::index::{Entry, Index};
 use crate::layout::Layout;
 use crate::scrub;
 use crate::status::DiskStatus;
-use crate::store::Store;
+use crate::store::{Store, now};
 use crate::sync;
 use crate::upload::Upload;
 
@@ -41,7 +40,7 @@ use crate::upload::Upload;
 /// Dropping it gives all objects their names, writes the database, and leaves the directory to a client.
 #[derive(Debug)]
 pub struct DiskCache {
-    store: Arc<Store>,
+    pub(crate) store: Arc<Store>,
     breadcrumbs: Breadcrumbs,
     capabilities: Capabilities,
     /// Disconnected to stop the threads.
@@ -214,6 +213,10 @@ fn load(database: &mut Database, index: &mut Index) {
     }
 }
 
+fn info_of(index: &Index, id: &ObjectId) -> PluginResult<ObjectInfo> {
+    index.get(id).map(Entry::info).ok_or(Status::NoEntry)
+}
+
 /// What a cache can do. Objects of an alien cache are not this node's to evict.
 fn capabilities(config: &Config, is_writable: bool) -> Capabilities {
     let mut capabilities = Capabilities::ALL;
@@ -243,11 +246,6 @@ fn room_warning(config: &Config, used: u64) -> Option<String> {
     })
 }
 
-fn now() -> u64 {
-    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since_1970.as_nanos()).unwrap_or(u64::MAX / 2)
-}
-
 impl CachePlugin for DiskCache {
     fn capabilities(&self) -> Capabilities {
         self.capabilities
@@ -258,11 +256,38 @@ impl CachePlugin for DiskCache {
     }
 
     fn object_info(&self, _session: &Session, id: &ObjectId) -> PluginResult<ObjectInfo> {
-        self.store.find(id, |index| index.get(id).map(|entry| entry.info()).ok_or(Status::NoEntry))
+        self.store.find(id, |index| info_of(index, id))
     }
 
     fn read(&self, _session: &Session, id: &ObjectId, offset: u64, len: u32) -> PluginResult<Data> {
         self.store.read(id, offset, len)
+    }
+
+    fn try_change_refcount(
+        &self,
+        _session: &Session,
+        id: &ObjectId,
+        by: i32,
+    ) -> Option<PluginResult<()>> {
+        self.store.try_change_references(id, by)
+    }
+
+    fn try_object_info(
+        &self,
+        _session: &Session,
+        id: &ObjectId,
+    ) -> Option<PluginResult<ObjectInfo>> {
+        self.store.try_find(id, |index| info_of(index, id)).ok()
+    }
+
+    fn try_read(
+        &self,
+        _session: &Session,
+        id: &ObjectId,
+        offset: u64,
+        len: u32,
+    ) -> Option<PluginResult<Data>> {
+        self.store.try_read(id, offset, len)
     }
 
     fn begin(&self, _session: &Session, object: NewObject) -> PluginResult<Box<dyn Transaction>> {

@@ -8,7 +8,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 use cvmcache::plugin::ObjectId;
 
 use crate::database::Change as Written;
-use crate::digest;
+use crate::digest::{self, BlockDigests};
 use crate::index::Place;
 use crate::store::Store;
 
@@ -23,7 +23,7 @@ pub(crate) enum Scrubbed {
     Recorded,
     /// It was moved aside.
     Damaged,
-    /// It has gone, or has no name yet.
+    /// It has gone, or got its name meanwhile.
     Skipped,
     Stopped,
 }
@@ -55,8 +55,7 @@ pub(crate) fn run(store: &Store, rate: u64, stop: &Receiver<()>) {
 
 impl Store {
     fn scrub_shard(&self, first: u8, rate: u64, stop: &Receiver<()>) -> bool {
-        let ids: Vec<_> =
-            self.locked(|state| state.index.shard(first).map(|entry| entry.id).collect());
+        let ids = self.shard(first);
         let mut pace = |bytes: u64| {
             self.scrubbed.fetch_add(bytes, Ordering::Relaxed);
             is_running(stop, Duration::from_secs_f64(bytes as f64 / rate as f64))
@@ -64,50 +63,55 @@ impl Store {
         ids.iter().all(|id| self.scrub(id, &mut pace) != Scrubbed::Stopped)
     }
 
+    /// The objects whose digest begins with this byte.
+    pub(crate) fn shard(&self, first: u8) -> Vec<ObjectId> {
+        self.locked(|state| state.index.shard(first).map(|entry| entry.id).collect())
+    }
+
     /// Reads an object and compares it with its digest; `pace` is called before each read, and stops it.
     pub(crate) fn scrub(&self, id: &ObjectId, pace: &mut impl FnMut(u64) -> bool) -> Scrubbed {
-        let size = self.locked(|state| {
-            let entry = state.index.get(id)?;
-            (entry.place == Place::Named).then_some(entry.size)
-        });
-        let Some(size) = size else { return Scrubbed::Skipped };
-        let path = self.layout.object(id);
-        let file = match self.files.open(&path) {
+        let known = self.locked(|state| state.index.get(id).map(|entry| (entry.size, entry.place)));
+        let Some((size, place)) = known else { return Scrubbed::Skipped };
+        let file = match self.files.open(&self.path(id, place)) {
             Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Scrubbed::Skipped,
-            Err(error) => return self.found_damaged(id, size, &error.to_string()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.vanished(id);
+                return Scrubbed::Skipped;
+            }
+            Err(error) => return self.found_damaged(id, (size, place), &error.to_string()),
         };
         let digests = match digest::of_file(&*self.files, &file, size, pace) {
             Ok(Some(digests)) => digests,
             Ok(None) => return Scrubbed::Stopped,
             Err(error) if error.kind() == io::ErrorKind::OutOfMemory => return Scrubbed::Skipped,
-            Err(error) => return self.found_damaged(id, size, &error.to_string()),
+            Err(error) => return self.found_damaged(id, (size, place), &error.to_string()),
         };
-        let pending = self.locked(|state| state.digests.get(id).cloned());
-        let mut database = self.database.lock();
-        let known = match pending {
-            Some(known) => Some(known),
-            None => database.digests(id).unwrap_or_default(),
-        };
-        match known {
+        match self.digests(id) {
             Some(known) if known == digests => Scrubbed::Good,
             Some(_) => {
-                drop(database);
-                self.found_damaged(id, size, "its bytes are not those that were stored")
+                self.found_damaged(id, (size, place), "its bytes are not those that were stored")
             }
             None => {
-                let written = database.apply(&[Written::Digests { id: *id, digests }]);
+                let written = [Written::Digests { id: *id, digests }];
+                let written = self.database.lock().apply(&written);
                 if written.is_ok() { Scrubbed::Recorded } else { Scrubbed::Skipped }
             }
         }
     }
 
-    fn found_damaged(&self, id: &ObjectId, size: u64, reason: &str) -> Scrubbed {
+    /// The digests of an object's blocks, if they are known.
+    pub(crate) fn digests(&self, id: &ObjectId) -> Option<BlockDigests> {
+        // With the database locked, they are not on their way into it.
+        let mut database = self.database.lock();
+        let pending = self.locked(|state| state.digests.get(id).cloned());
+        pending.or_else(|| database.digests(id).unwrap_or_default())
+    }
+
+    fn found_damaged(&self, id: &ObjectId, known: (u64, Place), reason: &str) -> Scrubbed {
         let change = self.change(id);
         // It may have been evicted meanwhile, and stored again.
         let is_same = self.locked(|state| {
-            let entry = state.index.get(id);
-            entry.is_some_and(|entry| entry.place == Place::Named && entry.size == size)
+            state.index.get(id).is_some_and(|entry| (entry.size, entry.place) == known)
         });
         if !is_same {
             return Scrubbed::Skipped;

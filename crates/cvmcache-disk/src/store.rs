@@ -7,6 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use cvmcache::plugin::{ObjectId, ObjectType, PluginResult, Status};
@@ -39,6 +40,8 @@ pub(crate) struct Store {
     pub(crate) database: Mutex<Database>,
     /// The tree has been compared with the index since the start.
     pub(crate) checked: AtomicBool,
+    /// The file system can tell what is in the page cache, as far as is known.
+    pub(crate) can_read_cached: AtomicBool,
     pub(crate) damaged: AtomicU64,
     pub(crate) scrubbed: AtomicU64,
     handle: ServerHandle,
@@ -90,6 +93,7 @@ impl Store {
             changed: Condvar::new(),
             database: Mutex::new(database),
             checked: AtomicBool::new(false),
+            can_read_cached: AtomicBool::new(true),
             damaged: AtomicU64::new(0),
             scrubbed: AtomicU64::new(0),
             handle,
@@ -139,10 +143,19 @@ impl Store {
 
     /// Opens, closes or, with `by` = 0, checks for an object.
     pub(crate) fn change_references(&self, id: &ObjectId, by: i32) -> PluginResult<()> {
-        if by < 0 {
-            return self.locked(|state| state.index.change_references(id, by));
+        match self.try_change_references(id, by) {
+            Some(result) => result,
+            None => self.find(id, change_references(id, by)),
         }
-        self.find(id, |index| index.change_references(id, by))
+    }
+
+    /// The same; `None` if the file of the object has to be looked at before.
+    pub(crate) fn try_change_references(&self, id: &ObjectId, by: i32) -> Option<PluginResult<()>> {
+        let change = change_references(id, by);
+        if by < 0 {
+            return Some(self.locked(|state| change(&mut state.index)));
+        }
+        self.try_find(id, change).ok()
     }
 
     /// Calls `work` if the object is there: in the index, or in the tree and now in the index, too.
@@ -151,7 +164,21 @@ impl Store {
         id: &ObjectId,
         work: impl FnOnce(&mut Index) -> PluginResult<T>,
     ) -> PluginResult<T> {
-        let in_index = self.locked(|state| {
+        let work = match self.try_find(id, work) {
+            Ok(result) => return result,
+            Err(work) => work,
+        };
+        let change = self.change(id);
+        self.look(&change)?;
+        self.locked(|state| work(&mut state.index))
+    }
+
+    /// Calls `work` if the index is certain to say what is on disk, and returns it if not.
+    pub(crate) fn try_find<T, W>(&self, id: &ObjectId, work: W) -> Result<PluginResult<T>, W>
+    where
+        W: FnOnce(&mut Index) -> PluginResult<T>,
+    {
+        self.locked(|state| {
             let index = &mut state.index;
             let is_certain = match index.get(id) {
                 Some(entry) => entry.verified || entry.place != Place::Named,
@@ -159,14 +186,7 @@ impl Store {
                 None => self.checked.load(Ordering::Relaxed) && !self.layout.is_alien(),
             };
             if is_certain && !index.is_changing(id) { Ok(work(index)) } else { Err(work) }
-        });
-        let work = match in_index {
-            Ok(result) => return result,
-            Err(work) => work,
-        };
-        let change = self.change(id);
-        self.look(&change)?;
-        self.locked(|state| work(&mut state.index))
+        })
     }
 
     /// Compares the index with the file of an object. What is on disk counts.
@@ -224,7 +244,9 @@ impl Store {
         };
         let nanoseconds = metadata.atime().saturating_mul(1_000_000_000) + metadata.atime_nsec();
         let last_use = u64::try_from(nanoseconds).unwrap_or(0);
+        let now = now();
         self.locked(|state| {
+            state.index.set_now(now);
             // A date in the future would keep it for ever.
             let last_use = last_use.min(state.index.now());
             state.index.insert(entry, 0, Some(last_use));
@@ -240,6 +262,20 @@ impl Store {
             self.changed.wait(&mut state);
         }
         Change { store: self, id: *id }
+    }
+
+    /// Evicts one object. False if it has references, is not there, or is not this node's to evict.
+    pub(crate) fn evict(&self, id: &ObjectId) -> bool {
+        if self.layout.is_alien() {
+            return false;
+        }
+        let change = self.change(id);
+        if self.look(&change).is_err() {
+            return false;
+        }
+        let evicted = self.locked(|state| state.index.evict_one(id));
+        self.remove_files(evicted.as_slice());
+        evicted.is_some()
     }
 
     /// The object is not there any more.
@@ -273,6 +309,16 @@ impl Store {
         if evicted.is_empty() {
             return;
         }
+        self.remove_files(evicted);
+        let mut state = self.state.lock();
+        for object in evicted {
+            state.index.end_change(&object.id);
+        }
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    fn remove_files(&self, evicted: &[Evicted]) {
         self.evicted_objects.increment(evicted.len() as u64);
         self.evicted_bytes.increment(evicted.iter().map(|object| object.cost).sum());
         for object in evicted {
@@ -283,12 +329,6 @@ impl Store {
                 tracing::error!(%error, "cannot remove object {}", object.id);
             }
         }
-        let mut state = self.state.lock();
-        for object in evicted {
-            state.index.end_change(&object.id);
-        }
-        drop(state);
-        self.changed.notify_all();
     }
 
     pub(crate) fn path(&self, id: &ObjectId, place: Place) -> PathBuf {
@@ -347,6 +387,25 @@ impl Drop for Change<'_> {
         self.store.state.lock().index.end_change(&self.id);
         self.store.changed.notify_all();
     }
+}
+
+/// A change at this time.
+fn change_references(id: &ObjectId, by: i32) -> impl FnOnce(&mut Index) -> PluginResult<()> {
+    let now = now();
+    move |index| {
+        index.set_now(now);
+        index.change_references(id, by)
+    }
+}
+
+/// Nanoseconds since 1970.
+pub(crate) fn now() -> u64 {
+    to_nanoseconds(SystemTime::now())
+}
+
+pub(crate) fn to_nanoseconds(time: SystemTime) -> u64 {
+    let since_1970 = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since_1970.as_nanos()).unwrap_or(u64::MAX / 2)
 }
 
 /// More than this is not left to a power cut.

@@ -2,9 +2,11 @@
 
 mod crashes;
 mod faults;
+mod maintenance;
 mod model;
 mod restarts;
 mod room;
+mod without_waiting;
 
 use std::fs;
 use std::path::Path;

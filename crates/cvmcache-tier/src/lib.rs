@@ -6,6 +6,7 @@
 mod cold;
 mod header;
 mod key;
+mod markers;
 
 pub use cold::{
     ColdError, ColdStore, Download, Listed, Registry, StoreKind, StoreSettings, Uploaded,

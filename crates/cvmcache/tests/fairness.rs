@@ -219,6 +219,26 @@ fn without_workers_a_flood_of_requests_does_not_starve_other_connections() {
 }
 
 #[test]
+fn a_flood_of_requests_that_need_no_worker_does_not_starve_other_connections() {
+    let f = serve(2);
+    f.cache.insert(id(1), "abc");
+    f.cache.change(|state| state.is_ready = true);
+    let mut hostile = f.client("evil:1");
+    let mut bystander = f.client("repo:1");
+    bystander.info().unwrap();
+    let flood: Vec<_> = (0..20_000).map(|_| hostile.queue_read(&id(1), 0, 3).unwrap()).collect();
+    hostile.flush().unwrap();
+    // One of a worker, and one without.
+    bystander.info().unwrap();
+    bystander.read(&id(1), 0, 3).unwrap();
+    let before = f.cache.state().calls.iter().filter(|call| **call == "try_read").count();
+    for ticket in flood {
+        hostile.wait(ticket).unwrap();
+    }
+    assert!(before < 19_000, "{before} requests of the flood went before");
+}
+
+#[test]
 fn a_callback_that_never_returns_blocks_only_its_worker() {
     let mut limits = Limits::default();
     limits.request_deadline = Some(Duration::from_millis(50));

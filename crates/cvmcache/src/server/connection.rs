@@ -16,7 +16,7 @@ use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use cvmcache_proto::{Decoder, DecoderLimits, Frame, Operation, Request, ServerMessage};
+use cvmcache_proto::{Decoder, DecoderLimits, Frame, Operation, Reply, Request, ServerMessage};
 use mio::{Registry, Token};
 use tracing::{debug, error, trace_span};
 
@@ -53,7 +53,8 @@ pub(crate) struct Context<'a> {
 pub(crate) struct WorkerAccess<'a> {
     /// How many requests it may hand over in this turn.
     pub(crate) jobs: usize,
-    pub(crate) dispatch: &'a mut dyn FnMut(Job, Ticket),
+    /// Hands a job over; or returns the reply, if the request was handled at once.
+    pub(crate) dispatch: &'a mut dyn FnMut(Job, Ticket) -> Option<Reply>,
 }
 
 /// What comes of a turn.
@@ -435,21 +436,26 @@ impl Connection {
                 let _request = trace_span!("request", number = request.id).entered();
                 let tally = Tally::of(&request);
                 let record = is_recorded.then(|| RequestRecord::of(&request, now));
-                let Some(workers) = &mut context.workers else {
-                    let reply = context.service.handle(&open, request);
-                    let answered = tally.answered(&reply.body);
-                    self.answer(ServerMessage::Reply(reply));
-                    if let Some(record) = record {
-                        record.record(answered, recorders.metrics, (context.clock)());
+                let reply = match &mut context.workers {
+                    None => context.service.handle(&open, request),
+                    Some(workers) => {
+                        let weight = self.weight(&request);
+                        let ticket = Ticket { received: now, weight, tally: Some(tally), record };
+                        let reply = (workers.dispatch)(Job::Handle(open, request), ticket);
+                        let Some(reply) = reply else {
+                            self.in_flight.requests += 1;
+                            self.in_flight.bytes += weight;
+                            return Ok(None);
+                        };
+                        reply
                     }
-                    return Ok(Some(answered));
                 };
-                let weight = self.weight(&request);
-                let ticket = Ticket { received: now, weight, tally: Some(tally), record };
-                self.in_flight.requests += 1;
-                self.in_flight.bytes += weight;
-                (workers.dispatch)(Job::Handle(open, request), ticket);
-                Ok(None)
+                let answered = tally.answered(&reply.body);
+                self.answer(ServerMessage::Reply(reply));
+                if let Some(record) = record {
+                    record.record(answered, recorders.metrics, (context.clock)());
+                }
+                Ok(Some(answered))
             }
             Action::Quit => Err(CloseReason::Quit),
             Action::Nothing => Ok(None),

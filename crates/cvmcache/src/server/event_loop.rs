@@ -448,7 +448,7 @@ fn take_turn(
     scheduled: scheduler::Turn,
 ) -> Turn {
     let Some(workers) = workers else { return connection.turn(&mut context) };
-    let mut dispatch = |job, ticket| workers.dispatch(Some(scheduled.token), job, ticket);
+    let mut dispatch = |job, ticket| workers.handle_or_dispatch(scheduled.token, job, ticket);
     let access = WorkerAccess { jobs: scheduled.jobs, dispatch: &mut dispatch };
     connection.turn(&mut Context { workers: Some(access), ..context })
 }

@@ -19,6 +19,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use cvmcache_proto::Reply;
 use mio::Token;
 
 use super::waker::Waker;
@@ -49,6 +50,24 @@ impl Workers {
         }
         let pool = Pool::start(count, service, waker)?;
         Ok(Some(Self { pool, in_flight: InFlight::default() }))
+    }
+
+    /// Handles a request of a connection on this thread and returns the reply, if the plugin need not wait
+    /// for anything, nor the request for another one of its ordering key. Else dispatches the job.
+    pub(crate) fn handle_or_dispatch(
+        &mut self,
+        token: Token,
+        job: Job,
+        ticket: Ticket,
+    ) -> Option<Reply> {
+        if let Job::Handle(open, request) = &job
+            && !self.in_flight.must_wait(Some(token), request)
+            && let Some(reply) = self.pool.service().try_handle(open, request)
+        {
+            return Some(reply);
+        }
+        self.dispatch(Some(token), job, ticket);
+        None
     }
 
     /// Takes a job of a connection, or of the server itself, and submits it when those are done that

@@ -99,7 +99,8 @@ impl Connection {
                 }
                 (Some(open), Some(workers)) => {
                     self.phase = Phase::EndingSession;
-                    (workers.dispatch)(Job::EndSession(open.clone()), Ticket::new(now));
+                    // What is no request has no reply.
+                    let _ = (workers.dispatch)(Job::EndSession(open.clone()), Ticket::new(now));
                 }
                 _ => {}
             }

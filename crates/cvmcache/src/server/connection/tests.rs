@@ -20,6 +20,8 @@ struct Fixture {
     /// `None`: callbacks run in the turn.
     jobs: Option<usize>,
     dispatched: Vec<(Job, Ticket)>,
+    /// Requests are handled when they would be dispatched.
+    is_ready: bool,
     /// How long a turn may take.
     time: Duration,
     next_id: u64,
@@ -37,7 +39,19 @@ impl Fixture {
         let connection = Connection::new(Token(2), socket, Peer::new(None), &service, counters);
         let (decoder, statistics) = (Decoder::new(DecoderLimits::default()), Statistics::default());
         let (dispatched, time, next_id) = (Vec::new(), Duration::from_secs(3600), 0);
-        Self { service, statistics, connection, peer, decoder, jobs, dispatched, time, next_id }
+        let is_ready = false;
+        Self {
+            service,
+            statistics,
+            connection,
+            peer,
+            decoder,
+            jobs,
+            dispatched,
+            is_ready,
+            time,
+            next_id,
+        }
     }
 
     /// The same, after the handshake.
@@ -74,8 +88,14 @@ impl Fixture {
     }
 
     fn turn(&mut self) -> Turn {
-        let Self { service, statistics, connection, jobs, dispatched, time, .. } = self;
-        let mut dispatch = |job, ticket| dispatched.push((job, ticket));
+        let Self { service, statistics, connection, jobs, dispatched, is_ready, time, .. } = self;
+        let mut dispatch = |job, ticket| match job {
+            Job::Handle(open, request) if *is_ready => Some(service.handle(&open, request)),
+            job => {
+                dispatched.push((job, ticket));
+                None
+            }
+        };
         let mut context = Context {
             service,
             workers: jobs.map(|jobs| WorkerAccess { jobs, dispatch: &mut dispatch }),
@@ -174,6 +194,19 @@ fn a_turn_dispatches_no_more_jobs_than_it_is_granted() {
     f.jobs = Some(1);
     f.turn();
     assert_eq!(f.dispatched.len(), 3);
+}
+
+#[test]
+fn a_request_that_is_handled_at_once_takes_no_job_and_ends_a_turn_in_its_time() {
+    let mut f = Fixture::with_session(Limits::default(), Some(1));
+    f.is_ready = true;
+    (0..3).for_each(|_| f.read_request(3));
+    assert_eq!(f.turn(), Turn::Wait);
+    assert_eq!((f.replies(), f.connection.requests_in_flight()), (vec![1, 2, 3], 0));
+    (0..100).for_each(|_| f.read_request(3));
+    f.time = Duration::ZERO;
+    assert_eq!(f.turn(), Turn::Again);
+    assert!(f.replies().len() <= 1);
 }
 
 #[test]

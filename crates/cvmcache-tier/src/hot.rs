@@ -1,0 +1,95 @@
+//! The hot tier: what a cache on this node has to do besides being a plugin.
+
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use cvmcache::CachePlugin;
+use cvmcache::plugin::{Data, ObjectId, ObjectType, PluginResult, Status};
+use cvmcache_disk::DiskCache;
+
+/// A cache plugin above an object store: cold objects leave it and come back.
+///
+/// None of these methods is a use of an object: it changes nothing of the order of eviction. All may wait for a
+/// disk.
+pub trait HotTier: CachePlugin {
+    /// Objects without references whose last use was at `until` or earlier, the least recently used first. One
+    /// that is used meanwhile may be among them.
+    fn idle_objects(&self, until: SystemTime) -> Box<dyn Iterator<Item = HotObject> + Send>;
+
+    /// The BLAKE3 digest of each block of 1 MiB.
+    ///
+    /// # Errors
+    ///
+    /// [`Status::NoEntry`] if there is no such object, [`Status::Corrupted`] if it is damaged: then it is a miss
+    /// from now on.
+    fn block_digests(&self, id: &ObjectId) -> PluginResult<Vec<[u8; 32]>>;
+
+    /// Reads all of an object and compares it with its digests.
+    ///
+    /// # Errors
+    ///
+    /// As [`block_digests`](Self::block_digests).
+    fn verify(&self, id: &ObjectId) -> PluginResult<()>;
+
+    /// Reads `len` bytes from `offset` on, or fewer at the end of the object.
+    ///
+    /// # Errors
+    ///
+    /// As [`CachePlugin::read`].
+    fn read_unused(&self, id: &ObjectId, offset: u64, len: u32) -> PluginResult<Data>;
+
+    /// Evicts one object; false if it has references or is not there.
+    fn evict(&self, id: &ObjectId) -> bool;
+}
+
+/// An object of the hot tier.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HotObject {
+    /// Its name.
+    pub id: ObjectId,
+    /// Its length in bytes.
+    pub len: u64,
+    /// Its type.
+    pub object_type: ObjectType,
+    /// What it was stored with, usually a path.
+    pub description: Option<Bytes>,
+}
+
+impl HotTier for DiskCache {
+    fn idle_objects(&self, until: SystemTime) -> Box<dyn Iterator<Item = HotObject> + Send> {
+        Box::new(self.idle_objects(until).map(|object| HotObject {
+            id: object.id,
+            len: object.size,
+            object_type: object.object_type,
+            description: object.description,
+        }))
+    }
+
+    fn block_digests(&self, id: &ObjectId) -> PluginResult<Vec<[u8; 32]>> {
+        match self.block_digests(id)? {
+            Some(digests) => Ok(digests),
+            None => self.verify(id),
+        }
+    }
+
+    fn verify(&self, id: &ObjectId) -> PluginResult<()> {
+        self.verify(id).map(|_digests| ())
+    }
+
+    fn read_unused(&self, id: &ObjectId, offset: u64, len: u32) -> PluginResult<Data> {
+        self.read_unused(id, offset, len)
+    }
+
+    fn evict(&self, id: &ObjectId) -> bool {
+        self.evict(id)
+    }
+}
+
+/// What the hot tier has of an object that was not found there any more is a miss, not a failure.
+pub(crate) fn found<T>(result: PluginResult<T>) -> PluginResult<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(Status::NoEntry) => Ok(None),
+        Err(status) => Err(status),
+    }
+}

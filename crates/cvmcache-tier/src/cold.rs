@@ -6,10 +6,12 @@
 mod adapter;
 mod content;
 mod credentials;
+mod download;
 mod error;
 mod failure;
 mod kinds;
 mod registry;
+mod retry;
 mod upload;
 
 use std::fmt;
@@ -20,6 +22,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
 
+pub(crate) use download::Reading;
 pub use error::ColdError;
 pub use registry::{Registry, StoreKind, StoreSettings};
 

@@ -3,9 +3,16 @@
 //! A store needs to do what it is asked once, and say truly what came of it. Deadlines, retries, resuming and
 //! verification are not its business: the tier does them, the same for all stores.
 
+mod adapter;
+mod content;
+mod credentials;
 mod download;
 mod error;
+mod failure;
+mod kinds;
 mod registry;
+mod retry;
+mod upload;
 
 use std::fmt;
 use std::ops::Range;

@@ -76,7 +76,8 @@ impl<H: HotTier> Administration for Tiered<H> {
             SCRUB => maintenance.scrub(flag(arguments, "remote")?),
             GC => match arguments.get("forget") {
                 Some(cache) => {
-                    let cache = cache.as_str().ok_or_else(|| argument("forget", "the id of a cache"))?;
+                    let cache =
+                        cache.as_str().ok_or_else(|| argument("forget", "the id of a cache"))?;
                     let forgotten = self.tier.runtime.block_on(self.tier.forget_cache(cache));
                     forgotten.map_err(|error| CommandError::Failed(error.to_string()))?;
                     Ok(json!({"forgotten": cache}))
@@ -113,7 +114,10 @@ const COMMANDS: [(&str, &str); 7] = [
     (STATUS, "Objects and bytes in each state, and the job that runs"),
     (ARCHIVE, "Archive objects: {\"older_than\": SECONDS, \"dry_run\": BOOL} or {\"ids\": [ID]}"),
     (RECALL, "Bring objects back: {\"ids\": [ID]} or {\"all\": true}"),
-    (SCRUB, "Compare objects here with their digests, and with {\"remote\": true} those in the store"),
+    (
+        SCRUB,
+        "Compare objects here with their digests, and with {\"remote\": true} those in the store",
+    ),
     (
         GC,
         "Find objects in the store that no cache needs: {\"grace\": SECONDS, \"delete\": BOOL}; or forget a cache: \

@@ -69,11 +69,9 @@ impl<H: HotTier> Tier<H> {
 
     /// Lets the bytes here go of objects that the store has: how many bytes of each, or `None` if it stays since
     /// it is open.
-    fn release(
-        &self,
-        uploaded: &[(ObjectId, Marker)],
-    ) -> Result<Vec<Option<u64>>, MarkersError> {
-        let with = |(id, marker): &(ObjectId, Marker), state| (*id, Some(Marker { state, ..*marker }));
+    fn release(&self, uploaded: &[(ObjectId, Marker)]) -> Result<Vec<Option<u64>>, MarkersError> {
+        let with =
+            |(id, marker): &(ObjectId, Marker), state| (*id, Some(Marker { state, ..*marker }));
         // Durable before anything goes: a restart knows where the objects are, and goes on from here.
         let repair: Vec<_> = uploaded.iter().map(|entry| with(entry, State::Repair)).collect();
         self.markers.apply(&repair, true)?;

@@ -31,7 +31,8 @@ pub(crate) fn run<H: HotTier>(tier: &Arc<Tier<H>>, workspace: &Path, stop: &Rece
                 Ok(()) => list_due = Instant::now() + LIST_INTERVAL,
                 Err(ListError::Cold(ColdError::ReadOnly)) => {}
                 Err(error) => {
-                    tier.statistics.warn(&format_args!("cannot write the list of markers: {error}"));
+                    tier.statistics
+                        .warn(&format_args!("cannot write the list of markers: {error}"));
                 }
             }
         }

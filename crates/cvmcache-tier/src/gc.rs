@@ -39,9 +39,8 @@ impl<H: HotTier> Tier<H> {
             match listed {
                 Ok(listed) => {
                     let is_old = until.is_some_and(|until| listed.modified < until);
-                    let is_garbage = is_old
-                        && listed.key.to_object().is_some()
-                        && !named.contains(&listed.key);
+                    let is_garbage =
+                        is_old && listed.key.to_object().is_some() && !named.contains(&listed.key);
                     is_garbage.then_some(Ok(listed))
                 }
                 Err(error) => Some(Err(error)),

@@ -5,9 +5,9 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use cvmcache::CachePlugin;
-use cvmcache::plugin::{Data, ObjectId, ObjectType, PluginResult};
 #[cfg(doc)]
 use cvmcache::plugin::Status;
+use cvmcache::plugin::{Data, ObjectId, ObjectType, PluginResult};
 use cvmcache_disk::{DiskCache, IdleObject};
 
 /// A cache plugin above an object store: cold objects leave it and come back.

@@ -165,6 +165,10 @@ impl Progress {
         (self.done.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed))
     }
 
+    pub(crate) fn skips(&self) -> u64 {
+        self.skipped.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn failures(&self) -> u64 {
         self.failed.load(Ordering::Relaxed)
     }
@@ -175,7 +179,7 @@ impl Progress {
             "looked_at": self.looked_at.load(Ordering::Relaxed),
             "done": done,
             "bytes": bytes,
-            "skipped": self.skipped.load(Ordering::Relaxed),
+            "skipped": self.skips(),
             "failed": self.failures(),
             "failures": *self.failures.lock(),
         });

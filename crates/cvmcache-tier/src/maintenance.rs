@@ -4,9 +4,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use cvmcache::Session;
 use cvmcache::admin::{CommandError, Value};
 use cvmcache::plugin::ObjectId;
-use cvmcache::{CachePlugin, Session};
 use futures_util::{StreamExt, stream};
 use serde_json::json;
 use tokio::task::spawn_blocking;
@@ -190,7 +190,8 @@ impl<H: HotTier> Tier<H> {
             return Ok(None);
         }
         let marker = self.markers.get(id).map_err(text)?;
-        let marker = marker.ok_or("there is no marker of it: it is neither here nor in the store")?;
+        let marker =
+            marker.ok_or("there is no marker of it: it is neither here nor in the store")?;
         if marker.state == State::Error {
             // It may have been mended.
             self.markers.set_state(id, &marker, State::Remote).map_err(text)?;

@@ -108,13 +108,16 @@ impl<H: HotTier> Tier<H> {
         cache: &str,
         named: &mut Named,
     ) -> Result<SystemTime, ListError> {
-        let unreadable =
-            |reason: &str| ListError::Unreadable { cache: cache.to_owned(), reason: reason.to_owned() };
+        let unreadable = |reason: &str| ListError::Unreadable {
+            cache: cache.to_owned(),
+            reason: reason.to_owned(),
+        };
         let mut reading = self.reading(key.clone()).await?;
         let header = reading.read(HEADER).await?;
         let (made, entries) =
             parse_header(&header).ok_or_else(|| unreadable("it is no list of version 1"))?;
-        let len = entries.checked_mul(16).and_then(|len| len.checked_add((HEADER + CHECKSUM) as u64));
+        let len =
+            entries.checked_mul(16).and_then(|len| len.checked_add((HEADER + CHECKSUM) as u64));
         if len != Some(reading.len()) {
             return Err(unreadable("its length is not that of its entries"));
         }

@@ -58,7 +58,12 @@ impl Test {
     }
 
     /// Stores an object, which stays open.
-    fn store_open(&self, cache: &impl CachePlugin, id: &ObjectId, content: &[u8]) -> PluginResult<()> {
+    fn store_open(
+        &self,
+        cache: &impl CachePlugin,
+        id: &ObjectId,
+        content: &[u8],
+    ) -> PluginResult<()> {
         let mut object = NewObject::new(*id);
         object.description = Some(Bytes::from_static(b"/a name\n"));
         let mut upload = cache.begin(&self.session, object)?;

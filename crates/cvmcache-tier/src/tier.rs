@@ -140,11 +140,7 @@ impl<H: HotTier> Tier<H> {
     }
 
     /// Begins to read an object in the store, and verifies that it is the one of the marker.
-    async fn open(
-        &self,
-        id: &ObjectId,
-        marker: &Marker,
-    ) -> Result<(Reading, Header), RecallError> {
+    async fn open(&self, id: &ObjectId, marker: &Marker) -> Result<(Reading, Header), RecallError> {
         let key = StoreKey::of_object(id, &marker.digest);
         let mut reading = self.reading(key).await?;
         let (header, digest) = read_header(&mut reading).await?;
@@ -229,7 +225,9 @@ impl<H: HotTier> Tier<H> {
     pub(crate) fn stored(&self, id: &ObjectId) {
         self.recalls.forget_failure(id);
         let update = || match self.markers.get(id)? {
-            Some(marker) if marker.state == State::Error => self.markers.apply(&[(*id, None)], false),
+            Some(marker) if marker.state == State::Error => {
+                self.markers.apply(&[(*id, None)], false)
+            }
             Some(marker) if marker.state == State::Remote => {
                 self.markers.set_state(id, &marker, State::Local)
             }
@@ -254,9 +252,12 @@ impl<H: HotTier> Tier<H> {
                 let offset = block as u64 * BLOCK;
                 let len = (header.len - offset).min(BLOCK) as u32;
                 let read = blocking(move || tier.hot.read_unused(&id, offset, len)).await;
-                let bytes = read.map_err(|error| ColdError::Source(error.to_string()))?.into_bytes();
+                let bytes =
+                    read.map_err(|error| ColdError::Source(error.to_string()))?.into_bytes();
                 if blake3::hash(&bytes) != header.blocks[block] {
-                    return Err(ColdError::Source("its bytes are not those that were stored".to_owned()));
+                    return Err(ColdError::Source(
+                        "its bytes are not those that were stored".to_owned(),
+                    ));
                 }
                 Ok(bytes)
             }
@@ -265,7 +266,11 @@ impl<H: HotTier> Tier<H> {
     }
 
     /// Catalogs are read in small pieces at random, and stay here. Their type is not always known.
-    async fn looks_like_catalog(self: &Arc<Self>, id: &ObjectId, len: u64) -> Result<bool, UploadError> {
+    async fn looks_like_catalog(
+        self: &Arc<Self>,
+        id: &ObjectId,
+        len: u64,
+    ) -> Result<bool, UploadError> {
         const SQLITE: &[u8] = b"SQLite format 3\0";
         if len < SQLITE.len() as u64 {
             return Ok(false);
@@ -300,7 +305,9 @@ impl From<Status> for UploadError {
 }
 
 /// Reads the header at the beginning of an object in the store.
-pub(crate) async fn read_header(reading: &mut Reading) -> Result<(Header, HeaderDigest), RecallError> {
+pub(crate) async fn read_header(
+    reading: &mut Reading,
+) -> Result<(Header, HeaderDigest), RecallError> {
     let prefix = reading.read(PREFIX).await?;
     let len = Header::len_from_prefix(&prefix).map_err(RecallError::from_header)?;
     let rest = reading.read(len - PREFIX).await?;

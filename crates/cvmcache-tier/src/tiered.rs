@@ -49,7 +49,9 @@ pub struct Tiered<H: HotTier> {
 #[non_exhaustive]
 pub enum TierError {
     /// The markers cannot be opened.
-    #[error("{0}; they are in the workspace of the cache: is it writable, and is another program using it?")]
+    #[error(
+        "{0}; they are in the workspace of the cache: is it writable, and is another program using it?"
+    )]
     Markers(String),
     /// The store cannot be opened.
     #[error(transparent)]
@@ -83,7 +85,9 @@ impl<H: HotTier> Tiered<H> {
         let (markers, damaged) = Markers::open(&workspace.join(MARKERS))?;
         if let Some(aside) = damaged {
             let aside = aside.display();
-            tracing::error!("the markers were damaged and moved to {aside}: run `cvmcache tier rebuild`");
+            tracing::error!(
+                "the markers were damaged and moved to {aside}: run `cvmcache tier rebuild`"
+            );
         }
         // Tokio panics if there are none.
         threads::check(STORE_THREADS + 2)?;
@@ -104,7 +108,9 @@ impl<H: HotTier> Tiered<H> {
         };
         let repaired = tier.repair()?;
         if repaired > 0 {
-            tracing::info!("finished archiving {repaired} objects that a former run had begun with");
+            tracing::info!(
+                "finished archiving {repaired} objects that a former run had begun with"
+            );
         }
         let write_back = Arc::new(WriteBack::load(&tier.markers)?);
         let (stop, stopped) = bounded(0);
@@ -304,7 +310,8 @@ impl<H: HotTier> Transaction for Stored<H> {
                 if matches!(error, UploadError::Catalog | UploadError::TooLarge) {
                     return Ok(());
                 }
-                tier.statistics.warn(&format_args!("cannot write object {id} to the store: {error}"));
+                tier.statistics
+                    .warn(&format_args!("cannot write object {id} to the store: {error}"));
                 match tier.config.errors {
                     ErrorPolicy::Log => {
                         write_back.add(id);

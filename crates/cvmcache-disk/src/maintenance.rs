@@ -77,6 +77,15 @@ impl DiskCache {
         }
     }
 
+    /// What is known of an object, whether it has references or not.
+    ///
+    /// # Errors
+    ///
+    /// [`Status::NoEntry`] if there is no such object.
+    pub fn object(&self, id: &ObjectId) -> PluginResult<IdleObject> {
+        self.store.find(id, |index| index.get(id).map(IdleObject::new).ok_or(Status::NoEntry))
+    }
+
     /// Reads as [`CachePlugin::read`](cvmcache::CachePlugin::read) does, and keeps no file open.
     ///
     /// # Errors

@@ -136,12 +136,12 @@ impl TierConfig {
     ///
     /// If no store is configured, or a value makes no sense.
     pub fn from_options(options: &Options) -> Result<Self, OptionsError> {
-        let Some(url) = url(options, STORE)? else {
+        let Some(url) = parse_url(options, STORE)? else {
             let hint = "add a line like CVMFS_CACHE_PLUGIN_STORE=s3://bucket/prefix";
             return Err(options.missing(STORE, hint));
         };
         let mut store = StoreSettings::new(url);
-        store.endpoint = url(options, ENDPOINT)?;
+        store.endpoint = parse_url(options, ENDPOINT)?;
         store.region = options.value(&REGION)?;
         store.credentials = options.get(CREDENTIALS).map(Into::into);
         if let Some(Period(timeout)) = options.value(&TIMEOUT)? {
@@ -168,7 +168,7 @@ impl TierConfig {
 const ARCHIVE_AFTER_DEFAULT: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// A URL. There may be a password in one that is refused, so the error does not repeat it.
-fn url(options: &Options, key: ConfigKey) -> Result<Option<Url>, OptionsError> {
+fn parse_url(options: &Options, key: ConfigKey) -> Result<Option<Url>, OptionsError> {
     let Some(value) = options.get(key) else { return Ok(None) };
     let url = value.to_str().and_then(|text| Url::parse(text).ok());
     let url = url.filter(|url| url.password().is_none());

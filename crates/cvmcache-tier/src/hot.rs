@@ -4,8 +4,10 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use cvmcache::CachePlugin;
-use cvmcache::plugin::{Data, ObjectId, ObjectType, PluginResult, Status};
-use cvmcache_disk::DiskCache;
+use cvmcache::plugin::{Data, ObjectId, ObjectType, PluginResult};
+#[cfg(doc)]
+use cvmcache::plugin::Status;
+use cvmcache_disk::{DiskCache, IdleObject};
 
 /// A cache plugin above an object store: cold objects leave it and come back.
 ///
@@ -15,6 +17,13 @@ pub trait HotTier: CachePlugin {
     /// Objects without references whose last use was at `until` or earlier, the least recently used first. One
     /// that is used meanwhile may be among them.
     fn idle_objects(&self, until: SystemTime) -> Box<dyn Iterator<Item = HotObject> + Send>;
+
+    /// What is known of an object, whether it has references or not.
+    ///
+    /// # Errors
+    ///
+    /// [`Status::NoEntry`] if there is no such object.
+    fn object(&self, id: &ObjectId) -> PluginResult<HotObject>;
 
     /// The BLAKE3 digest of each block of 1 MiB.
     ///
@@ -57,12 +66,11 @@ pub struct HotObject {
 
 impl HotTier for DiskCache {
     fn idle_objects(&self, until: SystemTime) -> Box<dyn Iterator<Item = HotObject> + Send> {
-        Box::new(self.idle_objects(until).map(|object| HotObject {
-            id: object.id,
-            len: object.size,
-            object_type: object.object_type,
-            description: object.description,
-        }))
+        Box::new(self.idle_objects(until).map(HotObject::from))
+    }
+
+    fn object(&self, id: &ObjectId) -> PluginResult<HotObject> {
+        self.object(id).map(HotObject::from)
     }
 
     fn block_digests(&self, id: &ObjectId) -> PluginResult<Vec<[u8; 32]>> {
@@ -85,11 +93,13 @@ impl HotTier for DiskCache {
     }
 }
 
-/// What the hot tier has of an object that was not found there any more is a miss, not a failure.
-pub(crate) fn found<T>(result: PluginResult<T>) -> PluginResult<Option<T>> {
-    match result {
-        Ok(value) => Ok(Some(value)),
-        Err(Status::NoEntry) => Ok(None),
-        Err(status) => Err(status),
+impl From<IdleObject> for HotObject {
+    fn from(object: IdleObject) -> Self {
+        Self {
+            id: object.id,
+            len: object.size,
+            object_type: object.object_type,
+            description: object.description,
+        }
     }
 }

@@ -3,12 +3,28 @@
 //!
 //! The program `cvmcache-tiered` is what sites run.
 
+mod administration;
+mod archive;
+mod archiver;
 mod cold;
+mod config;
 mod header;
+mod hot;
 mod key;
 mod markers;
+mod recalls;
+mod statistics;
+mod tier;
+mod tiered;
+mod write_back;
+
+#[cfg(test)]
+mod tests;
 
 pub use cold::{
     ColdError, ColdStore, Download, Listed, Registry, StoreKind, StoreSettings, Uploaded,
 };
+pub use config::{ErrorPolicy, ParsePolicyError, ReadPolicy, TierConfig, WritePolicy};
+pub use hot::{HotObject, HotTier};
 pub use key::StoreKey;
+pub use tiered::{TierError, Tiered};

@@ -95,6 +95,11 @@ impl Recalls {
         self.state.lock().running.len()
     }
 
+    /// The object is here again: a failure before that is of no matter.
+    pub(crate) fn forget_failure(&self, id: &ObjectId) {
+        self.state.lock().failed.remove(id);
+    }
+
     /// True if a recall of the object has just failed.
     pub(crate) fn has_failed(&self, id: &ObjectId, now: Instant) -> bool {
         self.state.lock().failed.get(id).is_some_and(|&until| now < until)
@@ -203,7 +208,8 @@ mod tests {
         let (end, ended) = mpsc::channel::<()>();
         let (begin, begun) = mpsc::channel();
         thread::scope(|scope| {
-            scope.spawn(|| {
+            let recalls = &recalls;
+            scope.spawn(move || {
                 recalls.recall(&id(1), now, || {
                     begin.send(()).unwrap();
                     ended.recv().is_err()

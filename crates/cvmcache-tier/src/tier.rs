@@ -217,6 +217,29 @@ impl<H: HotTier> Tier<H> {
         Ok(marker)
     }
 
+    /// Writes an object of the hot cache to the store; its bytes here stay.
+    pub(crate) async fn write(self: &Arc<Self>, id: ObjectId) -> Result<(), UploadError> {
+        let tier = Arc::clone(self);
+        let object = blocking(move || tier.hot.object(&id)).await?;
+        let marker = self.upload(object).await?;
+        Ok(self.markers.apply(&[(id, Some(marker))], false)?)
+    }
+
+    /// A client has stored this object: its bytes are here, whatever the store has.
+    pub(crate) fn stored(&self, id: &ObjectId) {
+        self.recalls.forget_failure(id);
+        let update = || match self.markers.get(id)? {
+            Some(marker) if marker.state == State::Error => self.markers.apply(&[(*id, None)], false),
+            Some(marker) if marker.state == State::Remote => {
+                self.markers.set_state(id, &marker, State::Local)
+            }
+            _ => Ok(()),
+        };
+        if let Err(error) = update() {
+            self.statistics.warn(&error);
+        }
+    }
+
     /// Header and blocks of an object of the hot cache, each block compared with its digest.
     fn content(
         self: &Arc<Self>,

@@ -1,0 +1,96 @@
+//! What a restart does from each state.
+
+use super::{Test, content, id};
+use crate::markers::{Marker, State};
+
+#[test]
+fn an_object_without_a_marker_is_local_after_a_restart() {
+    let test = Test::new();
+    let cache = test.start();
+    test.store(&cache, &id(1), b"local");
+    drop(cache);
+    let cache = test.start();
+    assert_eq!(test.read(&cache, &id(1)).unwrap(), b"local");
+    assert_eq!(test.marker(&cache, &id(1)), None);
+}
+
+#[test]
+fn a_remote_object_is_remote_after_a_restart() {
+    let test = Test::new();
+    let cache = test.start();
+    test.store(&cache, &id(1), b"remote");
+    test.archive(&cache);
+    drop(cache);
+    let cache = test.start();
+    assert_eq!(test.state(&cache, &id(1)), Some(State::Remote));
+    assert_eq!(test.read(&cache, &id(1)).unwrap(), b"remote");
+}
+
+#[test]
+fn an_object_that_was_local_and_evicted_for_room_comes_back_from_the_store() {
+    let test = Test::new();
+    let cache = test.start();
+    test.store(&cache, &id(1), b"both");
+    test.archive(&cache);
+    test.read(&cache, &id(1)).unwrap();
+    assert_eq!(test.state(&cache, &id(1)), Some(State::Local));
+    assert!(crate::hot::HotTier::evict(&cache.tier.hot, &id(1)));
+    drop(cache);
+    let cache = test.start();
+    assert_eq!(test.read(&cache, &id(1)).unwrap(), b"both");
+}
+
+/// Killed after the bytes arrived and before the marker was written.
+#[test]
+fn an_object_whose_recall_had_ended_is_local_after_a_restart() {
+    let test = Test::new();
+    let cache = test.start();
+    test.store(&cache, &id(1), b"recalled");
+    test.archive(&cache);
+    let remote = test.marker(&cache, &id(1)).unwrap();
+    test.read(&cache, &id(1)).unwrap();
+    cache.tier.markers.apply(&[(id(1), Some(remote))], true).unwrap();
+    drop(cache);
+    let cache = test.start();
+    let before = test.store.begun();
+    assert_eq!(test.read(&cache, &id(1)).unwrap(), b"recalled");
+    assert_eq!(test.store.begun(), before);
+}
+
+/// Killed between the durable marker and the eviction: the bytes of a closed object go then, those of an object
+/// that the store has not got are never in this state.
+#[test]
+fn an_object_in_repair_is_remote_after_a_restart() {
+    let test = Test::new();
+    let cache = test.start();
+    test.store(&cache, &id(1), &content(1, 70_000));
+    test.archive(&cache);
+    test.read(&cache, &id(1)).unwrap();
+    let marker = test.marker(&cache, &id(1)).unwrap();
+    let repair = Marker { state: State::Repair, ..marker };
+    cache.tier.markers.apply(&[(id(1), Some(repair))], true).unwrap();
+    assert_eq!(test.read(&cache, &id(1)).unwrap(), content(1, 70_000));
+    drop(cache);
+    let cache = test.start();
+    assert!(!test.is_local(&cache, &id(1)));
+    assert_eq!(test.read(&cache, &id(1)).unwrap(), content(1, 70_000));
+}
+
+#[test]
+fn an_object_in_error_is_a_miss_after_a_restart_and_local_once_it_is_stored_again() {
+    let test = Test::new();
+    let cache = test.start();
+    test.store(&cache, &id(1), b"lost");
+    test.archive(&cache);
+    test.store.objects.lock().clear();
+    test.read(&cache, &id(1)).unwrap_err();
+    drop(cache);
+    let cache = test.start();
+    assert_eq!(test.state(&cache, &id(1)), Some(State::Error));
+    test.read(&cache, &id(1)).unwrap_err();
+    test.store(&cache, &id(1), b"lost");
+    drop(cache);
+    let cache = test.start();
+    assert_eq!(test.read(&cache, &id(1)).unwrap(), b"lost");
+    assert_eq!(test.marker(&cache, &id(1)), None);
+}

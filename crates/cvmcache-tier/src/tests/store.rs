@@ -1,0 +1,161 @@
+//! A store in memory that fails as it is told.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::SystemTime;
+
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt;
+use futures_util::stream::{self, BoxStream};
+use parking_lot::Mutex;
+use tokio::sync::Semaphore;
+
+use crate::cold::{ColdError, ColdStore, Download, Listed, StoreSettings, Uploaded};
+use crate::key::StoreKey;
+
+#[derive(Debug)]
+pub(crate) struct TestStore {
+    pub(crate) objects: Mutex<BTreeMap<StoreKey, Bytes>>,
+    pub(crate) fault: Mutex<Option<Fault>>,
+    /// A download takes one.
+    pub(crate) downloads: Semaphore,
+    pub(crate) begun: AtomicUsize,
+    pub(crate) uploads: AtomicUsize,
+}
+
+/// What goes wrong with every operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    Unavailable,
+    /// An upload says that all is well, and stores other bytes.
+    StoresGarbage,
+    /// Every download has this body.
+    Page(&'static [u8]),
+}
+
+impl Default for TestStore {
+    fn default() -> Self {
+        Self {
+            objects: Mutex::default(),
+            fault: Mutex::default(),
+            downloads: Semaphore::new(Semaphore::MAX_PERMITS),
+            begun: AtomicUsize::new(0),
+            uploads: AtomicUsize::new(0),
+        }
+    }
+}
+
+impl TestStore {
+    pub(crate) fn fail(&self, fault: impl Into<Option<Fault>>) {
+        *self.fault.lock() = fault.into();
+    }
+
+    fn check(&self) -> Result<(), ColdError> {
+        match *self.fault.lock() {
+            Some(Fault::Unavailable) => Err(ColdError::Unavailable("a test".to_owned())),
+            _ => Ok(()),
+        }
+    }
+
+    /// Changes the bytes of all objects behind the header.
+    pub(crate) fn damage(&self) {
+        for bytes in self.objects.lock().values_mut() {
+            let mut damaged = BytesMut::from(&bytes[..]);
+            *damaged.last_mut().expect("there is a header") ^= 1;
+            *bytes = damaged.freeze();
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.objects.lock().len()
+    }
+
+    pub(crate) fn begun(&self) -> usize {
+        self.begun.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn uploads(&self) -> usize {
+        self.uploads.load(Ordering::SeqCst)
+    }
+}
+
+#[async_trait]
+impl ColdStore for TestStore {
+    async fn download(
+        &self,
+        key: &StoreKey,
+        from: u64,
+        _etag: Option<&str>,
+    ) -> Result<Download, ColdError> {
+        self.begun.fetch_add(1, Ordering::SeqCst);
+        self.downloads.acquire().await.expect("it is never closed").forget();
+        self.check()?;
+        let object = match *self.fault.lock() {
+            Some(Fault::Page(page)) => Bytes::from_static(page),
+            _ => self.objects.lock().get(key).cloned().ok_or(ColdError::NotFound)?,
+        };
+        let len = object.len() as u64;
+        let rest = object.slice(from as usize..);
+        let pieces: Vec<_> = rest.chunks(100_000).map(|piece| Ok(rest.slice_ref(piece))).collect();
+        Ok(Download { len, etag: None, content: stream::iter(pieces).boxed() })
+    }
+
+    async fn read_range(&self, key: &StoreKey, range: Range<u64>) -> Result<Bytes, ColdError> {
+        self.check()?;
+        let object = self.objects.lock().get(key).cloned().ok_or(ColdError::NotFound)?;
+        let end = (range.end as usize).min(object.len());
+        Ok(object.slice(range.start as usize..end))
+    }
+
+    async fn upload(
+        &self,
+        key: &StoreKey,
+        len: u64,
+        mut content: BoxStream<'_, Result<Bytes, ColdError>>,
+    ) -> Result<Uploaded, ColdError> {
+        self.uploads.fetch_add(1, Ordering::SeqCst);
+        self.check()?;
+        let mut object = BytesMut::new();
+        while let Some(piece) = content.next().await {
+            object.extend_from_slice(&piece?);
+        }
+        assert_eq!(object.len() as u64, len);
+        if *self.fault.lock() == Some(Fault::StoresGarbage) {
+            object.iter_mut().for_each(|byte| *byte = !*byte);
+        }
+        self.objects.lock().insert(key.clone(), object.freeze());
+        Ok(Uploaded::default())
+    }
+
+    async fn delete(&self, key: &StoreKey) -> Result<(), ColdError> {
+        self.check()?;
+        self.objects.lock().remove(key);
+        Ok(())
+    }
+
+    async fn exists(&self, key: &StoreKey) -> Result<Option<u64>, ColdError> {
+        self.check()?;
+        Ok(self.objects.lock().get(key).map(|object| object.len() as u64))
+    }
+
+    fn list(&self, prefix: &str) -> BoxStream<'_, Result<Listed, ColdError>> {
+        let prefix = format!("{prefix}/");
+        let listed: Vec<_> = self
+            .objects
+            .lock()
+            .iter()
+            .filter(|(key, _)| key.as_str().starts_with(&prefix))
+            .map(|(key, object)| {
+                let modified = SystemTime::UNIX_EPOCH;
+                Ok(Listed { key: key.clone(), len: object.len() as u64, modified })
+            })
+            .collect();
+        stream::iter(listed).boxed()
+    }
+
+    fn reconfigure(&self, _settings: &StoreSettings) -> Result<(), ColdError> {
+        Ok(())
+    }
+}

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use cvmcache::plugin::ObjectId;
 use futures_util::{StreamExt, stream};
 
-use crate::cold::{ColdError, Listed};
+use crate::cold::{ColdError, Listed, retried};
 use crate::header::{Header, HeaderDigest, PREFIX};
 use crate::hot::HotTier;
 use crate::jobs::Progress;
@@ -33,6 +33,7 @@ impl<H: HotTier> Tier<H> {
     ) -> Result<(), ListError> {
         self.upload_list(workspace).await?;
         let named = self.named(grace).await?;
+        let timeout = self.config.store.timeout;
         let until = SystemTime::now().checked_sub(grace);
         let unnamed = self.cold.list(OBJECTS).filter_map(|listed| async {
             progress.look_at();
@@ -49,7 +50,7 @@ impl<H: HotTier> Tier<H> {
         let deleted = unnamed.map(|listed| async move {
             let listed = listed?;
             if delete {
-                self.cold.delete(&listed.key).await?;
+                retried(timeout, || self.cold.delete(&listed.key)).await?;
             }
             Ok::<_, ColdError>(listed)
         });
@@ -118,12 +119,14 @@ impl<H: HotTier> Tier<H> {
         digest: HeaderDigest,
         archived: SystemTime,
     ) -> Result<Marker, RecallError> {
-        let key = StoreKey::of_object(id, &digest);
-        let mut bytes = self.cold.read_range(&key, 0..LIKELY_HEADER).await?;
+        let key = &StoreKey::of_object(id, &digest);
+        let read =
+            |len| retried(self.config.store.timeout, move || self.cold.read_range(key, 0..len));
+        let mut bytes = read(LIKELY_HEADER).await?;
         let len = Header::len_from_prefix(&bytes[..bytes.len().min(PREFIX)])
             .map_err(RecallError::from_header)?;
         if len > bytes.len() {
-            bytes = self.cold.read_range(&key, 0..len as u64).await?;
+            bytes = read(len as u64).await?;
         }
         let header = bytes.get(..len).ok_or_else(RecallError::cut)?;
         let (header, found) = Header::parse(header).map_err(RecallError::from_header)?;
@@ -147,6 +150,7 @@ impl<H: HotTier> Tier<H> {
         if !is_id || cache == self.markers.cache_id() {
             return Err(ColdError::Settings(format!("{cache} is not the id of another cache")));
         }
-        self.cold.delete(&StoreKey::of_markers(cache)).await
+        let key = StoreKey::of_markers(cache);
+        retried(self.config.store.timeout, || self.cold.delete(&key)).await
     }
 }

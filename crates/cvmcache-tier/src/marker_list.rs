@@ -23,7 +23,7 @@ use futures_util::StreamExt;
 use futures_util::stream;
 use thiserror::Error;
 
-use crate::cold::{ColdError, Listed};
+use crate::cold::{ColdError, Listed, send};
 use crate::hot::HotTier;
 use crate::key::{CACHES, StoreKey};
 use crate::markers::{Markers, MarkersError, State};
@@ -68,14 +68,18 @@ impl<H: HotTier> Tier<H> {
     pub(crate) async fn upload_list(&self, workspace: &Path) -> Result<(), ListError> {
         let file = Arc::new(write_list(&self.markers, workspace, SystemTime::now())?);
         let len = file.metadata()?.len();
-        let pieces = (0..len).step_by(PIECE).map(move |offset| {
-            let mut piece = vec![0; (len - offset).min(PIECE as u64) as usize];
-            file.read_exact_at(&mut piece, offset)
-                .map(|()| Bytes::from(piece))
-                .map_err(|error| ColdError::Source(error.to_string()))
-        });
+        let pieces = move || {
+            let file = Arc::clone(&file);
+            let pieces = (0..len).step_by(PIECE).map(move |offset| {
+                let mut piece = vec![0; (len - offset).min(PIECE as u64) as usize];
+                file.read_exact_at(&mut piece, offset)
+                    .map(|()| Bytes::from(piece))
+                    .map_err(|error| ColdError::Source(error.to_string()))
+            });
+            stream::iter(pieces).boxed()
+        };
         let key = StoreKey::of_markers(self.markers.cache_id());
-        self.cold.upload(&key, len, stream::iter(pieces).boxed()).await?;
+        send(&*self.cold, &key, len, self.config.store.timeout, pieces).await?;
         Ok(())
     }
 

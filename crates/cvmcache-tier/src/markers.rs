@@ -113,13 +113,14 @@ impl Markers {
     }
 
     fn try_open(path: &Path) -> Result<Self, redb::Error> {
-        let database = Database::builder().set_cache_size(MEMORY).create(path).map_err(|error| {
-            match error {
-                // The one error that is not of this file.
-                DatabaseError::DatabaseAlreadyOpen => redb::Error::DatabaseAlreadyOpen,
-                other => other.into(),
-            }
-        })?;
+        let database =
+            Database::builder().set_cache_size(MEMORY).create(path).map_err(|error| {
+                match error {
+                    // The one error that is not of this file.
+                    DatabaseError::DatabaseAlreadyOpen => redb::Error::DatabaseAlreadyOpen,
+                    other => other.into(),
+                }
+            })?;
         let transaction = database.begin_write()?;
         let mut counts = [Count::default(); State::ALL.len()];
         let cache_id = {

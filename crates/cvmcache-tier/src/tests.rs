@@ -1,6 +1,7 @@
 //! Tests of a tier above a disk cache, with a store in memory that fails as it is told.
 
 mod archiving;
+mod maintaining;
 mod recalling;
 mod restarts;
 mod store;
@@ -35,7 +36,7 @@ struct Test {
 impl Test {
     fn new() -> Self {
         let mut settings = StoreSettings::new(Url::parse("memory:///").expect("a URL"));
-        settings.timeout = Duration::from_secs(5);
+        settings.timeout = Duration::from_millis(100);
         let mut config = TierConfig::new(settings);
         config.archive_after = None;
         Self {

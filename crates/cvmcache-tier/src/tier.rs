@@ -13,7 +13,7 @@ use thiserror::Error;
 use tokio::runtime::Handle;
 use tokio::task::spawn_blocking;
 
-use crate::cold::{ColdError, ColdStore, Reading};
+use crate::cold::{ColdError, ColdStore, Reading, retried, send};
 use crate::config::TierConfig;
 use crate::header::{BLOCK, Header, HeaderDigest, HeaderError, PREFIX, Verifier};
 use crate::hot::{HotObject, HotTier};
@@ -154,6 +154,10 @@ impl<H: HotTier> Tier<H> {
         Reading::begin(Arc::clone(&self.cold), key, self.config.store.timeout).await
     }
 
+    async fn exists(&self, key: &StoreKey) -> Result<Option<u64>, ColdError> {
+        retried(self.config.store.timeout, || self.cold.exists(key)).await
+    }
+
     /// Reads all of an object in the store and compares it with its digests.
     pub(crate) async fn verify_remote(
         &self,
@@ -187,14 +191,16 @@ impl<H: HotTier> Tier<H> {
         if let Some(known) = self.markers.get(&id)?
             && known.digest == digest
             && known.state != State::Error
-            && self.cold.exists(&StoreKey::of_object(&id, &digest)).await? == Some(stored_len)
+            && self.exists(&StoreKey::of_object(&id, &digest)).await? == Some(stored_len)
         {
             return Ok(Marker { archived: known.archived, ..marker });
         }
-        let content = self.content(Arc::new(header), encoded);
         let key = StoreKey::of_object(&id, &digest);
+        let header = Arc::new(header);
+        let content = || self.content(Arc::clone(&header), encoded.clone());
         let begun = Instant::now();
-        let uploaded = self.cold.upload(&key, stored_len, content).await;
+        let timeout = self.config.store.timeout;
+        let uploaded = send(&*self.cold, &key, stored_len, timeout, content).await;
         self.statistics.count_upload(&uploaded, len, begun.elapsed());
         match uploaded {
             Ok(uploaded) if uploaded.is_verified => {}

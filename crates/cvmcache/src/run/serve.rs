@@ -82,6 +82,7 @@ where
     E: Into<Failure>,
 {
     let About { name, version, keys } = about;
+    let signals = signals::hold_back()?;
     let options = match &config {
         Some(path) => Options::from_file(path)?,
         None => match starter.socket() {
@@ -134,7 +135,7 @@ where
     // After the socket: a plugin that finds it in use leaves the client to the other process.
     exporter.map_or(Ok(()), metrics::Exporter::serve)?;
     // Before the server: if there is no thread to spare, nothing is left behind.
-    signals::watch(context.handle(), on_terminal)?;
+    signals::watch(signals, context.handle(), on_terminal)?;
     let running = listening.spawn()?;
     starter.ready(&locator);
     if by_hand {

@@ -258,17 +258,24 @@ pub static KEYS: &[ConfigKey] =
 /// ```
 #[cfg(feature = "program")]
 pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let distance = |known: &str| strsim::damerau_levenshtein(name, known);
-    let near =
-        known.into_iter().map(|known| (distance(known), known)).filter(|(distance, known)| {
-            let len = known.strip_prefix(PREFIX).unwrap_or(known).chars().count();
-            let most = match len {
-                0..=6 => 1,
-                7..=12 => 2,
-                _ => 3,
-            };
-            *distance <= most
-        });
+    let name_len = name.chars().count();
+    let near = known.into_iter().filter_map(|known| {
+        let most = match known.strip_prefix(PREFIX).unwrap_or(known).chars().count() {
+            0..=6 => 1,
+            7..=12 => 2,
+            _ => 3,
+        };
+        // A file may have many keys, and long ones: the distance takes the product of the lengths.
+        if known.chars().count().abs_diff(name_len) > most {
+            return None;
+        }
+        let (written, meant) = match (name.strip_prefix(PREFIX), known.strip_prefix(PREFIX)) {
+            (Some(written), Some(meant)) => (written, meant),
+            _ => (name, known),
+        };
+        let distance = strsim::damerau_levenshtein(written, meant);
+        (distance <= most).then_some((distance, known))
+    });
     near.min_by_key(|(distance, _)| *distance).map(|(_, known)| known)
 }
 

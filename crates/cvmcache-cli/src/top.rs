@@ -1,8 +1,8 @@
 //! `cvmcache top`: a live view of a plugin on a terminal.
 //!
 //! `sampler` polls the plugin, `administration` its administration socket and `scraper` its metrics, on threads
-//! of their own, so that the view never blocks; `state` has the results, `view` draws them. Both are pure. This file has the
-//! terminal and the keys.
+//! of their own, so that the view never blocks; `state` has the results, `view` draws them. Both are pure.
+//! This file has the terminal and the keys.
 
 use std::io::{self, IsTerminal};
 use std::sync::mpsc::{self, RecvTimeoutError, SyncSender};

@@ -7,6 +7,7 @@
 
 mod calls;
 mod pool;
+mod report;
 mod routes;
 mod schema;
 mod state;

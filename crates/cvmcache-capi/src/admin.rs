@@ -81,7 +81,7 @@ fn settings() -> Vec<Setting> {
         .map(|key| (key.name(), key.fixed_default(), key.default_text(), key.meaning()));
     let no = Some("no");
     let own = [
-        (ADMIN.name(), no, no, ADMIN.meaning()),
+        (ADMIN.name(), None, no, ADMIN.meaning()),
         (process::CONCURRENT, no, no, "yes: callbacks may run on several threads at once"),
     ];
     keys.chain(own).map(setting).collect()

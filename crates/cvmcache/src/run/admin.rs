@@ -87,8 +87,7 @@ pub(super) fn socket(
     let path = path?;
     let source = if config.is_some() { SettingSource::File } else { SettingSource::Default };
     let settings = settings(options, about.keys, source);
-    let mut socket = AdminSocket::at(&path).version(about.version).settings(settings);
-    socket.set_in_force(&ADMIN, path.display());
+    let socket = AdminSocket::at(path).version(about.version).settings(settings);
     let socket = match config {
         Some(config) => socket.configuration_file(config),
         None => socket,

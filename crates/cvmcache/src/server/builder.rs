@@ -25,7 +25,7 @@ use super::workers::Workers;
 #[cfg(feature = "admin")]
 use crate::admin::AdminSocket;
 #[cfg(feature = "admin")]
-use crate::config_keys::WORKERS;
+use crate::config_keys::{ADMIN, WORKERS};
 use crate::service::{Service, Trust, guard};
 use crate::{CachePlugin, Limits, Locator, MemoryLimit, ServerHandle, threads, watchdog};
 
@@ -351,6 +351,8 @@ impl BoundServer {
         let load = workers.is_some().then(Arc::<WorkerLoad>::default);
         #[cfg(feature = "admin")]
         let admin = builder.admin.and_then(|mut socket| {
+            let path = socket.path.display().to_string();
+            socket.set_in_force(&ADMIN, path);
             socket.set_in_force(&WORKERS, worker_count);
             let server = Administered {
                 name: name.clone(),

@@ -9,7 +9,7 @@ use std::array;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use cvmcache_proto::{OperationKind, Status};
+use cvmcache_proto::Status;
 
 use super::latency::{Latencies, LatencyCounters};
 use super::request_record::{Answered, Kind, Transfer};
@@ -147,7 +147,7 @@ impl Counts {
     }
 
     fn opened(&self, result: Result<(), Status>) -> u64 {
-        self.kinds[Kind::Operation(OperationKind::Open).index()].of(result)
+        self.kinds[Kind::OPEN.index()].of(result)
     }
 
     /// The kinds that have requests, with their names.
@@ -183,10 +183,12 @@ impl KindCounts {
 
 #[cfg(test)]
 mod tests {
+    use cvmcache_proto::OperationKind;
+
     use super::*;
 
     fn answered(kind: OperationKind, result: Result<(), Status>) -> Answered {
-        let kind = Kind::Operation(kind);
+        let kind = Kind::of(kind);
         Answered { kind, result, bytes: 7, is_last_part: true }
     }
 

@@ -115,7 +115,12 @@ impl Acceptance {
         let mut back_off = None;
         while !self.ends.load(Ordering::Acquire) {
             let until_count = next_count.saturating_duration_since(Instant::now());
-            let timeout = back_off.take().map_or(until_count, |time| until_count.min(time));
+            let timeout = match back_off.take() {
+                Some(time) => until_count.min(time),
+                // It accepts a few at a time, and `epoll` has reported the others.
+                None if self.acceptor.is_ready() => Duration::ZERO,
+                None => until_count,
+            };
             match self.poll.poll(&mut events, Some(timeout)) {
                 Err(error) if error.kind() != io::ErrorKind::Interrupted => {
                     return warn!(%error, "the administration socket is not served any more");

@@ -85,9 +85,9 @@ fn bucket_of(nanoseconds: u64) -> usize {
     const ABOVE: u32 = f64::MANTISSA_DIGITS - 1 - SHIFT;
     const FIRST: u64 = (PER_POWER as f64).to_bits() >> ABOVE;
     // One instruction for an i64, several for a u64.
-    let nanoseconds = nanoseconds.clamp(PER_POWER as u64, 1 << 36) as i64;
+    let nanoseconds = nanoseconds.max(PER_POWER as u64).cast_signed();
     let bucket = ((nanoseconds as f64).to_bits() >> ABOVE) - FIRST;
-    bucket as usize
+    (bucket as usize).min(BUCKETS - 1)
 }
 
 /// The largest latency of a bucket.

@@ -106,6 +106,10 @@ impl Admin {
         Some(Self { path: beside.or_else(configured)?, timeout })
     }
 
+    pub(crate) fn new(path: PathBuf, timeout: Duration) -> Self {
+        Self { path, timeout }
+    }
+
     #[cfg(test)]
     pub(crate) fn at(path: &str) -> Self {
         Self { path: path.into(), timeout: Duration::from_secs(1) }

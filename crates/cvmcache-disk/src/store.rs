@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use cvmcache::plugin::{ObjectId, ObjectType, PluginResult, Status};
-use cvmcache::{ServerHandle, Watermarks};
+use cvmcache::{EvictionCounter, ServerHandle, Watermarks};
 use metrics::{Counter, counter};
 use parking_lot::{Condvar, Mutex};
 
@@ -45,8 +45,7 @@ pub(crate) struct Store {
     wake: (Sender<()>, Receiver<()>),
     run: u64,
     uploads: AtomicU64,
-    evicted_objects: Counter,
-    evicted_bytes: Counter,
+    evictions: EvictionCounter,
     damaged_objects: Counter,
 }
 
@@ -92,12 +91,11 @@ impl Store {
             checked: AtomicBool::new(false),
             damaged: AtomicU64::new(0),
             scrubbed: AtomicU64::new(0),
+            evictions: handle.eviction_counter(),
             handle,
             wake: bounded(1),
             run: fastrand::u64(..),
             uploads: AtomicU64::new(0),
-            evicted_objects: counter!("cvmcache_evicted_objects_total"),
-            evicted_bytes: counter!("cvmcache_evicted_bytes_total"),
             damaged_objects: counter!("cvmcache_damaged_objects_total"),
         }
     }
@@ -273,8 +271,7 @@ impl Store {
         if evicted.is_empty() {
             return;
         }
-        self.evicted_objects.increment(evicted.len() as u64);
-        self.evicted_bytes.increment(evicted.iter().map(|object| object.cost).sum());
+        self.evictions.count(evicted.len() as u64, evicted.iter().map(|object| object.cost).sum());
         for object in evicted {
             self.descriptors.remove(&object.id);
             if let Err(error) = self.files.remove(&self.path(&object.id, object.place))

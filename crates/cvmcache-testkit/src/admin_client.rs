@@ -168,12 +168,17 @@ impl AdminClient {
         if !statistics["cache"].is_null() {
             has_fields("/v1/statistics", &statistics["cache"], CACHE);
         }
-        for setting in array("/v1/configuration", &self.expect("/v1/configuration")["settings"]) {
-            has_fields("/v1/configuration", setting, &["key", "value", "source", "meaning"]);
+        let configuration = self.expect("/v1/configuration");
+        has_fields("/v1/configuration", &configuration, &["file", "settings"]);
+        for setting in array("/v1/configuration", &configuration["settings"]) {
+            has_fields("/v1/configuration", setting, SETTING);
         }
         let health = self.expect("/v1/health");
         has_fields("/v1/health", &health, &["status", "problems", "io_thread_us"]);
         has_fields("/v1/version", &self.expect("/v1/version"), VERSION);
+        let report = self.expect("/v1/report");
+        let lines = array("/v1/report", &report["report"]);
+        assert!(lines.len() >= 3, "/v1/report: {report}");
         for gauge in array("/v1/plugin", &self.expect("/v1/plugin")["gauges"]) {
             has_fields("/v1/plugin", gauge, &["name", "value", "description"]);
         }
@@ -220,6 +225,7 @@ const RESOURCES: &[(&str, &str)] = &[
     ("POST", "/v1/log-level"),
     ("POST", "/v1/detach"),
     ("POST", "/v1/shrink"),
+    ("GET", "/v1/report"),
     ("POST", "/v1/report"),
     ("POST", "/v1/zero"),
 ];
@@ -257,11 +263,14 @@ const WINDOW: &[&str] = &[
     "read_bytes",
     "stored_bytes",
     "stored_objects",
+    "evicted_objects",
+    "evicted_bytes",
     "operations",
 ];
 
 const OPERATION: &[&str] = &["operation", "requests", "by_status", "latency_us"];
 const LATENCY: &[&str] = &["mean", "p50", "p90", "p99", "p999", "max"];
+const SETTING: &[&str] = &["key", "value", "source", "default", "meaning"];
 const CACHE: &[&str] = &["size_bytes", "used_bytes", "pinned_bytes", "clean_ups"];
 
 const VERSION: &[&str] =
@@ -286,7 +295,8 @@ mod tests {
     #[test]
     fn the_page_has_every_resource_and_field_that_is_checked() {
         let page = include_str!("../../../docs/administration.md");
-        let fields = [SESSION, STATISTICS, WINDOW, OPERATION, LATENCY, CACHE, VERSION].concat();
+        let fields =
+            [SESSION, STATISTICS, WINDOW, OPERATION, LATENCY, CACHE, SETTING, VERSION].concat();
         let paths = RESOURCES.iter().map(|(_, path)| *path);
         for name in fields.into_iter().chain(paths) {
             assert!(page.contains(&format!("`{name}`")), "the page lacks `{name}`");

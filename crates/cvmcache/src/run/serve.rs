@@ -81,7 +81,7 @@ where
     P: CachePlugin,
     E: Into<Failure>,
 {
-    let About { name, version, keys } = about;
+    let About { name, keys, .. } = about;
     let signals = signals::hold_back()?;
     let options = match &config {
         Some(path) => Options::from_file(path)?,
@@ -112,7 +112,6 @@ where
     let (locator, settings) = (locator(&options)?, Settings::from_options(&options)?);
     let users = settings.users();
     let admin = admin::Choice::of(&options)?;
-    let in_force = admin::settings(&options, keys);
     // Before the plugin: it may have metrics of its own.
     let exporter = metrics::prepare(&options)?;
     let context = PluginContext::new(options, ServerHandle::new());
@@ -123,7 +122,8 @@ where
         .supervised(starter.is_client())
         .metrics(exporter.is_some());
     let builder = starter.report_on(settings.apply(builder), &locator);
-    let builder = match admin::socket(admin, &locator, version, in_force, log.as_ref()) {
+    let (options, file) = (context.options(), config.as_deref());
+    let builder = match admin::socket(admin, &locator, about, file, options, log.as_ref()) {
         Some(socket) => builder.admin(socket),
         None => builder,
     };

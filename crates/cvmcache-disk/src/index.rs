@@ -398,6 +398,11 @@ impl Index {
         slots.map(|&slot| &self.slots[slot]).filter(|entry| !entry.lost)
     }
 
+    /// True if there is something that the database is to be told.
+    pub(crate) fn is_dirty(&self) -> bool {
+        !self.dirty.is_empty()
+    }
+
     /// What the database is to be told. What cannot be told now is to be put back.
     pub(crate) fn take_dirty(&mut self) -> HashMap<ObjectId, Dirty> {
         mem::take(&mut self.dirty)

@@ -21,6 +21,7 @@
 //! cache needs). All changes to files go through
 //! `files.rs`, where tests inject faults.
 
+mod administration;
 mod breadcrumbs;
 mod cache_lock;
 mod config;
@@ -45,8 +46,9 @@ mod upload;
 mod tests;
 
 pub use config::{Config, Fsync, Location, ParseFsyncError, ParseQuotaError, Quota};
-pub use maintenance::{IdleObject, IdleObjects, ScrubCounts};
+pub use maintenance::{IdleObject, IdleObjects};
 pub use plugin::{DiskCache, StartError};
+pub use scrub::ScrubCounts;
 pub use status::DiskStatus;
 
 #[cfg(doctest)]

@@ -10,6 +10,7 @@ use std::thread::JoinHandle;
 use std::vec;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
+use cvmcache::admin::Administration;
 use cvmcache::config_keys::LOCATOR;
 use cvmcache::plugin::{
     Breadcrumb, CacheInfo, Capabilities, Data, ListEntry, Listing, NewObject, ObjectId, ObjectInfo,
@@ -318,6 +319,10 @@ impl CachePlugin for DiskCache {
 
     fn load_breadcrumb(&self, _session: &Session, repository: &[u8]) -> PluginResult<Breadcrumb> {
         self.breadcrumbs.load(repository)
+    }
+
+    fn administration(&self) -> Option<&dyn Administration> {
+        Some(self)
     }
 
     /// A read may wait for the disk.

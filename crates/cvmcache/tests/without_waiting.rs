@@ -28,11 +28,11 @@ fn calls(f: &Fixture) -> Vec<&'static str> {
 }
 
 fn submit_change(client: &mut Client, change_by: i32) -> Ticket {
-    client.submit(Operation::Refcount { object: id(1), change_by }).unwrap()
+    client.submit(Operation::Refcount { object: id(1), change_by }).expect("it is sent")
 }
 
 fn wait(client: &mut Client, ticket: Ticket) -> Result<(), Status> {
-    client.wait(ticket).unwrap().status()
+    client.wait(ticket).expect("a reply").status()
 }
 
 #[test]

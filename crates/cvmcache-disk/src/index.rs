@@ -233,6 +233,16 @@ impl Index {
         }
     }
 
+    /// A regular object is found to be a catalog.
+    pub(crate) fn set_catalog(&mut self, id: &ObjectId) {
+        if let Some(slot) = self.slot(id)
+            && self.slots[slot].object_type == ObjectType::Regular
+        {
+            self.slots[slot].object_type = ObjectType::Catalog;
+            self.mark_dirty(*id, Dirty::Changed);
+        }
+    }
+
     /// The file of an object has got its name.
     pub(crate) fn set_named(&mut self, id: &ObjectId) {
         if let Some(slot) = self.slot(id) {

@@ -223,6 +223,10 @@ impl Store {
                 self.found_damaged(id, (size, place), "its bytes are not those that were stored")
             }
             None => {
+                // It was found in the tree, which does not tell its type.
+                if digest::is_catalog(&*self.files, &file) {
+                    self.locked(|state| state.index.set_catalog(id));
+                }
                 let written = [Written::Digests { id: *id, digests }];
                 let written = self.database.lock().apply(&written);
                 if written.is_ok() { Scrubbed::Recorded } else { Scrubbed::Skipped }

@@ -4,14 +4,11 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::mem;
 
-use bytes::Bytes;
 use cvmcache::Watermarks;
-use cvmcache::plugin::{
-    CacheInfo, ListEntry, ObjectId, ObjectInfo, ObjectType, PluginResult, Status,
-};
+use cvmcache::plugin::{CacheInfo, ListEntry, ObjectId, ObjectType, PluginResult, Status};
 use slab::Slab;
 
-use crate::layout::UploadNumber;
+use crate::entry::{Entry, Evicted, NewEntry, Place};
 
 /// Invariant: `pinned <= used`, and `used + uploading <= quota` unless files that other programs have stored
 /// are found.
@@ -37,15 +34,6 @@ pub(crate) struct Index {
     dirty: HashMap<ObjectId, Dirty>,
 }
 
-/// Where the file of an object is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Place {
-    /// At its name.
-    Named,
-    /// Where it was uploaded: it has not been synchronised.
-    Upload(UploadNumber),
-}
-
 /// What the database does not know of an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Dirty {
@@ -53,41 +41,6 @@ pub(crate) enum Dirty {
     Used,
     /// That it was stored, or removed.
     Changed,
-}
-
-/// An object to be taken into the index.
-#[derive(Debug, Clone)]
-pub(crate) struct NewEntry {
-    pub(crate) id: ObjectId,
-    pub(crate) size: u64,
-    pub(crate) object_type: ObjectType,
-    pub(crate) description: Option<Bytes>,
-    pub(crate) place: Place,
-    /// The file has been seen by this run of the plugin.
-    pub(crate) verified: bool,
-}
-
-#[derive(Debug)]
-pub(crate) struct Entry {
-    pub(crate) id: ObjectId,
-    pub(crate) size: u64,
-    pub(crate) object_type: ObjectType,
-    /// Without spare memory: there may be millions.
-    description: Option<Box<[u8]>>,
-    pub(crate) place: Place,
-    pub(crate) verified: bool,
-    references: i32,
-    /// The file has gone or is damaged, while sessions have it open.
-    lost: bool,
-    pub(crate) last_use: u64,
-}
-
-/// An object that has been evicted, whose file is to be removed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Evicted {
-    pub(crate) id: ObjectId,
-    pub(crate) place: Place,
-    pub(crate) cost: u64,
 }
 
 /// The order of eviction: volatile objects first, and the least recently used first among equals.
@@ -102,14 +55,6 @@ impl Rank {
     pub(crate) const FIRST: Self = Self { is_kept: false, last_use: 0, slot: 0 };
     const FIRST_KEPT: Self = Self { is_kept: true, ..Self::FIRST };
 }
-
-/// What a file of so many bytes takes on disk: whole blocks, and one at least for what finds it.
-pub(crate) fn cost(size: u64) -> u64 {
-    size.max(1).div_ceil(BLOCK).saturating_mul(BLOCK)
-}
-
-/// The block of most file systems.
-pub(crate) const BLOCK: u64 = 4096;
 
 const SHARDS: usize = 256;
 
@@ -474,20 +419,6 @@ impl Index {
 
     fn update_pin_pressure(&mut self) {
         self.ask_detach |= self.marks.update_pinned(self.pinned);
-    }
-}
-
-impl Entry {
-    pub(crate) fn info(&self) -> ObjectInfo {
-        ObjectInfo::new(self.size, self.object_type)
-    }
-
-    pub(crate) fn cost(&self) -> u64 {
-        cost(self.size)
-    }
-
-    pub(crate) fn description(&self) -> Option<Bytes> {
-        self.description.as_deref().map(Bytes::copy_from_slice)
     }
 }
 

@@ -9,7 +9,8 @@ use std::vec;
 use bytes::Bytes;
 use cvmcache::plugin::{Data, ObjectId, ObjectType, PluginResult, Status};
 
-use crate::index::{Entry, Rank};
+use crate::entry::Entry;
+use crate::index::Rank;
 use crate::plugin::DiskCache;
 use crate::scrub::{ScrubCounts, Scrubbed};
 use crate::store::{Store, to_nanoseconds};

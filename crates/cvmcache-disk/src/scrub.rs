@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 
 use crate::database::Change as Written;
 use crate::digest::{self, BlockDigests};
-use crate::index::Place;
+use crate::entry::Place;
 use crate::store::Store;
 
 /// A pass over a small cache does not begin again at once.

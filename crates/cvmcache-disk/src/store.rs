@@ -19,8 +19,9 @@ use crate::config::Fsync;
 use crate::database::Database;
 use crate::descriptors::Descriptors;
 use crate::digest::BlockDigests;
+use crate::entry::{Evicted, NewEntry, Place};
 use crate::files::FileSystem;
-use crate::index::{Dirty, Evicted, Index, NewEntry, Place};
+use crate::index::{Dirty, Index};
 use crate::layout::{Layout, UploadNumber};
 use crate::scrub::Scrubbing;
 

@@ -10,7 +10,8 @@ use crossbeam_channel::{Receiver, TryRecvError, at, never, select};
 use cvmcache::plugin::ObjectId;
 
 use crate::database::{Change as Written, Found};
-use crate::index::{Dirty, NewEntry, Place};
+use crate::entry::{NewEntry, Place};
+use crate::index::Dirty;
 use crate::layout::UploadNumber;
 use crate::publish::Published;
 use crate::store::{State, Store};

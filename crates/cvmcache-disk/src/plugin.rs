@@ -2,18 +2,18 @@
 
 use std::error::Error;
 use std::io;
+use std::iter;
 use std::mem;
 use std::sync::Arc;
 #[cfg(test)]
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
-use std::vec;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use cvmcache::admin::Administration;
 use cvmcache::config_keys::LOCATOR;
 use cvmcache::plugin::{
-    Breadcrumb, CacheInfo, Capabilities, Data, ListEntry, Listing, NewObject, ObjectId, ObjectInfo,
+    Breadcrumb, CacheInfo, Capabilities, Data, Listing, NewObject, ObjectId, ObjectInfo,
     ObjectType, PluginResult, Status,
 };
 use cvmcache::{
@@ -306,7 +306,15 @@ impl CachePlugin for DiskCache {
 
     fn list(&self, _session: &Session, object_type: ObjectType) -> PluginResult<Listing> {
         let store = Arc::clone(&self.store);
-        Ok(Box::new(Pages { store, object_type, page: Vec::new().into_iter(), next: Some(0) }))
+        let mut slot = Some(0);
+        // A snapshot of a million objects would lock the store for too long.
+        let pages = iter::from_fn(move || {
+            let from = slot?;
+            let (page, next) = store.locked(|state| state.index.page(object_type, from));
+            slot = next;
+            Some(page)
+        });
+        Ok(Box::new(pages.flatten().map(Ok)))
     }
 
     fn store_breadcrumb(
@@ -346,31 +354,6 @@ impl Drop for DiskCache {
         }
         if self.lock.is_some() {
             self.store.layout.remove_client_database();
-        }
-    }
-}
-
-/// A listing in pages, since a snapshot of a million objects would lock the store for too long.
-struct Pages {
-    store: Arc<Store>,
-    object_type: ObjectType,
-    page: vec::IntoIter<ListEntry>,
-    /// The slot with which the next page begins.
-    next: Option<usize>,
-}
-
-impl Iterator for Pages {
-    type Item = PluginResult<ListEntry>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        loop {
-            if let Some(entry) = self.page.next() {
-                return Some(Ok(entry));
-            }
-            let slot = self.next?;
-            let (page, next) = self.store.locked(|state| state.index.page(self.object_type, slot));
-            self.page = page.into_iter();
-            self.next = next;
         }
     }
 }

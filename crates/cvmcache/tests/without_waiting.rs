@@ -85,6 +85,23 @@ fn what_needs_no_worker_overtakes_what_waits() {
 }
 
 #[test]
+fn what_needs_no_worker_is_answered_while_all_workers_wait() {
+    let (f, mut client) = ready();
+    f.cache.change(|state| state.hold_reads = true);
+    let held: Vec<_> = (0..100).map(|_| client.queue_read(&id(1), 0, 1).unwrap()).collect();
+    client.flush().unwrap();
+    f.cache.wait_until(|state| state.held_reads == 2);
+    // A disk that hangs delays only what is on it.
+    let mut other = f.client("repo:2");
+    other.open(&id(1)).unwrap();
+    assert_eq!(other.object_info(&id(1)).unwrap().size, 3);
+    f.cache.change(|state| state.hold_reads = false);
+    for ticket in held {
+        assert_eq!(client.wait(ticket).unwrap().into_bytes(), "a");
+    }
+}
+
+#[test]
 fn a_change_of_references_waits_for_the_one_before_it() {
     let (f, mut client) = ready();
     f.cache.change(|state| (state.hold_references, state.is_ready) = (true, false));

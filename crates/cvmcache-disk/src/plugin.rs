@@ -198,16 +198,13 @@ fn lock(
 
 /// Reads what a former run has left in the database.
 fn load(database: &mut Database, index: &mut Index) {
-    let now = index.now();
     let loaded = match database.open() {
         Ok(Found::New) => Ok(()),
-        Ok(Found::Kept) => database
-            .load(|entry, last_use| {
-                if index.get(&entry.id).is_none() {
-                    index.insert(entry, 0, Some(last_use.min(now)));
-                }
-            })
-            .or_else(|error| database.replace(&error)),
+        Ok(Found::Kept) => {
+            let mut loaded = Ok(());
+            index.restore(|each| loaded = database.load(each));
+            loaded.or_else(|error| database.replace(&error))
+        }
         Err(error) => Err(error),
     };
     if let Err(error) = loaded {

@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::mem;
 
 use cvmcache::Watermarks;
-use cvmcache::plugin::{CacheInfo, ListEntry, ObjectId, ObjectType, PluginResult, Status};
+use cvmcache::plugin::{
+    CacheInfo, ListEntry, ObjectId, ObjectInfo, ObjectType, PluginResult, Status,
+};
 use slab::Slab;
 
 use crate::entry::{Entry, Evicted, NewEntry, Place};
@@ -84,6 +86,11 @@ impl Index {
     /// An object that can be opened and read.
     pub(crate) fn get(&self, id: &ObjectId) -> Option<&Entry> {
         self.entry(id).filter(|entry| !entry.lost)
+    }
+
+    /// The size and type of an object.
+    pub(crate) fn info_of(&self, id: &ObjectId) -> PluginResult<ObjectInfo> {
+        self.get(id).map(Entry::info).ok_or(Status::NoEntry)
     }
 
     /// Takes in the objects of a former run, with the times of their last use: all of them at once, because

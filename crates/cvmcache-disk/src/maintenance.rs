@@ -76,7 +76,7 @@ impl DiskCache {
     ///
     /// [`Status::NoEntry`] if there is no such object.
     pub fn block_digests(&self, id: &ObjectId) -> PluginResult<Option<Vec<[u8; 32]>>> {
-        self.store.find(id, |_| Ok(()))?;
+        self.store.info(id)?;
         Ok(self.store.digests(id).map(|digests| digests.blocks()))
     }
 
@@ -87,7 +87,7 @@ impl DiskCache {
     /// [`Status::NoEntry`] if there is no such object, and [`Status::Corrupted`] if its bytes are not those
     /// that were stored, or cannot be read: it was moved aside then, and is a miss from now on.
     pub fn verify(&self, id: &ObjectId) -> PluginResult<Vec<[u8; 32]>> {
-        self.store.find(id, |_| Ok(()))?;
+        self.store.info(id)?;
         // It may get its name between the look-up and the open, but only once.
         for _ in 0..2 {
             match self.store.scrub(id, &mut |_| true) {

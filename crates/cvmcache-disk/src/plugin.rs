@@ -27,7 +27,6 @@ use crate::breadcrumbs::Breadcrumbs;
 use crate::cache_lock::{CacheLock, CacheLockError};
 use crate::config::{Config, Quota};
 use crate::database::{Database, Found};
-use crate::entry::Entry;
 use crate::files::{FileSystem, System};
 use crate::index::Index;
 use crate::layout::Layout;
@@ -212,10 +211,6 @@ fn load(database: &mut Database, index: &mut Index) {
     }
 }
 
-fn info_of(index: &Index, id: &ObjectId) -> PluginResult<ObjectInfo> {
-    index.get(id).map(Entry::info).ok_or(Status::NoEntry)
-}
-
 /// What a cache can do. Objects of an alien cache are not this node's to evict.
 fn capabilities(config: &Config, is_writable: bool) -> Capabilities {
     let mut capabilities = Capabilities::ALL;
@@ -255,7 +250,7 @@ impl CachePlugin for DiskCache {
     }
 
     fn object_info(&self, _session: &Session, id: &ObjectId) -> PluginResult<ObjectInfo> {
-        self.store.find(id, |index| info_of(index, id))
+        self.store.info(id)
     }
 
     fn read(&self, _session: &Session, id: &ObjectId, offset: u64, len: u32) -> PluginResult<Data> {
@@ -276,7 +271,7 @@ impl CachePlugin for DiskCache {
         _session: &Session,
         id: &ObjectId,
     ) -> Option<PluginResult<ObjectInfo>> {
-        self.store.try_find(id, |index| info_of(index, id)).ok()
+        self.store.try_find(id, |index| index.info_of(id)).ok()
     }
 
     fn try_read(

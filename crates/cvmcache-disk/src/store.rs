@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use cvmcache::plugin::{ObjectId, ObjectType, PluginResult, Status};
+use cvmcache::plugin::{ObjectId, ObjectInfo, ObjectType, PluginResult, Status};
 use cvmcache::{ServerHandle, Watermarks};
 use metrics::{Counter, counter};
 use parking_lot::{Condvar, Mutex};
@@ -190,7 +190,13 @@ impl Store {
         self.try_find(id, change).ok()
     }
 
-    /// Calls `work` if the object is there: in the index, or in the tree and now in the index, too.
+    /// The size and type of an object.
+    pub(crate) fn info(&self, id: &ObjectId) -> PluginResult<ObjectInfo> {
+        self.find(id, |index| index.info_of(id))
+    }
+
+    /// Calls `work` once the index is certain to say what is on disk; not at all if the object was looked for
+    /// there in vain.
     pub(crate) fn find<T>(
         &self,
         id: &ObjectId,

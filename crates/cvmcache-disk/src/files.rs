@@ -8,7 +8,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use cvmcache::plugin::ReadBuffer;
-use rustix::fs::{CWD, OFlags, RenameFlags};
+use rustix::fs::{CWD, Mode, OFlags, RenameFlags, ResolveFlags, openat2};
 
 /// All changes to the files of objects, and what reads them.
 pub(crate) trait FileSystem: Send + Sync + Debug {
@@ -18,11 +18,17 @@ pub(crate) trait FileSystem: Send + Sync + Debug {
     /// Opens a file to read it.
     fn open(&self, path: &Path) -> io::Result<File>;
 
+    /// The same without waiting for a disk: an error if its names are not in the kernel's cache.
+    fn open_cached(&self, path: &Path) -> io::Result<File>;
+
     /// Writes all of `data`.
     fn write_at(&self, file: &File, data: &[u8], offset: u64) -> io::Result<()>;
 
     /// Reads once.
     fn read_at(&self, file: &File, buffer: &mut ReadBuffer, offset: u64) -> io::Result<usize>;
+
+    /// Reads once, what the page cache has, see [`ReadBuffer::read_cached_at`].
+    fn read_cached(&self, file: &File, buffer: &mut ReadBuffer, offset: u64) -> io::Result<usize>;
 
     /// Makes the content of files safe from a power cut.
     fn sync(&self, files: &[&File]) -> io::Result<()>;
@@ -49,6 +55,9 @@ pub(crate) trait FileSystem: Send + Sync + Debug {
 #[derive(Debug)]
 pub(crate) struct System;
 
+/// A FIFO in place of an object would stop a thread.
+const OPEN: OFlags = OFlags::NOFOLLOW.union(OFlags::NONBLOCK);
+
 impl System {
     /// So many files are synchronised one by one; for more, all of the file system is, which takes one flush
     /// of the disk's cache instead of one a file.
@@ -65,9 +74,12 @@ impl FileSystem for System {
     }
 
     fn open(&self, path: &Path) -> io::Result<File> {
-        // A FIFO in place of an object would stop a worker.
-        let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
-        OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path)
+        OpenOptions::new().read(true).custom_flags(OPEN.bits().cast_signed()).open(path)
+    }
+
+    fn open_cached(&self, path: &Path) -> io::Result<File> {
+        let flags = OPEN | OFlags::RDONLY | OFlags::CLOEXEC;
+        Ok(openat2(CWD, path, flags, Mode::empty(), ResolveFlags::CACHED)?.into())
     }
 
     fn write_at(&self, file: &File, data: &[u8], offset: u64) -> io::Result<()> {
@@ -81,6 +93,10 @@ impl FileSystem for System {
                 result => return result,
             }
         }
+    }
+
+    fn read_cached(&self, file: &File, buffer: &mut ReadBuffer, offset: u64) -> io::Result<usize> {
+        buffer.read_cached_at(file, offset)
     }
 
     fn sync(&self, files: &[&File]) -> io::Result<()> {

@@ -7,9 +7,10 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use cvmcache::plugin::{ObjectId, ObjectType, PluginResult, Status};
+use cvmcache::plugin::{ObjectId, ObjectInfo, ObjectType, PluginResult, Status};
 use cvmcache::{EvictionCounter, ServerHandle, Watermarks};
 use metrics::{Counter, counter};
 use parking_lot::{Condvar, Mutex};
@@ -18,13 +19,15 @@ use crate::config::Fsync;
 use crate::database::Database;
 use crate::descriptors::Descriptors;
 use crate::digest::BlockDigests;
+use crate::entry::{Evicted, NewEntry, Place};
 use crate::files::FileSystem;
-use crate::index::{Dirty, Evicted, Index, NewEntry, Place};
+use crate::index::{Dirty, Index};
 use crate::layout::{Layout, UploadNumber};
+use crate::scrub::Scrubbing;
 
 /// Everything that a cache consists of but its threads.
 ///
-/// Locks: `database` before `state`, and `state` before those of `descriptors`; nothing waits for a disk while
+/// Locks: `database` before `state`, and `state` before those of `descriptors`; under that of `scrubbing` no other; nothing waits for a disk while
 /// it holds `state`. Whatever changes or looks for the file of an object does so under [`Change`], which no two
 /// threads have for one object, and which is taken before `state`.
 #[derive(Debug)]
@@ -39,8 +42,11 @@ pub(crate) struct Store {
     pub(crate) database: Mutex<Database>,
     /// The tree has been compared with the index since the start.
     pub(crate) checked: AtomicBool,
+    /// The file system can tell what is in the page cache, as far as is known.
+    pub(crate) can_read_cached: AtomicBool,
     pub(crate) damaged: AtomicU64,
     pub(crate) scrubbed: AtomicU64,
+    pub(crate) scrubbing: Scrubbing,
     handle: ServerHandle,
     wake: (Sender<()>, Receiver<()>),
     run: u64,
@@ -59,6 +65,19 @@ pub(crate) struct State {
     pub(crate) unsynced_bytes: u64,
     /// Digests that the database has not been told.
     pub(crate) digests: HashMap<ObjectId, BlockDigests>,
+    /// The thread of `sync.rs` sleeps until there is something for it to do.
+    has_idle_thread: bool,
+}
+
+/// What there is to do for the thread of `sync.rs`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Pending {
+    /// A clean-up goes on, or much waits to be synchronised.
+    pub(crate) is_urgent: bool,
+    /// Files are to be synchronised.
+    pub(crate) sync: bool,
+    /// The database is to be told of changes.
+    pub(crate) write: bool,
 }
 
 /// The right to change the file of an object, until it is dropped.
@@ -78,8 +97,13 @@ impl Store {
         database: Database,
         handle: ServerHandle,
     ) -> Self {
-        let state =
-            State { index, unsynced: Vec::new(), unsynced_bytes: 0, digests: HashMap::new() };
+        let state = State {
+            index,
+            unsynced: Vec::new(),
+            unsynced_bytes: 0,
+            digests: HashMap::new(),
+            has_idle_thread: false,
+        };
         Self {
             layout,
             files,
@@ -89,8 +113,10 @@ impl Store {
             changed: Condvar::new(),
             database: Mutex::new(database),
             checked: AtomicBool::new(false),
+            can_read_cached: AtomicBool::new(true),
             damaged: AtomicU64::new(0),
             scrubbed: AtomicU64::new(0),
+            scrubbing: Scrubbing::new(),
             evictions: handle.eviction_counter(),
             handle,
             wake: bounded(1),
@@ -105,7 +131,9 @@ impl Store {
         let (result, ask_detach, wake) = {
             let mut state = self.state.lock();
             let result = work(&mut state);
-            let wake = state.index.is_cleaning_up() || state.unsynced_bytes > MAX_UNSYNCED_BYTES;
+            let pending = state.pending();
+            let wake = pending.is_urgent || (state.has_idle_thread && pending.is_any());
+            state.has_idle_thread &= !wake;
             (result, state.index.take_ask_detach(), wake)
         };
         if wake {
@@ -121,8 +149,16 @@ impl Store {
         result
     }
 
+    /// What there is to do for the thread of `sync.rs`. If there is nothing, the thread is woken when there is.
+    pub(crate) fn pending(&self) -> Pending {
+        let mut state = self.state.lock();
+        let pending = state.pending();
+        state.has_idle_thread = !pending.is_any();
+        pending
+    }
+
     /// Wakes the thread of `sync.rs`.
-    pub(crate) fn wake(&self) {
+    fn wake(&self) {
         // One that waits there is enough.
         let _ = self.wake.0.try_send(());
     }
@@ -137,19 +173,48 @@ impl Store {
 
     /// Opens, closes or, with `by` = 0, checks for an object.
     pub(crate) fn change_references(&self, id: &ObjectId, by: i32) -> PluginResult<()> {
-        if by < 0 {
-            return self.locked(|state| state.index.change_references(id, by));
+        match self.try_change_references(id, by) {
+            Some(result) => result,
+            None => self.find(id, change_references(id, by)),
         }
-        self.find(id, |index| index.change_references(id, by))
     }
 
-    /// Calls `work` if the object is there: in the index, or in the tree and now in the index, too.
+    /// The same; `None` if the file of the object has to be looked at before.
+    pub(crate) fn try_change_references(&self, id: &ObjectId, by: i32) -> Option<PluginResult<()>> {
+        let change = change_references(id, by);
+        if by < 0 {
+            return Some(self.locked(|state| change(&mut state.index)));
+        }
+        self.try_find(id, change).ok()
+    }
+
+    /// The size and type of an object.
+    pub(crate) fn info(&self, id: &ObjectId) -> PluginResult<ObjectInfo> {
+        self.find(id, |index| index.info_of(id))
+    }
+
+    /// Calls `work` once the index is certain to say what is on disk; not at all if the object was looked for
+    /// there in vain.
     pub(crate) fn find<T>(
         &self,
         id: &ObjectId,
         work: impl FnOnce(&mut Index) -> PluginResult<T>,
     ) -> PluginResult<T> {
-        let in_index = self.locked(|state| {
+        let work = match self.try_find(id, work) {
+            Ok(result) => return result,
+            Err(work) => work,
+        };
+        let change = self.change(id);
+        self.look(&change)?;
+        self.locked(|state| work(&mut state.index))
+    }
+
+    /// Calls `work` if the index is certain to say what is on disk, and returns it if not.
+    pub(crate) fn try_find<T, W>(&self, id: &ObjectId, work: W) -> Result<PluginResult<T>, W>
+    where
+        W: FnOnce(&mut Index) -> PluginResult<T>,
+    {
+        self.locked(|state| {
             let index = &mut state.index;
             let is_certain = match index.get(id) {
                 Some(entry) => entry.verified || entry.place != Place::Named,
@@ -157,14 +222,7 @@ impl Store {
                 None => self.checked.load(Ordering::Relaxed) && !self.layout.is_alien(),
             };
             if is_certain && !index.is_changing(id) { Ok(work(index)) } else { Err(work) }
-        });
-        let work = match in_index {
-            Ok(result) => return result,
-            Err(work) => work,
-        };
-        let change = self.change(id);
-        self.look(&change)?;
-        self.locked(|state| work(&mut state.index))
+        })
     }
 
     /// Compares the index with the file of an object. What is on disk counts.
@@ -222,7 +280,9 @@ impl Store {
         };
         let nanoseconds = metadata.atime().saturating_mul(1_000_000_000) + metadata.atime_nsec();
         let last_use = u64::try_from(nanoseconds).unwrap_or(0);
+        let now = now();
         self.locked(|state| {
+            state.index.set_now(now);
             // A date in the future would keep it for ever.
             let last_use = last_use.min(state.index.now());
             state.index.insert(entry, 0, Some(last_use));
@@ -238,6 +298,20 @@ impl Store {
             self.changed.wait(&mut state);
         }
         Change { store: self, id: *id }
+    }
+
+    /// Evicts one object. False if it has references, is not there, or is not this node's to evict.
+    pub(crate) fn evict(&self, id: &ObjectId) -> bool {
+        if self.layout.is_alien() {
+            return false;
+        }
+        let change = self.change(id);
+        if self.look(&change).is_err() {
+            return false;
+        }
+        let evicted = self.locked(|state| state.index.evict_one(id));
+        self.remove_files(evicted.as_slice());
+        evicted.is_some()
     }
 
     /// The object is not there any more.
@@ -271,6 +345,12 @@ impl Store {
         if evicted.is_empty() {
             return;
         }
+        self.remove_files(evicted);
+        self.locked(|state| evicted.iter().for_each(|object| state.index.end_change(&object.id)));
+        self.changed.notify_all();
+    }
+
+    fn remove_files(&self, evicted: &[Evicted]) {
         self.evictions.count(evicted.len() as u64, evicted.iter().map(|object| object.cost).sum());
         for object in evicted {
             self.descriptors.remove(&object.id);
@@ -280,12 +360,6 @@ impl Store {
                 tracing::error!(%error, "cannot remove object {}", object.id);
             }
         }
-        let mut state = self.state.lock();
-        for object in evicted {
-            state.index.end_change(&object.id);
-        }
-        drop(state);
-        self.changed.notify_all();
     }
 
     pub(crate) fn path(&self, id: &ObjectId, place: Place) -> PathBuf {
@@ -333,6 +407,22 @@ impl Store {
     }
 }
 
+impl Pending {
+    pub(crate) fn is_any(self) -> bool {
+        self.is_urgent || self.sync || self.write
+    }
+}
+
+impl State {
+    fn pending(&self) -> Pending {
+        Pending {
+            is_urgent: self.index.is_cleaning_up() || self.unsynced_bytes > MAX_UNSYNCED_BYTES,
+            sync: !self.unsynced.is_empty(),
+            write: self.index.is_dirty() || !self.digests.is_empty(),
+        }
+    }
+}
+
 impl Change<'_> {
     pub(crate) fn id(&self) -> ObjectId {
         self.id
@@ -344,6 +434,25 @@ impl Drop for Change<'_> {
         self.store.state.lock().index.end_change(&self.id);
         self.store.changed.notify_all();
     }
+}
+
+/// A change at this time.
+fn change_references(id: &ObjectId, by: i32) -> impl FnOnce(&mut Index) -> PluginResult<()> {
+    let now = now();
+    move |index| {
+        index.set_now(now);
+        index.change_references(id, by)
+    }
+}
+
+/// Nanoseconds since 1970.
+pub(crate) fn now() -> u64 {
+    to_nanoseconds(SystemTime::now())
+}
+
+pub(crate) fn to_nanoseconds(time: SystemTime) -> u64 {
+    let since_1970 = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since_1970.as_nanos()).unwrap_or(u64::MAX / 2)
 }
 
 /// More than this is not left to a power cut.

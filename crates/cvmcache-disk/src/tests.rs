@@ -2,9 +2,11 @@
 
 mod crashes;
 mod faults;
+mod maintenance;
 mod model;
 mod restarts;
 mod room;
+mod without_waiting;
 
 use std::fs;
 use std::path::Path;
@@ -15,8 +17,8 @@ use cvmcache::plugin::{HashAlgorithm, NewObject, ObjectId, ObjectType, PluginRes
 use cvmcache::{CachePlugin, ServerHandle, Session};
 
 use crate::config::{Config, Fsync, Quota};
+use crate::entry::cost;
 use crate::files::FileSystem;
-use crate::index::cost;
 use crate::layout::Layout;
 use crate::plugin::DiskCache;
 

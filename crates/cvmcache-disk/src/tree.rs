@@ -9,7 +9,7 @@ use crossbeam_channel::{Receiver, TryRecvError};
 
 use cvmcache::plugin::ObjectId;
 
-use crate::index::Place;
+use crate::entry::Place;
 use crate::layout::Layout;
 use crate::store::Store;
 
@@ -20,15 +20,20 @@ impl Store {
             if stop.try_recv() == Err(TryRecvError::Disconnected) {
                 return false;
             }
-            if let Err(error) = self.check_shard(first) {
-                tracing::error!(%error, "cannot read {}", self.layout.shard(first).display());
-            }
+            self.check_shard(first);
         }
         self.checked.store(true, Ordering::Relaxed);
         true
     }
 
-    fn check_shard(&self, first: u8) -> io::Result<()> {
+    /// Compares the index with one directory of the tree.
+    pub(crate) fn check_shard(&self, first: u8) {
+        if let Err(error) = self.try_check_shard(first) {
+            tracing::error!(%error, "cannot read {}", self.layout.shard(first).display());
+        }
+    }
+
+    fn try_check_shard(&self, first: u8) -> io::Result<()> {
         let entries = match fs::read_dir(self.layout.shard(first)) {
             Ok(entries) => Some(entries),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
@@ -54,7 +59,9 @@ impl Store {
     /// Takes in an object that is on disk. A file without bytes is what a power cut has left of one.
     fn take_in(&self, id: &ObjectId) {
         let change = self.change(id);
-        if self.look(&change).is_ok() || self.locked(|state| state.index.get(id).is_some()) {
+        let is_known =
+            self.look(&change).is_ok() || self.locked(|state| state.index.get(id).is_some());
+        if is_known || self.layout.is_alien() {
             return;
         }
         let path = self.layout.object(id);

@@ -10,10 +10,11 @@ use cvmcache::plugin::{NewObject, PluginResult, Status};
 
 use crate::config::Fsync;
 use crate::digest::BlockHasher;
-use crate::index::{Dirty, NewEntry, Place, cost};
+use crate::entry::{NewEntry, Place, cost};
+use crate::index::Dirty;
 use crate::layout::UploadNumber;
 use crate::publish::Published;
-use crate::store::Store;
+use crate::store::{Store, now};
 
 /// An object that is arriving.
 #[derive(Debug)]
@@ -93,7 +94,9 @@ impl Upload {
             place,
             verified: place == Place::Named && !store.layout.is_alien(),
         };
+        let now = now();
         store.locked(|state| {
+            state.index.set_now(now);
             state.index.release(std::mem::take(&mut self.reserved));
             state.index.insert(entry, 1, None);
             state.index.mark_dirty(id, Dirty::Changed);

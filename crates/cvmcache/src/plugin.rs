@@ -57,6 +57,10 @@ pub type Listing = Box<dyn Iterator<Item = PluginResult<ListEntry>> + Send>;
 /// once. A plugin that waits for something else requests [`workers`](Self::workers). In both cases these
 /// keep their order: the parts of one upload, and the changes that one session makes to the reference
 /// count of one object.
+///
+/// To a plugin that mostly need not wait, a worker is dear: it takes longer to wake than the callback itself. Such
+/// a one implements [`try_change_refcount`](Self::try_change_refcount), [`try_object_info`](Self::try_object_info)
+/// and [`try_read`](Self::try_read) as well.
 pub trait CachePlugin: Send + Sync + 'static {
     /// The capabilities of the plugin. Called once, on the thread that starts the server, before the first
     /// session: it cannot change later.
@@ -104,6 +108,59 @@ pub trait CachePlugin: Send + Sync + 'static {
     /// larger than its size, [`Status::Corrupted`] if it is not what was stored. An `offset` equal
     /// to the size is not an error: the data is empty.
     fn read(&self, session: &Session, id: &ObjectId, offset: u64, len: u32) -> PluginResult<Data>;
+
+    /// [`change_refcount`](Self::change_refcount) without waiting: `None` if it would have to wait, and nothing
+    /// has changed then. By default, `None`.
+    ///
+    /// With workers, this and the other `try_` methods are called first, on the I/O thread; after `None`,
+    /// a worker calls the other method. So they must not wait: for a disk, for the network, or for a lock that is held
+    /// meanwhile. Only single references are changed so. It is not called while a change that the session has sent
+    /// before is under way for the same object.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    fn try_change_refcount(
+        &self,
+        session: &Session,
+        id: &ObjectId,
+        by: i32,
+    ) -> Option<PluginResult<()>> {
+        let _ = (session, id, by);
+        None
+    }
+
+    /// [`object_info`](Self::object_info) without waiting, see
+    /// [`try_change_refcount`](Self::try_change_refcount).
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    fn try_object_info(
+        &self,
+        session: &Session,
+        id: &ObjectId,
+    ) -> Option<PluginResult<ObjectInfo>> {
+        let _ = (session, id);
+        None
+    }
+
+    /// [`read`](Self::read) without waiting, see [`try_change_refcount`](Self::try_change_refcount). From a file
+    /// that may be in the page cache, [`ReadBuffer::read_cached_at`] reads.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    fn try_read(
+        &self,
+        session: &Session,
+        id: &ObjectId,
+        offset: u64,
+        len: u32,
+    ) -> Option<PluginResult<Data>> {
+        let _ = (session, id, offset, len);
+        None
+    }
 
     /// Begins an upload. Called only with [`Capabilities::WRITE`].
     ///

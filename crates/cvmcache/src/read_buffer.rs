@@ -5,12 +5,13 @@
 //! the read.
 
 use std::fmt;
-use std::io;
+use std::io::{self, IoSliceMut};
 use std::os::fd::AsFd;
 
 use bytes::Bytes;
 use cvmcache_proto::{Data, MAX_MAX_OBJECT_SIZE, ObjectId, Status};
 use parking_lot::Mutex;
+use rustix::io::{Errno, ReadWriteFlags};
 
 /// The allocator is faster with smaller buffers.
 const SMALLEST: usize = 16 * 1024;
@@ -88,6 +89,25 @@ impl ReadBuffer {
         let read = rustix::io::pread(file, free, offset)?;
         self.filled += read;
         Ok(read)
+    }
+
+    /// The same of what the page cache has, by one `preadv2` with `RWF_NOWAIT`: it does not wait for a disk.
+    ///
+    /// # Errors
+    ///
+    /// [`WouldBlock`](io::ErrorKind::WouldBlock) if the page cache does not have the first byte,
+    /// [`Unsupported`](io::ErrorKind::Unsupported) if the file system cannot tell, and those of `preadv2`.
+    pub fn read_cached_at(&mut self, file: impl AsFd, offset: u64) -> io::Result<usize> {
+        let free = &mut self.memory.bytes[self.filled..self.len];
+        let free = &mut [IoSliceMut::new(free)];
+        match rustix::io::preadv2(file, free, offset, ReadWriteFlags::NOWAIT) {
+            Ok(read) => {
+                self.filled += read;
+                Ok(read)
+            }
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => Err(io::ErrorKind::Unsupported.into()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Appends bytes.
@@ -368,5 +388,17 @@ mod tests {
         assert_eq!(buffer.read_at(&file, 10).unwrap(), 0);
         assert_eq!(buffer.read_at(&file, 0).unwrap(), 4);
         assert_eq!(buffer.as_ref(), b"890123");
+    }
+
+    #[test]
+    fn what_the_page_cache_has_is_read_without_waiting() {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(b"0123456789").unwrap();
+        let mut buffer = ReadBuffer::new(6).unwrap();
+        match buffer.read_cached_at(&file, 8) {
+            Ok(read) => assert_eq!((read, buffer.as_ref()), (2, &b"89"[..])),
+            // Of a file system like NFS, below the directory of temporary files.
+            Err(error) => assert_eq!(error.kind(), io::ErrorKind::Unsupported),
+        }
     }
 }

@@ -79,7 +79,9 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
-use cvmcache_proto::{HandshakeAck, Operation, PROTOCOL_VERSION, Reply, ReplyBody, Request};
+use cvmcache_proto::{
+    HandshakeAck, Operation, OperationKind, PROTOCOL_VERSION, Reply, ReplyBody, Request,
+};
 use parking_lot::Mutex;
 use tracing::debug;
 
@@ -255,9 +257,7 @@ impl Service {
                 ReplyBody::Refcount(self.change_refcount(open, &object, change_by))
             }
             Operation::Read { object, offset, size } => {
-                let result = self.read(open, &object, offset, size);
-                let data = result.as_ref().ok().filter(|_| self.checksum_replies);
-                ReplyBody::Read { data_crc32: data.map(checksum), result }
+                self.read_reply(self.read(open, &object, offset, size))
             }
             Operation::ObjectInfo { object } => {
                 ReplyBody::ObjectInfo(self.object_info(open, &object))
@@ -289,12 +289,46 @@ impl Service {
             // Of a later revision of the protocol.
             unknown => unknown.refusal(Status::NoSupport),
         };
+        self.reply(open, request.id, operation, object, body)
+    }
+
+    /// Handles a request without waiting, if the plugin can; `None` if not, and nothing has changed then.
+    pub(crate) fn try_handle(&self, open: &OpenSession, request: &Request) -> Option<Reply> {
+        let body = match &request.operation {
+            Operation::Refcount { object, change_by } => {
+                ReplyBody::Refcount(self.try_change_refcount(open, object, *change_by)?)
+            }
+            Operation::Read { object, offset, size } => {
+                self.read_reply(self.try_read(open, object, *offset, *size)?)
+            }
+            Operation::ObjectInfo { object } => {
+                ReplyBody::ObjectInfo(self.try_object_info(open, object)?)
+            }
+            _ => return None,
+        };
+        let (operation, object) = (request.operation.kind(), request.operation.object().copied());
+        Some(self.reply(open, request.id, operation, object, body))
+    }
+
+    fn read_reply(&self, result: PluginResult<Data>) -> ReplyBody {
+        let data = result.as_ref().ok().filter(|_| self.checksum_replies);
+        ReplyBody::Read { data_crc32: data.map(checksum), result }
+    }
+
+    fn reply(
+        &self,
+        open: &OpenSession,
+        id: u64,
+        operation: OperationKind,
+        object: Option<ObjectId>,
+        body: ReplyBody,
+    ) -> Reply {
         if let Err(status) = body.status()
             && is_refusal(status)
         {
             self.on_refusal(open, operation.name(), object, status);
         }
-        Reply { id: request.id, body }
+        Reply { id, body }
     }
 
     /// How full the cache is, if the plugin reports it: for metrics and status reports. The plugin's

@@ -219,6 +219,28 @@ fn without_workers_a_flood_of_requests_does_not_starve_other_connections() {
 }
 
 #[test]
+fn a_flood_of_requests_that_need_no_worker_does_not_starve_other_connections() {
+    let f = serve(2);
+    f.cache.insert(id(1), "abc");
+    let mut hostile = f.client("evil:1");
+    let mut bystander = f.client("repo:1");
+    f.cache.change(|state| (state.is_ready, state.hold_ready) = (true, true));
+    let flood: Vec<_> = (0..1500).map(|_| hostile.queue_read(&id(1), 0, 3).unwrap()).collect();
+    hostile.flush().unwrap();
+    f.cache.wait_until(|state| state.calls.contains(&"try_read"));
+    let info = bystander.submit(Operation::ObjectInfo { object: id(1) }).unwrap();
+    f.cache.change(|state| state.hold_ready = false);
+    bystander.wait(info).unwrap();
+    for ticket in flood {
+        hostile.wait(ticket).unwrap();
+    }
+    let state = f.cache.state();
+    let before = state.calls.iter().take_while(|call| **call != "try_object_info");
+    let before = before.filter(|call| **call == "try_read").count();
+    assert!(before <= 1000, "{before} requests of the flood went before, of more than two turns");
+}
+
+#[test]
 fn a_callback_that_never_returns_blocks_only_its_worker() {
     let mut limits = Limits::default();
     limits.request_deadline = Some(Duration::from_millis(50));

@@ -122,6 +122,10 @@ impl FileSystem for FaultyFiles {
         System.open(path)
     }
 
+    fn open_cached(&self, path: &Path) -> io::Result<File> {
+        System.open_cached(path)
+    }
+
     fn write_at(&self, file: &File, data: &[u8], offset: u64) -> io::Result<()> {
         self.change(|state| {
             if let Some(room) = &mut state.room {
@@ -137,6 +141,14 @@ impl FileSystem for FaultyFiles {
             return Err(rustix::io::Errno::IO.into());
         }
         System.read_at(file, buffer, offset)
+    }
+
+    fn read_cached(&self, file: &File, buffer: &mut ReadBuffer, offset: u64) -> io::Result<usize> {
+        // The page cache has nothing of what cannot be read.
+        if self.state.lock().unreadable.contains(&file.metadata()?.ino()) {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        System.read_cached(file, buffer, offset)
     }
 
     fn sync(&self, files: &[&File]) -> io::Result<()> {

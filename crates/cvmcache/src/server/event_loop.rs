@@ -31,6 +31,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use cvmcache_proto::{Reply, Request};
 use mio::{Events, Poll, Token};
 use tracing::{debug, error, info, warn};
 
@@ -39,16 +40,16 @@ use super::accept::{Acceptor, LISTENER};
 use super::admin::{AdminThreads, Calls};
 use super::buffers::Buffers;
 use super::busy_poll::BusyPoll;
-use super::connection::{Connection, Context, Turn, WorkerAccess};
+use super::connection::{Connection, Context, Dispatch, Turn, WorkerAccess};
 use super::scheduler::{self, Scheduler};
 use super::telemetry::{
     Heartbeat, HeartbeatTimer, Metrics, Recorders, Reporter, Sessions, Statistics, WorkerLoad,
 };
 use super::timers::{Timer, Timers};
 use super::waker::Waker;
-use super::workers::Workers;
+use super::workers::{Job, Ticket, Workers};
 use crate::ServerHandle;
-use crate::service::{Peer, Service};
+use crate::service::{OpenSession, Peer, Service};
 
 pub(crate) const WAKER: Token = Token(0);
 
@@ -453,9 +454,25 @@ fn take_turn(
     scheduled: scheduler::Turn,
 ) -> Turn {
     let Some(workers) = workers else { return connection.turn(&mut context) };
-    let mut dispatch = |job, ticket| workers.dispatch(Some(scheduled.token), job, ticket);
-    let access = WorkerAccess { jobs: scheduled.jobs, dispatch: &mut dispatch };
+    let workers = &mut OfConnection { workers, token: scheduled.token };
+    let access = WorkerAccess { jobs: scheduled.jobs, workers };
     connection.turn(&mut Context { workers: Some(access), ..context })
+}
+
+/// The workers, for jobs of one connection.
+struct OfConnection<'a> {
+    workers: &'a mut Workers,
+    token: Token,
+}
+
+impl Dispatch for OfConnection<'_> {
+    fn try_handle(&self, open: &OpenSession, request: &Request) -> Option<Reply> {
+        self.workers.try_handle(self.token, open, request)
+    }
+
+    fn dispatch(&mut self, job: Job, ticket: Ticket) {
+        self.workers.dispatch(Some(self.token), job, ticket);
+    }
 }
 
 /// Calls a connection. Should that panic, only this connection is aborted, and its session ends as it

@@ -19,10 +19,11 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use cvmcache_proto::{Reply, Request};
 use mio::Token;
 
 use super::waker::Waker;
-use crate::service::Service;
+use crate::service::{OpenSession, Service};
 use in_flight::InFlight;
 pub(crate) use in_flight::{Completed, TimedOut};
 #[cfg(feature = "admin")]
@@ -49,6 +50,20 @@ impl Workers {
         }
         let pool = Pool::start(count, service, waker)?;
         Ok(Some(Self { pool, in_flight: InFlight::default() }))
+    }
+
+    /// Handles a request of a connection on this thread, if the plugin need not wait for anything, nor the
+    /// request for another one of its ordering key.
+    pub(crate) fn try_handle(
+        &self,
+        token: Token,
+        open: &OpenSession,
+        request: &Request,
+    ) -> Option<Reply> {
+        if self.in_flight.must_wait(Some(token), request) {
+            return None;
+        }
+        self.pool.service().try_handle(open, request)
     }
 
     /// Takes a job of a connection, or of the server itself, and submits it when those are done that

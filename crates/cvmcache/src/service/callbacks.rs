@@ -28,17 +28,32 @@ impl Service {
             return Err(Status::Malformed);
         }
         let data = guard("read", || self.plugin.read(&open.session, id, offset, len))?;
-        if data.len() > len as usize {
-            // The client has a buffer of `len` bytes and aborts on more.
-            warn!(%id, offset, len, got = data.len(), "the plugin read more than it was asked for");
-            // The memory may be the plugin's, and its code run when it is dropped.
-            let _logged = guard("drop of data", || {
-                drop(data);
-                Ok(())
-            });
-            return Err(Status::IoErr);
+        checked(data, id, offset, len)
+    }
+
+    /// The same without waiting; `None` if that cannot be.
+    pub(super) fn try_read(
+        &self,
+        open: &OpenSession,
+        id: &ObjectId,
+        offset: u64,
+        len: u32,
+    ) -> Option<PluginResult<Data>> {
+        if len > self.limits.max_object_size {
+            return Some(Err(Status::Malformed));
         }
-        Ok(data)
+        let read = || self.plugin.try_read(&open.session, id, offset, len);
+        let data = attempt("try_read", read)?;
+        Some(data.and_then(|data| checked(data, id, offset, len)))
+    }
+
+    /// [`object_info`](Self::object_info) without waiting; `None` if that cannot be.
+    pub(super) fn try_object_info(
+        &self,
+        open: &OpenSession,
+        id: &ObjectId,
+    ) -> Option<PluginResult<ObjectInfo>> {
+        attempt("try_object_info", || self.plugin.try_object_info(&open.session, id))
     }
 
     pub(super) fn info(&self, session: Option<&Session>) -> PluginResult<CacheInfo> {
@@ -122,6 +137,29 @@ impl Service {
         debug!(len = name.len(), limit, "the name of a repository is too long");
         Err(Status::Malformed)
     }
+}
+
+/// Calls a callback that may return `None`, behind the guard.
+pub(super) fn attempt<T>(
+    callback: &'static str,
+    call: impl FnOnce() -> Option<PluginResult<T>>,
+) -> Option<PluginResult<T>> {
+    guard(callback, || call().transpose()).transpose()
+}
+
+/// What the plugin has read, if it is not more than it was asked for.
+fn checked(data: Data, id: &ObjectId, offset: u64, len: u32) -> PluginResult<Data> {
+    if data.len() > len as usize {
+        // The client has a buffer of `len` bytes and aborts on more.
+        warn!(%id, offset, len, got = data.len(), "the plugin read more than it was asked for");
+        // The memory may be the plugin's, and its code run when it is dropped.
+        let _logged = guard("drop of data", || {
+            drop(data);
+            Ok(())
+        });
+        return Err(Status::IoErr);
+    }
+    Ok(data)
 }
 
 pub(super) fn checksum(data: &Data) -> u32 {

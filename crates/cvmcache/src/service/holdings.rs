@@ -5,6 +5,7 @@
 
 use tracing::{debug, warn};
 
+use super::callbacks::attempt;
 use super::references::{HandedOver, References};
 use super::{OpenSession, Service};
 use crate::plugin::{Capabilities, ObjectId, PluginResult, Status};
@@ -46,6 +47,40 @@ impl Service {
             self.hold(open, *id, count);
             Ok(())
         }
+    }
+
+    /// The same without waiting; `None` if that cannot be, and for what is refused: a worker finds the reason.
+    pub(super) fn try_change_refcount(
+        &self,
+        open: &OpenSession,
+        id: &ObjectId,
+        by: i32,
+    ) -> Option<PluginResult<()>> {
+        if !self.takes_references {
+            let found = || self.try_object_info(open, id).map(|info| info.map(|_| ()));
+            return if by < 0 { Some(Ok(())) } else { found() };
+        }
+        let taken = match by {
+            -1 => self.take(open, id, 1)?,
+            0 => 0,
+            1 => {
+                self.admit(open, id).ok()?;
+                0
+            }
+            // It may take several steps.
+            _ => return None,
+        };
+        let result = attempt("try_change_refcount", || {
+            self.plugin.try_change_refcount(&open.session, id, by)
+        });
+        match (by, &result) {
+            (1, Some(Ok(()))) => self.hold(open, *id, 1),
+            // As in `close`.
+            (-1, Some(Ok(()) | Err(Status::NoEntry))) => {}
+            (-1, _) => self.hold(open, *id, taken),
+            _ => {}
+        }
+        result
     }
 
     /// Checks that a session may hold one more object.

@@ -47,6 +47,12 @@ pub struct State {
     pub held_reads: usize,
     /// The same for writes to uploads.
     pub hold_writes: bool,
+    /// The same for changes of references.
+    pub hold_references: bool,
+    /// Callbacks need not wait, but for reads that are held.
+    pub is_ready: bool,
+    /// Those that need not wait do so all the same.
+    pub hold_ready: bool,
 }
 
 #[derive(Clone)]
@@ -123,6 +129,19 @@ impl TestCache {
         changed
     }
 
+    fn attempt<T>(
+        &self,
+        callback: &'static str,
+        call: impl FnOnce() -> PluginResult<T>,
+    ) -> Option<PluginResult<T>> {
+        let is_ready = self.state().is_ready;
+        is_ready.then(|| {
+            self.enter(callback)?;
+            self.wait_until(|state| !state.hold_ready);
+            call()
+        })
+    }
+
     fn enter(&self, callback: &'static str) -> PluginResult<bool> {
         let fault = self.change(|state| {
             state.calls.push(callback);
@@ -145,6 +164,7 @@ impl CachePlugin for TestCache {
 
     fn change_refcount(&self, _: &Session, id: &ObjectId, by: i32) -> PluginResult<()> {
         self.enter("change_refcount")?;
+        self.wait_until(|state| !state.hold_references);
         self.change(|state| {
             let object = state.objects.get_mut(id).ok_or(Status::NoEntry)?;
             let references = object.references + i64::from(by);
@@ -178,6 +198,36 @@ impl CachePlugin for TestCache {
         }
         let end = object.data.len().min(start + len as usize);
         Ok(object.data.slice(start..end).into())
+    }
+
+    fn try_change_refcount(
+        &self,
+        session: &Session,
+        id: &ObjectId,
+        by: i32,
+    ) -> Option<PluginResult<()>> {
+        self.attempt("try_change_refcount", || self.change_refcount(session, id, by))
+    }
+
+    fn try_object_info(
+        &self,
+        session: &Session,
+        id: &ObjectId,
+    ) -> Option<PluginResult<ObjectInfo>> {
+        self.attempt("try_object_info", || self.object_info(session, id))
+    }
+
+    fn try_read(
+        &self,
+        session: &Session,
+        id: &ObjectId,
+        offset: u64,
+        len: u32,
+    ) -> Option<PluginResult<Data>> {
+        if self.state().hold_reads {
+            return None;
+        }
+        self.attempt("try_read", || self.read(session, id, offset, len))
     }
 
     fn begin(&self, _: &Session, new: NewObject) -> PluginResult<Box<dyn Transaction>> {

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use cvmcache_proto::{Envelope, ServerMessage, Status};
+use cvmcache_proto::{Envelope, Request, ServerMessage, Status};
 use mio::Token;
 
 use super::jobs::{Job, Outcome, Serial, Ticket};
@@ -73,6 +73,11 @@ pub(crate) struct TimedOut {
 }
 
 impl InFlight {
+    /// True if a request has to wait for another one of its ordering key.
+    pub(super) fn must_wait(&self, token: Option<Token>, request: &Request) -> bool {
+        OrderingKey::of(request).is_some_and(|key| self.queues.is_busy(&(token, key)))
+    }
+
     /// Takes a job in. Returns it if it is to be submitted now.
     pub(super) fn begin(
         &mut self,

@@ -50,6 +50,11 @@ pub(super) struct KeyedQueues<K, T> {
 }
 
 impl<K: Eq + Hash, T> KeyedQueues<K, T> {
+    /// True if an item under this key would not pass.
+    pub(super) fn is_busy(&self, key: &K) -> bool {
+        self.busy.contains_key(key)
+    }
+
     /// Lets an item pass, or keeps it until the one before it has left.
     pub(super) fn enter(&mut self, key: K, item: T) -> Option<T> {
         if let Some(waiting) = self.busy.get_mut(&key) {
@@ -130,6 +135,7 @@ mod tests {
         assert_eq!(queues.enter('a', 3), None);
         assert_eq!(queues.enter('a', 4), None);
         assert_eq!(queues.enter('b', 5), Some(5));
+        assert_eq!(['a', 'b', 'c'].map(|key| queues.is_busy(&key)), [true, true, false]);
         assert_eq!(queues.remove(&'a', |item| *item == 3), Some(3));
         assert_eq!(queues.remove(&'a', |item| *item == 3), None);
         assert_eq!(queues.leave(&'a'), Some(2));

@@ -64,6 +64,10 @@ impl Pool {
         Ok(())
     }
 
+    pub(super) fn service(&self) -> &Service {
+        &self.worker.service
+    }
+
     pub(super) fn count(&self) -> usize {
         self.count
     }

@@ -12,6 +12,8 @@ mod failure;
 mod kinds;
 mod registry;
 mod retry;
+#[cfg(test)]
+mod tests;
 mod upload;
 
 use std::fmt;

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use object_store::aws::AmazonS3Builder;
 use object_store::azure::MicrosoftAzureBuilder;
 use object_store::gcp::GoogleCloudStorageBuilder;
@@ -13,12 +15,16 @@ use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
-use object_store::{BackoffConfig, ClientOptions, ObjectStore, RetryConfig};
+use object_store::{
+    BackoffConfig, ClientOptions, HeaderMap, HeaderValue, ObjectStore, RetryConfig,
+};
+use percent_encoding::percent_decode_str;
+use reqwest::header::{AUTHORIZATION, HeaderName};
 use url::Url;
 
 use crate::cold::adapter::{Adapter, Opened};
 use crate::cold::credentials::{self, S3File, Section};
-use crate::cold::{ColdError, StoreKind, StoreSettings};
+use crate::cold::{ColdError, StoreKind, StoreSettings, failure};
 
 /// The kinds of stores of this crate.
 pub(crate) const BUILTIN: &[StoreKind] = &[
@@ -167,7 +173,10 @@ fn http(settings: &StoreSettings) -> Result<Opened, ColdError> {
     let mut url = settings.url.clone();
     let path = url.path().trim_end_matches('/').to_owned();
     url.set_path(&path);
-    let options = options_of_reads(settings).with_allow_http(url.scheme() == "http");
+    let mut options = options_of_reads(settings).with_allow_http(url.scheme() == "http");
+    if let Some(authorization) = take_user(&mut url) {
+        options = options.with_default_headers(HeaderMap::from_iter([authorization]));
+    }
     let reads = HttpBuilder::new()
         .with_url(url.as_str())
         .with_retry(retries(settings))
@@ -175,6 +184,22 @@ fn http(settings: &StoreSettings) -> Result<Opened, ColdError> {
         .build()
         .map_err(|e| unusable("http", e))?;
     Ok(Opened { reads: Arc::new(reads), writes: None, is_refused: Arc::default() })
+}
+
+/// User and password of a URL, which is written to the log of the client as it is, as a header, which is not.
+fn take_user(url: &mut Url) -> Option<(HeaderName, HeaderValue)> {
+    if url.username().is_empty() && url.password().is_none() {
+        return None;
+    }
+    let user = percent_decode_str(url.username());
+    let password = percent_decode_str(url.password().unwrap_or_default());
+    let bytes: Vec<u8> = user.chain([b':']).chain(password).collect();
+    let text = format!("Basic {}", BASE64_STANDARD.encode(bytes));
+    // A URL of HTTP has a host, so it can have no user; base64 is text.
+    url.set_username("").and_then(|()| url.set_password(None)).ok()?;
+    let mut value = HeaderValue::from_str(&text).ok()?;
+    value.set_sensitive(true);
+    Some((AUTHORIZATION, value))
 }
 
 fn file(settings: &StoreSettings) -> Result<Opened, ColdError> {
@@ -223,14 +248,9 @@ fn below_prefix(store: impl ObjectStore, url: &Url) -> Result<Arc<dyn ObjectStor
     Ok(Arc::new(PrefixStore::new(store, prefix)))
 }
 
-/// Why the builder of a store refuses its settings. The innermost text alone: others quote URLs.
+/// Why the builder of a store refuses its settings.
 fn unusable(kind: &str, error: object_store::Error) -> ColdError {
-    match crate::cold::failure::translate(error) {
-        ColdError::Failed(text) | ColdError::Unavailable(text) | ColdError::Denied(text) => {
-            ColdError::Settings(format!("{kind} cannot be used: {text}"))
-        }
-        other => other,
-    }
+    ColdError::Settings(format!("{kind} cannot be used: {}", failure::innermost(&error)))
 }
 
 /// Few and short: the tier has a policy of its own.

@@ -1,28 +1,16 @@
 //! Archiving: objects that have gone cold are written to the store, and only then their bytes here go.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use cvmcache::plugin::ObjectId;
 use futures_util::{StreamExt, stream};
-use serde_json::{Value, json};
 use tokio::task::spawn_blocking;
 
 use crate::hot::{HotObject, HotTier};
+use crate::jobs::Progress;
 use crate::markers::{Marker, MarkersError, State};
 use crate::tier::{Tier, UploadError};
-
-/// How far an archiving is, for others to look at and to stop it.
-#[derive(Debug, Default)]
-pub(crate) struct ArchiveProgress {
-    /// Objects whose bytes have gone from here.
-    pub(crate) archived: AtomicU64,
-    pub(crate) bytes: AtomicU64,
-    /// Objects that were used, evicted or found to be catalogs meanwhile: they stay.
-    pub(crate) skipped: AtomicU64,
-    pub(crate) failed: AtomicU64,
-    pub(crate) stop: AtomicBool,
-}
 
 /// Uploads under way at once.
 const IN_FLIGHT: usize = 64;
@@ -37,12 +25,12 @@ impl<H: HotTier> Tier<H> {
     pub(crate) async fn archive(
         self: &Arc<Self>,
         objects: impl Iterator<Item = HotObject>,
-        progress: &ArchiveProgress,
+        progress: &Progress,
     ) -> Result<(), MarkersError> {
         let failed_in_row = AtomicU64::new(0);
         let goes_on = |_: &HotObject| {
-            !progress.stop.load(Ordering::Relaxed)
-                && failed_in_row.load(Ordering::Relaxed) < MAX_FAILURES
+            progress.look_at();
+            !progress.is_stopped() && failed_in_row.load(Ordering::Relaxed) < MAX_FAILURES
         };
         let uploads = stream::iter(objects.take_while(goes_on)).map(|object| {
             let id = object.id;
@@ -57,41 +45,45 @@ impl<H: HotTier> Tier<H> {
                         failed_in_row.store(0, Ordering::Relaxed);
                         uploaded.push((id, marker));
                     }
-                    Err(error) if error.is_no_failure() => {
-                        progress.skipped.fetch_add(1, Ordering::Relaxed);
-                    }
+                    Err(error) if error.is_no_failure() => progress.skip(),
                     Err(error) => {
                         failed_in_row.fetch_add(1, Ordering::Relaxed);
-                        progress.failed.fetch_add(1, Ordering::Relaxed);
-                        self.statistics.warn(&format_args!("cannot archive object {id}: {error}"));
+                        let reason = format!("cannot archive object {id}: {error}");
+                        progress.failed(&reason);
+                        self.statistics.warn(&reason);
                     }
                 }
             }
             let tier = Arc::clone(self);
             let released = spawn_blocking(move || tier.release(&uploaded)).await;
-            // It panics if the work has, which is a defect; a runtime that ends has no one waiting.
-            let (archived, bytes, kept) = released.unwrap_or(Ok((0, 0, 0)))?;
-            progress.archived.fetch_add(archived, Ordering::Relaxed);
-            progress.bytes.fetch_add(bytes, Ordering::Relaxed);
-            progress.skipped.fetch_add(kept, Ordering::Relaxed);
+            // Without a result, the program ends.
+            for is_gone in released.unwrap_or(Ok(Vec::new()))? {
+                match is_gone {
+                    Some(bytes) => progress.done(bytes),
+                    None => progress.skip(),
+                }
+            }
         }
         Ok(())
     }
 
-    /// Lets the bytes here go of objects that the store has: how many objects and bytes, and how many stay since
-    /// they are open.
-    fn release(&self, uploaded: &[(ObjectId, Marker)]) -> Result<(u64, u64, u64), MarkersError> {
-        let with = |state| move |&(id, marker): &(ObjectId, Marker)| (id, Some(Marker { state, ..marker }));
+    /// Lets the bytes here go of objects that the store has: how many bytes of each, or `None` if it stays since
+    /// it is open.
+    fn release(&self, uploaded: &[(ObjectId, Marker)]) -> Result<Vec<Option<u64>>, MarkersError> {
+        let with =
+            |(id, marker): &(ObjectId, Marker), state| (*id, Some(Marker { state, ..*marker }));
         // Durable before anything goes: a restart knows where the objects are, and goes on from here.
-        let repair: Vec<_> = uploaded.iter().map(with(State::Repair)).collect();
+        let repair: Vec<_> = uploaded.iter().map(|entry| with(entry, State::Repair)).collect();
         self.markers.apply(&repair, true)?;
-        let (gone, kept): (Vec<_>, Vec<_>) =
-            uploaded.iter().partition(|(id, _)| self.hot.evict(id));
-        let mut changes: Vec<_> = gone.iter().map(with(State::Remote)).collect();
-        changes.extend(kept.iter().map(with(State::Local)));
+        let mut changes = Vec::with_capacity(uploaded.len());
+        let mut gone = Vec::with_capacity(uploaded.len());
+        for entry in uploaded {
+            let is_gone = self.hot.evict(&entry.0);
+            changes.push(with(entry, if is_gone { State::Remote } else { State::Local }));
+            gone.push(is_gone.then_some(entry.1.len));
+        }
         self.markers.apply(&changes, false)?;
-        let bytes = gone.iter().map(|(_, marker)| marker.len).sum();
-        Ok((gone.len() as u64, bytes, kept.len() as u64))
+        Ok(gone)
     }
 
     /// Finishes what a former run has begun: objects in the store whose bytes here were about to go.
@@ -134,16 +126,5 @@ impl UploadError {
     /// True for an object that rightly stays where it is.
     fn is_no_failure(&self) -> bool {
         matches!(self, Self::Gone | Self::Catalog | Self::TooLarge | Self::Ended)
-    }
-}
-
-impl ArchiveProgress {
-    pub(crate) fn to_json(&self) -> Value {
-        json!({
-            "archived": self.archived.load(Ordering::Relaxed),
-            "bytes": self.bytes.load(Ordering::Relaxed),
-            "skipped": self.skipped.load(Ordering::Relaxed),
-            "failed": self.failed.load(Ordering::Relaxed),
-        })
     }
 }

@@ -1,33 +1,50 @@
 //! The thread that archives what has gone cold, now and then.
 
+use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
-use crate::archive::ArchiveProgress;
+use crate::cold::ColdError;
 use crate::hot::HotTier;
+use crate::jobs::Progress;
+use crate::marker_list::ListError;
 use crate::tier::Tier;
 
 /// Objects go cold within days; with less than an hour, this is a fraction of it.
 const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 
+/// The list of markers is written as often, since `gc` believes no old ones.
+const LIST_INTERVAL: Duration = Duration::from_secs(24 * 3600);
+
 /// Archives until `stop` is disconnected.
-pub(crate) fn run<H: HotTier>(tier: &Arc<Tier<H>>, stop: &Receiver<()>) {
-    let Some(after) = tier.config.archive_after else { return };
-    let pause = (after / 10).clamp(SHORTEST_PAUSE, LONGEST_PAUSE);
+pub(crate) fn run<H: HotTier>(tier: &Arc<Tier<H>>, workspace: &Path, stop: &Receiver<()>) {
+    let after = tier.config.archive_after;
+    let pause = after.map_or(LONGEST_PAUSE, |after| after / 10);
+    let pause = pause.clamp(SHORTEST_PAUSE, LONGEST_PAUSE);
+    let mut list_due = Instant::now();
     while stop.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
+        if list_due <= Instant::now() {
+            match tier.runtime.block_on(tier.upload_list(workspace)) {
+                Ok(()) => list_due = Instant::now() + LIST_INTERVAL,
+                Err(ListError::Cold(ColdError::ReadOnly)) => {}
+                Err(error) => {
+                    tier.statistics
+                        .warn(&format_args!("cannot write the list of markers: {error}"));
+                }
+            }
+        }
+        let Some(after) = after else { continue };
         let Some(until) = SystemTime::now().checked_sub(after) else { continue };
-        let progress = ArchiveProgress::default();
+        let progress = Progress::default();
         let objects = Stoppable { objects: tier.hot.idle_objects(until), stop };
         if let Err(error) = tier.runtime.block_on(tier.archive(objects, &progress)) {
             tier.statistics.warn(&error);
         }
-        let archived = progress.archived.load(Ordering::Relaxed);
+        let (archived, bytes) = progress.counts();
         if archived > 0 {
-            let bytes = progress.bytes.load(Ordering::Relaxed);
             tracing::info!("archived {archived} objects, {bytes} bytes, not used for {after:?}");
         }
     }

@@ -12,6 +12,7 @@ mod failure;
 mod kinds;
 mod registry;
 mod retry;
+mod send;
 #[cfg(test)]
 mod tests;
 mod upload;
@@ -27,6 +28,8 @@ use futures_util::stream::BoxStream;
 pub(crate) use download::Reading;
 pub use error::ColdError;
 pub use registry::{Registry, StoreKind, StoreSettings};
+pub(crate) use retry::retried;
+pub(crate) use send::send;
 
 use crate::key::StoreKey;
 

@@ -176,7 +176,8 @@ fn parse_url(options: &Options, key: ConfigKey) -> Result<Option<Url>, OptionsEr
         key: options.written(key),
         value: "...".into(),
         file: options.source().map(Into::into),
-        source: "write a URL as in s3://bucket/prefix, and passwords into the file of credentials".into(),
+        source: "write a URL as in s3://bucket/prefix, and passwords into the file of credentials"
+            .into(),
     };
     url.map(Some).ok_or_else(refused)
 }
@@ -192,7 +193,9 @@ impl FromStr for Period {
             return Ok(Self(Duration::ZERO));
         }
         let duration = humantime::parse_duration(text);
-        duration.map(Self).map_err(|_| ParsePolicyError("a number with its unit, as in 30d, 12h, 10s or 500ms"))
+        duration
+            .map(Self)
+            .map_err(|_| ParsePolicyError("a number with its unit, as in 30d, 12h, 10s or 500ms"))
     }
 }
 
@@ -246,7 +249,10 @@ mod tests {
     #[test]
     fn defaults_are_those_of_the_table() {
         let config = config("").unwrap();
-        assert_eq!(config, TierConfig::new(StoreSettings::new(Url::parse("s3://bucket/prefix").unwrap())));
+        assert_eq!(
+            config,
+            TierConfig::new(StoreSettings::new(Url::parse("s3://bucket/prefix").unwrap()))
+        );
         assert_eq!(config.store.timeout, Duration::from_secs(10));
         assert_eq!(config.archive_after, Some(Duration::from_secs(30 * 86400)));
     }

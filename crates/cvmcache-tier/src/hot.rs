@@ -1,12 +1,13 @@
 //! The hot tier: what a cache on this node has to do besides being a plugin.
 
+use std::ops::ControlFlow;
 use std::time::SystemTime;
 
 use bytes::Bytes;
 use cvmcache::CachePlugin;
-use cvmcache::plugin::{Data, ObjectId, ObjectType, PluginResult};
 #[cfg(doc)]
 use cvmcache::plugin::Status;
+use cvmcache::plugin::{Data, ObjectId, ObjectType, PluginResult};
 use cvmcache_disk::{DiskCache, IdleObject};
 
 /// A cache plugin above an object store: cold objects leave it and come back.
@@ -47,8 +48,25 @@ pub trait HotTier: CachePlugin {
     /// As [`CachePlugin::read`].
     fn read_unused(&self, id: &ObjectId, offset: u64, len: u32) -> PluginResult<Data>;
 
+    /// Reads all objects and compares them with their digests; damaged ones are misses from now on. `progress` is
+    /// called for each at least, and ends it by returning false.
+    fn scrub(&self, progress: &mut dyn FnMut(&Scrubbed) -> bool);
+
     /// Evicts one object; false if it has references or is not there.
     fn evict(&self, id: &ObjectId) -> bool;
+}
+
+/// How far a scrub is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Scrubbed {
+    /// Objects that are what was stored.
+    pub good: u64,
+    /// Objects that were damaged, and are misses from now on.
+    pub damaged: u64,
+    /// Objects that have gone meanwhile.
+    pub skipped: u64,
+    /// How many bytes were read.
+    pub bytes: u64,
 }
 
 /// An object of the hot tier.
@@ -86,6 +104,18 @@ impl HotTier for DiskCache {
 
     fn read_unused(&self, id: &ObjectId, offset: u64, len: u32) -> PluginResult<Data> {
         self.read_unused(id, offset, len)
+    }
+
+    fn scrub(&self, progress: &mut dyn FnMut(&Scrubbed) -> bool) {
+        self.scrub(|counts| {
+            let scrubbed = Scrubbed {
+                good: (counts.good + counts.recorded) as u64,
+                damaged: counts.damaged as u64,
+                skipped: counts.skipped as u64,
+                bytes: counts.bytes,
+            };
+            if progress(&scrubbed) { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        });
     }
 
     fn evict(&self, id: &ObjectId) -> bool {

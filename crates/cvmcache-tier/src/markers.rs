@@ -9,16 +9,15 @@
 //! | DOWNLOADING: in no database | arriving | yes | REMOTE: what had arrived is gone |
 //! | [`Repair`](State::Repair) | about to go | yes | they go if the object is not open: REMOTE, else LOCAL |
 //! | [`Error`](State::Error) | no | bad or missing | the same; LOCAL once a client stores it again |
+#![allow(clippy::result_large_err, reason = "the errors are redb's, and rare")]
 
+use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use std::{fs, io};
 
 use cvmcache::plugin::{HashAlgorithm, ObjectId, ObjectType};
 use parking_lot::Mutex;
-use redb::{
-    Database, DatabaseError, Durability, ReadableTable, ReadableTableMetadata, TableDefinition,
-};
+use redb::{Database, DatabaseError, Durability, ReadableTable, TableDefinition};
 use thiserror::Error;
 
 use crate::header::HeaderDigest;
@@ -95,7 +94,7 @@ impl Markers {
     /// Opens the markers in this file, or makes it. A file that is damaged is moved aside: its path is returned, and
     /// `cvmcache tier rebuild` makes the markers again.
     pub(crate) fn open(path: &Path) -> Result<(Self, Option<PathBuf>), MarkersError> {
-        match Self::try_open(path) {
+        match guarded(|| Self::try_open(path)) {
             Ok(markers) => Ok((markers, None)),
             Err(redb::Error::Corrupted(_) | redb::Error::UpgradeRequired(_)) => Self::replace(path),
             Err(redb::Error::Io(error)) if error.kind() == io::ErrorKind::InvalidData => {
@@ -109,18 +108,19 @@ impl Markers {
         let error = |source| MarkersError { path: path.to_owned(), source: Box::new(source) };
         let aside = path.with_extension("damaged");
         fs::rename(path, &aside).map_err(|io| error(redb::Error::Io(io)))?;
-        let markers = Self::try_open(path).map_err(error)?;
+        let markers = guarded(|| Self::try_open(path)).map_err(error)?;
         Ok((markers, Some(aside)))
     }
 
     fn try_open(path: &Path) -> Result<Self, redb::Error> {
-        let database = Database::builder().set_cache_size(MEMORY).create(path).map_err(|error| {
-            match error {
-                // The one error that is not of this file.
-                DatabaseError::DatabaseAlreadyOpen => redb::Error::DatabaseAlreadyOpen,
-                other => other.into(),
-            }
-        })?;
+        let database =
+            Database::builder().set_cache_size(MEMORY).create(path).map_err(|error| {
+                match error {
+                    // The one error that is not of this file.
+                    DatabaseError::DatabaseAlreadyOpen => redb::Error::DatabaseAlreadyOpen,
+                    other => other.into(),
+                }
+            })?;
         let transaction = database.begin_write()?;
         let mut counts = [Count::default(); State::ALL.len()];
         let cache_id = {
@@ -154,11 +154,10 @@ impl Markers {
 
     /// The marker of an object.
     pub(crate) fn get(&self, id: &ObjectId) -> Result<Option<Marker>, MarkersError> {
-        let get = || {
+        self.run(|| {
             let table = self.database.begin_read()?.open_table(MARKERS)?;
             Ok(table.get(to_key(id))?.and_then(|value| Marker::decode(&value.value())))
-        };
-        get().map_err(|error| self.error(error))
+        })
     }
 
     /// Makes all of these changes, or none. `durable` ones have survived a power cut when this returns; the others
@@ -186,7 +185,7 @@ impl Markers {
     ) -> Result<(), MarkersError> {
         let mut counts = self.counts.lock();
         let mut new = *counts;
-        let write = || {
+        self.run(|| {
             let mut transaction = self.database.begin_write()?;
             transaction.set_durability(if durable {
                 Durability::Immediate
@@ -220,8 +219,7 @@ impl Markers {
             }
             transaction.commit()?;
             Ok(())
-        };
-        write().map_err(|error| self.error(error))?;
+        })?;
         *counts = new;
         Ok(())
     }
@@ -243,7 +241,7 @@ impl Markers {
         after: Option<&ObjectId>,
         max: usize,
     ) -> Result<Vec<(ObjectId, Marker)>, MarkersError> {
-        let page = || {
+        self.run(|| {
             let table = self.database.begin_read()?.open_table(MARKERS)?;
             let mut page = Vec::new();
             let range = match after {
@@ -262,19 +260,12 @@ impl Markers {
                 }
             }
             Ok(page)
-        };
-        page().map_err(|error| self.error(error))
-    }
-
-    /// How many markers there are.
-    pub(crate) fn len(&self) -> Result<u64, MarkersError> {
-        let len = || Ok(self.database.begin_read()?.open_table(MARKERS)?.len()?);
-        len().map_err(|error| self.error(error))
+        })
     }
 
     /// The queue of objects to be written back, as it was left by the last run.
     pub(crate) fn queue(&self) -> Result<Vec<(u64, ObjectId)>, MarkersError> {
-        let queue = || {
+        self.run(|| {
             let table = self.database.begin_read()?.open_table(QUEUE)?;
             let mut queue = Vec::new();
             for entry in table.iter()? {
@@ -282,8 +273,7 @@ impl Markers {
                 queue.extend(from_key(&key.value()).map(|id| (number.value(), id)));
             }
             Ok(queue)
-        };
-        queue().map_err(|error| self.error(error))
+        })
     }
 
     /// Adds to the queue and removes from it, durably.
@@ -292,7 +282,7 @@ impl Markers {
         added: &[(u64, ObjectId)],
         removed: &[u64],
     ) -> Result<(), MarkersError> {
-        let change = || {
+        self.run(|| {
             let transaction = self.database.begin_write()?;
             {
                 let mut table = transaction.open_table(QUEUE)?;
@@ -305,13 +295,19 @@ impl Markers {
             }
             transaction.commit()?;
             Ok(())
-        };
-        change().map_err(|error| self.error(error))
+        })
     }
 
-    fn error(&self, source: redb::Error) -> MarkersError {
-        MarkersError { path: self.path.clone(), source: Box::new(source) }
+    fn run<T>(&self, work: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, MarkersError> {
+        let error = |source| MarkersError { path: self.path.clone(), source: Box::new(source) };
+        guarded(work).map_err(error)
     }
+}
+
+/// Calls redb, which may panic over a file that is damaged.
+fn guarded<T>(work: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, redb::Error> {
+    let result = panic::catch_unwind(AssertUnwindSafe(work));
+    result.unwrap_or_else(|_| Err(redb::Error::Corrupted("redb has panicked".to_owned())))
 }
 
 impl Marker {
@@ -340,11 +336,6 @@ impl Marker {
             archived: number(10),
             digest: HeaderDigest::from_bytes(digest),
         })
-    }
-
-    /// When it was archived.
-    pub(crate) fn archived(&self) -> SystemTime {
-        UNIX_EPOCH + Duration::from_secs(self.archived)
     }
 }
 
@@ -439,7 +430,6 @@ mod tests {
         assert_eq!(count(&markers, State::Remote), (1, 100));
         assert_eq!(count(&markers, State::Local), (1, 50));
         assert_eq!(count(&markers, State::Error), (0, 0));
-        assert_eq!(markers.len().unwrap(), 2);
     }
 
     #[test]
@@ -492,7 +482,7 @@ mod tests {
         let path = directory.path().join("markers");
         fs::write(&path, [b'x'; 10_000]).unwrap();
         let (markers, aside) = Markers::open(&path).unwrap();
-        assert_eq!(markers.len().unwrap(), 0);
+        assert_eq!(markers.page(None, 1).unwrap(), []);
         assert_eq!(fs::read(aside.unwrap()).unwrap(), [b'x'; 10_000]);
     }
 }

@@ -76,7 +76,8 @@ impl Recalls {
                 }
             }
         };
-        let mut waiting = Waiting { recalls: self, id: *id, now, recall, is_leader, succeeded: false };
+        let mut waiting =
+            Waiting { recalls: self, id: *id, now, recall, is_leader, succeeded: false };
         if is_leader {
             waiting.succeeded = work();
         } else {

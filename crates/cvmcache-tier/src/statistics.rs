@@ -74,16 +74,16 @@ impl Statistics {
         drop(warned);
         match suppressed {
             0 => tracing::warn!("{reason}"),
-            _ => tracing::warn!("{reason}; {suppressed} more failures of the store since the last line"),
+            _ => tracing::warn!(
+                "{reason}; {suppressed} more failures of the store since the last line"
+            ),
         }
     }
 }
 
 impl Operation {
     fn new(name: &'static str) -> Self {
-        let count = |outcome| {
-            counter!("cvmcache_store_operations_total", "operation" => name, "outcome" => outcome)
-        };
+        let count = |outcome| counter!("cvmcache_store_operations_total", "operation" => name, "outcome" => outcome);
         Self {
             succeeded: AtomicU64::new(0),
             failed: AtomicU64::new(0),

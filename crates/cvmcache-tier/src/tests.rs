@@ -1,6 +1,7 @@
 //! Tests of a tier above a disk cache, with a store in memory that fails as it is told.
 
 mod archiving;
+mod maintaining;
 mod recalling;
 mod restarts;
 mod store;
@@ -17,9 +18,9 @@ use cvmcache_disk::{Config, DiskCache, Quota};
 use tempfile::TempDir;
 use url::Url;
 
-use crate::archive::ArchiveProgress;
 use crate::cold::StoreSettings;
 use crate::config::TierConfig;
+use crate::jobs::Progress;
 use crate::markers::{Marker, State};
 use crate::tiered::Tiered;
 use store::TestStore;
@@ -35,7 +36,7 @@ struct Test {
 impl Test {
     fn new() -> Self {
         let mut settings = StoreSettings::new(Url::parse("memory:///").expect("a URL"));
-        settings.timeout = Duration::from_secs(5);
+        settings.timeout = Duration::from_millis(100);
         let mut config = TierConfig::new(settings);
         config.archive_after = None;
         Self {
@@ -58,7 +59,12 @@ impl Test {
     }
 
     /// Stores an object, which stays open.
-    fn store_open(&self, cache: &impl CachePlugin, id: &ObjectId, content: &[u8]) -> PluginResult<()> {
+    fn store_open(
+        &self,
+        cache: &impl CachePlugin,
+        id: &ObjectId,
+        content: &[u8],
+    ) -> PluginResult<()> {
         let mut object = NewObject::new(*id);
         object.description = Some(Bytes::from_static(b"/a name\n"));
         let mut upload = cache.begin(&self.session, object)?;
@@ -92,9 +98,9 @@ impl Test {
     }
 
     /// Archives all that is not open.
-    fn archive(&self, cache: &Tiered<DiskCache>) -> ArchiveProgress {
+    fn archive(&self, cache: &Tiered<DiskCache>) -> Progress {
         let tier = &cache.tier;
-        let progress = ArchiveProgress::default();
+        let progress = Progress::default();
         let later = SystemTime::now() + Duration::from_secs(3600);
         let idle = crate::hot::HotTier::idle_objects(&tier.hot, later);
         tier.runtime.block_on(tier.archive(idle, &progress)).expect("markers can be written");

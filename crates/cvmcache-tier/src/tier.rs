@@ -13,7 +13,7 @@ use thiserror::Error;
 use tokio::runtime::Handle;
 use tokio::task::spawn_blocking;
 
-use crate::cold::{ColdError, ColdStore, Reading};
+use crate::cold::{ColdError, ColdStore, Reading, retried, send};
 use crate::config::TierConfig;
 use crate::header::{BLOCK, Header, HeaderDigest, HeaderError, PREFIX, Verifier};
 use crate::hot::{HotObject, HotTier};
@@ -140,11 +140,7 @@ impl<H: HotTier> Tier<H> {
     }
 
     /// Begins to read an object in the store, and verifies that it is the one of the marker.
-    async fn open(
-        &self,
-        id: &ObjectId,
-        marker: &Marker,
-    ) -> Result<(Reading, Header), RecallError> {
+    async fn open(&self, id: &ObjectId, marker: &Marker) -> Result<(Reading, Header), RecallError> {
         let key = StoreKey::of_object(id, &marker.digest);
         let mut reading = self.reading(key).await?;
         let (header, digest) = read_header(&mut reading).await?;
@@ -156,6 +152,10 @@ impl<H: HotTier> Tier<H> {
 
     pub(crate) async fn reading(&self, key: StoreKey) -> Result<Reading, ColdError> {
         Reading::begin(Arc::clone(&self.cold), key, self.config.store.timeout).await
+    }
+
+    async fn exists(&self, key: &StoreKey) -> Result<Option<u64>, ColdError> {
+        retried(self.config.store.timeout, || self.cold.exists(key)).await
     }
 
     /// Reads all of an object in the store and compares it with its digests.
@@ -191,14 +191,16 @@ impl<H: HotTier> Tier<H> {
         if let Some(known) = self.markers.get(&id)?
             && known.digest == digest
             && known.state != State::Error
-            && self.cold.exists(&StoreKey::of_object(&id, &digest)).await? == Some(stored_len)
+            && self.exists(&StoreKey::of_object(&id, &digest)).await? == Some(stored_len)
         {
             return Ok(Marker { archived: known.archived, ..marker });
         }
-        let content = self.content(Arc::new(header), encoded);
         let key = StoreKey::of_object(&id, &digest);
+        let header = Arc::new(header);
+        let content = || self.content(Arc::clone(&header), encoded.clone());
         let begun = Instant::now();
-        let uploaded = self.cold.upload(&key, stored_len, content).await;
+        let timeout = self.config.store.timeout;
+        let uploaded = send(&*self.cold, &key, stored_len, timeout, content).await;
         self.statistics.count_upload(&uploaded, len, begun.elapsed());
         match uploaded {
             Ok(uploaded) if uploaded.is_verified => {}
@@ -229,7 +231,9 @@ impl<H: HotTier> Tier<H> {
     pub(crate) fn stored(&self, id: &ObjectId) {
         self.recalls.forget_failure(id);
         let update = || match self.markers.get(id)? {
-            Some(marker) if marker.state == State::Error => self.markers.apply(&[(*id, None)], false),
+            Some(marker) if marker.state == State::Error => {
+                self.markers.apply(&[(*id, None)], false)
+            }
             Some(marker) if marker.state == State::Remote => {
                 self.markers.set_state(id, &marker, State::Local)
             }
@@ -254,9 +258,12 @@ impl<H: HotTier> Tier<H> {
                 let offset = block as u64 * BLOCK;
                 let len = (header.len - offset).min(BLOCK) as u32;
                 let read = blocking(move || tier.hot.read_unused(&id, offset, len)).await;
-                let bytes = read.map_err(|error| ColdError::Source(error.to_string()))?.into_bytes();
+                let bytes =
+                    read.map_err(|error| ColdError::Source(error.to_string()))?.into_bytes();
                 if blake3::hash(&bytes) != header.blocks[block] {
-                    return Err(ColdError::Source("its bytes are not those that were stored".to_owned()));
+                    return Err(ColdError::Source(
+                        "its bytes are not those that were stored".to_owned(),
+                    ));
                 }
                 Ok(bytes)
             }
@@ -265,7 +272,11 @@ impl<H: HotTier> Tier<H> {
     }
 
     /// Catalogs are read in small pieces at random, and stay here. Their type is not always known.
-    async fn looks_like_catalog(self: &Arc<Self>, id: &ObjectId, len: u64) -> Result<bool, UploadError> {
+    async fn looks_like_catalog(
+        self: &Arc<Self>,
+        id: &ObjectId,
+        len: u64,
+    ) -> Result<bool, UploadError> {
         const SQLITE: &[u8] = b"SQLite format 3\0";
         if len < SQLITE.len() as u64 {
             return Ok(false);
@@ -300,7 +311,9 @@ impl From<Status> for UploadError {
 }
 
 /// Reads the header at the beginning of an object in the store.
-pub(crate) async fn read_header(reading: &mut Reading) -> Result<(Header, HeaderDigest), RecallError> {
+pub(crate) async fn read_header(
+    reading: &mut Reading,
+) -> Result<(Header, HeaderDigest), RecallError> {
     let prefix = reading.read(PREFIX).await?;
     let len = Header::len_from_prefix(&prefix).map_err(RecallError::from_header)?;
     let rest = reading.read(len - PREFIX).await?;
@@ -331,7 +344,11 @@ async fn next_block(
 }
 
 impl RecallError {
-    fn from_header(error: HeaderError) -> Self {
+    pub(crate) fn cut() -> Self {
+        Self::Damaged("it ends early".to_owned())
+    }
+
+    pub(crate) fn from_header(error: HeaderError) -> Self {
         match error {
             HeaderError::Damaged => Self::Damaged(error.to_string()),
             HeaderError::Magic | HeaderError::Version(_) => Self::Foreign(error),

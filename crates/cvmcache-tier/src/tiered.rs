@@ -1,6 +1,5 @@
 //! The callbacks of the cache plugin: those of the hot cache, and the store where that has a miss.
 
-use std::error::Error;
 use std::io;
 use std::mem;
 use std::path::Path;
@@ -23,6 +22,8 @@ use crate::archiver;
 use crate::cold::{ColdError, ColdStore};
 use crate::config::{ErrorPolicy, TierConfig, WritePolicy};
 use crate::hot::HotTier;
+use crate::jobs::Jobs;
+use crate::maintenance::Maintenance;
 use crate::markers::{Markers, MarkersError};
 use crate::recalls::{Outcome, Recalls};
 use crate::statistics::Statistics;
@@ -35,6 +36,7 @@ use crate::write_back::WriteBack;
 /// the background, and then the store and the hot cache.
 pub struct Tiered<H: HotTier> {
     pub(crate) tier: Arc<Tier<H>>,
+    pub(crate) maintenance: Maintenance<H>,
     pub(crate) write_back: Arc<WriteBack>,
     /// Disconnected to stop the threads.
     stop: Option<Sender<()>>,
@@ -47,7 +49,9 @@ pub struct Tiered<H: HotTier> {
 #[non_exhaustive]
 pub enum TierError {
     /// The markers cannot be opened.
-    #[error("{0}; they are in the workspace of the cache: is it writable, and is another program using it?")]
+    #[error(
+        "{0}; they are in the workspace of the cache: is it writable, and is another program using it?"
+    )]
     Markers(String),
     /// The store cannot be opened.
     #[error(transparent)]
@@ -81,7 +85,9 @@ impl<H: HotTier> Tiered<H> {
         let (markers, damaged) = Markers::open(&workspace.join(MARKERS))?;
         if let Some(aside) = damaged {
             let aside = aside.display();
-            tracing::error!("the markers were damaged and moved to {aside}: run `cvmcache tier rebuild`");
+            tracing::error!(
+                "the markers were damaged and moved to {aside}: run `cvmcache tier rebuild`"
+            );
         }
         // Tokio panics if there are none.
         threads::check(STORE_THREADS + 2)?;
@@ -102,12 +108,21 @@ impl<H: HotTier> Tiered<H> {
         };
         let repaired = tier.repair()?;
         if repaired > 0 {
-            tracing::info!("finished archiving {repaired} objects that a former run had begun with");
+            tracing::info!(
+                "finished archiving {repaired} objects that a former run had begun with"
+            );
         }
         let write_back = Arc::new(WriteBack::load(&tier.markers)?);
         let (stop, stopped) = bounded(0);
+        let tier = Arc::new(tier);
+        let maintenance = Maintenance {
+            tier: Arc::clone(&tier),
+            workspace: workspace.to_owned(),
+            jobs: Jobs::default(),
+        };
         let mut cache = Self {
-            tier: Arc::new(tier),
+            tier,
+            maintenance,
             write_back,
             stop: Some(stop),
             threads: Vec::new(),
@@ -116,7 +131,8 @@ impl<H: HotTier> Tiered<H> {
         let (tier, write_back) = (Arc::clone(&cache.tier), Arc::clone(&cache.write_back));
         cache.spawn("write-back", &stopped, move |stop| write_back.run(&tier, stop))?;
         let tier = Arc::clone(&cache.tier);
-        cache.spawn("archive", &stopped, move |stop| archiver::run(&tier, stop))?;
+        let workspace = workspace.to_owned();
+        cache.spawn("archive", &stopped, move |stop| archiver::run(&tier, &workspace, stop))?;
         Ok(cache)
     }
 
@@ -294,7 +310,8 @@ impl<H: HotTier> Transaction for Stored<H> {
                 if matches!(error, UploadError::Catalog | UploadError::TooLarge) {
                     return Ok(());
                 }
-                tier.statistics.warn(&format_args!("cannot write object {id} to the store: {error}"));
+                tier.statistics
+                    .warn(&format_args!("cannot write object {id} to the store: {error}"));
                 match tier.config.errors {
                     ErrorPolicy::Log => {
                         write_back.add(id);
@@ -313,6 +330,7 @@ impl<H: HotTier> Transaction for Stored<H> {
 
 impl<H: HotTier> Drop for Tiered<H> {
     fn drop(&mut self) {
+        self.maintenance.jobs.end();
         drop(self.stop.take());
         for thread in mem::take(&mut self.threads) {
             if thread.join().is_err() {
@@ -340,6 +358,3 @@ impl From<MarkersError> for TierError {
         Self::Markers(error.to_string())
     }
 }
-
-/// What [`Program::run`](cvmcache::Program::run) expects.
-pub(crate) type AnyError = Box<dyn Error + Send + Sync>;

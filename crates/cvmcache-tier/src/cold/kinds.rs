@@ -24,7 +24,7 @@ use url::Url;
 
 use crate::cold::adapter::{Adapter, Opened};
 use crate::cold::credentials::{self, S3File, Section};
-use crate::cold::{ColdError, StoreKind, StoreSettings, failure};
+use crate::cold::{ColdError, StoreKind, StoreSettings, failure, send};
 
 /// The kinds of stores of this crate.
 pub(crate) const BUILTIN: &[StoreKind] = &[
@@ -280,5 +280,5 @@ fn options_of_reads(settings: &StoreSettings) -> ClientOptions {
 
 /// The time without an answer runs while a body is sent, so it bounds the whole of a request, of one part.
 fn options_of_writes(settings: &StoreSettings) -> ClientOptions {
-    options(settings).with_timeout(settings.timeout * 10)
+    options(settings).with_timeout(settings.timeout * send::TIMEOUTS)
 }

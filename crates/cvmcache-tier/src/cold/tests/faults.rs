@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::cold::download::Reading;
-use crate::cold::{Registry, StoreSettings};
+use crate::cold::{Registry, StoreSettings, send};
 use crate::servers::proxy::{Line, Proxy};
 use crate::servers::s3_server::{Fault, S3Server};
 
@@ -282,12 +282,16 @@ fn aborts(server: &S3Server) -> usize {
 #[tokio::test]
 async fn uploads_that_are_cut_are_sent_again() {
     let test = Test::new(1).await;
-    test.proxy.next(2, Line::CutRequests(64 * KIB));
-    upload(&*test.store, "y", &bytes(MIB)).await.unwrap();
-    test.proxy.next(2, Line::Reset(0));
-    upload(&*test.store, "z", &bytes(MIB)).await.unwrap();
-    for name in ["y", "z"] {
-        assert!(download(&*test.store, name, 0, None).await.unwrap() == bytes(MIB));
+    for (name, line) in [
+        ("y", Line::CutRequests(64 * KIB)),
+        ("z", Line::Reset(0)),
+        ("w", Line::Answer("HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n".into())),
+    ] {
+        test.proxy.next(6, line);
+        let content = bytes(MIB);
+        let sent = send(&*test.store, &key(name), MIB as u64, TIMEOUT, || pieces(&content)).await;
+        assert!(sent.unwrap().is_verified);
+        assert!(download(&*test.store, name, 0, None).await.unwrap() == content);
     }
 }
 

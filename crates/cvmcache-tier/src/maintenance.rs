@@ -1,0 +1,245 @@
+//! Maintenance: what an administrator has the tier do, each as a job.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use cvmcache::Session;
+use cvmcache::admin::{CommandError, Value};
+use cvmcache::plugin::ObjectId;
+use futures_util::{StreamExt, stream};
+use serde_json::json;
+use tokio::task::spawn_blocking;
+
+use crate::hot::HotTier;
+use crate::jobs::{Jobs, Progress};
+use crate::markers::{Marker, MarkersError, State};
+use crate::recalls::Outcome;
+use crate::tier::Tier;
+
+/// The maintenance of one tier.
+pub(crate) struct Maintenance<H> {
+    pub(crate) tier: Arc<Tier<H>>,
+    pub(crate) workspace: PathBuf,
+    pub(crate) jobs: Jobs,
+}
+
+/// Which objects a job is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Selection {
+    /// These.
+    Ids(Vec<ObjectId>),
+    /// All that have not been used for so long.
+    Idle(Duration),
+}
+
+/// Recalls under way at once: clients need threads, too.
+const RECALLS: usize = 8;
+const VERIFICATIONS: usize = 8;
+const PAGE: usize = 1000;
+
+impl<H: HotTier> Maintenance<H> {
+    /// Archives objects.
+    pub(crate) fn archive(&self, selection: Selection) -> Result<Value, CommandError> {
+        let (tier, workspace) = (Arc::clone(&self.tier), self.workspace.clone());
+        self.jobs.start("archive", move |progress| {
+            let archived = match selection {
+                Selection::Idle(age) => {
+                    let objects = tier.hot.idle_objects(before(age));
+                    tier.runtime.block_on(tier.archive(objects, progress))
+                }
+                Selection::Ids(ids) => {
+                    let objects = ids.iter().filter_map(|id| match tier.archivable(id) {
+                        Ok(object) => Some(object),
+                        Err(reason) => {
+                            progress.failed(&format_args!("object {id}: {reason}"));
+                            None
+                        }
+                    });
+                    tier.runtime.block_on(tier.archive(objects, progress))
+                }
+            };
+            archived.map_err(text)?;
+            tier.runtime.block_on(tier.upload_list(&workspace)).map_err(text)
+        })
+    }
+
+    /// How many objects and bytes archiving would move.
+    pub(crate) fn archive_dry_run(&self, age: Duration) -> Value {
+        let mut objects: u64 = 0;
+        let mut bytes: u64 = 0;
+        for object in self.tier.hot.idle_objects(before(age)) {
+            objects += 1;
+            bytes += object.len;
+        }
+        json!({"objects": objects, "bytes": bytes})
+    }
+
+    /// Recalls these objects, or with `None` all that are remote.
+    pub(crate) fn recall(&self, ids: Option<Vec<ObjectId>>) -> Result<Value, CommandError> {
+        let tier = Arc::clone(&self.tier);
+        self.jobs.start("recall", move |progress| {
+            let recall = async {
+                match ids {
+                    Some(ids) => recall_all(&tier, ids, progress).await,
+                    None => {
+                        let mut pages = Pages::new(&tier, State::Remote);
+                        while let Some(page) = pages.next().map_err(text)? {
+                            let ids = page.into_iter().map(|(id, _)| id).collect();
+                            recall_all(&tier, ids, progress).await;
+                            if progress.is_stopped() {
+                                break;
+                            }
+                        }
+                    }
+                }
+                Ok::<_, String>(())
+            };
+            tier.runtime.block_on(recall)
+        })
+    }
+
+    /// Compares all objects with their digests: those here, and with `remote` those in the store as well.
+    pub(crate) fn scrub(&self, remote: bool) -> Result<Value, CommandError> {
+        let tier = Arc::clone(&self.tier);
+        self.jobs.start("scrub", move |progress| {
+            tier.hot.scrub(&mut |scrubbed| {
+                progress.scrubbed(scrubbed);
+                !progress.is_stopped()
+            });
+            if remote && !progress.is_stopped() {
+                tier.runtime.block_on(verify_all(&tier, progress)).map_err(text)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Finds, or deletes, objects of the store that no cache needs.
+    pub(crate) fn gc(&self, grace: Duration, delete: bool) -> Result<Value, CommandError> {
+        let (tier, workspace) = (Arc::clone(&self.tier), self.workspace.clone());
+        self.jobs.start("gc", move |progress| {
+            tier.runtime.block_on(tier.gc(&workspace, grace, delete, progress)).map_err(text)
+        })
+    }
+
+    /// Makes lost markers again.
+    pub(crate) fn rebuild(&self) -> Result<Value, CommandError> {
+        let tier = Arc::clone(&self.tier);
+        self.jobs.start("rebuild", move |progress| {
+            tier.runtime.block_on(tier.rebuild(progress)).map_err(text)
+        })
+    }
+}
+
+async fn recall_all<H: HotTier>(tier: &Arc<Tier<H>>, ids: Vec<ObjectId>, progress: &Progress) {
+    let recalls = stream::iter(ids).take_while(|_| async { !progress.is_stopped() });
+    let recalls = recalls.map(|id| {
+        let tier = Arc::clone(tier);
+        async move { (id, spawn_blocking(move || tier.bring_back(&id)).await) }
+    });
+    let mut recalls = recalls.buffer_unordered(RECALLS).boxed();
+    while let Some((id, result)) = recalls.next().await {
+        match result {
+            Ok(Ok(Some(len))) => progress.done(len),
+            Ok(Ok(None)) => progress.skip(),
+            Ok(Err(reason)) => progress.failed(&format_args!("object {id}: {reason}")),
+            Err(_) => progress.failed(&format_args!("object {id}: the program ends")),
+        }
+    }
+}
+
+async fn verify_all<H: HotTier>(
+    tier: &Arc<Tier<H>>,
+    progress: &Progress,
+) -> Result<(), MarkersError> {
+    let mut pages = Pages::all(tier);
+    while let Some(page) = pages.next()? {
+        let checks = stream::iter(page).take_while(|_| async { !progress.is_stopped() });
+        let mut checks = checks
+            .map(|(id, marker)| async move { (id, marker, tier.verify_remote(&id, &marker).await) })
+            .buffer_unordered(VERIFICATIONS)
+            .boxed();
+        while let Some((id, marker, result)) = checks.next().await {
+            progress.look_at();
+            match result {
+                Ok(()) => {
+                    progress.done(marker.len);
+                    if marker.state == State::Error {
+                        tier.markers.set_state(&id, &marker, State::Remote)?;
+                    }
+                }
+                Err(error) => {
+                    progress.failed(&format_args!("object {id} in the store: {error}"));
+                    if error.is_lost() && marker.state == State::Remote {
+                        tier.markers.set_state(&id, &marker, State::Error)?;
+                    }
+                }
+            }
+        }
+        if progress.is_stopped() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+impl<H: HotTier> Tier<H> {
+    /// Brings an object back for an administrator: its length, or `None` if it is here already.
+    fn bring_back(&self, id: &ObjectId) -> Result<Option<u64>, String> {
+        if self.hot.object(id).is_ok() {
+            return Ok(None);
+        }
+        let marker = self.markers.get(id).map_err(text)?;
+        let marker =
+            marker.ok_or("there is no marker of it: it is neither here nor in the store")?;
+        if marker.state == State::Error {
+            // It may have been mended.
+            self.markers.set_state(id, &marker, State::Remote).map_err(text)?;
+        }
+        self.recalls.forget_failure(id);
+        let session = Session::new(0, "");
+        match self.recall(&session, id, Instant::now()) {
+            Outcome::Recalled { is_leader } => {
+                if is_leader {
+                    let _ = self.hot.change_refcount(&session, id, -1);
+                }
+                Ok(Some(marker.len))
+            }
+            Outcome::Failed => Err("it did not come back: the log says why".to_owned()),
+        }
+    }
+}
+
+/// Markers in pages.
+struct Pages<'a, H> {
+    tier: &'a Tier<H>,
+    state: Option<State>,
+    after: Option<ObjectId>,
+}
+
+impl<'a, H: HotTier> Pages<'a, H> {
+    fn new(tier: &'a Tier<H>, state: State) -> Self {
+        Self { tier, state: Some(state), after: None }
+    }
+
+    fn all(tier: &'a Tier<H>) -> Self {
+        Self { tier, state: None, after: None }
+    }
+
+    /// The next ones, maybe none of a page; `None` after the last page.
+    fn next(&mut self) -> Result<Option<Vec<(ObjectId, Marker)>>, MarkersError> {
+        let mut page = self.tier.markers.page(self.after.as_ref(), PAGE)?;
+        let Some(&(last, _)) = page.last() else { return Ok(None) };
+        self.after = Some(last);
+        page.retain(|(_, marker)| self.state.is_none_or(|state| marker.state == state));
+        Ok(Some(page))
+    }
+}
+
+fn before(age: Duration) -> SystemTime {
+    SystemTime::now().checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH)
+}
+
+fn text(error: impl ToString) -> String {
+    error.to_string()
+}

@@ -25,6 +25,11 @@ impl<H: HotTier> Administration for Tiered<H> {
         let statistics = &self.tier.statistics;
         gauges.extend([
             Gauge::new("recalling_objects", running, "Objects on their way back"),
+            Gauge::new(
+                "ranged_objects",
+                self.tier.ranges.len(),
+                "Open objects that are read from the store in blocks",
+            ),
             Gauge::new("queued_objects", queued, "Objects that wait to be written back"),
             Gauge::new("unqueued_objects", refused, "Objects that found the queue full"),
             Gauge::new("recalls", statistics.recalls.succeeded(), "Objects that came back"),

@@ -34,7 +34,7 @@
 //!
 //! Read it in this order: `cold.rs` (what a store does) and `hot.rs` (what a cache does), `header.rs` and `key.rs` (an
 //! object in the store), `markers.rs` (states), `tier.rs` (how an object moves), `recalls.rs` (once, however many
-//! ask), `tiered.rs` (the callbacks). `archive.rs`, `archiver.rs`, `write_back.rs`, `marker_list.rs` and `gc.rs` write
+//! ask), `ranges.rs` (without coming back), `tiered.rs` (the callbacks). `archive.rs`, `archiver.rs`, `write_back.rs`, `marker_list.rs` and `gc.rs` write
 //! to the store; `jobs.rs`, `maintenance.rs` and `administration.rs` are for administrators.
 
 mod administration;
@@ -51,6 +51,7 @@ mod maintenance;
 mod marker_list;
 mod markers;
 mod program;
+mod ranges;
 mod recalls;
 mod statistics;
 mod tier;

@@ -2,6 +2,7 @@
 
 mod archiving;
 mod maintaining;
+mod ranges;
 mod recalling;
 mod restarts;
 mod store;

@@ -19,18 +19,20 @@ use crate::header::{BLOCK, Header, HeaderDigest, HeaderError, PREFIX, Verifier};
 use crate::hot::{HotObject, HotTier};
 use crate::key::StoreKey;
 use crate::markers::{Marker, Markers, MarkersError, State};
+use crate::ranges::Ranges;
 use crate::recalls::{Outcome, Recalls};
 use crate::statistics::Statistics;
 
 /// A hot cache, a store, and the markers between them.
 ///
-/// Locks: those of `recalls` and `markers` are taken one at a time, and neither while the store or the hot
+/// Locks: those of `recalls`, `ranges` and `markers` are taken one at a time, and none while the store or the hot
 /// cache is asked.
 pub(crate) struct Tier<H> {
     pub(crate) hot: H,
     pub(crate) cold: Arc<dyn ColdStore>,
     pub(crate) markers: Markers,
     pub(crate) recalls: Recalls,
+    pub(crate) ranges: Ranges,
     pub(crate) statistics: Statistics,
     pub(crate) config: TierConfig,
     /// Where the store's futures run. Callbacks, which have threads of their own, wait for them.
@@ -79,7 +81,7 @@ pub(crate) enum UploadError {
 
 impl<H: HotTier> Tier<H> {
     /// The object's marker, if the store can be asked for the object.
-    fn recallable(&self, id: &ObjectId) -> Option<Marker> {
+    pub(crate) fn recallable(&self, id: &ObjectId) -> Option<Marker> {
         match self.markers.get(id) {
             Ok(marker) => marker.filter(|marker| marker.state != State::Error),
             Err(error) => {
@@ -140,7 +142,11 @@ impl<H: HotTier> Tier<H> {
     }
 
     /// Begins to read an object in the store, and verifies that it is the one of the marker.
-    async fn open(&self, id: &ObjectId, marker: &Marker) -> Result<(Reading, Header), RecallError> {
+    pub(crate) async fn open(
+        &self,
+        id: &ObjectId,
+        marker: &Marker,
+    ) -> Result<(Reading, Header), RecallError> {
         let key = StoreKey::of_object(id, &marker.digest);
         let mut reading = self.reading(key).await?;
         let (header, digest) = read_header(&mut reading).await?;

@@ -25,6 +25,7 @@ use crate::hot::HotTier;
 use crate::jobs::Jobs;
 use crate::maintenance::Maintenance;
 use crate::markers::{Markers, MarkersError};
+use crate::ranges::Ranges;
 use crate::recalls::{Outcome, Recalls};
 use crate::statistics::Statistics;
 use crate::tier::{Tier, UploadError};
@@ -102,6 +103,7 @@ impl<H: HotTier> Tiered<H> {
             cold,
             markers,
             recalls: Recalls::new(WORKERS - FREE_WORKERS),
+            ranges: Ranges::new(),
             statistics: Statistics::new(),
             config,
             runtime: runtime.handle().clone(),
@@ -180,8 +182,20 @@ impl<H: HotTier> CachePlugin for Tiered<H> {
     }
 
     fn change_refcount(&self, session: &Session, id: &ObjectId, by: i32) -> PluginResult<()> {
-        let on_hot = || self.tier.hot.change_refcount(session, id, by);
-        if by < 0 { on_hot() } else { self.with_recall(session, id, on_hot) }
+        let hot = |by| self.tier.hot.change_refcount(session, id, by);
+        let Ok(opened) = u64::try_from(by) else {
+            let left = self.tier.ranges.close(id, u64::from(by.unsigned_abs()));
+            let left = i32::try_from(left).map_or(by, |left| -left);
+            return if left == 0 { Ok(()) } else { hot(left) };
+        };
+        match hot(by) {
+            Err(Status::NoEntry) => {}
+            result => return result,
+        }
+        match self.tier.open_remote(id, opened) {
+            Some(result) => result,
+            None => self.with_recall(session, id, || hot(by)),
+        }
     }
 
     fn try_change_refcount(
@@ -190,7 +204,9 @@ impl<H: HotTier> CachePlugin for Tiered<H> {
         id: &ObjectId,
         by: i32,
     ) -> Option<PluginResult<()>> {
-        hit(self.tier.hot.try_change_refcount(session, id, by))
+        // A worker knows whether the object is one that stays in the store.
+        let may_be_remote = by < 0 && self.tier.ranges.len() > 0;
+        if may_be_remote { None } else { hit(self.tier.hot.try_change_refcount(session, id, by)) }
     }
 
     fn object_info(&self, session: &Session, id: &ObjectId) -> PluginResult<ObjectInfo> {
@@ -212,7 +228,15 @@ impl<H: HotTier> CachePlugin for Tiered<H> {
     }
 
     fn read(&self, session: &Session, id: &ObjectId, offset: u64, len: u32) -> PluginResult<Data> {
-        self.with_recall(session, id, || self.tier.hot.read(session, id, offset, len))
+        let on_hot = || self.tier.hot.read(session, id, offset, len);
+        match on_hot() {
+            Err(Status::NoEntry) => {}
+            result => return result,
+        }
+        match self.tier.read_remote(id, offset, len) {
+            Some(result) => result,
+            None => self.with_recall(session, id, on_hot),
+        }
     }
 
     fn try_read(

@@ -1,0 +1,20 @@
+//! The conformance suite, the hostile cases included, against the real program.
+
+use cvmcache_testkit::{PluginCommand, Suite};
+
+#[track_caller]
+fn conforms(write: &str) {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = |name| directory.path().join(name).display().to_string();
+    let command = PluginCommand::new(env!("CARGO_BIN_EXE_cvmcache-tiered"))
+        .option("CVMFS_CACHE_DIR", path("cache"))
+        .option("CVMFS_CACHE_QUOTA_LIMIT", "100")
+        .option("CVMFS_CACHE_PLUGIN_STORE", format!("file://{}", path("store")))
+        .option("CVMFS_CACHE_PLUGIN_STORE_WRITE", write);
+    Suite::new().hostile(true).run(command).expect("it starts").assert_good();
+}
+
+#[test]
+fn the_suite_passes_when_cold_objects_are_archived() {
+    conforms("archive");
+}

@@ -67,6 +67,15 @@ pub(crate) fn is_without_ranges(error: &object_store::Error) -> bool {
     text.contains("Received non-partial response") || text.contains("Range request not supported")
 }
 
+/// True if there is a body with an answer that has no error code of a store.
+pub(crate) fn is_page(error: &object_store::Error) -> bool {
+    let text = chain(error);
+    let body = text.split_once("Server returned non-2xx status code: ");
+    let body = body.and_then(|(_, rest)| rest.split_once(": "));
+    tag(&text, "Code").is_none()
+        && body.is_some_and(|(_, body)| !body.lines().next().unwrap_or_default().trim().is_empty())
+}
+
 /// Text in which URLs have neither user and password nor a query.
 pub(crate) fn without_secrets(text: &str) -> String {
     text.split_inclusive(|c: char| c.is_whitespace() || "\"'<>()".contains(c))

@@ -22,7 +22,7 @@ use percent_encoding::percent_decode_str;
 use reqwest::header::{AUTHORIZATION, HeaderName};
 use url::Url;
 
-use crate::cold::adapter::{Adapter, Opened};
+use crate::cold::adapter::{Absence, Adapter, Opened, device_of};
 use crate::cold::credentials::{self, S3File, Section};
 use crate::cold::{ColdError, StoreKind, StoreSettings, failure, send};
 
@@ -92,6 +92,7 @@ fn s3(settings: &StoreSettings) -> Result<Opened, ColdError> {
         reads: below_prefix(reads, &settings.url)?,
         writes: Some(below_prefix(writes, &settings.url)?),
         is_refused,
+        absence: Absence::WithCode,
     })
 }
 
@@ -113,6 +114,7 @@ fn gcs(settings: &StoreSettings) -> Result<Opened, ColdError> {
         reads: below_prefix(reads, &settings.url)?,
         writes: Some(below_prefix(writes, &settings.url)?),
         is_refused: Arc::default(),
+        absence: Absence::WithCode,
     })
 }
 
@@ -165,6 +167,7 @@ fn azure(settings: &StoreSettings) -> Result<Opened, ColdError> {
         reads: below_prefix(reads, &settings.url)?,
         writes: Some(below_prefix(writes, &settings.url)?),
         is_refused: Arc::default(),
+        absence: Absence::WithCode,
     })
 }
 
@@ -183,7 +186,12 @@ fn http(settings: &StoreSettings) -> Result<Opened, ColdError> {
         .with_client_options(options)
         .build()
         .map_err(|e| unusable("http", e))?;
-    Ok(Opened { reads: Arc::new(reads), writes: None, is_refused: Arc::default() })
+    Ok(Opened {
+        reads: Arc::new(reads),
+        writes: None,
+        is_refused: Arc::default(),
+        absence: Absence::AsSaid,
+    })
 }
 
 /// User and password of a URL, which is written to the log of the client as it is, as a header, which is not.
@@ -208,15 +216,27 @@ fn file(settings: &StoreSettings) -> Result<Opened, ColdError> {
         ColdError::Settings("the URL of a directory has three slashes: file:///DIRECTORY".into())
     })?;
     let failed = |e: &dyn std::fmt::Display| ColdError::Settings(format!("{}: {e}", dir.display()));
-    std::fs::create_dir_all(&dir).map_err(|e| failed(&e))?;
+    // It is not made: a file system that is not mounted would be taken for a store without objects.
+    let device =
+        device_of(&dir).ok_or_else(|| failed(&"no such directory: make it, or mount it"))?;
     let store = LocalFileSystem::new_with_prefix(&dir).map_err(|e| failed(&e))?;
     let store: Arc<dyn ObjectStore> = Arc::new(store.with_fsync(true));
-    Ok(Opened { reads: Arc::clone(&store), writes: Some(store), is_refused: Arc::default() })
+    Ok(Opened {
+        reads: Arc::clone(&store),
+        writes: Some(store),
+        is_refused: Arc::default(),
+        absence: Absence::OnFileSystem(dir.clone(), device),
+    })
 }
 
 fn memory() -> Opened {
     let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
-    Opened { reads: Arc::clone(&store), writes: Some(store), is_refused: Arc::default() }
+    Opened {
+        reads: Arc::clone(&store),
+        writes: Some(store),
+        is_refused: Arc::default(),
+        absence: Absence::AsSaid,
+    }
 }
 
 const SECRETS_IN_URL: &str =

@@ -19,6 +19,7 @@ fn open_with(settings: &StoreSettings) -> Arc<dyn ColdStore> {
 }
 
 fn file_store(directory: &TempDir) -> Arc<dyn ColdStore> {
+    std::fs::create_dir_all(directory.path().join("a/b c")).unwrap();
     open(&format!("file://{}/a/b%20c", directory.path().display()))
 }
 
@@ -158,6 +159,25 @@ async fn what_is_in_a_directory_is_there_for_another_process() {
         download(&*file_store(&directory), "objects/ab/x", 0, None).await,
         Ok(bytes(7).into())
     );
+}
+
+#[tokio::test]
+async fn a_directory_that_has_gone_is_not_a_store_without_objects() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = file_store(&directory);
+    upload(&*store, "x", &bytes(7)).await.unwrap();
+    std::fs::rename(directory.path().join("a"), directory.path().join("away")).unwrap();
+    for error in [
+        download(&*store, "x", 0, None).await.unwrap_err(),
+        store.exists(&key("x")).await.unwrap_err(),
+        upload(&*store, "x", &bytes(7)).await.unwrap_err(),
+    ] {
+        assert!(matches!(error, ColdError::Unavailable(_)), "{error:?}");
+    }
+    assert!(!directory.path().join("a").exists());
+    let url = format!("file://{}/a", directory.path().display());
+    let opened = Registry::builtin().open(&StoreSettings::new(url.parse().unwrap()));
+    assert!(matches!(opened, Err(ColdError::Settings(_))));
 }
 
 #[tokio::test]

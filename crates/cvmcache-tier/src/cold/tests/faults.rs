@@ -136,9 +136,9 @@ async fn errors_of_the_server_are_what_they_say() {
         (Fault::Error(400, "TokenRefreshRequired"), is_denied),
         (Fault::Error(400, "InvalidRequest"), is_failed),
         (Fault::Error(404, "NoSuchBucket"), is_failed),
-        (Fault::Error(404, "NoSuchKey"), is_not_found),
         (Fault::Redirect("http://127.0.0.1:1/".into()), is_neither_denied_nor_missing),
         (Fault::Html(502), is_unavailable),
+        (Fault::Html(404), is_failed),
     ] {
         test.server.fail_next(99, fault.clone());
         let store = &*test.store;
@@ -169,10 +169,6 @@ fn is_failed(error: &ColdError) -> bool {
 
 fn is_neither_denied_nor_missing(error: &ColdError) -> bool {
     is_unavailable(error) || is_failed(error)
-}
-
-fn is_not_found(error: &ColdError) -> bool {
-    matches!(error, ColdError::NotFound)
 }
 
 #[tokio::test]

@@ -94,6 +94,33 @@ fn cold_objects_leave_the_disk_by_themselves_and_come_back_when_they_are_opened(
 }
 
 #[test]
+fn objects_in_memory_leave_it_by_themselves_and_outlive_the_process_in_the_store() {
+    let directory = tempfile::tempdir().unwrap();
+    let command = || {
+        command(directory.path())
+            .option("CVMFS_CACHE_PLUGIN_HOT", "ram")
+            .option("CVMFS_CACHE_PLUGIN_SIZE", "200")
+            .option("CVMFS_CACHE_WORKSPACE", directory.path().display().to_string())
+    };
+    let plugin = start(command());
+    let mut client = client(&plugin);
+    for number in 0..20 {
+        store(&mut client, number).unwrap();
+    }
+    while gauge(&plugin, "remote_objects") < 20 {
+        std::thread::yield_now();
+    }
+    assert!(read(&mut client, 3));
+    drop(client);
+    drop(plugin);
+    let plugin = start(command());
+    let mut client = self::client(&plugin);
+    for number in 0..20 {
+        assert!(read(&mut client, number), "object {number}");
+    }
+}
+
+#[test]
 fn a_kill_at_any_time_loses_nothing_that_was_archived() {
     let directory = tempfile::tempdir().unwrap();
     let mut stored = 0;

@@ -59,7 +59,7 @@ fn no_secret_is_in_errors_debug_output_or_the_log() {
     let (server, directory) = (S3Server::start(), tempfile::tempdir().unwrap());
     let proxy = Proxy::start(server.address());
     let mut settings = server.settings_through(proxy.address(), directory.path());
-    settings.timeout = std::time::Duration::from_millis(300);
+    settings.timeout = std::time::Duration::from_millis(100);
     let store = Registry::builtin().open(&settings).unwrap();
     let mut all = format!("{settings:?} {store:?}");
     let faults = [
@@ -87,7 +87,7 @@ fn no_secret_is_in_errors_debug_output_or_the_log() {
     // Web servers have user, password and signatures in their URLs.
     let url = format!("http://user:{SECRET}@{}/dir?sig={SECRET}", proxy.address());
     let settings = StoreSettings {
-        timeout: std::time::Duration::from_millis(300),
+        timeout: std::time::Duration::from_millis(100),
         ..StoreSettings::new(url.parse().unwrap())
     };
     let store = Registry::builtin().open(&settings).unwrap();

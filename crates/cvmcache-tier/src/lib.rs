@@ -59,6 +59,11 @@ mod tiered;
 mod write_back;
 
 #[cfg(test)]
+extern crate self as cvmcache_tier;
+#[cfg(test)]
+#[path = "../tests/common/mod.rs"]
+mod servers;
+#[cfg(test)]
 mod tests;
 
 pub use cold::{

@@ -6,6 +6,7 @@ use cvmcache_testkit::{PluginCommand, Suite};
 fn conforms(hot: &str) {
     let directory = tempfile::tempdir().expect("a directory");
     let path = |name| directory.path().join(name).display().to_string();
+    std::fs::create_dir(path("store")).expect("a directory");
     let command = PluginCommand::new(env!("CARGO_BIN_EXE_cvmcache-tiered"))
         .option("CVMFS_CACHE_DIR", path("cache"))
         .option("CVMFS_CACHE_QUOTA_LIMIT", "100")

@@ -13,6 +13,7 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_cvmcache-tiered");
 
 fn command(directory: &Path) -> PluginCommand {
     let path = |name| directory.join(name).display().to_string();
+    fs::create_dir_all(path("store")).expect("a directory");
     PluginCommand::new(PROGRAM)
         .option("CVMFS_CACHE_DIR", path("cache"))
         .option("CVMFS_CACHE_QUOTA_LIMIT", "1000")

@@ -106,9 +106,10 @@ impl Admin {
         Some(Self { path: beside.or_else(configured)?, timeout })
     }
 
-    #[cfg(test)]
-    pub(crate) fn at(path: &str) -> Self {
-        Self { path: path.into(), timeout: Duration::from_secs(1) }
+    /// The socket at this path.
+    #[cfg(any(test, feature = "tier"))]
+    pub(crate) fn at(path: impl Into<PathBuf>, timeout: Duration) -> Self {
+        Self { path: path.into(), timeout }
     }
 
     pub(crate) fn path(&self) -> &Path {

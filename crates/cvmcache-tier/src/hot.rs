@@ -52,6 +52,11 @@ pub trait HotTier: CachePlugin {
     /// called for each at least, and ends it by returning false.
     fn scrub(&self, progress: &mut dyn FnMut(&Scrubbed) -> bool);
 
+    /// False while objects may be missing in [`idle_objects`](Self::idle_objects) and in a scrub, as after a start.
+    fn is_complete(&self) -> bool {
+        true
+    }
+
     /// Evicts one object; false if it has references or is not there.
     fn evict(&self, id: &ObjectId) -> bool;
 }
@@ -116,6 +121,10 @@ impl HotTier for DiskCache {
             };
             if progress(&scrubbed) { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         });
+    }
+
+    fn is_complete(&self) -> bool {
+        self.status().is_checked
     }
 
     fn evict(&self, id: &ObjectId) -> bool {

@@ -388,6 +388,7 @@ fn an_interrupt_stops_the_job_and_says_that_it_can_be_started_again() {
             ("CVMFS_CACHE_PLUGIN_STORE", "s3://bucket/prefix".to_owned()),
             ("CVMFS_CACHE_PLUGIN_STORE_ENDPOINT", endpoint.clone()),
             ("CVMFS_CACHE_PLUGIN_STORE_CREDENTIALS", credentials.display().to_string()),
+            ("CVMFS_CACHE_PLUGIN_STORE_TIMEOUT", "500ms".to_owned()),
         ];
         let plugin = site.start();
         fill(&plugin, 100);

@@ -2,6 +2,8 @@
 
 use clap::{Parser, Subcommand};
 
+#[cfg(feature = "tier")]
+use crate::tier;
 use crate::{
     admin, bench, check, completions, config, detach, doctor, get, info, log_level, ls, man, put,
     sessions, shrink, soak, stat, stats, top,
@@ -54,6 +56,8 @@ pub(crate) enum Command {
     SoakClient(soak::SoakClient),
     Stat(stat::Stat),
     Stats(stats::Stats),
+    #[cfg(feature = "tier")]
+    Tier(tier::Tier),
     Top(top::Top),
 }
 

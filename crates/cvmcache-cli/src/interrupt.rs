@@ -4,10 +4,16 @@
 //! signal, as from `timeout` or a cancelled job.
 
 use std::io;
+#[cfg(feature = "tier")]
+use std::sync::Arc;
+#[cfg(feature = "tier")]
+use std::sync::atomic::AtomicBool;
 
 use cvmcache::threads;
 use procfs::process::Process;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+#[cfg(feature = "tier")]
+use signal_hook::flag;
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::emulate_default_handler;
 
@@ -25,6 +31,21 @@ pub(crate) fn on_termination(clean_up: impl FnOnce() + Send + 'static) -> io::Re
         }
     })?;
     Ok(())
+}
+
+/// True after SIGHUP, SIGINT or SIGTERM; a second one ends the program. Signals that are ignored stay ignored.
+#[cfg(feature = "tier")]
+pub(crate) fn requested() -> io::Result<Arc<AtomicBool>> {
+    let is_interrupted = Arc::new(AtomicBool::new(false));
+    let ignored = ignored();
+    for signal in [SIGHUP, SIGINT, SIGTERM] {
+        if ignored >> (signal - 1) & 1 == 0 {
+            // In this order: the first signal finds the flag unset.
+            flag::register_conditional_default(signal, Arc::clone(&is_interrupted))?;
+            flag::register(signal, Arc::clone(&is_interrupted))?;
+        }
+    }
+    Ok(is_interrupted)
 }
 
 /// The signals that are ignored, as under `nohup`: a bit each.

@@ -1,7 +1,7 @@
 //! `cvmcache`: checks, measures and inspects CernVM-FS cache plugins.
 //!
 //! Each command has a module of its own, with its arguments, its errors and a function `run` that
-//! writes to a stream; only `get` and `top` use terminals, and this file depends on no plugin.
+//! writes to a stream; only `get` and `top` use terminals, and only `tier` depends on a plugin.
 //! `remote` connects to a running plugin, `admin` to its administration socket, and `unreachable` has the
 //! remedies if there is none; `target` is a plugin under test, `object_type` has the names of object types,
 //! `hashing` names objects by their content, `user` has users and their permissions, `output` what several
@@ -33,6 +33,8 @@ mod soak;
 mod stat;
 mod stats;
 mod target;
+#[cfg(feature = "tier")]
+mod tier;
 mod top;
 mod unreachable;
 mod usage;
@@ -100,6 +102,8 @@ fn run(command: Command, out: &mut dyn Write) -> Result<Verdict> {
         Command::SoakClient(command) => Ok(command.run()),
         Command::Stat(command) => command.run(out),
         Command::Stats(command) => command.run(out),
+        #[cfg(feature = "tier")]
+        Command::Tier(command) => command.run(&mut IgnoreBrokenPipe(out)),
         Command::Top(command) => command.run(),
     }
 }

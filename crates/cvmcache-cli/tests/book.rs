@@ -68,6 +68,7 @@ const NOT_RUN: &[(&str, &str, &str)] = &[
     ("systemd.md", "cp /usr/share", "needs systemd"),
     ("systemd.md", "adduser", "changes the machine"),
     ("systemd.md", "cvmfs_config", "needs systemd"),
+    ("tiering.md", "cvmcache tier", "needs a tiered cache; see tier.rs"),
     ("tutorial.md", "rm -r /tmp/objects", "a minute; the testkit's suite.rs checks these plugins"),
     ("tutorial.md", "CVMCACHE=", "compiles and installs everything"),
     ("tutorial.md", "cargo build --release", "half a minute; see bench.rs"),

@@ -7,6 +7,7 @@ use cvmcache::admin::{Administration, Arguments, Command, CommandError, Gauge, V
 use cvmcache::plugin::ObjectId;
 use serde_json::json;
 
+use crate::command::{ARCHIVE, GC, JOB, REBUILD, RECALL, SCRUB, STATUS};
 use crate::hot::HotTier;
 use crate::maintenance::Selection;
 use crate::tiered::Tiered;
@@ -63,7 +64,7 @@ impl<H: HotTier> Administration for Tiered<H> {
                 let age = seconds(arguments, "older_than")?;
                 match (ids(arguments)?, age) {
                     (Some(ids), None) if !dry_run => maintenance.archive(Selection::Ids(ids)),
-                    (None, Some(age)) if dry_run => Ok(maintenance.archive_dry_run(age)),
+                    (None, Some(age)) if dry_run => maintenance.archive_dry_run(age),
                     (None, Some(age)) => maintenance.archive(Selection::Idle(age)),
                     _ => Err(CommandError::Arguments(
                         "write either {\"older_than\": SECONDS}, with or without \"dry_run\": true, or {\"ids\": [ID]}"
@@ -107,14 +108,6 @@ impl<H: HotTier> Administration for Tiered<H> {
     }
 }
 
-const STATUS: &str = "tier-status";
-const ARCHIVE: &str = "archive";
-const RECALL: &str = "recall";
-const SCRUB: &str = "scrub-tier";
-const GC: &str = "gc";
-const REBUILD: &str = "rebuild";
-const JOB: &str = "job";
-
 const COMMANDS: [(&str, &str); 7] = [
     (STATUS, "Objects and bytes in each state, and the job that runs"),
     (ARCHIVE, "Archive objects: {\"older_than\": SECONDS, \"dry_run\": BOOL} or {\"ids\": [ID]}"),
@@ -146,10 +139,27 @@ impl<H: HotTier> Tiered<H> {
             "cache": self.tier.markers.cache_id(),
             "store": self.tier.config.store.url.as_str(),
             "states": Value::Object(states.into_iter().collect()),
+            "hot": self.hot(),
             "recalling": self.tier.recalls.running(),
             "queued": queued,
             "job": self.maintenance.jobs.to_json(),
         })
+    }
+
+    /// What the hot cache holds, as far as it tells.
+    fn hot(&self) -> Value {
+        let gauges = self.tier.hot.administration().map(Administration::gauges);
+        let objects = gauges.iter().flatten().find(|gauge| gauge.name() == "objects");
+        let objects = objects.map_or(Value::Null, |gauge| gauge.value().clone());
+        match self.tier.hot.info(None) {
+            Ok(info) => json!({
+                "objects": objects,
+                "size_bytes": info.size_bytes,
+                "used_bytes": info.used_bytes,
+                "pinned_bytes": info.pinned_bytes,
+            }),
+            Err(_) => Value::Null,
+        }
     }
 }
 

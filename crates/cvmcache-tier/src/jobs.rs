@@ -35,6 +35,8 @@ pub(crate) struct Jobs {
 
 #[derive(Debug)]
 struct Job {
+    /// Tells it from others of its kind.
+    number: u64,
     kind: &'static str,
     progress: Arc<Progress>,
     /// What came of it.
@@ -73,7 +75,8 @@ impl Jobs {
             })
         };
         let thread = thread.map_err(|error| CommandError::Failed(error.to_string()))?;
-        let job = Job { kind, progress, end, thread: Some(thread) };
+        let number = state.as_ref().map_or(1, |last| last.number + 1);
+        let job = Job { number, kind, progress, end, thread: Some(thread) };
         let answer = job.to_json();
         *state = Some(job);
         Ok(answer)
@@ -86,7 +89,9 @@ impl Jobs {
 
     /// Has the job that runs end soon.
     pub(crate) fn stop(&self) {
-        if let Some(job) = &*self.state.lock() {
+        if let Some(job) = &*self.state.lock()
+            && job.end.lock().is_none()
+        {
             job.progress.stop.store(true, Ordering::Relaxed);
         }
     }
@@ -114,6 +119,8 @@ impl Job {
     fn to_json(&self) -> Value {
         let mut job = self.progress.to_json();
         job.insert("job".to_owned(), self.kind.into());
+        job.insert("number".to_owned(), self.number.into());
+        job.insert("stopped".to_owned(), self.progress.is_stopped().into());
         let end = self.end.lock();
         job.insert("running".to_owned(), end.is_none().into());
         if let Some(Err(error)) = &*end {
@@ -216,7 +223,30 @@ mod tests {
         assert_eq!((&job["bytes"], &job["error"]), (&json!(17), &json!("the store is away")));
         jobs.start("gc", |_| Ok(())).unwrap();
         jobs.end();
-        assert_eq!(jobs.to_json()["error"], Value::Null);
+        let job = jobs.to_json();
+        assert_eq!((&job["error"], &job["number"]), (&Value::Null, &json!(2)));
+    }
+
+    #[test]
+    fn a_job_that_was_stopped_says_so_and_one_that_had_ended_does_not() {
+        let jobs = Jobs::default();
+        jobs.start("gc", |progress| {
+            while !progress.is_stopped() {
+                std::thread::yield_now();
+            }
+            Ok(())
+        })
+        .unwrap();
+        jobs.end();
+        assert_eq!(jobs.to_json()["stopped"], json!(true));
+        let (end, ended) = mpsc::channel::<()>();
+        jobs.start("gc", move |_| ended.recv().map_err(|error| error.to_string())).unwrap();
+        end.send(()).unwrap();
+        while jobs.to_json()["running"] == json!(true) {
+            std::thread::yield_now();
+        }
+        jobs.stop();
+        assert_eq!(jobs.to_json()["stopped"], json!(false));
     }
 
     #[test]

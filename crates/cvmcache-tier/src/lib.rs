@@ -41,6 +41,7 @@ mod administration;
 mod archive;
 mod archiver;
 mod cold;
+pub mod command;
 mod config;
 mod gc;
 mod header;

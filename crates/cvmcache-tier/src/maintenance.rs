@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use cvmcache::Session;
@@ -37,6 +38,9 @@ pub(crate) enum Selection {
 const RECALLS: usize = 8;
 const VERIFICATIONS: usize = 8;
 const PAGE: usize = 1000;
+/// An administrator waits for a dry run, and threads of the administration socket are few.
+const DRY_RUN: Duration = Duration::from_secs(10);
+const CHECK_POLL: Duration = Duration::from_millis(20);
 
 impl<H: HotTier> Maintenance<H> {
     /// Archives objects.
@@ -45,6 +49,7 @@ impl<H: HotTier> Maintenance<H> {
         self.jobs.start("archive", move |progress| {
             let archived = match selection {
                 Selection::Idle(age) => {
+                    wait_for_objects(&tier.hot, || progress.is_stopped());
                     let objects = tier.hot.idle_objects(before(age));
                     tier.runtime.block_on(tier.archive(objects, progress))
                 }
@@ -65,14 +70,19 @@ impl<H: HotTier> Maintenance<H> {
     }
 
     /// How many objects and bytes archiving would move.
-    pub(crate) fn archive_dry_run(&self, age: Duration) -> Value {
+    pub(crate) fn archive_dry_run(&self, age: Duration) -> Result<Value, CommandError> {
+        let deadline = Instant::now() + DRY_RUN;
+        if !wait_for_objects(&self.tier.hot, || Instant::now() >= deadline) {
+            let text = "the cache is still being checked after its start: try again".to_owned();
+            return Err(CommandError::Failed(text));
+        }
         let mut objects: u64 = 0;
         let mut bytes: u64 = 0;
         for object in self.tier.hot.idle_objects(before(age)) {
             objects += 1;
             bytes += object.len;
         }
-        json!({"objects": objects, "bytes": bytes})
+        Ok(json!({"objects": objects, "bytes": bytes}))
     }
 
     /// Recalls these objects, or with `None` all that are remote.
@@ -103,6 +113,7 @@ impl<H: HotTier> Maintenance<H> {
     pub(crate) fn scrub(&self, remote: bool) -> Result<Value, CommandError> {
         let tier = Arc::clone(&self.tier);
         self.jobs.start("scrub", move |progress| {
+            wait_for_objects(&tier.hot, || progress.is_stopped());
             tier.hot.scrub(&mut |scrubbed| {
                 progress.scrubbed(scrubbed);
                 !progress.is_stopped()
@@ -234,6 +245,17 @@ impl<'a, H: HotTier> Pages<'a, H> {
         page.retain(|(_, marker)| self.state.is_none_or(|state| marker.state == state));
         Ok(Some(page))
     }
+}
+
+/// Waits until the hot cache knows all of its objects; false if it was stopped before.
+fn wait_for_objects(hot: &impl HotTier, is_stopped: impl Fn() -> bool) -> bool {
+    while !hot.is_complete() {
+        if is_stopped() {
+            return false;
+        }
+        thread::sleep(CHECK_POLL);
+    }
+    true
 }
 
 fn before(age: Duration) -> SystemTime {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use prometheus_parse::{Scrape, Value};
 
-use crate::admin::schema::{Latency, Statistics};
+use crate::admin::schema::{Gauge, Latency, Statistics};
 
 /// The metrics of a plugin at one moment, as far as they are shown.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -17,6 +17,19 @@ pub(super) struct Sample {
     stored: f64,
     /// Only plugins that tell have it, and only in their metrics.
     evicted: Option<f64>,
+    /// Only tiered caches have it.
+    pub(super) tier: Option<Tier>,
+}
+
+/// What a tiered cache has in its store, and how that is coming back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Tier {
+    pub(super) remote_objects: u64,
+    pub(super) remote_bytes: u64,
+    /// Objects that the store has lost.
+    pub(super) lost: u64,
+    pub(super) recalling: u64,
+    pub(super) failed_recalls: u64,
 }
 
 /// One kind of request, since the plugin started.
@@ -74,6 +87,7 @@ impl Sample {
             read: all.read_bytes as f64,
             stored: all.stored_bytes as f64,
             evicted: None,
+            tier: Tier::of(&statistics.plugin),
         }
     }
 
@@ -150,6 +164,19 @@ impl Sample {
                 Some((now, before)) => Some(rate(now, before)?),
                 None => None,
             },
+        })
+    }
+}
+
+impl Tier {
+    fn of(gauges: &[Gauge]) -> Option<Self> {
+        let value = |name| gauges.iter().find(|gauge| gauge.name == name)?.value.as_u64();
+        Some(Self {
+            remote_objects: value("remote_objects")?,
+            remote_bytes: value("remote_bytes")?,
+            lost: value("error_objects")?,
+            recalling: value("recalling_objects")?,
+            failed_recalls: value("failed_recalls")?,
         })
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use cvmcache::plugin::CacheInfo;
 
 use super::clients::Clients;
-use super::metrics::{Rates, Sample};
+use super::metrics::{Rates, Sample, Tier};
 use crate::admin::Admin;
 use crate::admin::schema::Session;
 
@@ -203,6 +203,11 @@ impl State {
     /// The fill of the cache in the last reply.
     pub(super) fn fill(&self) -> Option<CacheInfo> {
         self.info.and_then(|(_, info)| info)
+    }
+
+    /// What a tiered cache has in its store, as of the last statistics.
+    pub(super) fn tier(&self) -> Option<Tier> {
+        self.sample.as_ref().and_then(|(_, sample)| sample.tier)
     }
 
     /// For how long a reply is overdue, if it is.

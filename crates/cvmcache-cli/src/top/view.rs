@@ -13,6 +13,7 @@ use ratatui::style::{Color, Style, Stylize};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, LineGauge, Paragraph, Row, Sparkline, Table, Wrap};
 
+use super::metrics::Tier;
 use super::state::{Count, Objects, State};
 use crate::{object_type, output};
 
@@ -131,6 +132,10 @@ fn draw_head(frame: &mut Frame<'_>, area: Rect, state: &State, now: Instant) {
 fn draw_fill(frame: &mut Frame<'_>, area: Rect, state: &State) {
     let block =
         if area.height > 2 { Block::bordered().title(fill_title(state)) } else { Block::new() };
+    let block = match state.tier().filter(|_| area.height > 2) {
+        Some(tier) => block.title_bottom(store_title(tier)),
+        None => block,
+    };
     let inner = block.inner(area);
     frame.render_widget(block, area);
     let Some(info) = state.fill() else {
@@ -156,6 +161,19 @@ fn fill_title(state: &State) -> String {
         }
         None => " fill ".to_owned(),
     }
+}
+
+/// What is in the store of a tiered cache alone.
+fn store_title(tier: Tier) -> Line<'static> {
+    let (objects, bytes) = (output::count(tier.remote_objects), output::bytes(tier.remote_bytes));
+    let mut spans = vec![Span::from(format!(" store: {objects} objects, {bytes}"))];
+    spans.push(Span::from(format!(", {} recalling", output::count(tier.recalling))));
+    for (count, what) in [(tier.failed_recalls, "failed"), (tier.lost, "lost")] {
+        let text = format!(", {} {what}", output::count(count));
+        spans.extend((count > 0).then(|| Span::from(text).fg(Color::Red)));
+    }
+    spans.push(Span::from(" "));
+    Line::from(spans)
 }
 
 fn draw_gauge(frame: &mut Frame<'_>, area: Rect, name: &str, part: u64, info: CacheInfo) {

@@ -92,6 +92,16 @@ impl Gauge {
     ) -> Self {
         Self { name: name.into(), value: value.into(), description: description.into() }
     }
+
+    /// The name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The value.
+    pub fn value(&self) -> &Value {
+        &self.value
+    }
 }
 
 impl Command {

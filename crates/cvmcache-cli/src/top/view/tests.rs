@@ -81,7 +81,7 @@ unix=/socket, asked every 2s
 /// The same with an administration socket: sessions of `repositories`, and requests.
 fn administered(start: Instant, repositories: u64) -> State {
     let mut state = state(start);
-    state.admin = Some(Admin::at("/socket.admin"));
+    state.admin = Some(Admin::at("/socket.admin", Duration::from_secs(1)));
     for second in 0..=30_u64 {
         let at = start + second as u32 * SECOND;
         let sessions = (0..repositories).map(|n| session(n, second)).collect();
@@ -153,6 +153,34 @@ unix=/socket, asked every 2s
 
 "#]]
     );
+}
+
+#[test]
+fn a_tiered_cache_has_its_store_below_its_fill() {
+    let start = Instant::now();
+    let mut state = administered(start, 2);
+    let gauge = |(name, value): (&str, u64)| serde_json::json!({ "name": name, "value": value, "description": "" });
+    let mut shown = |failed: u64| {
+        let mut statistics = statistics(31);
+        let gauges = [
+            ("remote_objects", 10_000_000),
+            ("remote_bytes", 100 << 40),
+            ("error_objects", failed),
+            ("recalling_objects", 28),
+            ("failed_recalls", failed),
+        ];
+        let gauges = gauges.into_iter().map(gauge).map(serde_json::from_value);
+        statistics.plugin = gauges.collect::<Result<_, _>>().unwrap();
+        let at = start + 31 * SECOND;
+        state.apply(Update::Measured { sample: Sample::of(&statistics), at }, at);
+        screen(&state, at, (80, 24))
+    };
+    let line = "└ store: 10,000,000 objects, 100.0 TiB, 28 recalling ─";
+    assert!(shown(0).contains(line), "{}", shown(0));
+    let line = "└ store: 10,000,000 objects, 100.0 TiB, 28 recalling, 1,234 failed, 1,234 lost ┘";
+    let shown = shown(1234);
+    assert!(shown.contains(line), "{shown}");
+    assert!(shown.contains("requests") && shown.contains("repository-1"), "{shown}");
 }
 
 #[test]

@@ -106,20 +106,8 @@ impl Admin {
         Some(Self { path: beside.or_else(configured)?, timeout })
     }
 
-<<<<<<< HEAD
     pub(crate) fn new(path: PathBuf, timeout: Duration) -> Self {
         Self { path, timeout }
-    }
-
-    #[cfg(test)]
-    pub(crate) fn at(path: &str) -> Self {
-        Self { path: path.into(), timeout: Duration::from_secs(1) }
-=======
-    /// The socket at this path.
-    #[cfg(any(test, feature = "tier"))]
-    pub(crate) fn at(path: impl Into<PathBuf>, timeout: Duration) -> Self {
-        Self { path: path.into(), timeout }
->>>>>>> tiercli
     }
 
     pub(crate) fn path(&self) -> &Path {

@@ -79,6 +79,13 @@ impl HotTier for HotCache {
         }
     }
 
+    fn is_complete(&self) -> bool {
+        match &self.0 {
+            Kind::Disk(disk) => HotTier::is_complete(&**disk),
+            Kind::Ram(..) => true,
+        }
+    }
+
     fn evict(&self, id: &ObjectId) -> bool {
         match &self.0 {
             Kind::Disk(disk) => disk.evict(id),

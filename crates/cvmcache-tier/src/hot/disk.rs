@@ -44,6 +44,10 @@ impl HotTier for DiskCache {
         });
     }
 
+    fn is_complete(&self) -> bool {
+        self.status().is_checked
+    }
+
     fn evict(&self, id: &ObjectId) -> bool {
         self.evict(id)
     }

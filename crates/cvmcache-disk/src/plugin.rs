@@ -14,7 +14,7 @@ use cvmcache::admin::Administration;
 use cvmcache::config_keys::LOCATOR;
 use cvmcache::plugin::{
     Breadcrumb, CacheInfo, Capabilities, Data, Listing, NewObject, ObjectId, ObjectInfo,
-    ObjectType, PluginResult, Status,
+    ObjectType, PluginResult,
 };
 use cvmcache::{
     CachePlugin, Findings, ListenError, Locator, PluginContext, ServerError, ServerHandle, Session,

@@ -11,7 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use cvmcache::plugin::{ObjectId, ObjectInfo, ObjectType, PluginResult, Status};
-use cvmcache::{ServerHandle, Watermarks};
+use cvmcache::{EvictionCounter, ServerHandle, Watermarks};
 use metrics::{Counter, counter};
 use parking_lot::{Condvar, Mutex};
 
@@ -51,8 +51,7 @@ pub(crate) struct Store {
     wake: (Sender<()>, Receiver<()>),
     run: u64,
     uploads: AtomicU64,
-    evicted_objects: Counter,
-    evicted_bytes: Counter,
+    evictions: EvictionCounter,
     damaged_objects: Counter,
 }
 
@@ -118,12 +117,11 @@ impl Store {
             damaged: AtomicU64::new(0),
             scrubbed: AtomicU64::new(0),
             scrubbing: Scrubbing::new(),
+            evictions: handle.eviction_counter(),
             handle,
             wake: bounded(1),
             run: fastrand::u64(..),
             uploads: AtomicU64::new(0),
-            evicted_objects: counter!("cvmcache_evicted_objects_total"),
-            evicted_bytes: counter!("cvmcache_evicted_bytes_total"),
             damaged_objects: counter!("cvmcache_damaged_objects_total"),
         }
     }
@@ -353,8 +351,7 @@ impl Store {
     }
 
     fn remove_files(&self, evicted: &[Evicted]) {
-        self.evicted_objects.increment(evicted.len() as u64);
-        self.evicted_bytes.increment(evicted.iter().map(|object| object.cost).sum());
+        self.evictions.count(evicted.len() as u64, evicted.iter().map(|object| object.cost).sum());
         for object in evicted {
             self.descriptors.remove(&object.id);
             if let Err(error) = self.files.remove(&self.path(&object.id, object.place))

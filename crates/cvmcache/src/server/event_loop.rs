@@ -43,7 +43,7 @@ use super::busy_poll::BusyPoll;
 use super::connection::{Connection, Context, Dispatch, Turn, WorkerAccess};
 use super::scheduler::{self, Scheduler};
 use super::telemetry::{
-    Heartbeat, HeartbeatTimer, Metrics, Recorders, Reporter, Sessions, Statistics,
+    Heartbeat, HeartbeatTimer, Metrics, Recorders, Reporter, Sessions, Statistics, WorkerLoad,
 };
 use super::timers::{Timer, Timers};
 use super::waker::Waker;
@@ -90,6 +90,8 @@ pub(crate) struct Telemetry {
     heartbeat: HeartbeatTimer,
     statistics: Arc<Statistics>,
     sessions: Sessions,
+    /// `None`: there are no workers.
+    load: Option<Arc<WorkerLoad>>,
     /// `None`: no metrics are served.
     metrics: Option<Metrics>,
     reporter: Reporter,
@@ -113,20 +115,22 @@ pub(crate) struct State {
 }
 
 impl Telemetry {
-    /// The server has started now.
     pub(crate) fn new(
         name: String,
+        started: Instant,
         heartbeat: HeartbeatTimer,
         statistics: Arc<Statistics>,
         sessions: Sessions,
+        load: Option<Arc<WorkerLoad>>,
         metrics: Option<Metrics>,
     ) -> Self {
         Self {
             name,
-            started: Instant::now(),
+            started,
             heartbeat,
             statistics,
             sessions,
+            load,
             metrics,
             reporter: Reporter::default(),
             asks_usage: false,
@@ -190,6 +194,7 @@ impl EventLoop {
             self.take_turns(now);
             self.end_with_last_client(now);
             self.keep_timers(now);
+            self.publish_load();
         }
         Ok(())
     }

@@ -1,5 +1,5 @@
-//! Writes the inputs that fuzzing starts from: every message, as it stands on the wire, and the usual
-//! lives of clients.
+//! Writes the inputs that fuzzing starts from: requests to an administration socket, every message, as it
+//! stands on the wire, and the usual lives of clients.
 //!
 //! `cargo run -p cvmcache-fuzz --example seeds`
 
@@ -30,11 +30,41 @@ fn main() -> io::Result<()> {
             )?;
         }
     }
+    for (name, request) in REQUESTS {
+        for (how, beginning) in [&[0][..], &[2, 0, 29]].iter().enumerate() {
+            let input = [beginning, request.as_bytes()].concat();
+            write("admin", &format!("seed-{name}-{how}"), &input)?;
+        }
+    }
     for (name, steps) in LIVES {
         write("service", &format!("seed-{name}"), &[&[0], steps.as_flattened()].concat())?;
     }
     Ok(())
 }
+
+/// What administrators ask, and what is none of it.
+const REQUESTS: [(&str, &str); 20] = [
+    ("index", "GET /v1 HTTP/1.1\r\nHost: plugin\r\n\r\n"),
+    ("sessions", "GET /v1/sessions?a=%00 HTTP/1.1\r\n\r\n"),
+    ("statistics", "GET /v1/statistics HTTP/1.0\r\n\r\n"),
+    ("configuration", "HEAD /v1/configuration HTTP/1.1\r\n\r\n"),
+    ("health", "GET /v1/health HTTP/1.1\nAccept: */*\n\n"),
+    ("report", "GET /v1/report/ HTTP/1.1\r\n\r\nGET /v1 HTTP/1.1\r\n\r\n"),
+    ("level", "POST /v1/log-level HTTP/1.1\r\nContent-Length: 17\r\n\r\n{\"level\":\"debug\"}"),
+    ("shrink", "POST /v1/shrink HTTP/1.1\r\ncontent-length: 11\r\n\r\n{\"bytes\":1}"),
+    ("twice", "POST /v1/shrink HTTP/1.1\r\nContent-Length: 21\r\n\r\n{\"bytes\":1,\"bytes\":2}"),
+    ("echo", "POST /v1/plugin/echo HTTP/1.1\r\nContent-Length: 13\r\n\r\n{\"a\":[[1e9]]}"),
+    ("fail", "POST /v1/plugin/echo HTTP/1.1\r\nContent-Length: 10\r\n\r\n{\"fail\":1}"),
+    ("detach", "POST /v1/detach HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n{}"),
+    ("method", "BREW /v1/sessions HTTP/1.1\r\n\r\n"),
+    ("encoded", "GET /v1/%73essions/../health HTTP/1.1\r\n\r\n"),
+    ("url", "GET http://plugin/v1/health HTTP/1.1\r\n\r\n"),
+    ("chunked", "POST /v1/zero HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
+    ("lengths", "POST /v1/zero HTTP/1.1\r\nContent-Length: 0\r\nContent-Length: 9\r\n\r\n"),
+    ("too-long", "POST /v1/zero HTTP/1.1\r\nContent-Length: 99999999999\r\n\r\n"),
+    ("http2", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\u{4}\0\0\0\0\0"),
+    ("early-end", "POST /v1/shrink HTTP/1.1\r\nContent-Length: 11\r\n\r\n{\"byt"),
+];
 
 /// What clients do, in the five bytes of a step: kind, slot and session, object, two operands.
 const LIVES: [(&str, &[[u8; 5]]); 6] = [

@@ -64,19 +64,26 @@ impl Place {
 
 /// What the library has read of the environment. The configuration file is the plugin's.
 fn settings() -> Vec<Setting> {
-    let keys = process::SETTINGS.iter().map(|key| (key.name(), key.default_text(), key.meaning()));
-    let own = [
-        (ADMIN.name(), Some("no"), ADMIN.meaning()),
-        (process::CONCURRENT, Some("no"), "yes: callbacks may run on several threads at once"),
-    ];
-    let setting = |(name, default, meaning): (&str, Option<&str>, &str)| {
+    let setting = |(name, fixed, default, meaning): (&str, Option<&str>, Option<&str>, &str)| {
         let value = env::var_os(name).map(|value| value.to_string_lossy().into_owned());
         let source = match value {
             Some(_) => SettingSource::Environment,
             None => SettingSource::Default,
         };
-        Setting::new(name, value.or_else(|| default.map(str::to_owned)), source, meaning)
+        let setting = Setting::new(name, value.or(fixed.map(str::to_owned)), source, meaning);
+        match default {
+            Some(default) => setting.default_text(default),
+            None => setting,
+        }
     };
+    let keys = process::SETTINGS
+        .iter()
+        .map(|key| (key.name(), key.fixed_default(), key.default_text(), key.meaning()));
+    let no = Some("no");
+    let own = [
+        (ADMIN.name(), None, no, ADMIN.meaning()),
+        (process::CONCURRENT, no, no, "yes: callbacks may run on several threads at once"),
+    ];
     keys.chain(own).map(setting).collect()
 }
 

@@ -1,27 +1,27 @@
 //! The administration socket of a running plugin, from the side of the administrator.
 //!
-//! `command` is `cvmcache admin`. `place` finds it from the locator, `request` has one request over it, `schema` the types of the
-//! answers, and `error` what is said where there is none. `docs/administration.md` describes it.
+//! `command` is `cvmcache admin`. `place` finds it from the locator, `schema` has the types of the answers,
+//! and `error` what is said where there is none. `docs/administration.md` describes it.
 
 pub(crate) mod command;
 mod error;
 mod place;
-mod request;
 pub(crate) mod schema;
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::Args;
 use cvmcache::Locator;
+use cvmcache_testkit::{AdminAnswer, AdminClient, AdminError};
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::remote::{self, Remote};
 pub(crate) use error::Error;
 use error::{Absent, Reason};
-use request::Method;
 
 type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -106,10 +106,13 @@ impl Admin {
         Some(Self { path: beside.or_else(configured)?, timeout })
     }
 
-    /// The socket at this path.
-    #[cfg(any(test, feature = "tier"))]
-    pub(crate) fn at(path: impl Into<PathBuf>, timeout: Duration) -> Self {
-        Self { path: path.into(), timeout }
+    pub(crate) fn new(path: PathBuf, timeout: Duration) -> Self {
+        Self { path, timeout }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn at(path: &str) -> Self {
+        Self { path: path.into(), timeout: Duration::from_secs(1) }
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -117,7 +120,7 @@ impl Admin {
     }
 
     pub(crate) fn get<T: DeserializeOwned>(&self, resource: &str) -> Result<Answer<T>> {
-        self.call(Method::Get, resource, None)
+        self.succeeded(resource, self.client().get(resource))
     }
 
     pub(crate) fn post<T: DeserializeOwned>(
@@ -125,7 +128,8 @@ impl Admin {
         resource: &str,
         body: Option<&Value>,
     ) -> Result<Answer<T>> {
-        self.call(Method::Post, resource, body)
+        let body = body.map(Value::to_string).unwrap_or_default();
+        self.succeeded(resource, self.client().post(resource, &body))
     }
 
     /// The answer whatever its status is, which health has two of.
@@ -133,45 +137,36 @@ impl Admin {
         &self,
         resource: &str,
     ) -> Result<Answer<T>> {
-        let response = self.request(Method::Get, resource, None)?;
-        self.parse(resource, &response.body)
+        let answer = self.client().get(resource).map_err(|error| self.error(error.into()))?;
+        self.parse(resource, answer.body)
     }
 
-    fn call<T: DeserializeOwned>(
+    fn succeeded<T: DeserializeOwned>(
         &self,
-        method: Method,
         resource: &str,
-        body: Option<&Value>,
+        answer: Result<AdminAnswer, AdminError>,
     ) -> Result<Answer<T>> {
-        let response = self.request(method, resource, body)?;
-        if !(200..300).contains(&response.status) {
-            let failure = serde_json::from_slice::<schema::Failure>(&response.body);
-            let text = String::from_utf8_lossy(&response.body);
-            let error = failure.map_or_else(|_| text.trim().to_owned(), |failure| failure.error);
-            return Err(self.error(Reason::Status { code: response.status, error }));
+        let AdminAnswer { status, body, .. } = answer.map_err(|error| self.error(error.into()))?;
+        if !(200..300).contains(&status) {
+            let text = || body.as_str().unwrap_or_default().trim().to_owned();
+            let failure = schema::Failure::deserialize(&body);
+            let error = failure.map_or_else(|_| text(), |failure| failure.error);
+            return Err(self.error(Reason::Status { code: status, error }));
         }
-        self.parse(resource, &response.body)
+        self.parse(resource, body)
     }
 
-    fn request(
-        &self,
-        method: Method,
-        resource: &str,
-        body: Option<&Value>,
-    ) -> Result<request::Response> {
-        let body = body.map(Value::to_string).unwrap_or_default();
-        let deadline = Instant::now() + self.timeout;
-        request::send(&self.path, method, resource, body.as_bytes(), deadline)
-            .map_err(|reason| self.error(reason))
+    fn parse<T: DeserializeOwned>(&self, resource: &str, json: Value) -> Result<Answer<T>> {
+        match T::deserialize(&json) {
+            Ok(value) => Ok(Answer { value, json }),
+            Err(source) => {
+                Err(self.error(Reason::Answer { resource: resource.to_owned(), source }))
+            }
+        }
     }
 
-    fn parse<T: DeserializeOwned>(&self, resource: &str, body: &[u8]) -> Result<Answer<T>> {
-        let parsed = serde_json::from_slice::<Value>(body).and_then(|json| {
-            let value = T::deserialize(&json)?;
-            Ok(Answer { value, json })
-        });
-        let resource = resource.to_owned();
-        parsed.map_err(|source| self.error(Reason::Answer { resource, source }))
+    fn client(&self) -> AdminClient {
+        AdminClient::at(&self.path).timeout(self.timeout)
     }
 
     fn error(&self, reason: Reason) -> Error {

@@ -55,6 +55,9 @@ impl Config {
         let settings = answer.value.settings.iter();
         let shown: Vec<_> =
             settings.filter(|setting| !self.changed || setting.source != DEFAULT).collect();
+        if let Some(file) = &answer.value.file {
+            writeln!(out, "{FAINT}# {}{FAINT:#}", output::escaped(file))?;
+        }
         let width = shown.iter().map(|setting| setting.source.len()).max().unwrap_or_default();
         for setting in shown {
             print(out, setting, width)?;
@@ -70,7 +73,8 @@ const DEFAULT: &str = "default";
 fn print(out: &mut dyn Write, setting: &Setting, width: usize) -> Result<()> {
     let (source, key) = (output::escaped(&setting.source), output::escaped(&setting.key));
     let value = setting.value.as_deref().map(output::escaped);
-    match value {
+    let default = setting.default.as_deref().map(output::escaped);
+    match value.or(default) {
         Some(value) if setting.source != DEFAULT => {
             writeln!(out, "{source:<width$}  {key}={value}")?;
         }

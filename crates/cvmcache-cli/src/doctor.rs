@@ -1,8 +1,8 @@
 //! `cvmcache doctor`: finds mistakes in the configuration of a client and its plugin.
 //!
 //! It changes nothing. `client_conf` and `plugin_conf` check the files, `socket` and `running` what
-//! their locators lead to, and `administration` looks into the plugin there. `program` tells what is started, and `self_check` asks it; `kind` has the names
-//! of all findings.
+//! their locators lead to, and `administration` looks into the plugin there. `program` tells what is
+//! started, and `self_check` asks it; `kind` has the names of all findings.
 
 mod administration;
 mod client_conf;

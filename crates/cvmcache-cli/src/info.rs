@@ -94,7 +94,8 @@ impl Info {
 impl Document for PluginSummary {
     fn print(&self, out: &mut dyn Write) -> Result<()> {
         let pid = self.pid.map(|pid| format!(", process {pid}")).unwrap_or_default();
-        writeln!(out, "{TITLE}{}{TITLE:#} at {}{pid}", self.name, self.locator)?;
+        let name = output::plugin_name(&self.name);
+        writeln!(out, "{TITLE}{name}{TITLE:#} at {}{pid}", self.locator)?;
         writeln!(out, "can           {}", self.capabilities.join(", "))?;
         writeln!(out, "part size     {}", output::bytes(self.max_object_size))?;
         self.print_fill(out)?;

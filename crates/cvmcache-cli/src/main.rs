@@ -3,9 +3,9 @@
 //! Each command has a module of its own, with its arguments, its errors and a function `run` that
 //! writes to a stream; only `get` and `top` use terminals, and only `tier` depends on a plugin.
 //! `remote` connects to a running plugin, `admin` to its administration socket, and `unreachable` has the
-//! remedies if there is none; `target` is a plugin under test, `object_type` has the names of object types, `hashing` names objects by their
-//! content, `user` has users and their permissions, `output` what several commands print alike,
-//! `interrupt` cleans up on signals, and `error` decides on the exit status.
+//! remedies if there is none; `target` is a plugin under test, `object_type` has the names of object types,
+//! `hashing` names objects by their content, `user` has users and their permissions, `output` what several
+//! commands print alike, `interrupt` cleans up on signals, and `error` decides on the exit status.
 
 mod admin;
 mod arguments;

@@ -59,6 +59,11 @@ pub(crate) fn count(number: u64) -> String {
     HumanCount(number).to_string()
 }
 
+/// The name of a plugin; those with the library of CernVM-FS have none.
+pub(crate) fn plugin_name(name: &str) -> &str {
+    if name.is_empty() { "a plugin without a name" } else { name }
+}
+
 /// A text from a plugin, without terminal control sequences and unambiguous: bytes that are not
 /// UTF-8, invisible characters and backslashes are escaped as in Rust.
 pub(crate) fn text(bytes: &[u8]) -> String {

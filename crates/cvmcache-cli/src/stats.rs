@@ -192,6 +192,7 @@ fn print_summary(out: &mut dyn Write, windows: &[&Window], has_zero: bool) -> Re
         let cells = windows.iter().map(|window| cell(window));
         [name.to_owned()].into_iter().chain(cells).collect::<Vec<_>>()
     };
+    let unknown = || "-".to_owned();
     let rows = vec![
         row("requests", &|window| output::count(window.requests)),
         row("hits", &|window| output::count(window.hits)),
@@ -200,6 +201,10 @@ fn print_summary(out: &mut dyn Write, windows: &[&Window], has_zero: bool) -> Re
         row("read", &|window| output::bytes(window.read_bytes)),
         row("stored", &|window| output::bytes(window.stored_bytes)),
         row("stored objects", &|window| output::count(window.stored_objects)),
+        row("evicted", &|window| window.evicted_bytes.map_or_else(unknown, output::bytes)),
+        row("evicted objects", &|window| {
+            window.evicted_objects.map_or_else(unknown, output::count)
+        }),
         row("connections", &|window| output::count(window.connections)),
     ];
     output::table(out, header, rows, 1)
@@ -307,6 +312,8 @@ mod tests {
             read_bytes: requests * 1024,
             stored_bytes: 0,
             stored_objects: 0,
+            evicted_objects: None,
+            evicted_bytes: None,
             operations: vec![operation],
         }
     }

@@ -1,10 +1,11 @@
 //! `cvmcache top`: a live view of a plugin on a terminal.
 //!
 //! `sampler` polls the plugin, `administration` its administration socket and `scraper` its metrics, on threads
-//! of their own, so that the view never blocks; `state` has the results, `view` draws them. Both are pure. This file has the
-//! terminal and the keys.
+//! of their own, so that the view never blocks; `state` has the results, `view` draws them. Both are pure.
+//! This file has the terminal and the keys.
 
 use std::io::{self, IsTerminal};
+use std::path::PathBuf;
 use std::sync::mpsc::{self, RecvTimeoutError, SyncSender};
 use std::time::{Duration, Instant};
 
@@ -71,6 +72,9 @@ pub(crate) struct Top {
     /// administration socket or, without one, from where its configuration has the metrics
     #[arg(long, value_name = "URL|HOST:PORT|PORT")]
     metrics: Option<String>,
+    /// The administration socket [default: where plugins with this locator have it]
+    #[arg(long, value_name = "PATH")]
+    admin: Option<PathBuf>,
 }
 
 /// Standard output is no terminal.
@@ -106,8 +110,11 @@ impl Top {
         let locator = self.remote.locator()?;
         let mut state = State::new(&locator.to_string(), self.interval, !self.no_list);
         let pid = client.plugin_pid();
-        let admin = Admin::of(&locator, pid, self.remote.timeout().min(PATIENCE));
-        state.admin = admin.filter(administration::answers);
+        let patience = self.remote.timeout().min(PATIENCE);
+        state.admin = match self.admin {
+            Some(path) => Some(administration::named(path, patience)?),
+            None => Admin::of(&locator, pid, patience).filter(administration::answers),
+        };
         state.metrics_url = match &self.metrics {
             Some(text) => Some(scraper::url(text)),
             None if state.admin.is_some() => None,

@@ -19,6 +19,7 @@ use serde_json::Value;
 use snapbox::cmd::cargo_bin;
 use snapbox::str;
 use support::shelf::{Served, Shelf};
+use support::terminal::Terminal;
 use support::{cvmcache, example, ram, start_ram};
 
 /// The commands of this page, with what makes them harmless.
@@ -44,6 +45,11 @@ fn json(arguments: &[&str]) -> Value {
 fn administration_socket(plugin: &PluginProcess) -> PathBuf {
     let Locator::Unix(path) = plugin.locator() else { unreachable!() };
     PathBuf::from(format!("{}.admin", path.display()))
+}
+
+/// The configuration file that a plugin was started with.
+fn plugin_file(plugin: &PluginProcess) -> PathBuf {
+    administration_socket(plugin).parent().expect("a directory").join("conf")
 }
 
 /// Stores an object, reads it, and asks for one that is not there.
@@ -129,6 +135,27 @@ cvmcache: --watch "0": write a number of seconds from 0.1 to 86400
 }
 
 #[test]
+fn statistics_are_drawn_in_place_on_a_terminal() {
+    let plugin = start_ram();
+    let locator = plugin.locator().to_string();
+    let mut client = connect(&plugin, "atlas.cern.ch:2");
+    let mut terminal = Terminal::start(&["stats", "--watch", "0.1", &locator], (80, 24));
+    let has_row = |shown: &str, name: &str, value: &str| {
+        shown.lines().any(|line| line.starts_with(name) && line.contains(value))
+    };
+    terminal.wait_until(|shown| has_row(shown, "hit ratio", " - "));
+    use_cache(&mut client);
+    terminal.wait_until(|shown| {
+        let row = |name: &str, value: &str| has_row(shown, name, value);
+        let rows = row("hit ratio", " 50 % ") && row("open ", " 2 ") && row("read", " 97.7 KiB ");
+        // From the top, each time.
+        rows && shown.starts_with("cvmcache ram ") && shown.lines().count() <= 24
+    });
+    terminal.press("\x03");
+    terminal.wait_for_end();
+}
+
+#[test]
 fn a_detach_asks_all_clients_and_tells_how_many_they_are() {
     let plugin = start_ram();
     let locator = plugin.locator().to_string();
@@ -155,6 +182,7 @@ fn the_configuration_has_values_and_where_they_come_from() {
     assert_eq!(
         changed,
         [
+            format!("# {}", plugin_file(&plugin).display()),
             format!("file  CVMFS_CACHE_PLUGIN_LOCATOR={locator}"),
             "file  CVMFS_CACHE_PLUGIN_SIZE=100".to_owned(),
         ]
@@ -321,7 +349,7 @@ fn a_thousand_sessions_are_listed_while_clients_work() {
         (0..1000).map(|n| connect(&plugin, &format!("repository-{}.cern.ch:{n}", n % 7))).collect();
     let ends = AtomicBool::new(false);
     thread::scope(|scope| {
-        for n in 0..4 {
+        for n in 0..50 {
             let (plugin, ends) = (&plugin, &ends);
             scope.spawn(move || {
                 let mut client = connect(plugin, &format!("busy.cern.ch:{n}"));
@@ -335,13 +363,13 @@ fn a_thousand_sessions_are_listed_while_clients_work() {
         let is_busy = |list: &Value| {
             let sessions = list["sessions"].as_array().unwrap();
             let busy = sessions.iter().filter(|session| session["repository"] == "busy.cern.ch");
-            busy.filter(|session| session["misses"].as_u64() > Some(0)).count() == 4
+            busy.filter(|session| session["misses"].as_u64() > Some(0)).count() == 50
         };
         while !is_busy(&json(&["sessions", "--json", &locator])) {}
         let shown = printed(&["sessions", &locator]);
         ends.store(true, Ordering::Relaxed);
-        assert_eq!(shown.lines().count(), 1 + 1004 + 2, "{shown}");
-        assert!(shown.ends_with("1,004 sessions of 8 repositories\n"), "{shown}");
+        assert_eq!(shown.lines().count(), 1 + 1050 + 2, "{shown}");
+        assert!(shown.ends_with("1,050 sessions of 8 repositories\n"), "{shown}");
     });
     drop(idle);
 }

@@ -5,10 +5,13 @@ mod support;
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::net::UnixListener;
+use std::sync::{Arc, Mutex};
 use std::thread;
 
-use cvmcache::Locator;
+use cvmcache::admin::AdminSocket;
 use cvmcache::client::Client;
+use cvmcache::plugin::{CacheInfo, Capabilities, Data, ObjectId, ObjectInfo, PluginResult, Status};
+use cvmcache::{CachePlugin, Locator, Server, Session};
 use cvmcache_testkit::PluginCommand;
 use nix::fcntl::{Flock, FlockArg};
 use support::site::Site;
@@ -78,6 +81,63 @@ fn advice_about_a_plugin_whose_socket_has_lost_its_name_does_not_end_it() {
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(!text.contains("kill"), "{text}");
     client.info().unwrap();
+}
+
+/// A plugin whose callback does not return before it is let go.
+struct Stuck(Arc<Mutex<()>>);
+
+impl CachePlugin for Stuck {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::INFO
+    }
+
+    fn object_info(&self, _session: &Session, _id: &ObjectId) -> PluginResult<ObjectInfo> {
+        Err(Status::NoEntry)
+    }
+
+    fn read(&self, _: &Session, _: &ObjectId, _: u64, _: u32) -> PluginResult<Data> {
+        Err(Status::NoEntry)
+    }
+
+    fn info(&self, _session: Option<&Session>) -> PluginResult<CacheInfo> {
+        drop(self.0.lock().ok());
+        Err(Status::NoSupport)
+    }
+}
+
+#[test]
+fn a_plugin_whose_callbacks_do_not_return_is_a_finding_of_its_own() {
+    let directory = tempfile::tempdir().unwrap();
+    let locator = Locator::Unix(directory.path().join("socket"));
+    let lock = Arc::new(Mutex::new(()));
+    let held = lock.lock().unwrap();
+    let socket = AdminSocket::at(AdminSocket::path_of(&locator, directory.path()));
+    let builder = Server::builder(Stuck(lock.clone())).workers(1).admin(socket);
+    let server = builder.listen(&locator).unwrap().spawn().unwrap();
+    let (names, status) = Site::around(&locator).findings();
+    assert!(names.iter().any(|name| name == "plugin-failing"), "{names:?}");
+    assert_eq!(status, 1);
+    drop(held);
+    server.handle().terminate();
+    server.wait().unwrap();
+}
+
+#[test]
+fn an_administration_socket_that_does_not_answer_is_a_finding() {
+    let command = PluginCommand::new(ram()).option("CVMFS_CACHE_PLUGIN_ADMIN", "no");
+    let plugin = command.option("CVMFS_CACHE_PLUGIN_SIZE", "100").start().unwrap();
+    let Locator::Unix(socket) = plugin.locator() else { unreachable!() };
+    let path = AdminSocket::path_of(plugin.locator(), socket.parent().unwrap());
+    let listener = UnixListener::bind(path).unwrap();
+    // It lives as long as the tests.
+    thread::spawn(move || {
+        for connection in listener.incoming() {
+            let answer = b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n";
+            // A client that has gone takes none.
+            let _ = connection.and_then(|mut connection| connection.write_all(answer));
+        }
+    });
+    Site::around(plugin.locator()).assert_finds("administration-fails");
 }
 
 #[test]

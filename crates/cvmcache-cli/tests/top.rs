@@ -223,6 +223,24 @@ fn sessions_and_requests_come_from_the_administration_socket() {
 }
 
 #[test]
+fn top_asks_the_administration_socket_that_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("elsewhere");
+    let path = path.to_str().unwrap();
+    let command = PluginCommand::new(ram()).option("CVMFS_CACHE_PLUGIN_ADMIN", path).tcp();
+    let plugin = command.option("CVMFS_CACHE_PLUGIN_SIZE", "100").start().unwrap();
+    let locator = plugin.locator().to_string();
+    let _client = Client::connect(plugin.locator(), "atlas.cern.ch:1").unwrap();
+    let mut terminal = Terminal::start(&["top", "--admin", path, &locator], (80, 24));
+    terminal.wait_until(|shown| shown.contains("││atlas.cern.ch"));
+    terminal.press("q");
+    assert_eq!(terminal.wait_for_end(), 0);
+    let mut terminal = Terminal::start(&["top", "--admin", "/nowhere", &locator], (80, 24));
+    assert_eq!(terminal.wait_for_end(), 1);
+    terminal.wait_for("/nowhere");
+}
+
+#[test]
 fn without_metrics_top_draws_the_rest_and_the_reason() {
     let plugin = Served::new(shelf());
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();

@@ -88,7 +88,7 @@ const WORKSPACE: ConfigKey = ConfigKey::new(
     "DIRECTORY",
     "where lock and database are, on a disk of this node; CVMFS_CACHE_ALIEN needs it",
 )
-.default_value("the cache directory");
+.default_in_words("the cache directory");
 const QUOTA_LIMIT: ConfigKey = ConfigKey::new(
     "CVMFS_CACHE_QUOTA_LIMIT",
     "MB|-1",
@@ -107,7 +107,7 @@ const SCRUB: ConfigKey = ConfigKey::new(
     "how fast objects are read in the background to verify them; 0 turns it off",
 )
 .bounds(0, 100_000)
-.default_value("1, and 0 with CVMFS_CACHE_ALIEN");
+.default_in_words("1, and 0 with CVMFS_CACHE_ALIEN");
 
 impl Config {
     /// The table of the plugin's own keys.

@@ -14,7 +14,7 @@ use cvmcache::plugin::{HashAlgorithm, ObjectId, ObjectType};
 use redb::{ReadableTable, TableDefinition};
 
 use crate::digest::BlockDigests;
-use crate::index::{NewEntry, Place};
+use crate::entry::{NewEntry, Place};
 
 /// The algorithm's number, then the digest.
 type Key = [u8; 1 + ObjectId::DIGEST_LEN];

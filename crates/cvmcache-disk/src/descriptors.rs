@@ -48,6 +48,11 @@ impl Descriptors {
         drop(removed);
     }
 
+    /// How many files are open.
+    pub(crate) fn len(&self) -> usize {
+        self.shards.iter().map(|shard| shard.lock().len()).sum()
+    }
+
     fn shard(&self, id: &ObjectId) -> &Mutex<LruCache<ObjectId, Arc<File>>> {
         let [.., last] = id.digest();
         &self.shards[usize::from(*last) % Self::SHARDS]

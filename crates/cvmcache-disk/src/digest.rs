@@ -95,6 +95,14 @@ pub(crate) fn of_file(
     Ok(Some(hasher.finish()))
 }
 
+/// True if a file begins as a catalog does. So do other databases.
+pub(crate) fn is_catalog(files: &dyn FileSystem, file: &File) -> bool {
+    let Ok(mut buffer) = ReadBuffer::new(CATALOG.len()) else { return false };
+    files.read_at(file, &mut buffer, 0).is_ok() && buffer.as_ref() == CATALOG
+}
+
+const CATALOG: &[u8] = b"SQLite format 3\0";
+
 /// Read at once: buffers of this length are reused.
 const PIECE: usize = 256 * 1024;
 

@@ -4,14 +4,13 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::mem;
 
-use bytes::Bytes;
 use cvmcache::Watermarks;
 use cvmcache::plugin::{
     CacheInfo, ListEntry, ObjectId, ObjectInfo, ObjectType, PluginResult, Status,
 };
 use slab::Slab;
 
-use crate::layout::UploadNumber;
+use crate::entry::{Entry, Evicted, NewEntry, Place};
 
 /// Invariant: `pinned <= used`, and `used + uploading <= quota` unless files that other programs have stored
 /// are found.
@@ -37,15 +36,6 @@ pub(crate) struct Index {
     dirty: HashMap<ObjectId, Dirty>,
 }
 
-/// Where the file of an object is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Place {
-    /// At its name.
-    Named,
-    /// Where it was uploaded: it has not been synchronised.
-    Upload(UploadNumber),
-}
-
 /// What the database does not know of an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Dirty {
@@ -53,41 +43,6 @@ pub(crate) enum Dirty {
     Used,
     /// That it was stored, or removed.
     Changed,
-}
-
-/// An object to be taken into the index.
-#[derive(Debug, Clone)]
-pub(crate) struct NewEntry {
-    pub(crate) id: ObjectId,
-    pub(crate) size: u64,
-    pub(crate) object_type: ObjectType,
-    pub(crate) description: Option<Bytes>,
-    pub(crate) place: Place,
-    /// The file has been seen by this run of the plugin.
-    pub(crate) verified: bool,
-}
-
-#[derive(Debug)]
-pub(crate) struct Entry {
-    pub(crate) id: ObjectId,
-    pub(crate) size: u64,
-    pub(crate) object_type: ObjectType,
-    /// Without spare memory: there may be millions.
-    description: Option<Box<[u8]>>,
-    pub(crate) place: Place,
-    pub(crate) verified: bool,
-    references: i32,
-    /// The file has gone or is damaged, while sessions have it open.
-    lost: bool,
-    pub(crate) last_use: u64,
-}
-
-/// An object that has been evicted, whose file is to be removed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Evicted {
-    pub(crate) id: ObjectId,
-    pub(crate) place: Place,
-    pub(crate) cost: u64,
 }
 
 /// The order of eviction: volatile objects first, and the least recently used first among equals.
@@ -102,14 +57,6 @@ impl Rank {
     pub(crate) const FIRST: Self = Self { is_kept: false, last_use: 0, slot: 0 };
     const FIRST_KEPT: Self = Self { is_kept: true, ..Self::FIRST };
 }
-
-/// What a file of so many bytes takes on disk: whole blocks, and one at least for what finds it.
-pub(crate) fn cost(size: u64) -> u64 {
-    size.max(1).div_ceil(BLOCK).saturating_mul(BLOCK)
-}
-
-/// The block of most file systems.
-pub(crate) const BLOCK: u64 = 4096;
 
 const SHARDS: usize = 256;
 
@@ -141,6 +88,24 @@ impl Index {
         self.entry(id).filter(|entry| !entry.lost)
     }
 
+    /// The size and type of an object.
+    pub(crate) fn info_of(&self, id: &ObjectId) -> PluginResult<ObjectInfo> {
+        self.get(id).map(Entry::info).ok_or(Status::NoEntry)
+    }
+
+    /// Takes in the objects of a former run, with the times of their last use: all of them at once, because
+    /// the order of use is made several times faster so.
+    pub(crate) fn restore(&mut self, objects: impl FnOnce(&mut dyn FnMut(NewEntry, u64))) {
+        objects(&mut |new, last_use| {
+            if self.slot(&new.id).is_none() {
+                let last_use = last_use.min(self.clock);
+                self.put(new, 0, last_use);
+            }
+        });
+        let ranked = self.slots.iter().filter_map(|(slot, _)| Some((self.rank(slot)?, slot)));
+        self.idle = ranked.collect();
+    }
+
     /// Takes in an object that was used last at `last_use`, or now. One that was lost while sessions have it
     /// open is there again, and keeps its references.
     ///
@@ -148,6 +113,13 @@ impl Index {
     pub(crate) fn insert(&mut self, new: NewEntry, references: i32, last_use: Option<u64>) {
         let last_use = last_use.unwrap_or_else(|| self.tick());
         self.clock = self.clock.max(last_use);
+        let slot = self.put(new, references, last_use);
+        self.set_idle(slot);
+        self.update_pin_pressure();
+    }
+
+    /// Puts an object into its slot and the accounts, but not into the order of use.
+    fn put(&mut self, new: NewEntry, references: i32, last_use: u64) -> usize {
         let mut entry = Entry {
             id: new.id,
             size: new.size,
@@ -176,8 +148,7 @@ impl Index {
         if entry.references > 0 {
             self.pinned += entry.cost();
         }
-        self.set_idle(slot);
-        self.update_pin_pressure();
+        slot
     }
 
     /// Opens, closes or, with `by` = 0, checks for an object. All of it counts as use.
@@ -230,6 +201,16 @@ impl Index {
     pub(crate) fn set_verified(&mut self, id: &ObjectId) {
         if let Some(slot) = self.slot(id) {
             self.slots[slot].verified = true;
+        }
+    }
+
+    /// A regular object is found to be a catalog.
+    pub(crate) fn set_catalog(&mut self, id: &ObjectId) {
+        if let Some(slot) = self.slot(id)
+            && self.slots[slot].object_type == ObjectType::Regular
+        {
+            self.slots[slot].object_type = ObjectType::Catalog;
+            self.mark_dirty(*id, Dirty::Changed);
         }
     }
 
@@ -398,6 +379,11 @@ impl Index {
         slots.map(|&slot| &self.slots[slot]).filter(|entry| !entry.lost)
     }
 
+    /// True if there is something that the database is to be told.
+    pub(crate) fn is_dirty(&self) -> bool {
+        !self.dirty.is_empty()
+    }
+
     /// What the database is to be told. What cannot be told now is to be put back.
     pub(crate) fn take_dirty(&mut self) -> HashMap<ObjectId, Dirty> {
         mem::take(&mut self.dirty)
@@ -459,20 +445,6 @@ impl Index {
 
     fn update_pin_pressure(&mut self) {
         self.ask_detach |= self.marks.update_pinned(self.pinned);
-    }
-}
-
-impl Entry {
-    pub(crate) fn info(&self) -> ObjectInfo {
-        ObjectInfo::new(self.size, self.object_type)
-    }
-
-    pub(crate) fn cost(&self) -> u64 {
-        cost(self.size)
-    }
-
-    pub(crate) fn description(&self) -> Option<Bytes> {
-        self.description.as_deref().map(Bytes::copy_from_slice)
     }
 }
 

@@ -14,19 +14,21 @@
 //!
 //! # The source
 //!
-//! Read it in this order: `layout.rs` (names on disk), `index.rs` (which objects there are, their order of use
+//! Read it in this order: `layout.rs` (names on disk), `entry.rs` and `index.rs` (which objects there are, their order of use
 //! and accounting; no lock, no I/O), `store.rs` (the index behind its lock, and which object's files are being
 //! changed), `publish.rs` and `sync.rs` (how a file becomes an object), `tree.rs` and `database.rs` (what a
 //! restart finds), `upload.rs` and `plugin.rs` (the SDK's traits on top), `maintenance.rs` (what a tier above the
 //! cache needs). All changes to files go through
 //! `files.rs`, where tests inject faults.
 
+mod administration;
 mod breadcrumbs;
 mod cache_lock;
 mod config;
 mod database;
 mod descriptors;
 mod digest;
+mod entry;
 mod files;
 mod index;
 mod layout;
@@ -45,8 +47,9 @@ mod upload;
 mod tests;
 
 pub use config::{Config, Fsync, Location, ParseFsyncError, ParseQuotaError, Quota};
-pub use maintenance::{IdleObject, IdleObjects, ScrubCounts};
+pub use maintenance::{IdleObject, IdleObjects};
 pub use plugin::{DiskCache, StartError};
+pub use scrub::ScrubCounts;
 pub use status::DiskStatus;
 
 #[cfg(doctest)]

@@ -9,9 +9,10 @@ use std::vec;
 use bytes::Bytes;
 use cvmcache::plugin::{Data, ObjectId, ObjectType, PluginResult, Status};
 
-use crate::index::{Entry, Rank};
+use crate::entry::Entry;
+use crate::index::Rank;
 use crate::plugin::DiskCache;
-use crate::scrub::Scrubbed;
+use crate::scrub::{ScrubCounts, Scrubbed};
 use crate::store::{Store, to_nanoseconds};
 
 /// An object without references that has not been used for a while, see [`DiskCache::idle_objects`].
@@ -40,24 +41,6 @@ pub struct IdleObjects {
     batch: vec::IntoIter<IdleObject>,
     /// Where the next batch begins.
     next: Option<Rank>,
-}
-
-/// How far a scrub is, and what it has found, see [`DiskCache::scrub`].
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct ScrubCounts {
-    /// How many objects there were when it began.
-    pub objects: usize,
-    /// Objects whose bytes are those that were stored.
-    pub good: usize,
-    /// Objects whose bytes are not, or cannot be read. They were moved aside.
-    pub damaged: usize,
-    /// Objects without digests to compare with. They have them now.
-    pub recorded: usize,
-    /// Objects that were evicted before they were looked at.
-    pub skipped: usize,
-    /// How many bytes were read.
-    pub bytes: u64,
 }
 
 /// Maintenance. None of these methods is a use of an object, and all may wait for the disk.
@@ -102,7 +85,7 @@ impl DiskCache {
     ///
     /// [`Status::NoEntry`] if there is no such object.
     pub fn block_digests(&self, id: &ObjectId) -> PluginResult<Option<Vec<[u8; 32]>>> {
-        self.store.find(id, |_| Ok(()))?;
+        self.store.info(id)?;
         Ok(self.store.digests(id).map(|digests| digests.blocks()))
     }
 
@@ -113,7 +96,7 @@ impl DiskCache {
     /// [`Status::NoEntry`] if there is no such object, and [`Status::Corrupted`] if its bytes are not those
     /// that were stored, or cannot be read: it was moved aside then, and is a miss from now on.
     pub fn verify(&self, id: &ObjectId) -> PluginResult<Vec<[u8; 32]>> {
-        self.store.find(id, |_| Ok(()))?;
+        self.store.info(id)?;
         // It may get its name between the look-up and the open, but only once.
         for _ in 0..2 {
             match self.store.scrub(id, &mut |_| true) {
@@ -136,30 +119,7 @@ impl DiskCache {
     /// Reads all objects at full speed and compares them with their digests; damaged ones are moved aside.
     /// `progress` is called before each read and after each object, and may end it.
     pub fn scrub(&self, mut progress: impl FnMut(&ScrubCounts) -> ControlFlow<()>) -> ScrubCounts {
-        let store = &self.store;
-        let objects = store.locked(|state| state.index.len());
-        let mut counts = ScrubCounts { objects, ..ScrubCounts::default() };
-        for first in 0..=u8::MAX {
-            store.check_shard(first);
-            for id in store.shard(first) {
-                let scrubbed = store.scrub(&id, &mut |bytes| {
-                    let goes_on = progress(&counts).is_continue();
-                    counts.bytes += bytes;
-                    goes_on
-                });
-                match scrubbed {
-                    Scrubbed::Good => counts.good += 1,
-                    Scrubbed::Recorded => counts.recorded += 1,
-                    Scrubbed::Damaged => counts.damaged += 1,
-                    Scrubbed::Skipped => counts.skipped += 1,
-                    Scrubbed::Stopped => return counts,
-                }
-                if progress(&counts).is_break() {
-                    return counts;
-                }
-            }
-        }
-        counts
+        self.store.scrub_all(|_, counts| progress(counts)).0
     }
 
     /// The length of the blocks that have digests. The last block of an object may be shorter.

@@ -2,18 +2,19 @@
 
 use std::error::Error;
 use std::io;
+use std::iter;
 use std::mem;
 use std::sync::Arc;
 #[cfg(test)]
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
-use std::vec;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
+use cvmcache::admin::Administration;
 use cvmcache::config_keys::LOCATOR;
 use cvmcache::plugin::{
-    Breadcrumb, CacheInfo, Capabilities, Data, ListEntry, Listing, NewObject, ObjectId, ObjectInfo,
-    ObjectType, PluginResult, Status,
+    Breadcrumb, CacheInfo, Capabilities, Data, Listing, NewObject, ObjectId, ObjectInfo,
+    ObjectType, PluginResult,
 };
 use cvmcache::{
     CachePlugin, Findings, ListenError, Locator, PluginContext, ServerError, ServerHandle, Session,
@@ -27,7 +28,7 @@ use crate::cache_lock::{CacheLock, CacheLockError};
 use crate::config::{Config, Quota};
 use crate::database::{Database, Found};
 use crate::files::{FileSystem, System};
-use crate::index::{Entry, Index};
+use crate::index::Index;
 use crate::layout::Layout;
 use crate::scrub;
 use crate::status::DiskStatus;
@@ -196,25 +197,18 @@ fn lock(
 
 /// Reads what a former run has left in the database.
 fn load(database: &mut Database, index: &mut Index) {
-    let now = index.now();
     let loaded = match database.open() {
         Ok(Found::New) => Ok(()),
-        Ok(Found::Kept) => database
-            .load(|entry, last_use| {
-                if index.get(&entry.id).is_none() {
-                    index.insert(entry, 0, Some(last_use.min(now)));
-                }
-            })
-            .or_else(|error| database.replace(&error)),
+        Ok(Found::Kept) => {
+            let mut loaded = Ok(());
+            index.restore(|each| loaded = database.load(each));
+            loaded.or_else(|error| database.replace(&error))
+        }
         Err(error) => Err(error),
     };
     if let Err(error) = loaded {
         tracing::warn!(%error, "types and order of use of objects are not known: there is no database");
     }
-}
-
-fn info_of(index: &Index, id: &ObjectId) -> PluginResult<ObjectInfo> {
-    index.get(id).map(Entry::info).ok_or(Status::NoEntry)
 }
 
 /// What a cache can do. Objects of an alien cache are not this node's to evict.
@@ -256,7 +250,7 @@ impl CachePlugin for DiskCache {
     }
 
     fn object_info(&self, _session: &Session, id: &ObjectId) -> PluginResult<ObjectInfo> {
-        self.store.find(id, |index| info_of(index, id))
+        self.store.info(id)
     }
 
     fn read(&self, _session: &Session, id: &ObjectId, offset: u64, len: u32) -> PluginResult<Data> {
@@ -277,7 +271,7 @@ impl CachePlugin for DiskCache {
         _session: &Session,
         id: &ObjectId,
     ) -> Option<PluginResult<ObjectInfo>> {
-        self.store.try_find(id, |index| info_of(index, id)).ok()
+        self.store.try_find(id, |index| index.info_of(id)).ok()
     }
 
     fn try_read(
@@ -304,7 +298,15 @@ impl CachePlugin for DiskCache {
 
     fn list(&self, _session: &Session, object_type: ObjectType) -> PluginResult<Listing> {
         let store = Arc::clone(&self.store);
-        Ok(Box::new(Pages { store, object_type, page: Vec::new().into_iter(), next: Some(0) }))
+        let mut slot = Some(0);
+        // A snapshot of a million objects would lock the store for too long.
+        let pages = iter::from_fn(move || {
+            let from = slot?;
+            let (page, next) = store.locked(|state| state.index.page(object_type, from));
+            slot = next;
+            Some(page)
+        });
+        Ok(Box::new(pages.flatten().map(Ok)))
     }
 
     fn store_breadcrumb(
@@ -318,6 +320,10 @@ impl CachePlugin for DiskCache {
 
     fn load_breadcrumb(&self, _session: &Session, repository: &[u8]) -> PluginResult<Breadcrumb> {
         self.breadcrumbs.load(repository)
+    }
+
+    fn administration(&self) -> Option<&dyn Administration> {
+        Some(self)
     }
 
     /// A read may wait for the disk.
@@ -340,31 +346,6 @@ impl Drop for DiskCache {
         }
         if self.lock.is_some() {
             self.store.layout.remove_client_database();
-        }
-    }
-}
-
-/// A listing in pages, since a snapshot of a million objects would lock the store for too long.
-struct Pages {
-    store: Arc<Store>,
-    object_type: ObjectType,
-    page: vec::IntoIter<ListEntry>,
-    /// The slot with which the next page begins.
-    next: Option<usize>,
-}
-
-impl Iterator for Pages {
-    type Item = PluginResult<ListEntry>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        loop {
-            if let Some(entry) = self.page.next() {
-                return Some(Ok(entry));
-            }
-            let slot = self.next?;
-            let (page, next) = self.store.locked(|state| state.index.page(self.object_type, slot));
-            self.page = page.into_iter();
-            self.next = next;
         }
     }
 }

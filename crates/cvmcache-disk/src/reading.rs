@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 
 use cvmcache::plugin::{Data, ObjectId, PluginResult, ReadBuffer, Status};
 
-use crate::index::Place;
+use crate::entry::Place;
 use crate::store::Store;
 
 impl Store {

@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use cvmcache::plugin::{ObjectId, ObjectType, PluginResult, Status};
-use cvmcache::{ServerHandle, Watermarks};
+use cvmcache::plugin::{ObjectId, ObjectInfo, ObjectType, PluginResult, Status};
+use cvmcache::{EvictionCounter, ServerHandle, Watermarks};
 use metrics::{Counter, counter};
 use parking_lot::{Condvar, Mutex};
 
@@ -19,13 +19,15 @@ use crate::config::Fsync;
 use crate::database::Database;
 use crate::descriptors::Descriptors;
 use crate::digest::BlockDigests;
+use crate::entry::{Evicted, NewEntry, Place};
 use crate::files::FileSystem;
-use crate::index::{Dirty, Evicted, Index, NewEntry, Place};
+use crate::index::{Dirty, Index};
 use crate::layout::{Layout, UploadNumber};
+use crate::scrub::Scrubbing;
 
 /// Everything that a cache consists of but its threads.
 ///
-/// Locks: `database` before `state`, and `state` before those of `descriptors`; nothing waits for a disk while
+/// Locks: `database` before `state`, and `state` before those of `descriptors`; under that of `scrubbing` no other; nothing waits for a disk while
 /// it holds `state`. Whatever changes or looks for the file of an object does so under [`Change`], which no two
 /// threads have for one object, and which is taken before `state`.
 #[derive(Debug)]
@@ -44,12 +46,12 @@ pub(crate) struct Store {
     pub(crate) can_read_cached: AtomicBool,
     pub(crate) damaged: AtomicU64,
     pub(crate) scrubbed: AtomicU64,
+    pub(crate) scrubbing: Scrubbing,
     handle: ServerHandle,
     wake: (Sender<()>, Receiver<()>),
     run: u64,
     uploads: AtomicU64,
-    evicted_objects: Counter,
-    evicted_bytes: Counter,
+    evictions: EvictionCounter,
     damaged_objects: Counter,
 }
 
@@ -63,6 +65,19 @@ pub(crate) struct State {
     pub(crate) unsynced_bytes: u64,
     /// Digests that the database has not been told.
     pub(crate) digests: HashMap<ObjectId, BlockDigests>,
+    /// The thread of `sync.rs` sleeps until there is something for it to do.
+    has_idle_thread: bool,
+}
+
+/// What there is to do for the thread of `sync.rs`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Pending {
+    /// A clean-up goes on, or much waits to be synchronised.
+    pub(crate) is_urgent: bool,
+    /// Files are to be synchronised.
+    pub(crate) sync: bool,
+    /// The database is to be told of changes.
+    pub(crate) write: bool,
 }
 
 /// The right to change the file of an object, until it is dropped.
@@ -82,8 +97,13 @@ impl Store {
         database: Database,
         handle: ServerHandle,
     ) -> Self {
-        let state =
-            State { index, unsynced: Vec::new(), unsynced_bytes: 0, digests: HashMap::new() };
+        let state = State {
+            index,
+            unsynced: Vec::new(),
+            unsynced_bytes: 0,
+            digests: HashMap::new(),
+            has_idle_thread: false,
+        };
         Self {
             layout,
             files,
@@ -96,12 +116,12 @@ impl Store {
             can_read_cached: AtomicBool::new(true),
             damaged: AtomicU64::new(0),
             scrubbed: AtomicU64::new(0),
+            scrubbing: Scrubbing::new(),
+            evictions: handle.eviction_counter(),
             handle,
             wake: bounded(1),
             run: fastrand::u64(..),
             uploads: AtomicU64::new(0),
-            evicted_objects: counter!("cvmcache_evicted_objects_total"),
-            evicted_bytes: counter!("cvmcache_evicted_bytes_total"),
             damaged_objects: counter!("cvmcache_damaged_objects_total"),
         }
     }
@@ -111,7 +131,9 @@ impl Store {
         let (result, ask_detach, wake) = {
             let mut state = self.state.lock();
             let result = work(&mut state);
-            let wake = state.index.is_cleaning_up() || state.unsynced_bytes > MAX_UNSYNCED_BYTES;
+            let pending = state.pending();
+            let wake = pending.is_urgent || (state.has_idle_thread && pending.is_any());
+            state.has_idle_thread &= !wake;
             (result, state.index.take_ask_detach(), wake)
         };
         if wake {
@@ -127,8 +149,16 @@ impl Store {
         result
     }
 
+    /// What there is to do for the thread of `sync.rs`. If there is nothing, the thread is woken when there is.
+    pub(crate) fn pending(&self) -> Pending {
+        let mut state = self.state.lock();
+        let pending = state.pending();
+        state.has_idle_thread = !pending.is_any();
+        pending
+    }
+
     /// Wakes the thread of `sync.rs`.
-    pub(crate) fn wake(&self) {
+    fn wake(&self) {
         // One that waits there is enough.
         let _ = self.wake.0.try_send(());
     }
@@ -158,7 +188,13 @@ impl Store {
         self.try_find(id, change).ok()
     }
 
-    /// Calls `work` if the object is there: in the index, or in the tree and now in the index, too.
+    /// The size and type of an object.
+    pub(crate) fn info(&self, id: &ObjectId) -> PluginResult<ObjectInfo> {
+        self.find(id, |index| index.info_of(id))
+    }
+
+    /// Calls `work` once the index is certain to say what is on disk; not at all if the object was looked for
+    /// there in vain.
     pub(crate) fn find<T>(
         &self,
         id: &ObjectId,
@@ -310,17 +346,12 @@ impl Store {
             return;
         }
         self.remove_files(evicted);
-        let mut state = self.state.lock();
-        for object in evicted {
-            state.index.end_change(&object.id);
-        }
-        drop(state);
+        self.locked(|state| evicted.iter().for_each(|object| state.index.end_change(&object.id)));
         self.changed.notify_all();
     }
 
     fn remove_files(&self, evicted: &[Evicted]) {
-        self.evicted_objects.increment(evicted.len() as u64);
-        self.evicted_bytes.increment(evicted.iter().map(|object| object.cost).sum());
+        self.evictions.count(evicted.len() as u64, evicted.iter().map(|object| object.cost).sum());
         for object in evicted {
             self.descriptors.remove(&object.id);
             if let Err(error) = self.files.remove(&self.path(&object.id, object.place))
@@ -373,6 +404,22 @@ impl Store {
     pub(crate) fn assert_consistent(&self) {
         let state = self.state.lock();
         state.index.assert_consistent();
+    }
+}
+
+impl Pending {
+    pub(crate) fn is_any(self) -> bool {
+        self.is_urgent || self.sync || self.write
+    }
+}
+
+impl State {
+    fn pending(&self) -> Pending {
+        Pending {
+            is_urgent: self.index.is_cleaning_up() || self.unsynced_bytes > MAX_UNSYNCED_BYTES,
+            sync: !self.unsynced.is_empty(),
+            write: self.index.is_dirty() || !self.digests.is_empty(),
+        }
     }
 }
 

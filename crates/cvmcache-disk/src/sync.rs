@@ -6,11 +6,12 @@ use std::fs::File;
 use std::io;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, after, select};
+use crossbeam_channel::{Receiver, TryRecvError, at, never, select};
 use cvmcache::plugin::ObjectId;
 
 use crate::database::{Change as Written, Found};
-use crate::index::{Dirty, NewEntry, Place};
+use crate::entry::{NewEntry, Place};
+use crate::index::Dirty;
 use crate::layout::UploadNumber;
 use crate::publish::Published;
 use crate::store::{State, Store};
@@ -26,20 +27,31 @@ const DATABASE_RETRY: Duration = Duration::from_secs(60);
 
 /// Runs until `stop` is disconnected.
 pub(crate) fn run(store: &Store, stop: &Receiver<()>) {
-    let mut write_at = Instant::now() + DATABASE_INTERVAL;
+    let (mut sync_at, mut write_at) = (None, None);
     loop {
-        let is_cleaning_up = store.locked(|state| state.index.is_cleaning_up());
-        let timeout = if is_cleaning_up { after(Duration::ZERO) } else { after(INTERVAL) };
-        select! {
-            recv(stop) -> _ => return,
-            recv(store.wake_ups()) -> _ => {}
-            recv(timeout) -> _ => {}
+        let (pending, now) = (store.pending(), Instant::now());
+        sync_at = pending.sync.then(|| sync_at.unwrap_or(now + INTERVAL));
+        write_at = pending.write.then(|| write_at.unwrap_or(now + DATABASE_INTERVAL));
+        let is_due = |time: Option<Instant>| pending.is_urgent || time.is_some_and(|it| it <= now);
+        if !is_due(sync_at) && !is_due(write_at) {
+            let next = [sync_at, write_at].into_iter().flatten().min();
+            select! {
+                recv(stop) -> _ => return,
+                recv(store.wake_ups()) -> _ => {}
+                recv(next.map_or_else(never, at)) -> _ => {}
+            }
+            continue;
+        }
+        if stop.try_recv() == Err(TryRecvError::Disconnected) {
+            return;
         }
         store.clean_up_step();
-        store.name_unsynced();
-        if Instant::now() >= write_at {
-            let delay = if store.write_database() { DATABASE_INTERVAL } else { DATABASE_RETRY };
-            write_at = Instant::now() + delay;
+        if is_due(sync_at) {
+            store.name_unsynced();
+            sync_at = None;
+        }
+        if write_at.is_some_and(|it| it <= now) {
+            write_at = if store.write_database() { None } else { Some(now + DATABASE_RETRY) };
         }
     }
 }

@@ -17,8 +17,8 @@ use cvmcache::plugin::{HashAlgorithm, NewObject, ObjectId, ObjectType, PluginRes
 use cvmcache::{CachePlugin, ServerHandle, Session};
 
 use crate::config::{Config, Fsync, Quota};
+use crate::entry::cost;
 use crate::files::FileSystem;
-use crate::index::cost;
 use crate::layout::Layout;
 use crate::plugin::DiskCache;
 

@@ -9,7 +9,7 @@ use crossbeam_channel::{Receiver, TryRecvError};
 
 use cvmcache::plugin::ObjectId;
 
-use crate::index::Place;
+use crate::entry::Place;
 use crate::layout::Layout;
 use crate::store::Store;
 

@@ -10,7 +10,8 @@ use cvmcache::plugin::{NewObject, PluginResult, Status};
 
 use crate::config::Fsync;
 use crate::digest::BlockHasher;
-use crate::index::{Dirty, NewEntry, Place, cost};
+use crate::entry::{NewEntry, Place, cost};
+use crate::index::Dirty;
 use crate::layout::UploadNumber;
 use crate::publish::Published;
 use crate::store::{Store, now};

@@ -8,23 +8,28 @@ fn command() -> PluginCommand {
 }
 
 #[track_caller]
-fn conforms(fsync: &str) {
+fn conforms(fsync: &str, hostile: bool) {
     let directory = tempfile::tempdir().expect("a directory");
     let command = command()
         .option("CVMFS_CACHE_DIR", directory.path().display().to_string())
         .option("CVMFS_CACHE_QUOTA_LIMIT", "100")
         .option("CVMFS_CACHE_PLUGIN_FSYNC", fsync);
-    Suite::new().hostile(true).run(command).expect("it starts").assert_good();
+    Suite::new().hostile(hostile).run(command).expect("it starts").assert_good();
 }
 
 #[test]
 fn the_suite_passes_with_batched_synchronisation() {
-    conforms("batched");
+    conforms("batched", true);
+}
+
+#[test]
+fn the_suite_passes_with_synchronisation_before_each_reply() {
+    conforms("commit", false);
 }
 
 #[test]
 fn the_suite_passes_without_synchronisation() {
-    conforms("never");
+    conforms("never", true);
 }
 
 #[test]

@@ -150,3 +150,47 @@ fn a_check_names_what_is_wrong_and_leaves_no_files() {
     assert!(stdout.contains("never, commit or batched"), "{stdout}");
     assert_eq!(output.status.code(), Some(1));
 }
+
+#[test]
+fn a_quota_of_1_gb_on_64_mb_of_tmpfs_is_used_by_evicting() {
+    const MEGABYTE: u64 = 1024 * 1024;
+    let directory = tempfile::tempdir().unwrap();
+    let (cache, script) = (directory.path().join("cache"), directory.path().join("start"));
+    fs::create_dir(&cache).unwrap();
+    fs::write(&script, "mount -t tmpfs -o size=64m tmpfs \"$1\" && shift && exec \"$@\"").unwrap();
+    let root = if rustix::process::geteuid().is_root() { "" } else { "--map-root-user" };
+    let (script, cache) = (script.display(), cache.display());
+    let command = format!("unshare --mount {root} sh {script} {cache} {PROGRAM} {{conf}}");
+    let command = command.parse::<PluginCommand>().unwrap();
+    let plugin = command
+        .option("CVMFS_CACHE_DIR", cache.to_string())
+        .option("CVMFS_CACHE_QUOTA_LIMIT", "1024")
+        .start()
+        .unwrap_or_else(|error| panic!("this needs root, or user namespaces: {error}"));
+    let log = plugin.log();
+    assert!(log.contains("CVMFS_CACHE_QUOTA_LIMIT: 1073741824 bytes are more than the"), "{log}");
+    let mut client = client(&plugin);
+    let content = |number: u32| number.to_le_bytes().repeat(300_000);
+    // Three times as much as there is room for.
+    for number in 0..160 {
+        client.store(NewUpload::new(id(number)), content(number)).unwrap();
+        assert_eq!(client.read_all(&id(number)).unwrap(), content(number));
+        client.close(&id(number)).unwrap();
+    }
+    let used = client.info().unwrap().used_bytes;
+    assert!((32 * MEGABYTE..=64 * MEGABYTE).contains(&used), "{used}");
+    // What is pinned stays.
+    let mut pinned = 0;
+    let refused = loop {
+        let number = 1000 + pinned;
+        match client.store(NewUpload::new(id(number)), content(number)) {
+            Ok(_) => pinned += 1,
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(refused.status(), Some(Status::NoSpace));
+    assert!((40..60).contains(&pinned), "{pinned}");
+    for number in 1000..1000 + pinned {
+        assert_eq!(client.read_all(&id(number)).unwrap(), content(number));
+    }
+}

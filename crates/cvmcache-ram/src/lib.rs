@@ -14,13 +14,15 @@
 //!
 //! # The source
 //!
-//! Read it in this order: `arena.rs` (the memory), `object.rs` (the bytes in it), `store.rs` (index, order of use,
-//! accounting, eviction; no lock, no thread), `shared.rs` (the store behind its lock), `upload.rs`
-//! and `plugin.rs` (the SDK's traits on top), `administration.rs` (what an administrator sees of it). `size.rs` and `breadcrumbs.rs` stand by themselves.
+//! Read it in this order: `arena.rs` (the memory), `object.rs` (the bytes in it), `store.rs` (index, order
+//! of use, accounting, eviction; no lock, no thread), `shared.rs` (the store behind its lock), `upload.rs`
+//! and `plugin.rs` (the SDK's traits on top), `administration.rs` (gauges and commands),
+//! `maintenance.rs` (what a tier above the cache needs). `size.rs` and `breadcrumbs.rs` stand by themselves.
 
 mod administration;
 mod arena;
 mod breadcrumbs;
+mod maintenance;
 mod object;
 mod plugin;
 mod shared;
@@ -31,6 +33,7 @@ mod upload;
 #[cfg(test)]
 mod tests;
 
+pub use maintenance::{IdleObject, IdleObjects};
 pub use plugin::RamCache;
 pub use size::{CacheSize, ParseCacheSizeError};
 

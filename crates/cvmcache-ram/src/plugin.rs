@@ -85,6 +85,34 @@ impl CachePlugin for RamCache {
         object.read(offset, len)
     }
 
+    /// Nothing here waits: in a program with workers, none of these takes one.
+    fn try_change_refcount(
+        &self,
+        session: &Session,
+        id: &ObjectId,
+        by: i32,
+    ) -> Option<PluginResult<()>> {
+        Some(self.change_refcount(session, id, by))
+    }
+
+    fn try_object_info(
+        &self,
+        session: &Session,
+        id: &ObjectId,
+    ) -> Option<PluginResult<ObjectInfo>> {
+        Some(self.object_info(session, id))
+    }
+
+    fn try_read(
+        &self,
+        session: &Session,
+        id: &ObjectId,
+        offset: u64,
+        len: u32,
+    ) -> Option<PluginResult<Data>> {
+        Some(self.read(session, id, offset, len))
+    }
+
     fn begin(&self, _session: &Session, object: NewObject) -> PluginResult<Box<dyn Transaction>> {
         Ok(Box::new(Upload::begin(&self.shared, object)?))
     }
@@ -166,7 +194,6 @@ impl Iterator for Pages {
     }
 }
 
-#[cfg(test)]
 impl RamCache {
     pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.shared

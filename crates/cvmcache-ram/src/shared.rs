@@ -5,8 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use cvmcache::plugin::{PluginResult, Status};
-use cvmcache::{ServerHandle, Watermarks};
-use metrics::{Counter, counter};
+use cvmcache::{EvictionCounter, ServerHandle, Watermarks};
 use parking_lot::Mutex;
 
 use crate::arena::{Arena, Extents, Pages};
@@ -27,8 +26,7 @@ pub(crate) struct Shared {
     handle: ServerHandle,
     /// How many uploads were refused because nothing could make room for them.
     refused: AtomicU64,
-    evicted_objects: Counter,
-    evicted_bytes: Counter,
+    evictions: EvictionCounter,
 }
 
 impl Shared {
@@ -42,10 +40,9 @@ impl Shared {
             store: Mutex::new(Store::new(size)),
             arena: Arena::new(len)?,
             heap_peak: AtomicU64::new(0),
+            evictions: handle.eviction_counter(),
             handle,
             refused: AtomicU64::new(0),
-            evicted_objects: counter!("cvmcache_evicted_objects_total"),
-            evicted_bytes: counter!("cvmcache_evicted_bytes_total"),
         })
     }
 
@@ -121,8 +118,7 @@ impl Shared {
     fn run_deferred(&self, deferred: Deferred) {
         let Deferred { evicted, evicted_bytes, clean_up, ask_detach } = deferred;
         if !evicted.is_empty() {
-            self.evicted_objects.increment(evicted.len() as u64);
-            self.evicted_bytes.increment(evicted_bytes);
+            self.evictions.count(evicted.len() as u64, evicted_bytes);
         }
         drop(evicted);
         if clean_up {

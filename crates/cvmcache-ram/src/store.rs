@@ -82,7 +82,7 @@ struct Entry {
 
 /// The order of eviction: volatile objects first, and the least recently used first among equals.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Rank(Class, u64);
+pub(crate) struct Rank(Class, u64);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Class {
@@ -240,6 +240,32 @@ impl Store {
         (page, (end < self.slots.capacity()).then_some(end))
     }
 
+    /// How many uses there were: the clock of the order of use.
+    pub(crate) fn uses(&self) -> u64 {
+        self.lru_tick
+    }
+
+    /// A batch of objects without references whose last use was at `until` or earlier, in the order of eviction,
+    /// from `from` on; and where to continue.
+    pub(crate) fn idle_batch(&self, until: u64, from: Rank) -> (Vec<&Object>, Option<Rank>) {
+        let mut batch = Vec::with_capacity(Self::BATCH_OBJECTS);
+        let mut from = Some(from);
+        while batch.len() < Self::BATCH_OBJECTS
+            && let Some(at) = from
+        {
+            from = match self.idle.range(at..).next() {
+                Some((&Rank(class, tick), &slot)) if tick <= until => {
+                    batch.push(&*self.slots[slot].object);
+                    Some(Rank(class, tick + 1))
+                }
+                // The rest of its class was used later.
+                Some((&Rank(Class::Volatile, _), _)) => Some(Rank(Class::Normal, 0)),
+                _ => None,
+            };
+        }
+        (batch, from)
+    }
+
     pub(crate) fn take_deferred(&mut self) -> Deferred {
         mem::take(&mut self.deferred)
     }
@@ -296,19 +322,39 @@ impl Store {
         let (mut freed, mut evicted) = (0, 0);
         while freed < bytes && evicted < objects {
             let Some((_, slot)) = self.idle.pop_first() else { break };
-            let object = self.slots.remove(slot).object;
-            self.index[shard(object.id())].remove(object.id());
-            freed += Self::cost(&object);
+            freed += self.remove(slot);
             evicted += 1;
-            self.volatile_objects -= usize::from(object.object_type() == ObjectType::Volatile);
-            self.deferred.evicted.push(object);
         }
-        self.used -= freed;
-        self.evicted.objects += evicted as u64;
-        self.evicted.bytes += freed;
-        self.deferred.evicted_bytes += freed;
         evicted
     }
+
+    /// Evicts this object; false if it has references or is not there.
+    pub(crate) fn evict_one(&mut self, id: &ObjectId) -> bool {
+        let Ok(slot) = self.slot(id) else { return false };
+        if self.idle.remove(&self.slots[slot].rank()).is_none() {
+            return false;
+        }
+        self.remove(slot);
+        true
+    }
+
+    /// Takes an object out that has left `idle`, and returns what it cost.
+    fn remove(&mut self, slot: usize) -> u64 {
+        let object = self.slots.remove(slot).object;
+        self.index[shard(object.id())].remove(object.id());
+        let cost = Self::cost(&object);
+        self.volatile_objects -= usize::from(object.object_type() == ObjectType::Volatile);
+        self.used -= cost;
+        self.evicted.objects += 1;
+        self.evicted.bytes += cost;
+        self.deferred.evicted.push(object);
+        self.deferred.evicted_bytes += cost;
+        cost
+    }
+}
+
+impl Rank {
+    pub(crate) const FIRST: Self = Self(Class::Volatile, 0);
 }
 
 impl Entry {

@@ -4,6 +4,7 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use cvmcache::client::{Client, ClientError, NewUpload};
 use cvmcache::plugin::{Breadcrumb, HashAlgorithm, ObjectId, ObjectType, Status};
@@ -82,6 +83,35 @@ fn gauges_follow_what_clients_do() {
     let forgotten = admin.post("/v1/plugin/forget-breadcrumbs", "").unwrap();
     assert_eq!((forgotten.status, &forgotten.body["forgotten"]), (200, &1.into()));
     assert_eq!(admin.number("breadcrumbs"), 0);
+}
+
+/// How long the I/O thread of a plugin has run (/proc/PID/schedstat in the kernel's sched-stats).
+fn io_thread_time(plugin: &PluginProcess) -> Duration {
+    let tasks = fs::read_dir(format!("/proc/{}/task", plugin.pid())).expect("a process");
+    let read = |path: &Path, name: &str| fs::read_to_string(path.join(name)).expect("a thread");
+    let mut paths = tasks.map(|task| task.expect("a thread").path());
+    let io = paths.find(|path| read(path, "comm") == "io\n").expect("it has an I/O thread");
+    let nanoseconds = read(&io, "schedstat").split(' ').next().map(str::parse);
+    Duration::from_nanos(nanoseconds.expect("a number").expect("a number"))
+}
+
+#[test]
+fn a_scrape_of_a_thousand_sessions_takes_next_to_no_time_of_the_io_thread() {
+    const SCRAPES: u32 = 100;
+    // The goal is for what is asked in one go: sessions and statistics.
+    const GOAL: Duration = Duration::from_micros(200);
+    let (plugin, admin, _client) = start(&command().option("CVMFS_CACHE_PLUGIN_POLL", "0"));
+    let connect = |n| Client::connect(plugin.locator(), format!("test.cern.ch:{n}")).unwrap();
+    let _idle: Vec<_> = (0..999).map(connect).collect();
+    let before = io_thread_time(&plugin);
+    for _ in 0..SCRAPES {
+        let sessions = admin.get("/v1/sessions").unwrap().body;
+        assert_eq!(sessions["sessions"].as_array().unwrap().len(), 1000);
+        assert_eq!(admin.get("/v1/statistics").unwrap().status, 200);
+    }
+    let taken = (io_thread_time(&plugin) - before) / SCRAPES;
+    println!("a scrape takes {taken:?} of the I/O thread");
+    assert!(taken < GOAL, "{taken:?}");
 }
 
 #[test]

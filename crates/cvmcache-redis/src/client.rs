@@ -10,7 +10,9 @@ mod backoff;
 mod bounded;
 mod cluster;
 mod connect_error;
+mod connection_task;
 mod connector;
+mod error_log;
 mod failure;
 mod inspected;
 mod metrics;
@@ -24,13 +26,10 @@ mod server_state;
 mod slots;
 mod window;
 
-use std::collections::HashMap;
 use std::future::Future;
-use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
 use redis::aio::ConnectionLike;
 use redis::{
     Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, RedisFuture, ScriptInvocation,
@@ -39,10 +38,10 @@ use redis::{
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::time::timeout;
-use tracing::warn;
 
 use crate::config::{Address, Config, ConfigError};
 
+pub(crate) use error_log::RecentFailure;
 pub(crate) use failure::Failure;
 pub(crate) use request::{Repeat, Traits};
 pub(crate) use server_info::ServerInfo;
@@ -51,6 +50,7 @@ pub(crate) use server_state::{Link, ServerState};
 use cluster::Cluster;
 use connect_error::ConnectError;
 use connector::Connector;
+use error_log::ErrorLogThrottle;
 use metrics::ClientMetrics;
 use node::Node;
 use outages::Role;
@@ -318,94 +318,6 @@ impl ConnectionLike for RequestConnection<'_> {
 
     fn get_db(&self) -> i64 {
         0
-    }
-}
-
-/// Logs failures of requests, each kind once in [`LOG_INTERVAL`] and not once a request. That a
-/// server is away is logged by its `Node`.
-#[derive(Default)]
-struct ErrorLogThrottle(Mutex<HashMap<Kind, Logged>>);
-
-/// A failure without what only this one has, and its code.
-type Kind = (mem::Discriminant<Failure>, String);
-
-struct Logged {
-    at: Instant,
-    /// How many were not logged since.
-    suppressed: u64,
-    recent: Recent,
-}
-
-/// Failures of a kind of which each came within [`LOG_INTERVAL`] of the one before.
-#[derive(Clone)]
-struct Recent {
-    begun: Instant,
-    last: Instant,
-    requests: u64,
-    reason: String,
-}
-
-/// Requests that have failed in the same way.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct RecentFailure {
-    pub(crate) reason: String,
-    pub(crate) requests: u64,
-    /// Since when, without a minute in between.
-    pub(crate) since: Duration,
-    pub(crate) last: Duration,
-}
-
-const LOG_INTERVAL: Duration = Duration::from_secs(60);
-
-impl ErrorLogThrottle {
-    fn log(&self, failure: &Failure) {
-        if *failure == Failure::Unreachable {
-            return;
-        }
-        let mut logged = self.0.lock();
-        let now = Instant::now();
-        let kind: Kind = (mem::discriminant(failure), failure.code().to_owned());
-        let known = logged.get_mut(&kind);
-        let recent = Recent::next(known.as_ref().map(|known| &known.recent), failure, now);
-        let suppressed = match known {
-            Some(known) if now.duration_since(known.at) < LOG_INTERVAL => {
-                known.suppressed += 1;
-                known.recent = recent;
-                return;
-            }
-            Some(known) => known.suppressed,
-            None => 0,
-        };
-        logged.insert(kind, Logged { at: now, suppressed: 0, recent });
-        warn!(reason = %failure, suppressed, "a request to the Redis server failed");
-    }
-
-    fn recent(&self, now: Instant) -> Vec<RecentFailure> {
-        let logged = self.0.lock();
-        let recent = logged.values().map(|logged| &logged.recent);
-        let recent = recent.filter(|recent| now.duration_since(recent.last) < LOG_INTERVAL);
-        let mut failures: Vec<_> = recent
-            .map(|recent| RecentFailure {
-                reason: recent.reason.clone(),
-                requests: recent.requests,
-                since: now.duration_since(recent.begun),
-                last: now.duration_since(recent.last),
-            })
-            .collect();
-        failures.sort_by(|a, b| a.reason.cmp(&b.reason));
-        failures
-    }
-}
-
-impl Recent {
-    fn next(before: Option<&Self>, failure: &Failure, now: Instant) -> Self {
-        let before = before.filter(|before| now.duration_since(before.last) < LOG_INTERVAL);
-        Self {
-            begun: before.map_or(now, |before| before.begun),
-            last: now,
-            requests: before.map_or(0, |before| before.requests) + 1,
-            reason: failure.to_string(),
-        }
     }
 }
 

@@ -12,8 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cvmcache::plugin::{CacheInfo, PluginResult, Status};
-use cvmcache::{ServerHandle, Watermarks};
-use metrics::{Counter, counter};
+use cvmcache::{EvictionCounter, ServerHandle, Watermarks};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::sleep;
@@ -63,7 +62,7 @@ impl Evictor {
             capacity: Mutex::new(Capacity::new(limit)),
             evicting: tokio::sync::Mutex::new(()),
             full: Notify::new(),
-            evicted: EvictionCounters::new(),
+            evicted: EvictionCounters::new(&server),
             server,
         }
     }
@@ -265,11 +264,10 @@ enum Shrunk {
     More,
 }
 
-/// What this instance has evicted since its start, here and for the metrics of this process.
+/// What this instance has evicted since its start, here and for its server.
 struct EvictionCounters {
     total: Mutex<Freed>,
-    objects: Counter,
-    bytes: Counter,
+    counter: EvictionCounter,
 }
 
 /// What the evictor does and has done.
@@ -283,21 +281,15 @@ pub(crate) struct EvictorState {
 }
 
 impl EvictionCounters {
-    /// Counts for the recorder that is the current one on this thread.
-    fn new() -> Self {
-        Self {
-            total: Mutex::default(),
-            objects: counter!("cvmcache_evicted_objects_total"),
-            bytes: counter!("cvmcache_evicted_bytes_total"),
-        }
+    fn new(server: &ServerHandle) -> Self {
+        Self { total: Mutex::default(), counter: server.eviction_counter() }
     }
 
     fn count(&self, freed: Freed) {
         let mut total = self.total.lock();
         total.objects = total.objects.saturating_add(freed.objects);
         total.bytes = total.bytes.saturating_add(freed.bytes);
-        self.objects.increment(freed.objects);
-        self.bytes.increment(freed.bytes);
+        self.counter.count(freed.objects, freed.bytes);
     }
 }
 

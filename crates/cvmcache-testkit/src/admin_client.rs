@@ -1,15 +1,19 @@
 //! A client of an administration socket, and the check that a plugin's answers have the fields of the schema.
 
+mod exchange;
+
 use std::fmt;
-use std::io::{self, Read, Write};
-use std::os::unix::net::UnixStream;
+use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cvmcache::Locator;
 use cvmcache::admin::{AdminSocket, Value};
+use thiserror::Error;
 
-/// More than any answer takes.
+use exchange::Method;
+
+/// The default timeout: more than any answer takes.
 const TIMEOUT: Duration = Duration::from_secs(90);
 
 /// A client of a plugin's administration socket.
@@ -26,6 +30,7 @@ const TIMEOUT: Duration = Duration::from_secs(90);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AdminClient {
     path: PathBuf,
+    timeout: Duration,
 }
 
 /// The answer to one request.
@@ -38,10 +43,31 @@ pub struct AdminAnswer {
     pub body: Value,
 }
 
+/// Why a request has no answer.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum AdminError {
+    /// The socket cannot be connected to.
+    #[error("cannot connect: {0}")]
+    Connect(#[source] io::Error),
+    /// Too little was sent or received.
+    #[error(transparent)]
+    Exchange(io::Error),
+    /// There was no whole answer within the timeout.
+    #[error("no answer within the timeout")]
+    TimedOut,
+    /// The connection was closed without an answer.
+    #[error("closed without an answer")]
+    Closed,
+    /// What was received is no response.
+    #[error("no HTTP response: {0}")]
+    NotHttp(String),
+}
+
 impl AdminClient {
     /// A client of the socket at this path.
     pub fn at(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into() }
+        Self { path: path.into(), timeout: TIMEOUT }
     }
 
     /// A client of the socket beside a plugin's own.
@@ -54,6 +80,13 @@ impl AdminClient {
         Self::at(AdminSocket::path_of(locator, Path::new("")))
     }
 
+    /// How long a request may take, from connecting to the end of its answer. Default: 90 s.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
     /// Where the socket is.
     pub fn path(&self) -> &Path {
         &self.path
@@ -63,9 +96,9 @@ impl AdminClient {
     ///
     /// # Errors
     ///
-    /// If the socket cannot be connected to, or what it answers is not HTTP.
-    pub fn get(&self, resource: &str) -> io::Result<AdminAnswer> {
-        self.request("GET", resource, "")
+    /// If there is no answer.
+    pub fn get(&self, resource: &str) -> Result<AdminAnswer, AdminError> {
+        self.request(Method::Get, resource, "")
     }
 
     /// Has something done, with a JSON object as arguments; an empty text is one without any.
@@ -73,8 +106,8 @@ impl AdminClient {
     /// # Errors
     ///
     /// Those of [`get`](Self::get).
-    pub fn post(&self, resource: &str, arguments: &str) -> io::Result<AdminAnswer> {
-        self.request("POST", resource, arguments)
+    pub fn post(&self, resource: &str, arguments: &str) -> Result<AdminAnswer, AdminError> {
+        self.request(Method::Post, resource, arguments)
     }
 
     /// The value of one of the plugin's gauges.
@@ -135,12 +168,17 @@ impl AdminClient {
         if !statistics["cache"].is_null() {
             has_fields("/v1/statistics", &statistics["cache"], CACHE);
         }
-        for setting in array("/v1/configuration", &self.expect("/v1/configuration")["settings"]) {
-            has_fields("/v1/configuration", setting, &["key", "value", "source", "meaning"]);
+        let configuration = self.expect("/v1/configuration");
+        has_fields("/v1/configuration", &configuration, &["file", "settings"]);
+        for setting in array("/v1/configuration", &configuration["settings"]) {
+            has_fields("/v1/configuration", setting, SETTING);
         }
         let health = self.expect("/v1/health");
         has_fields("/v1/health", &health, &["status", "problems", "io_thread_us"]);
         has_fields("/v1/version", &self.expect("/v1/version"), VERSION);
+        let report = self.expect("/v1/report");
+        let lines = array("/v1/report", &report["report"]);
+        assert!(lines.len() >= 3, "/v1/report: {report}");
         for gauge in array("/v1/plugin", &self.expect("/v1/plugin")["gauges"]) {
             has_fields("/v1/plugin", gauge, &["name", "value", "description"]);
         }
@@ -154,17 +192,18 @@ impl AdminClient {
         answer.body
     }
 
-    fn request(&self, method: &str, resource: &str, body: &str) -> io::Result<AdminAnswer> {
-        let mut socket = UnixStream::connect(&self.path)?;
-        socket.set_read_timeout(Some(TIMEOUT))?;
-        let len = body.len();
-        write!(
-            socket,
-            "{method} {resource} HTTP/1.1\r\nHost: plugin\r\nContent-Length: {len}\r\n\r\n{body}"
-        )?;
-        let mut text = String::new();
-        socket.read_to_string(&mut text)?;
-        parse(&text).ok_or_else(|| io::Error::other(format!("{text:?} is no answer")))
+    fn request(
+        &self,
+        method: Method,
+        resource: &str,
+        body: &str,
+    ) -> Result<AdminAnswer, AdminError> {
+        let deadline = Instant::now() + self.timeout;
+        let (status, body) =
+            exchange::send(&self.path, method, resource, body.as_bytes(), deadline)?;
+        let body = serde_json::from_slice(&body)
+            .unwrap_or_else(|_| Value::from(String::from_utf8_lossy(&body)));
+        Ok(AdminAnswer { status, body })
     }
 }
 
@@ -172,13 +211,6 @@ impl fmt::Display for AdminAnswer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.status, self.body)
     }
-}
-
-fn parse(answer: &str) -> Option<AdminAnswer> {
-    let (head, body) = answer.split_once("\r\n\r\n")?;
-    let status = head.split(' ').nth(1)?.parse().ok()?;
-    let body = body.parse().unwrap_or_else(|_| Value::from(body));
-    Some(AdminAnswer { status, body })
 }
 
 /// What there is in every plugin.
@@ -193,6 +225,7 @@ const RESOURCES: &[(&str, &str)] = &[
     ("POST", "/v1/log-level"),
     ("POST", "/v1/detach"),
     ("POST", "/v1/shrink"),
+    ("GET", "/v1/report"),
     ("POST", "/v1/report"),
     ("POST", "/v1/zero"),
 ];
@@ -230,11 +263,14 @@ const WINDOW: &[&str] = &[
     "read_bytes",
     "stored_bytes",
     "stored_objects",
+    "evicted_objects",
+    "evicted_bytes",
     "operations",
 ];
 
 const OPERATION: &[&str] = &["operation", "requests", "by_status", "latency_us"];
 const LATENCY: &[&str] = &["mean", "p50", "p90", "p99", "p999", "max"];
+const SETTING: &[&str] = &["key", "value", "source", "default", "meaning"];
 const CACHE: &[&str] = &["size_bytes", "used_bytes", "pinned_bytes", "clean_ups"];
 
 const VERSION: &[&str] =
@@ -259,18 +295,11 @@ mod tests {
     #[test]
     fn the_page_has_every_resource_and_field_that_is_checked() {
         let page = include_str!("../../../docs/administration.md");
-        let fields = [SESSION, STATISTICS, WINDOW, OPERATION, LATENCY, CACHE, VERSION].concat();
+        let fields =
+            [SESSION, STATISTICS, WINDOW, OPERATION, LATENCY, CACHE, SETTING, VERSION].concat();
         let paths = RESOURCES.iter().map(|(_, path)| *path);
         for name in fields.into_iter().chain(paths) {
             assert!(page.contains(&format!("`{name}`")), "the page lacks `{name}`");
         }
-    }
-
-    #[test]
-    fn an_answer_has_a_status_and_a_body() {
-        let answer = parse("HTTP/1.1 409 Conflict\r\nA: b\r\n\r\n{\"error\": \"no\"}\n").unwrap();
-        assert_eq!((answer.status, &answer.body["error"]), (409, &Value::from("no")));
-        assert_eq!(parse("HTTP/1.1 503 x\r\n\r\nbusy\n").unwrap().body, Value::from("busy\n"));
-        assert_eq!(parse("nothing"), None);
     }
 }

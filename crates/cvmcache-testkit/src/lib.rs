@@ -34,7 +34,7 @@ pub mod soak;
 mod suite;
 mod usage;
 
-pub use admin_client::{AdminAnswer, AdminClient};
+pub use admin_client::{AdminAnswer, AdminClient, AdminError};
 pub use faults::{Callback, Fault, Faults};
 pub use faulty::Faulty;
 pub use key_table::check_key_table;

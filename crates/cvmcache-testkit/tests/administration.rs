@@ -1,5 +1,6 @@
 //! The administration socket of plugins whose own part of it hangs or panics, and of the lessons.
 
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
@@ -148,6 +149,22 @@ fn clients_are_served_while_the_plugin_keeps_all_administrators_waiting() {
         assert_eq!(served.admin().gauge("depth"), 7);
         served.end();
     }
+}
+
+#[test]
+fn an_administrator_is_answered_soon_after_a_burst_of_connections() {
+    let served = Served::start(0);
+    let admin = served.admin();
+    // Several times what is accepted at once.
+    let burst: Vec<_> =
+        (0..500).map(|_| UnixStream::connect(admin.path()).expect("a connection")).collect();
+    drop(burst);
+    let begun = Instant::now();
+    while admin.get("/v1/health").expect("an answer").status != 200 {}
+    // The thread that accepts wakes by itself every 10 s.
+    let took = begun.elapsed();
+    assert!(took < Duration::from_secs(9), "{took:?}");
+    served.end();
 }
 
 #[test]

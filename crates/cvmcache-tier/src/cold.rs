@@ -13,6 +13,8 @@ mod kinds;
 mod registry;
 mod retry;
 mod send;
+#[cfg(test)]
+mod tests;
 mod upload;
 
 use std::fmt;

@@ -61,7 +61,7 @@ pub enum ReadPolicy {
 /// Why a text is none of the words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("write {0}")]
-pub struct ParsePolicyError(&'static str);
+pub struct ParsePolicyError(pub(crate) &'static str);
 
 const STORE: ConfigKey = ConfigKey::new(
     "CVMFS_CACHE_PLUGIN_STORE",

@@ -1,7 +1,7 @@
 //! A CernVM-FS cache plugin in two tiers: hot objects are in a cache on this node, cold ones in an object store,
 //! and all of them are verified.
 //!
-//! The program `cvmcache-tiered` is what sites run: a [`DiskCache`](cvmcache_disk::DiskCache) above a store. [`Tiered`]
+//! The program `cvmcache-tiered` is what sites run: a [`HotCache`] above a store. [`Tiered`]
 //! is the plugin in it, above any [`HotTier`] and any [`ColdStore`]. Stores of other crates are known by a
 //! [`Registry`]:
 //!
@@ -60,13 +60,18 @@ mod tiered;
 mod write_back;
 
 #[cfg(test)]
+extern crate self as cvmcache_tier;
+#[cfg(test)]
+#[path = "../tests/common/mod.rs"]
+mod servers;
+#[cfg(test)]
 mod tests;
 
 pub use cold::{
     ColdError, ColdStore, Download, Listed, Registry, StoreKind, StoreSettings, Uploaded,
 };
 pub use config::{ErrorPolicy, ParsePolicyError, ReadPolicy, TierConfig, WritePolicy};
-pub use hot::{HotObject, HotTier, Scrubbed};
+pub use hot::{HotCache, HotObject, HotTier, Scrubbed};
 pub use key::StoreKey;
 pub use program::{KEYS, check, from_context, from_context_with};
 pub use tiered::{TierError, Tiered};

@@ -3,18 +3,26 @@
 use cvmcache_testkit::{PluginCommand, Suite};
 
 #[track_caller]
-fn conforms(write: &str) {
+fn conforms(hot: &str) {
     let directory = tempfile::tempdir().expect("a directory");
     let path = |name| directory.path().join(name).display().to_string();
+    std::fs::create_dir(path("store")).expect("a directory");
     let command = PluginCommand::new(env!("CARGO_BIN_EXE_cvmcache-tiered"))
         .option("CVMFS_CACHE_DIR", path("cache"))
         .option("CVMFS_CACHE_QUOTA_LIMIT", "100")
         .option("CVMFS_CACHE_PLUGIN_STORE", format!("file://{}", path("store")))
-        .option("CVMFS_CACHE_PLUGIN_STORE_WRITE", write);
+        .option("CVMFS_CACHE_PLUGIN_HOT", hot)
+        .option("CVMFS_CACHE_PLUGIN_SIZE", "200")
+        .option("CVMFS_CACHE_WORKSPACE", directory.path().display().to_string());
     Suite::new().hostile(true).run(command).expect("it starts").assert_good();
 }
 
 #[test]
-fn the_suite_passes_when_cold_objects_are_archived() {
-    conforms("archive");
+fn the_suite_passes_on_a_tier_above_a_disk_cache() {
+    conforms("disk");
+}
+
+#[test]
+fn the_suite_passes_on_a_tier_above_a_cache_in_memory() {
+    conforms("ram");
 }

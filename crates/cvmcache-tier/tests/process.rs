@@ -13,6 +13,7 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_cvmcache-tiered");
 
 fn command(directory: &Path) -> PluginCommand {
     let path = |name| directory.join(name).display().to_string();
+    fs::create_dir_all(path("store")).expect("a directory");
     PluginCommand::new(PROGRAM)
         .option("CVMFS_CACHE_DIR", path("cache"))
         .option("CVMFS_CACHE_QUOTA_LIMIT", "1000")
@@ -88,6 +89,33 @@ fn cold_objects_leave_the_disk_by_themselves_and_come_back_when_they_are_opened(
         "it is open, and was here all the time"
     );
     for number in 0..50 {
+        assert!(read(&mut client, number), "object {number}");
+    }
+}
+
+#[test]
+fn objects_in_memory_leave_it_by_themselves_and_outlive_the_process_in_the_store() {
+    let directory = tempfile::tempdir().unwrap();
+    let command = || {
+        command(directory.path())
+            .option("CVMFS_CACHE_PLUGIN_HOT", "ram")
+            .option("CVMFS_CACHE_PLUGIN_SIZE", "200")
+            .option("CVMFS_CACHE_WORKSPACE", directory.path().display().to_string())
+    };
+    let plugin = start(command());
+    let mut client = client(&plugin);
+    for number in 0..20 {
+        store(&mut client, number).unwrap();
+    }
+    while gauge(&plugin, "remote_objects") < 20 {
+        std::thread::yield_now();
+    }
+    assert!(read(&mut client, 3));
+    drop(client);
+    drop(plugin);
+    let plugin = start(command());
+    let mut client = self::client(&plugin);
+    for number in 0..20 {
         assert!(read(&mut client, number), "object {number}");
     }
 }

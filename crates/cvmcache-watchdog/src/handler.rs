@@ -6,7 +6,9 @@
 
 use std::ffi::{c_int, c_void};
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::ptr;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -14,7 +16,9 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::libc::{self, siginfo_t, ucontext_t};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, raise, sigaction};
+use nix::sys::signal::{
+    SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, raise, sigaction,
+};
 use nix::sys::socket::{MsgFlags, Shutdown, send, shutdown};
 use nix::unistd::{Pid, getpid, gettid};
 
@@ -34,6 +38,10 @@ const SIGNALS: [Signal; 7] = [
     Signal::SIGQUIT,
     Signal::SIGXFSZ,
 ];
+
+/// Signals that request the end of a process. A program may handle them late, after its start, or never:
+/// then it ends by their default action, without a crash.
+const REQUESTS: [Signal; 3] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP];
 
 /// The way to the watchdog. Never closed: a handler may be about to use it.
 static WATCHDOG: OnceLock<Line> = OnceLock::new();
@@ -71,7 +79,25 @@ pub(super) fn arm(socket: OwnedFd) -> io::Result<()> {
         // SAFETY: `handle` does nothing but what is async-signal-safe, see there.
         unsafe { sigaction(signal, &action) }?;
     }
+    let action = SigAction::new(SigHandler::Handler(end), SaFlags::SA_ONSTACK, SigSet::all());
+    // One that is ignored stays ignored, and another handler its program's.
+    for signal in REQUESTS.into_iter().filter(|&signal| handler_of(signal) == libc::SIG_DFL) {
+        #[expect(unsafe_code, reason = "there is no other way to handle these signals")]
+        // SAFETY: `end` does nothing but what is async-signal-safe, see there.
+        unsafe { sigaction(signal, &action) }?;
+    }
     Ok(())
+}
+
+/// Holds back requests of the end while `start` runs, between the fork and `arm`, when the watchdog would
+/// take them for SIGKILL.
+pub(super) fn without_requests<T>(start: impl FnOnce() -> T) -> T {
+    let before = SigSet::from_iter(REQUESTS).thread_swap_mask(SigmaskHow::SIG_BLOCK);
+    let result = start();
+    if let Ok(before) = before {
+        let _ = before.thread_set_mask();
+    }
+    result
 }
 
 /// Says goodbye to the watchdog. Crashes end the process without a dump from now on.
@@ -159,6 +185,28 @@ extern "C" fn handle(number: c_int, info: *mut siginfo_t, context: *mut c_void) 
         }
     }
     end_by(number);
+}
+
+/// Ends the process by a signal that requests it, which is no crash.
+extern "C" fn end(number: c_int) {
+    let Ok(signal) = Signal::try_from(number) else { return };
+    // A later handler of the program, such as signal-hook's, may call the one before it.
+    let here: extern "C" fn(c_int) = end;
+    if handler_of(signal) == here as usize {
+        disarm();
+        end_by(number);
+    }
+}
+
+/// The address of the handler of a signal, or what stands for its default action. Async-signal-safe.
+fn handler_of(signal: Signal) -> usize {
+    let mut action = MaybeUninit::<libc::sigaction>::zeroed();
+    #[expect(unsafe_code, reason = "nix's sigaction does not ask without setting")]
+    // SAFETY: the system only writes to `action`, and all its bits may be zero.
+    unsafe {
+        libc::sigaction(signal as c_int, ptr::null(), action.as_mut_ptr());
+        action.assume_init().sa_sigaction
+    }
 }
 
 /// Ends the process as the signal would have: when the handler returns, and with a core dump if the

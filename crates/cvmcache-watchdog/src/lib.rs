@@ -26,7 +26,8 @@
 //! - **A panic** is reported with its backtrace, if [`Watchdog::record_panics`] was called; 100 of
 //!   them at most.
 //! - **An end without a report**, as by SIGKILL when memory runs out, is reported in a line.
-//! - **A normal end**, by returning from main or by `exit`, ends the watchdog, too.
+//! - **A normal end**, by returning from main, by `exit`, or by SIGTERM, SIGINT or SIGHUP where the plugin
+//!   does not handle them, as during its start, ends the watchdog, too.
 //!
 //! Reports are appended to the crash dump, if one is named, and sent to syslog (facility `daemon`),
 //! which gets 500 lines of each. Standard error gets a line, and all of what cannot be written to the
@@ -208,7 +209,8 @@ impl WatchdogBuilder {
     /// the background.
     ///
     /// It waits until the watchdog is ready, for 5 s at most. `SIGSEGV` and the other signals are
-    /// handled from now on, in place of what handled them before.
+    /// handled from now on, in place of what handled them before. `SIGTERM`, `SIGINT` and `SIGHUP`, which
+    /// wait meanwhile, end the process as before, unless they are ignored or handled, now or later.
     ///
     /// # Errors
     ///
@@ -233,26 +235,18 @@ impl WatchdogBuilder {
             tag: format!("cvmcache-{}[{}]", self.name, about.process),
             name: about.name.clone(),
         };
-        let process = match fork::fork().map_err(failed("start"))? {
-            ForkResult::Parent { child } => child,
-            ForkResult::Child => {
-                drop(ours);
-                process::run(its, about, output, self.stderr)
-            }
-        };
-        drop(its);
-        // From here on, the end of `ours` is the end of the watchdog.
-        let settled = wait_until_settled(&ours).and_then(|()| {
-            let _ = set_ptracer(PTracer::ProcessID(
-                rustix::process::Pid::from_raw(process.as_raw()).ok_or(ErrorKind::InvalidData)?,
-            ));
-            handler::arm(ours)
+        let process = handler::without_requests(|| {
+            let process = match fork::fork()? {
+                ForkResult::Parent { child } => child,
+                ForkResult::Child => {
+                    drop(ours);
+                    process::run(its, about, output, self.stderr)
+                }
+            };
+            drop(its);
+            settle(process, ours).map(|()| process)
         });
-        if let Err(source) = settled {
-            let _ = kill(process, Signal::SIGKILL);
-            let _ = waitpid(process, None);
-            return Err(WatchdogError::System { what: "start", source });
-        }
+        let process = process.map_err(failed("start"))?;
         match wait_for_end(process) {
             Ok(ended) => Ok(Watchdog { process, ended }),
             Err(source) => {
@@ -304,6 +298,21 @@ fn sockets() -> io::Result<(OwnedFd, OwnedFd)> {
 fn executable() -> String {
     let path = env::current_exe().map(|path| path.display().to_string());
     path.unwrap_or_else(|_| "unknown".to_owned())
+}
+
+/// Waits until the watchdog is ready, and handles crashes from then on. It ends if that fails.
+fn settle(process: Pid, ours: OwnedFd) -> io::Result<()> {
+    // From here on, the end of `ours` is the end of the watchdog.
+    let settled = wait_until_settled(&ours).and_then(|()| {
+        let _ = set_ptracer(PTracer::ProcessID(
+            rustix::process::Pid::from_raw(process.as_raw()).ok_or(ErrorKind::InvalidData)?,
+        ));
+        handler::arm(ours)
+    });
+    settled.inspect_err(|_| {
+        let _ = kill(process, Signal::SIGKILL);
+        let _ = waitpid(process, None);
+    })
 }
 
 fn wait_until_settled(socket: &OwnedFd) -> io::Result<()> {

@@ -69,7 +69,7 @@ pub(super) fn panics(about: &About, now: SystemTime) -> Entry {
 pub(super) fn vanished(about: &About, now: SystemTime) -> Entry {
     let what = format!(
         "process {} has ended without a report: killed by SIGKILL, as the system does when memory \
-         runs out, or by something that nobody can handle",
+         runs out, or by a signal that it does not handle",
         about.process
     );
     entry(about, now, what, &[], "")

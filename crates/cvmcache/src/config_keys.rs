@@ -38,6 +38,7 @@ pub struct ConfigKey {
 enum Default {
     Unset,
     Value(&'static str),
+    InWords(&'static str),
     Required,
 }
 
@@ -48,10 +49,16 @@ impl ConfigKey {
         Self { name, value, meaning, default: Default::Unset, bounds: None, is_secret: false }
     }
 
-    /// What it is without a line in the configuration, in words or as a value; without this, the
+    /// What it is without a line in the configuration, as a line would have it; without this, the
     /// meaning has to include it.
     pub const fn default_value(mut self, text: &'static str) -> Self {
         self.default = Default::Value(text);
+        self
+    }
+
+    /// The same for a default that is no value, or not always the same one.
+    pub const fn default_in_words(mut self, text: &'static str) -> Self {
+        self.default = Default::InWords(text);
         self
     }
 
@@ -94,11 +101,19 @@ impl ConfigKey {
         self.meaning
     }
 
-    /// The default, if there is one that the meaning does not include.
+    /// The default, as a value or in words, if there is one that the meaning does not include.
     pub const fn default_text(&self) -> Option<&'static str> {
         match self.default {
-            Default::Value(text) => Some(text),
+            Default::Value(text) | Default::InWords(text) => Some(text),
             Default::Unset | Default::Required => None,
+        }
+    }
+
+    /// The value that holds without a line in the configuration, if that is always the same one.
+    pub const fn fixed_default(&self) -> Option<&'static str> {
+        match self.default {
+            Default::Value(text) => Some(text),
+            Default::InWords(_) | Default::Unset | Default::Required => None,
         }
     }
 
@@ -122,7 +137,7 @@ impl ConfigKey {
         };
         let default = match self.default {
             Default::Unset => "not set",
-            Default::Value(text) => text,
+            Default::Value(text) | Default::InWords(text) => text,
             Default::Required => "must be there",
         };
         let (value, meaning) = (cell(&value), cell(self.meaning));
@@ -153,7 +168,7 @@ impl fmt::Display for ConfigKey {
         }
         match self.default {
             Default::Unset => Ok(()),
-            Default::Value(text) => write!(f, "; by default {text}"),
+            Default::Value(text) | Default::InWords(text) => write!(f, "; by default {text}"),
             Default::Required => f.write_str("; must be there"),
         }
     }
@@ -174,7 +189,7 @@ pub const WORKERS: ConfigKey = ConfigKey::new(
     "threads that run callbacks; 0 runs them on the I/O thread, fastest for a cache in memory",
 )
 .bounds(0, 1024)
-.default_value("what the plugin asks for, mostly 0");
+.default_in_words("what the plugin asks for, mostly 0");
 
 /// The time of busy polling; see [`ServerBuilder::poll_for`](crate::ServerBuilder::poll_for).
 pub const POLL: ConfigKey = ConfigKey::new(
@@ -192,7 +207,7 @@ pub const ALLOW: ConfigKey = ConfigKey::new(
     "NETWORK,...",
     "TCP: addresses or networks whose clients may connect, as in 10.0.0.0/8, ::1",
 )
-.default_value("all, with a warning unless the address is loopback");
+.default_in_words("all, with a warning unless the address is loopback");
 
 /// The users of clients; see [`Users`](crate::Users).
 pub const ALLOW_USERS: ConfigKey = ConfigKey::new(
@@ -200,7 +215,7 @@ pub const ALLOW_USERS: ConfigKey = ConfigKey::new(
     "USER,...|*",
     "unix: users whose clients may connect besides the plugin's own and root; * for all",
 )
-.default_value("no others");
+.default_in_words("no others");
 
 /// The debug log; see [`Log`](crate::Log).
 pub const DEBUG_LOG: ConfigKey = ConfigKey::new(
@@ -208,7 +223,7 @@ pub const DEBUG_LOG: ConfigKey = ConfigKey::new(
     "FILE",
     "log everything to FILE, which becomes FILE.1 at 64 MiB",
 )
-.default_value("none");
+.default_in_words("none");
 
 /// The crash dump; see [`watchdog`](crate::watchdog).
 pub const CRASH_DUMP: ConfigKey = ConfigKey::new(
@@ -216,7 +231,7 @@ pub const CRASH_DUMP: ConfigKey = ConfigKey::new(
     "FILE",
     "append reports of crashes and panics to FILE",
 )
-.default_value("only to syslog and standard error");
+.default_in_words("only to syslog and standard error");
 
 /// The address of the metrics; see [`MetricsAddress`](crate::MetricsAddress).
 pub const METRICS: ConfigKey = ConfigKey::new(
@@ -224,7 +239,7 @@ pub const METRICS: ConfigKey = ConfigKey::new(
     "127.0.0.1:PORT",
     "serve metrics to Prometheus on this address, or on a port of the loopback address",
 )
-.default_value("none");
+.default_in_words("none");
 
 /// The administration socket; see [`admin`](crate::admin).
 pub const ADMIN: ConfigKey = ConfigKey::new(
@@ -232,7 +247,7 @@ pub const ADMIN: ConfigKey = ConfigKey::new(
     "no|PATH",
     "serve an administration socket at PATH, for the plugin's user and root; no for none",
 )
-.default_value("beside the socket, with .admin appended");
+.default_in_words("beside the socket, with .admin appended");
 
 /// A start for tests, in the background.
 pub const TEST: ConfigKey = ConfigKey::new(
@@ -258,17 +273,24 @@ pub static KEYS: &[ConfigKey] =
 /// ```
 #[cfg(feature = "program")]
 pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let distance = |known: &str| strsim::damerau_levenshtein(name, known);
-    let near =
-        known.into_iter().map(|known| (distance(known), known)).filter(|(distance, known)| {
-            let len = known.strip_prefix(PREFIX).unwrap_or(known).chars().count();
-            let most = match len {
-                0..=6 => 1,
-                7..=12 => 2,
-                _ => 3,
-            };
-            *distance <= most
-        });
+    let name_len = name.chars().count();
+    let near = known.into_iter().filter_map(|known| {
+        let most = match known.strip_prefix(PREFIX).unwrap_or(known).chars().count() {
+            0..=6 => 1,
+            7..=12 => 2,
+            _ => 3,
+        };
+        // A file may have many keys, and long ones: the distance takes the product of the lengths.
+        if known.chars().count().abs_diff(name_len) > most {
+            return None;
+        }
+        let (written, meant) = match (name.strip_prefix(PREFIX), known.strip_prefix(PREFIX)) {
+            (Some(written), Some(meant)) => (written, meant),
+            _ => (name, known),
+        };
+        let distance = strsim::damerau_levenshtein(written, meant);
+        (distance <= most).then_some((distance, known))
+    });
     near.min_by_key(|(distance, _)| *distance).map(|(_, known)| known)
 }
 

@@ -90,6 +90,7 @@
 pub mod admin;
 pub mod client;
 pub mod config_keys;
+mod evictions;
 mod files;
 #[cfg(feature = "admin")]
 mod http;
@@ -130,6 +131,7 @@ mod watchdog {
 pub(crate) const REPORT: &str = "cvmcache::report";
 
 pub use config_keys::ConfigKey;
+pub use evictions::EvictionCounter;
 pub use files::read_regular_file;
 pub use limits::{InvalidLimit, Limits};
 pub use locator::{Locator, LocatorError};

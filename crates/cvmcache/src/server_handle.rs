@@ -4,6 +4,10 @@ use std::fmt;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 
+#[cfg(feature = "admin")]
+use crate::evictions::Evicted;
+use crate::evictions::{EvictionCounter, Evictions};
+
 const ASK_DETACH: u8 = 1;
 const REPORT: u8 = 2;
 const TERMINATE: u8 = 4;
@@ -41,6 +45,8 @@ pub struct ServerHandle(Arc<Shared>);
 struct Shared {
     flags: AtomicU8,
     wake: OnceLock<Box<dyn Fn() + Send + Sync>>,
+    /// Set once the plugin counts them.
+    evictions: OnceLock<Arc<Evictions>>,
 }
 
 /// The commands of handles.
@@ -81,6 +87,25 @@ impl ServerHandle {
     /// [`RunningServer::wait`]: crate::RunningServer::wait
     pub fn terminate(&self) {
         self.command(TERMINATE);
+    }
+
+    /// A counter for a plugin that evicts objects: what it counts is in the server's statistics and metrics.
+    /// Made when the plugin is made, so that both begin with 0.
+    ///
+    /// ```
+    /// let handle = cvmcache::ServerHandle::new();
+    /// let evictions = handle.eviction_counter();
+    /// // Whenever objects were evicted: how many, and what they took.
+    /// evictions.count(2, 70_000);
+    /// ```
+    pub fn eviction_counter(&self) -> EvictionCounter {
+        EvictionCounter::new(self.0.evictions.get_or_init(Arc::default).clone())
+    }
+
+    /// The evictions since the start; `None` if the plugin does not count them.
+    #[cfg(feature = "admin")]
+    pub(crate) fn evicted(&self) -> Option<Evicted> {
+        self.0.evictions.get().map(|evictions| evictions.get())
     }
 
     /// Has the server make the calls of its administration socket.

@@ -108,6 +108,44 @@ fn a_check_does_not_disturb_a_plugin_that_serves() {
 }
 
 #[test]
+fn an_administration_socket_that_another_plugin_has_is_a_warning_of_the_check() {
+    let mut plugin = Plugin::new("ram");
+    plugin.start("");
+    let (_, lines) = checked(&plugin, "");
+    assert_eq!(lines.len(), 2, "its own is none: {lines:?}");
+    let other = Plugin::new("ram");
+    let taken = plugin.path("socket.admin").display().to_string();
+    let (status, lines) = checked(&other, &format!("CVMFS_CACHE_PLUGIN_ADMIN={taken}\n"));
+    let expected = format!(
+        "warning: there would be no administration socket {taken}: process {} serves there; set \
+         CVMFS_CACHE_PLUGIN_ADMIN to another path, or to no",
+        plugin.pid()
+    );
+    assert_eq!((status, lines), (0, vec![expected, "ok".to_owned()]));
+    let (status, lines) = checked(&other, "CVMFS_CACHE_PLUGIN_ADMIN=relative\n");
+    assert_eq!(status, 1);
+    assert!(lines[0].contains("write no, or an absolute path"), "{lines:?}");
+}
+
+#[test]
+fn the_check_makes_no_directory_for_the_administration_socket_of_a_tcp_plugin() {
+    let plugin = Plugin::new("ram");
+    let config = plugin.path("tcp");
+    fs::write(&config, "CVMFS_CACHE_PLUGIN_LOCATOR=tcp=127.0.0.1:0\n").unwrap();
+    let runtime = plugin.path("runtime");
+    fs::create_dir(&runtime).unwrap();
+    let mut command = plugin.command(&["--check".as_ref(), config.as_ref()]);
+    command.env("XDG_RUNTIME_DIR", &runtime).env_remove("RUNTIME_DIRECTORY");
+    let output = command.output().unwrap();
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), "ok\n");
+    assert_eq!(fs::read_dir(&runtime).unwrap().count(), 0);
+    fs::write(runtime.join("cvmcache"), "").unwrap();
+    let said = String::from_utf8(command.output().unwrap().stdout).unwrap();
+    assert!(said.starts_with("warning: there is no administration socket: "), "{said}");
+    assert!(said.ends_with(", or set CVMFS_CACHE_PLUGIN_ADMIN\nok\n"), "{said}");
+}
+
+#[test]
 fn a_metrics_port_is_an_error_unless_the_plugin_itself_has_it() {
     let free = || TcpListener::bind("127.0.0.1:0").unwrap();
     let mut plugin = Plugin::new("ram");

@@ -5,6 +5,7 @@ mod support;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{ChildStderr, Command, Stdio};
 
@@ -12,7 +13,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use support::crash_command;
 use support::crashes::{
-    Crashing, assert_contains, is_there, read_to_end, send_command, watchdog_of,
+    Crashing, assert_contains, children, is_there, read_to_end, send_command, watchdog_of,
 };
 use support::plugin::{Plugin, Supervised, eventually};
 use support::syslog::Syslog;
@@ -132,6 +133,47 @@ fn a_normal_exit_leaves_no_watchdog_and_no_report() {
     assert_eq!(f.plugin.wait(), 3);
     eventually("the watchdog ends", || !is_there(watchdog));
     assert!(!f.dump.exists());
+}
+
+#[test]
+fn a_plugin_that_is_terminated_while_it_starts_leaves_no_watchdog_and_no_report() {
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        // While the plugin is made.
+        let mut f = Crashing::new();
+        let mut command = f.command(&format!("CRASHING_SIGNAL={}\n", signal as i32));
+        f.plugin.spawn(&mut command);
+        let stderr = f.take_stderr();
+        assert_eq!(f.plugin.wait_for_signal(), signal);
+        assert_eq!(read_to_end(stderr), "");
+        assert!(!f.dump.exists());
+        // As soon as there is a watchdog, before it is ready, and a little later.
+        for delay in 0..20 {
+            let mut f = Crashing::new();
+            let mut command = f.command("");
+            f.plugin.spawn(&mut command);
+            let (stderr, pid) = (f.take_stderr(), f.pid());
+            eventually("there is a watchdog", || !children(pid).is_empty());
+            for _ in 0..delay {
+                children(pid);
+            }
+            f.plugin.signal(signal);
+            let status = f.plugin.child.take().unwrap().wait().unwrap();
+            assert!(status.success() || status.signal() == Some(signal as i32), "{status}");
+            let said = read_to_end(stderr);
+            assert!(!said.contains("without a report"), "{said}");
+            assert!(!f.dump.exists());
+        }
+    }
+}
+
+#[test]
+fn signals_that_do_not_end_a_plugin_do_not_end_its_start() {
+    for signal in [Signal::SIGHUP, Signal::SIGUSR1, Signal::SIGUSR2] {
+        let mut f = Crashing::new();
+        let mut command = f.command(&format!("CRASHING_SIGNAL={}\n", signal as i32));
+        f.spawn(&mut command);
+        f.send_command(crash_command::NOTHING);
+    }
 }
 
 #[test]

@@ -28,11 +28,11 @@ fn calls(f: &Fixture) -> Vec<&'static str> {
 }
 
 fn submit_change(client: &mut Client, change_by: i32) -> Ticket {
-    client.submit(Operation::Refcount { object: id(1), change_by }).unwrap()
+    client.submit(Operation::Refcount { object: id(1), change_by }).expect("it is sent")
 }
 
 fn wait(client: &mut Client, ticket: Ticket) -> Result<(), Status> {
-    client.wait(ticket).unwrap().status()
+    client.wait(ticket).expect("a reply").status()
 }
 
 #[test]
@@ -82,6 +82,23 @@ fn what_needs_no_worker_overtakes_what_waits() {
     assert_eq!(client.object_info(&id(1)).unwrap().size, 3);
     f.cache.change(|state| state.hold_reads = false);
     assert_eq!(client.wait(held).unwrap().into_bytes(), "a");
+}
+
+#[test]
+fn what_needs_no_worker_is_answered_while_all_workers_wait() {
+    let (f, mut client) = ready();
+    f.cache.change(|state| state.hold_reads = true);
+    let held: Vec<_> = (0..100).map(|_| client.queue_read(&id(1), 0, 1).unwrap()).collect();
+    client.flush().unwrap();
+    f.cache.wait_until(|state| state.held_reads == 2);
+    // A disk that hangs delays only what is on it.
+    let mut other = f.client("repo:2");
+    other.open(&id(1)).unwrap();
+    assert_eq!(other.object_info(&id(1)).unwrap().size, 3);
+    f.cache.change(|state| state.hold_reads = false);
+    for ticket in held {
+        assert_eq!(client.wait(ticket).unwrap().into_bytes(), "a");
+    }
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use cvmcache::{Locator, config_keys};
+use cvmcache_testkit::AdminError;
 use thiserror::Error;
 
 use super::place::Configured;
@@ -43,32 +44,26 @@ pub(crate) struct Absent {
 /// Why a request was not answered as it should be.
 #[derive(Debug)]
 pub(crate) enum Reason {
-    Connect(io::Error),
-    /// Sent and received too little.
-    Exchange(io::Error),
-    TimedOut,
-    /// The connection was closed without an answer.
-    Closed,
-    NotHttp(String),
-    Status {
-        code: u16,
-        error: String,
-    },
-    Answer {
-        resource: String,
-        source: serde_json::Error,
-    },
+    NoAnswer(AdminError),
+    Status { code: u16, error: String },
+    Answer { resource: String, source: serde_json::Error },
 }
 
 impl Error {
     /// True if another user would be answered.
     pub(crate) fn is_refusal(&self) -> bool {
         match self {
-            Self::Request { reason: Reason::Connect(error), .. } => {
+            Self::Request { reason: Reason::NoAnswer(AdminError::Connect(error)), .. } => {
                 error.kind() == ErrorKind::PermissionDenied
             }
             _ => false,
         }
+    }
+}
+
+impl From<AdminError> for Reason {
+    fn from(error: AdminError) -> Self {
+        Self::NoAnswer(error)
     }
 }
 
@@ -134,29 +129,7 @@ impl fmt::Display for Failure<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let path = self.path.display();
         match self.reason {
-            Reason::Connect(error) => {
-                write!(f, "cannot connect to {path}: {}", connecting(self.path, error))
-            }
-            Reason::Exchange(error) => write!(
-                f,
-                "{path}: {error}: the plugin has gone meanwhile; look at its log, and try again"
-            ),
-            Reason::TimedOut => write!(
-                f,
-                "{path}: no answer within the timeout: the plugin is stuck, or all threads of the \
-                 socket are busy; see its log, or give it more time with --timeout"
-            ),
-            Reason::Closed => write!(
-                f,
-                "{path}: closed without an answer: the plugin ends, or this user is refused; the \
-                 plugin's user and root are served"
-            ),
-            Reason::NotHttp(what) => write!(
-                f,
-                "{path} is not an administration socket ({what}): compare it with {} in the \
-                 configuration of the plugin",
-                config_keys::ADMIN.name()
-            ),
+            Reason::NoAnswer(error) => no_answer(f, self.path, error),
             Reason::Status { code, error } => match error.is_empty() {
                 true => write!(f, "the plugin answers with status {code}"),
                 false => write!(f, "{} (status {code})", output::escaped(error)),
@@ -167,6 +140,36 @@ impl fmt::Display for Failure<'_> {
                  plugin are of versions that do not go together"
             ),
         }
+    }
+}
+
+fn no_answer(f: &mut fmt::Formatter<'_>, path: &Path, error: &AdminError) -> fmt::Result {
+    let name = path.display();
+    match error {
+        AdminError::Connect(error) => {
+            write!(f, "cannot connect to {name}: {}", connecting(path, error))
+        }
+        AdminError::Exchange(error) => write!(
+            f,
+            "{name}: {error}: the plugin has gone meanwhile; look at its log, and try again"
+        ),
+        AdminError::TimedOut => write!(
+            f,
+            "{name}: no answer within the timeout: the plugin is stuck, or all threads of the \
+             socket are busy; see its log, or give it more time with --timeout"
+        ),
+        AdminError::Closed => write!(
+            f,
+            "{name}: closed without an answer: the plugin ends, or this user is refused; the \
+             plugin's user and root are served"
+        ),
+        AdminError::NotHttp(what) => write!(
+            f,
+            "{name} is not an administration socket ({what}): compare it with {} in the \
+             configuration of the plugin",
+            config_keys::ADMIN.name()
+        ),
+        error => write!(f, "{name}: {error}"),
     }
 }
 

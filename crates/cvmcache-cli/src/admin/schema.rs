@@ -59,6 +59,10 @@ pub(crate) struct Window {
     pub(crate) read_bytes: u64,
     pub(crate) stored_bytes: u64,
     pub(crate) stored_objects: u64,
+    #[serde(default)]
+    pub(crate) evicted_objects: Option<u64>,
+    #[serde(default)]
+    pub(crate) evicted_bytes: Option<u64>,
     pub(crate) operations: Vec<Operation>,
 }
 
@@ -85,6 +89,8 @@ pub(crate) struct Gauge {
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct Configuration {
+    #[serde(default)]
+    pub(crate) file: Option<String>,
     pub(crate) settings: Vec<Setting>,
 }
 
@@ -92,6 +98,9 @@ pub(crate) struct Configuration {
 pub(crate) struct Setting {
     pub(crate) key: String,
     pub(crate) value: Option<String>,
+    /// As a value or in words.
+    #[serde(default)]
+    pub(crate) default: Option<String>,
     pub(crate) source: String,
 }
 

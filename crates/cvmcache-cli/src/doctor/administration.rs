@@ -134,7 +134,7 @@ mod tests {
 
     fn setting(key: &str, value: Option<&str>, source: &str) -> Setting {
         let (value, source) = (value.map(str::to_owned), source.to_owned());
-        Setting { key: format!("CVMFS_CACHE_{key}"), value, source }
+        Setting { key: format!("CVMFS_CACHE_{key}"), value, default: None, source }
     }
 
     fn differences(file: &str, settings: &[Setting]) -> Vec<String> {

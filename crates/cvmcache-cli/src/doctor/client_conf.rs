@@ -72,7 +72,13 @@ impl ClientConf {
                     let remedy = format!("write {key}={}", quoted(Path::new(simple)));
                     section.found(Kind::NotAnAssignment, found, remedy);
                 }
-                Value::Unclear if key.starts_with("CVMFS_CACHE_") || key == USER => {
+                Value::Unclear if !(key.starts_with("CVMFS_CACHE_") || key == USER) => {}
+                Value::Unclear if shell::has_open_quote(line) => {
+                    let found = format!("line {number}: {key}={}", simple.display());
+                    let remedy = "close the quote, or remove it";
+                    section.found(Kind::QuoteNotClosed, found, remedy);
+                }
+                Value::Unclear => {
                     let found = format!("line {number}: {key}={}", simple.display());
                     let remedy = "have a look yourself, or write the value as it is";
                     section.found(Kind::NotExpanded, found, remedy);
@@ -95,7 +101,7 @@ impl ClientConf {
             Some(Value::Unclear | Value::Lost) => {}
             Some(Value::Text(name)) if !name.is_empty() && name != "default" => {
                 let before = section.kinds().len();
-                self.collect(&name.to_string_lossy(), &mut BTreeSet::new(), &mut names, section);
+                self.collect(&name.to_string_lossy(), &mut names, section);
                 if names.is_empty() && section.kinds().len() > before {
                     // They may be what is meant, and should be in order, too.
                     names = self.external();
@@ -127,9 +133,9 @@ impl ClientConf {
     /// Finds keys of a cache that are near to one that the client knows.
     fn check_keys(&self, name: &str, section: &mut Section) {
         let prefix = key(name, "");
-        for (written, part) in
-            self.values.keys().filter_map(|key| Some((key, key.strip_prefix(&prefix)?)))
-        {
+        let keys = self.values.range(prefix.clone()..).map(|(key, _)| key);
+        let parts = keys.map_while(|key| Some((key, key.strip_prefix(&prefix)?)));
+        for (written, part) in parts {
             if KEYS.contains(&part) {
                 continue;
             }
@@ -142,11 +148,22 @@ impl ClientConf {
         }
     }
 
-    /// Follows tiers to the plugins below them.
-    fn collect(
+    /// Follows tiers to the plugins below them. There may be thousands, so nothing is called for each.
+    fn collect(&self, primary: &str, plugins: &mut Vec<String>, section: &mut Section) {
+        let external = self.external();
+        let (mut seen, mut left) = (BTreeSet::new(), vec![primary.to_owned()]);
+        while let Some(name) = left.pop() {
+            self.collect_one(&name, &external, &mut seen, &mut left, plugins, section);
+        }
+    }
+
+    /// Checks the type of a cache. Those that it is made of are `left` to be checked.
+    fn collect_one(
         &self,
         name: &str,
+        external: &[String],
         seen: &mut BTreeSet<String>,
+        left: &mut Vec<String>,
         plugins: &mut Vec<String>,
         section: &mut Section,
     ) {
@@ -171,11 +188,10 @@ impl ClientConf {
         match type_name.map(OsStr::as_bytes) {
             Some(b"external") => plugins.push(name.to_owned()),
             Some(b"tiered") => {
-                for part in ["UPPER", "LOWER"].map(|part| key(name, part)) {
+                // The upper one is the next.
+                for part in ["LOWER", "UPPER"].map(|part| key(name, part)) {
                     match self.text(&part) {
-                        Some(part) => {
-                            self.collect(&part.to_string_lossy(), seen, plugins, section);
-                        }
+                        Some(part) => left.push(part.to_string_lossy().into_owned()),
                         None if self.is_unknown(&part) => {}
                         None => {
                             let remedy = format!("add {part}=NAME, with the name of a cache");
@@ -201,7 +217,7 @@ impl ClientConf {
             }
             None => {
                 let found = format!("{type_key} is not set in {}", self.path().display());
-                let remedy = match self.external().first() {
+                let remedy = match external.first() {
                     Some(other) => format!("add {type_key}=external, or use the cache {other}"),
                     None => format!("add {type_key}=external"),
                 };
@@ -333,6 +349,22 @@ mod tests {
     }
 
     #[test]
+    fn tiers_of_any_depth_are_followed_without_delay() {
+        let tier = |n: usize| {
+            format!(
+                "CVMFS_CACHE_t{n}_TYPE=tiered\nCVMFS_CACHE_t{n}_UPPER=u{n}\n\
+                 CVMFS_CACHE_u{n}_TYPE=posix\nCVMFS_CACHE_t{n}_LOWER=t{}\n",
+                n + 1
+            )
+        };
+        let tiers: String = (0..12_000).map(tier).collect();
+        let text = format!("CVMFS_CACHE_PRIMARY=t0\nCVMFS_CACHE_t12000_TYPE=external\n{tiers}");
+        let mut section = Section::new("file");
+        let instances = conf(text.as_bytes()).instances(&User::current(), &mut section);
+        assert_eq!(instances.len(), 1);
+    }
+
+    #[test]
     fn mistakes_in_the_definition_of_a_cache_are_found() {
         const RAM: &str = "CVMFS_CACHE_PRIMARY=ram\nCVMFS_CACHE_ram_TYPE=external\n";
         const TIERED: &str = "CVMFS_CACHE_PRIMARY=both\nCVMFS_CACHE_both_TYPE=tiered\n";
@@ -363,6 +395,7 @@ mod tests {
             (format!("{RAM}{LOCATOR}unix=/a=b"), Kind::LocatorNotForClient),
             (format!("{RAM}{LOCATOR}tcp=localhost:1"), Kind::LocatorNotForClient),
             (format!("{RAM}{LOCATOR}tcp=127.0.0.1:0"), Kind::LocatorNotForClient),
+            (format!("{RAM}{LOCATOR}tcp=[::1]:4"), Kind::LocatorNotForClient),
             (format!("{RAM}{LOCATOR}unix=socket"), Kind::PathRelative),
         ] {
             let mut section = Section::new("file");
@@ -395,6 +428,7 @@ mod tests {
             (&b"CVMFS_CACHE_PRIMARY = ram"[..], Kind::NotAnAssignment),
             (b"CVMFS_CACHE_PRIMARY=ram\r", Kind::CarriageReturn),
             (b"CVMFS_CACHE_PRIMARY=$NAME", Kind::NotExpanded),
+            (b"CVMFS_CACHE_PRIMARY=\"ram", Kind::QuoteNotClosed),
             (b". /etc/site.conf", Kind::NotExpanded),
             (b"CVMFS_CACHE_PRIMARY=a\nCVMFS_CACHE_PRIMARY=b", Kind::KeyTwice),
         ] {

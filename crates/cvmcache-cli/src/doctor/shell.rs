@@ -8,8 +8,9 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use super::file::Line;
 
-/// What a shell makes of more than the value of one key.
-const SHELL: &[u8] = b"$`;&|<>(){}*?[~\\";
+/// What a shell makes of more than the value of one key. A bracket, as in an IPv6 address, is one where no
+/// file matches.
+const SHELL: &[u8] = b"$`;&|<>(){}*?~\\";
 
 /// What the client replaces, differently for each repository.
 const TEMPLATES: [&str; 2] = ["@fqrn@", "@org@"];
@@ -47,6 +48,24 @@ pub(crate) fn value(line: &Line) -> Value {
     value.map_or(Value::Lost, |value| Value::Text(OsString::from_vec(value.to_vec())))
 }
 
+/// True for a line with a quote that is not closed in it: a shell reads on to the next one.
+pub(crate) fn has_open_quote(line: &Line) -> bool {
+    let mut open = None;
+    let mut bytes = line.text.iter();
+    let mut before = b' ';
+    while let Some(&byte) = bytes.next() {
+        match (byte, open) {
+            (b'\\', None | Some(b'"')) => _ = bytes.next(),
+            (b'#', None) if before.is_ascii_whitespace() => return false,
+            (b'"' | b'\'', None) => open = Some(byte),
+            (byte, Some(quote)) if byte == quote => open = None,
+            _ => {}
+        }
+        before = byte;
+    }
+    open.is_some()
+}
+
 fn is_assignment(word: &[u8]) -> bool {
     let mut parts = word.splitn(2, |&byte| byte == b'=');
     let is_name = |name: &[u8]| {
@@ -62,6 +81,25 @@ mod tests {
 
     use super::super::file::ConfFile;
     use super::*;
+
+    #[test]
+    fn a_quote_is_open_unless_it_is_closed_in_its_line() {
+        for (line, expected) in [
+            (&b"K=\"v"[..], true),
+            (b"K=v\"", true),
+            (b"K='v\"", true),
+            (b"K=it's", true),
+            (b"K=\"v\\\"", true),
+            (b"K=\"v\"", false),
+            (b"K='it\"s'", false),
+            (b"K=\\\"v", false),
+            (b"K=v # it's", false),
+            (b"K=\"$(cat \"f\")\"", false),
+        ] {
+            let file = ConfFile::parse(Path::new("default.local"), line);
+            assert_eq!(has_open_quote(&file.lines()[0]), expected, "{line:?}");
+        }
+    }
 
     #[test]
     fn values_are_what_a_shell_makes_of_them() {
@@ -80,6 +118,7 @@ mod tests {
             (b"K=/@fqrn@/v", Value::Unclear),
             (b"K=v; L=w", Value::Unclear),
             (b"K='v", Value::Unclear),
+            (b"K=tcp=[::1]:4", Value::Text("tcp=[::1]:4".into())),
         ] {
             let file = ConfFile::parse(Path::new("default.local"), line);
             assert_eq!(value(&file.lines()[0]), expected, "{line:?}");

@@ -112,7 +112,7 @@ fn administration(plugin: &dyn CachePlugin) -> Result<&dyn Administration, Comma
 fn socket(options: &Options, locator: Option<&Locator>, timeout: Duration) -> Option<Admin> {
     match options.get(config_keys::ADMIN) {
         Some(value) if value == "no" => None,
-        Some(path) => Some(Admin::at(PathBuf::from(path), timeout)),
+        Some(path) => Some(Admin::new(PathBuf::from(path), timeout)),
         None => Admin::of(locator?, None, timeout),
     }
 }

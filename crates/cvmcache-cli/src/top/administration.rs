@@ -1,5 +1,6 @@
 //! Asks the plugin's administration socket for statistics and sessions, on a thread of its own.
 
+use std::path::PathBuf;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
@@ -30,6 +31,13 @@ pub(super) fn ask_repeatedly(
             return;
         }
     }
+}
+
+/// The administration socket at a path, which has to answer.
+pub(super) fn named(path: PathBuf, timeout: Duration) -> Result<Admin, Error> {
+    let admin = Admin::new(path, timeout);
+    admin.get::<Statistics>("/v1/statistics")?;
+    Ok(admin)
 }
 
 /// True if this user is answered.

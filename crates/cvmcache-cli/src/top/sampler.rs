@@ -1,7 +1,7 @@
 //! Polls the plugin, and sends updates of the state.
 //!
-//! One thread polls the fill of the cache, and others its metrics and administration socket. Another lists the objects, on a connection of its own: a
-//! listing of millions takes long, and must not block the first.
+//! One thread polls the fill of the cache, and others its metrics and administration socket. Another lists
+//! the objects, on a connection of its own: a listing of millions takes long, and must not block the first.
 
 use std::io;
 use std::sync::mpsc::{self, Receiver, Sender};

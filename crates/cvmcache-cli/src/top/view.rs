@@ -117,7 +117,7 @@ fn trouble(state: &State, now: Instant) -> Option<String> {
 fn draw_head(frame: &mut Frame<'_>, area: Rect, state: &State, now: Instant) {
     let mut title = vec![Span::from("cvmcache top").bold(), Span::from("  ")];
     if let Some(plugin) = &state.plugin {
-        title.push(Span::from(output::text(&plugin.name)).bold());
+        title.push(Span::from(output::plugin_name(&output::text(&plugin.name)).to_owned()).bold());
         if let Some(pid) = plugin.pid {
             title.push(format!(", process {pid}").into());
         }

@@ -2,6 +2,7 @@
 
 #![allow(dead_code, unreachable_pub, reason = "every test uses a part of it")]
 
+pub mod c_plugin;
 #[allow(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
 pub mod shelf;
 pub mod shell;

@@ -125,8 +125,13 @@ fn block_digests_are_those_of_what_was_stored() {
     let cache = start(&config, Arc::new(System));
     assert_eq!(cache.block_digests(&id(1)), Ok(Some(expected.clone())));
     assert_eq!(cache.verify(&id(1)), Ok(expected));
-    assert_eq!(cache.block_digests(&id(2)), Err(Status::NoEntry));
-    assert_eq!(cache.verify(&id(2)), Err(Status::NoEntry));
+    for is_checked in [false, true] {
+        if is_checked {
+            cache.wait_until_checked();
+        }
+        assert_eq!(cache.block_digests(&id(2)), Err(Status::NoEntry));
+        assert_eq!(cache.verify(&id(2)), Err(Status::NoEntry));
+    }
 }
 
 #[test]

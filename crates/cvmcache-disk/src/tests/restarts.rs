@@ -223,6 +223,24 @@ fn a_flipped_bit_is_found_by_scrubbing_and_the_object_is_a_miss() {
 }
 
 #[test]
+fn a_catalog_that_another_program_has_stored_is_known_as_one_once_it_is_scrubbed() {
+    let (_directory, config) = in_directory();
+    let layout = Layout::new(&config.location);
+    layout.prepare().unwrap();
+    fs::write(layout.object(&id(1)), "SQLite format 3\0 and more").unwrap();
+    fs::write(layout.object(&id(2)), "SQLite").unwrap();
+    for _ in 0..2 {
+        let cache = start(&config, Arc::new(System));
+        cache.wait_until_checked();
+        for number in [1, 2] {
+            assert_ne!(cache.store().scrub(&id(number), &mut |_| true), Scrubbed::Damaged);
+        }
+        assert_eq!(listed(&cache, ObjectType::Catalog), [(id(1), None)]);
+        assert_eq!(listed(&cache, ObjectType::Regular), [(id(2), None)]);
+    }
+}
+
+#[test]
 fn an_object_that_cannot_be_read_is_a_miss_from_then_on() {
     let (directory, config) = in_directory();
     let files = Arc::new(FaultyFiles::new(&directory.path().join("graveyard")));

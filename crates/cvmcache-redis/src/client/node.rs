@@ -1,17 +1,10 @@
-//! One server, and the connection to it, which is reopened whenever it breaks.
+//! The requests to one server, over the connection that its [`ConnectionTask`] publishes.
 //!
-//! The redis crate has a `ConnectionManager` for that. It connects only when there is a request, sends
-//! nothing again, and keeps a connection on which no reply comes. Here, a
-//! task of its own, [`ConnectionTask`], owns the connection and publishes its state; requests only read
-//! what is published.
-//!
-//! A connection may be lost while the server is well: CLIENT KILL, a limit on buffers, a proxy that restarts. So
-//! requests wait for the next one, within their deadlines, and those that were in flight are sent again,
-//! if they may be ([`Repeat`]). The task connects at once, but not more often than every [`MIN_PAUSE`];
-//! exponential back-off begins with the first attempt that fails. When there is no connection for as long as
-//! a request may wait, the server is away: requests fail at once until it is back. A server that does not answer is
-//! disconnected: a request that is dropped without a reply asks the task for a health check. So is one that refuses
-//! what another server would do ([`Refusals`]).
+//! A connection may be lost while the server is well: CLIENT KILL, a limit on buffers, a proxy that
+//! restarts. So requests wait for the next one, within their deadlines, and those that were in flight are
+//! sent again, if they may be ([`Repeat`]). When there is no connection for as long as a request may wait,
+//! the server is away: requests fail at once until it is back. A request that is dropped without a reply
+//! asks the task for a health check.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,19 +12,18 @@ use std::time::Duration;
 use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::{Arg, Cmd, Pipeline, RedisError, Value};
 use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, interval_at, sleep, sleep_until, timeout, timeout_at};
+use tokio::time::{Instant, timeout};
 
 use super::abort::AbortOnDrop;
-use super::backoff::{MAX_PAUSE, MAX_PAUSE_OF_WAITERS, MIN_PAUSE, pauses};
+use super::backoff::MAX_PAUSE_OF_WAITERS;
 use super::connect_error::ConnectError;
-use super::connector::{Connector, Driver, ping};
+use super::connection_task::{Connection, ConnectionTask, State};
 use super::metrics::ClientMetrics;
 use super::outages::{OutageLog, Role};
 use super::refusals::{Refusals, Verdict};
 use super::request::{Repeat, Traits};
 use super::server_state::{Control, Link, ServerState};
 use super::slots::server_error;
-use super::window::{GROWTH_INTERVAL, Window};
 use super::{Failure, ServerInfo, SharedState};
 use crate::config::Address;
 
@@ -48,30 +40,13 @@ pub(super) struct Node {
     _task: Arc<AbortOnDrop>,
 }
 
-#[derive(Clone)]
-enum State {
-    /// Requests wait.
-    Connecting,
-    Up(Connection),
-    Down(ConnectError, Since),
-}
-
-/// Since when a server is away.
-type Since = Instant;
-
-/// A connection, by the number of those before it.
-#[derive(Clone)]
-struct Connection {
-    number: u64,
-    requests: MultiplexedConnection,
-    window: Arc<Window>,
-    /// Notified when the server has refused a request, see [`Refusals`].
-    refused: Arc<Notify>,
-}
-
-/// How long requests wait for a connection that is being opened before they fail, unless it is the next one of a
-/// server that was well, and how long a health check may take.
+/// How long requests wait for a connection that is being opened before they fail, unless it is the next
+/// one of a server that was well, and how long a health check may take.
 const GRACE: Duration = Duration::from_secs(1);
+
+/// How long a request that was refused waits for the next connection, before it is sent over the present
+/// one again.
+const RETRY_AFTER: Duration = Duration::from_millis(2 * MAX_PAUSE_OF_WAITERS.as_millis() as u64);
 
 impl Node {
     /// Starts the task that connects.
@@ -322,190 +297,5 @@ struct ProbeOnDrop<'a>(&'a Notify);
 impl Drop for ProbeOnDrop<'_> {
     fn drop(&mut self) {
         self.0.notify_one();
-    }
-}
-
-/// Owns the connection. Invariant: it is the only sender of `state`.
-struct ConnectionTask {
-    connector: Connector,
-    control: Arc<Control>,
-    state: watch::Sender<State>,
-    health_check: Arc<Notify>,
-    grace: Duration,
-    deadline: Duration,
-    log: OutageLog,
-    metrics: ClientMetrics,
-    /// Notified of each connection.
-    connected: Arc<Notify>,
-    refusals: Arc<Refusals>,
-}
-
-/// How long requests wait for a connection.
-#[derive(Clone, Copy)]
-struct Patience {
-    until: Instant,
-    /// Whether they wait on when an attempt has failed.
-    is_lost: bool,
-}
-
-/// How a connection has ended.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum End {
-    Lost,
-    /// The server refuses requests: its name may lead to another one.
-    Refused,
-    /// An administrator wants another connection.
-    Replaced,
-    /// The server did not answer the health check.
-    Silent,
-}
-
-impl ConnectionTask {
-    async fn run(mut self) {
-        let mut patience = Patience { until: Instant::now() + self.grace, is_lost: false };
-        let mut last: Option<(Arc<Window>, End)> = None;
-        for number in 1.. {
-            let (requests, driver) = self.connect(patience).await;
-            self.log.up();
-            let window = Arc::new(match last {
-                Some((last, end)) => self.after(&last, end),
-                None => Window::new(),
-            });
-            let since = Instant::now();
-            let refused = Arc::new(Notify::new());
-            let connection = Connection {
-                number,
-                requests,
-                window: Arc::clone(&window),
-                refused: Arc::clone(&refused),
-            };
-            self.control.connected(number);
-            self.state.send_replace(State::Up(connection.clone()));
-            self.connected.notify_one();
-            let (health_check, refusals) = (Arc::clone(&self.health_check), &self.refusals);
-            let end = tokio::select! {
-                () = driver => End::Lost,
-                () = check_health(&health_check, connection.requests, self.grace) => End::Silent,
-                reason = replacement(refusals, &refused) => {
-                    self.log.refused(&reason);
-                    End::Refused
-                }
-                () = self.control.reconnect_asked() => End::Replaced,
-                () = grow(&window) => End::Lost,
-            };
-            self.state.send_replace(State::Connecting);
-            window.close();
-            let now = Instant::now();
-            patience = match end {
-                End::Lost | End::Refused | End::Replaced => {
-                    Patience { until: now + self.deadline, is_lost: true }
-                }
-                End::Silent => Patience { until: now + self.grace, is_lost: false },
-            };
-            last = Some((window, end));
-            sleep_until(since + MIN_PAUSE).await;
-        }
-    }
-
-    /// The window after that of a connection that has ended. The requests that were in flight on it have
-    /// noticed since.
-    fn after(&mut self, last: &Window, end: End) -> Window {
-        if end == End::Lost && last.cut_requests() > 0 {
-            self.metrics.lost_connections.increment(1);
-            self.log.lost(last.cut_requests());
-        }
-        match end {
-            // The plugin has cut it.
-            End::Refused | End::Replaced => last.again(),
-            End::Lost | End::Silent => last.next(),
-        }
-    }
-
-    /// Tries until there is a connection.
-    async fn connect(&mut self, patience: Patience) -> (MultiplexedConnection, Driver) {
-        let mut pauses = pauses();
-        loop {
-            let outcome = {
-                let attempt = self.connector.open(&self.control.address);
-                tokio::pin!(attempt);
-                match timeout_at(patience.until, &mut attempt).await {
-                    Ok(outcome) => outcome,
-                    Err(_) => {
-                        // Nothing is known yet of why it takes so long.
-                        self.publish_down_if_waiting(&ConnectError::local(Failure::Timeout));
-                        attempt.await
-                    }
-                }
-            };
-            let error = match outcome {
-                Ok(connected) => return connected,
-                Err(error) => error,
-            };
-            let pause = pauses.next().unwrap_or(MAX_PAUSE);
-            let is_denied = matches!(error.failure, Failure::AccessDenied(_));
-            if patience.is_lost && !is_denied && Instant::now() < patience.until {
-                sleep(pause.min(MAX_PAUSE_OF_WAITERS)).await;
-            } else {
-                self.log.down(&error);
-                self.publish_down(error);
-                // The time is over, or an administrator wants the next attempt now.
-                let _ = timeout(pause, self.control.reconnect_asked()).await;
-            }
-        }
-    }
-
-    fn publish_down(&self, error: ConnectError) {
-        self.state.send_modify(|state| {
-            let since = match state {
-                State::Down(_, since) => *since,
-                State::Connecting | State::Up(_) => Instant::now(),
-            };
-            *state = State::Down(error, since);
-        });
-    }
-
-    fn publish_down_if_waiting(&self, error: &ConnectError) {
-        self.state.send_if_modified(|state| {
-            let waiting = matches!(state, State::Connecting);
-            if waiting {
-                *state = State::Down(error.clone(), Instant::now());
-            }
-            waiting
-        });
-    }
-}
-
-/// Sends a PING whenever a request had no reply. Returns when the server does not answer it.
-async fn check_health(due: &Notify, mut connection: MultiplexedConnection, grace: Duration) {
-    loop {
-        due.notified().await;
-        match timeout(grace, ping(&mut connection)).await {
-            Err(_) | Ok(Err(Failure::Unreachable | Failure::InvalidResponse(_))) => return,
-            Ok(_) => {}
-        }
-    }
-}
-
-/// Waits until the server has refused a request, and the connection is to be replaced.
-async fn replacement(refusals: &Refusals, refused: &Notify) -> Failure {
-    loop {
-        refused.notified().await;
-        // Else one was accepted meanwhile.
-        if let Some((reason, pause)) = refusals.replacement(Instant::now()) {
-            sleep(pause).await;
-            return reason;
-        }
-    }
-}
-
-/// How long a request that was refused waits for the next connection, before it is sent over the present one again.
-const RETRY_AFTER: Duration = Duration::from_millis(2 * MAX_PAUSE_OF_WAITERS.as_millis() as u64);
-
-/// Grows a window for ever.
-async fn grow(window: &Window) {
-    let mut growth = interval_at(Instant::now() + GROWTH_INTERVAL, GROWTH_INTERVAL);
-    loop {
-        growth.tick().await;
-        window.grow();
     }
 }

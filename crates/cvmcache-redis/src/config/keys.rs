@@ -46,25 +46,25 @@ pub(crate) const PASSWORD_FILE: ConfigKey = ConfigKey::new(
     "has the server's password in its first line, and is read for every connection; the URL has \
      none then",
 )
-.default_value("the URL's password");
+.default_in_words("the URL's password");
 
 pub(crate) const CA: ConfigKey = ConfigKey::new(
     "CVMFS_CACHE_PLUGIN_REDIS_CA",
     "FILE",
     "TLS: the authority that the server's certificate comes from, as PEM",
 )
-.default_value("those that the system trusts");
+.default_in_words("those that the system trusts");
 
 pub(crate) const CERT: ConfigKey = ConfigKey::new(
     "CVMFS_CACHE_PLUGIN_REDIS_CERT",
     "FILE",
     "TLS: the certificate that the plugin shows, as PEM",
 )
-.default_value("none");
+.default_in_words("none");
 
 pub(crate) const CERT_KEY: ConfigKey =
     ConfigKey::new("CVMFS_CACHE_PLUGIN_REDIS_CERT_KEY", "FILE", "TLS: its key, as PEM")
-        .default_value("none");
+        .default_in_words("none");
 
 pub(crate) const SIZE: ConfigKey = ConfigKey::new(
     "CVMFS_CACHE_PLUGIN_SIZE",
@@ -78,7 +78,7 @@ pub(crate) const KEYFILE: ConfigKey = ConfigKey::new(
     "FILE",
     "32 bytes to 64 KiB of secret that seals objects",
 )
-.default_value("none: checksums against accidents only");
+.default_in_words("none: checksums against accidents only");
 
 pub(crate) const PER_REPOSITORY: ConfigKey = ConfigKey::new(
     "CVMFS_CACHE_PLUGIN_REDIS_PER_REPOSITORY",

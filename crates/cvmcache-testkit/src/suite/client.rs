@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use cvmcache::client::{
-    Client, ListPart, NewUpload, Operation, Reload, Request, Shrunk, StorePart, Upload,
+    Client, ClientError, ListPart, NewUpload, Operation, Reload, Request, Shrunk, StorePart, Upload,
 };
 use cvmcache::plugin::{
     Breadcrumb, CacheInfo, ListEntry, ObjectId, ObjectInfo, ObjectType, Status,
@@ -35,6 +35,9 @@ pub(super) struct Listing {
     /// How many parts have come since there was an object that had not been listed before.
     idle: usize,
 }
+
+/// How many requests of a series are in flight at once, as of the threads of a client.
+const AT_ONCE: usize = 100;
 
 /// How many parts without anything new make a listing one that does not end.
 const IDLE_PARTS: usize = 50;
@@ -104,6 +107,60 @@ impl TestClient {
     pub(super) fn store_and_close(&mut self, object: &TestObject) -> Checked<()> {
         self.store(object).ok()?;
         self.close(&object.id).ok()
+    }
+
+    /// Stores objects of one part each, many at once. Each has a reference then.
+    pub(super) fn store_all(
+        &mut self,
+        objects: impl IntoIterator<Item = (ObjectId, Bytes)>,
+        object_type: ObjectType,
+        description: &[u8],
+    ) -> Checked<()> {
+        let description = Bytes::copy_from_slice(description);
+        let part = |(id, content): (ObjectId, Bytes)| {
+            let mut part = StorePart::new(id, 1, true, content);
+            part.expected_size = Some(part.data.len() as u64);
+            part.object_type = object_type;
+            part.description = Some(description.clone());
+            (format!("store {id} ({} bytes)", part.data.len()), Operation::Store(part))
+        };
+        self.in_series(objects.into_iter().map(part))
+    }
+
+    /// Gives a reference to each object back, many at once.
+    pub(super) fn close_all<'a>(
+        &mut self,
+        ids: impl IntoIterator<Item = &'a ObjectId>,
+    ) -> Checked<()> {
+        let close = |id: &ObjectId| {
+            (format!("refcount -1 of {id}"), Operation::Refcount { object: *id, change_by: -1 })
+        };
+        self.in_series(ids.into_iter().map(close))
+    }
+
+    /// Sends requests that are to succeed. A reply each time before the next request would take most of the
+    /// time of a case with thousands.
+    fn in_series(
+        &mut self,
+        mut operations: impl Iterator<Item = (String, Operation)>,
+    ) -> Checked<()> {
+        loop {
+            let mut in_flight = Vec::new();
+            for (sent, operation) in operations.by_ref().take(AT_ONCE) {
+                match self.raw.queue(operation) {
+                    Ok(ticket) => in_flight.push((sent, ticket)),
+                    Err(error) => return self.trace.step(sent, Err(error)).ok(),
+                }
+            }
+            if in_flight.is_empty() {
+                return Ok(());
+            }
+            for (sent, ticket) in in_flight {
+                let reply = self.raw.wait(ticket);
+                let status = reply.and_then(|body| body.status().map_err(ClientError::Status));
+                self.trace.step(sent, status).ok()?;
+            }
+        }
     }
 
     pub(super) fn begin(&mut self, new: impl Into<NewUpload>, id: ObjectId) -> TestUpload {

@@ -2,6 +2,8 @@
 
 use std::fmt;
 use std::ops::Range;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
@@ -29,6 +31,17 @@ pub(crate) struct Opened {
     pub(crate) writes: Option<Arc<dyn ObjectStore>>,
     /// The store has refused the credentials: they are read again before the next request.
     pub(crate) is_refused: Arc<AtomicBool>,
+    pub(crate) absence: Absence,
+}
+
+/// What tells that an object is not there, and not that its store is not.
+pub(crate) enum Absence {
+    /// Any answer to that effect.
+    AsSaid,
+    /// An error code: a page of HTML is that of another server between.
+    WithCode,
+    /// The directory is on the file system that it was on.
+    OnFileSystem(PathBuf, u64),
 }
 
 /// A store of the crate `object_store`.
@@ -131,9 +144,29 @@ impl Current {
 
 impl Opened {
     fn translate(&self, error: object_store::Error) -> ColdError {
+        let is_page = failure::is_page(&error);
         let error = failure::translate(error);
         self.note(&error);
-        error
+        match (error, &self.absence) {
+            (ColdError::NotFound, Absence::WithCode) if is_page => {
+                ColdError::Failed("status 404 of another server than the store".into())
+            }
+            (ColdError::NotFound, _) => match self.check_mounted() {
+                Ok(()) => ColdError::NotFound,
+                Err(error) => error,
+            },
+            (error, _) => error,
+        }
+    }
+
+    /// A directory that is not mounted any more is not there, although there is one of its name.
+    fn check_mounted(&self) -> Result<(), ColdError> {
+        match &self.absence {
+            Absence::OnFileSystem(directory, device) if device_of(directory) != Some(*device) => {
+                Err(ColdError::Unavailable(format!("{} is not mounted", directory.display())))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn note(&self, error: &ColdError) {
@@ -203,7 +236,11 @@ impl ColdStore for Adapter {
     ) -> Result<Uploaded, ColdError> {
         let opened = self.opened().await;
         let writes = opened.writes.as_deref().ok_or(ColdError::ReadOnly)?;
-        upload(writes, &path(key)?, len, content).await.inspect_err(|e| opened.note(e))
+        opened.check_mounted()?;
+        match upload(writes, &path(key)?, len, content).await {
+            Err(ColdError::NotFound) => Err(ColdError::Failed("status 404 to an upload".into())),
+            uploaded => uploaded.inspect_err(|e| opened.note(e)),
+        }
     }
 
     async fn delete(&self, key: &StoreKey) -> Result<(), ColdError> {
@@ -263,6 +300,11 @@ impl fmt::Debug for Adapter {
             .field("settings", &settings)
             .finish_non_exhaustive()
     }
+}
+
+/// The file system that a directory is on.
+pub(crate) fn device_of(directory: &FilePath) -> Option<u64> {
+    Some(std::fs::metadata(directory).ok()?.dev())
 }
 
 /// The key as a path: it is not escaped, so that it is in the store what it is here.

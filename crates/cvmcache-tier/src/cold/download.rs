@@ -32,6 +32,9 @@ pub(crate) struct Reading {
     /// Bytes have arrived since the content was opened.
     has_progress: bool,
     buffered: BytesMut,
+    /// Bytes have been handed out, so that another version of the object is of no use.
+    is_read: bool,
+    has_restarted: bool,
 }
 
 impl Reading {
@@ -62,6 +65,8 @@ impl Reading {
             content: None,
             has_progress: false,
             buffered: BytesMut::new(),
+            is_read: false,
+            has_restarted: false,
         };
         let mut attempts = Attempts::new(timeout);
         while let Err(error) = attempts.run(reading.open()).await {
@@ -87,6 +92,7 @@ impl Reading {
             }
         }
         let len = self.buffered.len().min(len);
+        self.is_read |= len > 0;
         Ok(self.buffered.split_to(len).freeze())
     }
 
@@ -100,6 +106,12 @@ impl Reading {
                     self.at += bytes.len() as u64;
                     self.has_progress = true;
                     return Ok(Some(bytes));
+                }
+                Err(ColdError::Changed) if !self.is_read && !self.has_restarted => {
+                    self.has_restarted = true;
+                    self.content = None;
+                    self.at = self.start;
+                    self.buffered.clear();
                 }
                 Err(error) => {
                     self.content = None;
@@ -348,14 +360,25 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn another_version_of_an_object_is_not_appended_to_what_was_read() {
-        let store = Script::new(9, [Brings(1, "a", cut()), Brings(1, "b", cut())]);
-        assert_eq!(store.read().await, Err(ColdError::Changed));
-        let store = Script::new(9, [Brings(1, "a", cut()), Fails(ColdError::Changed)]);
-        assert_eq!(store.read().await, Err(ColdError::Changed));
-        // Nothing was read of the first version.
+        for other in [Brings(1, "b", cut()), Fails(ColdError::Changed)] {
+            let store: Arc<dyn ColdStore> = Script::new(9, [Brings(1, "a", cut()), other, Ends]);
+            let mut reading = Reading::begin(store, StoreKey::new("key"), TIMEOUT).await.unwrap();
+            assert_eq!(reading.read(1).await, Ok(bytes(0..1)));
+            assert_eq!(reading.read(9).await, Err(ColdError::Changed));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn another_version_of_an_object_is_read_once_if_nothing_was_handed_out() {
         let store = Script::new(9, [Brings(0, "b", cut()), Ends]);
         assert_eq!(store.read().await, Ok(bytes(0..9)));
         assert_eq!(store.asked.lock()[1].1, None);
+        let changed = || Fails(ColdError::Changed);
+        let store = Script::new(9, [Brings(5, "b", cut()), changed(), Ends]);
+        assert_eq!(store.read().await, Ok(bytes(0..9)));
+        assert_eq!(store.asked_from(), [0, 5, 0]);
+        let attempts = [Brings(5, "b", cut()), changed(), Brings(5, "c", cut()), changed(), Ends];
+        assert_eq!(Script::new(9, attempts).read().await, Err(ColdError::Changed));
     }
 
     #[tokio::test(start_paused = true)]

@@ -31,27 +31,28 @@ pub(crate) fn translate(error: object_store::Error) -> ColdError {
     let said = || match (status(&text), code) {
         (Some(status), Some(code)) => format!("status {status}, {code}"),
         (Some(status), None) => format!("status {status}"),
-        (None, _) => reason(&error),
+        (None, _) if is_ours(&error) => innermost(&error),
+        // Errors of parsers quote what they were given.
+        (None, _) => "its answer is not understood".into(),
     };
-    match &error {
-        E::NotFound { .. } => match code {
+    match status(&text) {
+        Some(404 | 410) => match code {
             Some(code) if !NO_OBJECT.contains(&code) => ColdError::Failed(said()),
             _ => ColdError::NotFound,
         },
-        E::Precondition { .. } => ColdError::Changed,
-        E::PermissionDenied { .. } | E::Unauthenticated { .. } => ColdError::Denied(said()),
-        E::AlreadyExists { .. } | E::JoinError { .. } => ColdError::Unavailable(said()),
-        _ => match status(&text) {
-            Some(400) if code.is_some_and(|code| EXPIRED.contains(&code)) => {
-                ColdError::Denied(said())
-            }
-            Some(408 | 429 | 500..) => ColdError::Unavailable(said()),
-            // Those of `InternalError` and `SlowDown` in the body.
-            Some(200..300) => ColdError::Unavailable(said()),
-            Some(300..400) => ColdError::Failed(format!("{}, a redirect", said())),
-            Some(_) => ColdError::Failed(said()),
-            None if find::<HttpError>(&error).is_some() => ColdError::Unavailable(said()),
-            None => match find::<io::Error>(&error).map(io::Error::kind) {
+        Some(412) => ColdError::Changed,
+        Some(401 | 403) => ColdError::Denied(said()),
+        Some(400) if code.is_some_and(|code| EXPIRED.contains(&code)) => ColdError::Denied(said()),
+        // A success is one with `InternalError` or `SlowDown` in its body.
+        Some(408 | 409 | 429 | 500.. | 200..300) => ColdError::Unavailable(said()),
+        Some(300..400) => ColdError::Failed(format!("{}, a redirect", said())),
+        Some(_) => ColdError::Failed(said()),
+        None => match &error {
+            E::NotFound { .. } => ColdError::NotFound,
+            E::Precondition { .. } => ColdError::Changed,
+            E::JoinError { .. } => ColdError::Unavailable(said()),
+            _ if find::<HttpError>(&error).is_some() => ColdError::Unavailable(said()),
+            _ => match find::<io::Error>(&error).map(io::Error::kind) {
                 Some(io::ErrorKind::PermissionDenied) => ColdError::Denied(said()),
                 Some(_) => ColdError::Unavailable(said()),
                 None => ColdError::Failed(said()),
@@ -64,6 +65,15 @@ pub(crate) fn translate(error: object_store::Error) -> ColdError {
 pub(crate) fn is_without_ranges(error: &object_store::Error) -> bool {
     let text = chain(error);
     text.contains("Received non-partial response") || text.contains("Range request not supported")
+}
+
+/// True if there is a body with an answer that has no error code of a store.
+pub(crate) fn is_page(error: &object_store::Error) -> bool {
+    let text = chain(error);
+    let body = text.split_once("Server returned non-2xx status code: ");
+    let body = body.and_then(|(_, rest)| rest.split_once(": "));
+    tag(&text, "Code").is_none()
+        && body.is_some_and(|(_, body)| !body.lines().next().unwrap_or_default().trim().is_empty())
 }
 
 /// Text in which URLs have neither user and password nor a query.
@@ -100,8 +110,13 @@ fn chain(error: &object_store::Error) -> String {
     text
 }
 
-/// The text of the innermost error.
-fn reason(error: &object_store::Error) -> String {
+/// True if an error is of the network or of a file, and not of what a server has answered.
+fn is_ours(error: &object_store::Error) -> bool {
+    find::<HttpError>(error).is_some() || find::<io::Error>(error).is_some()
+}
+
+/// The text of the innermost error: those around it have URLs.
+pub(crate) fn innermost(error: &object_store::Error) -> String {
     let mut innermost: &dyn Error = error;
     while let Some(source) = innermost.source() {
         innermost = source;

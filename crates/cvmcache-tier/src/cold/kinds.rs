@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use object_store::aws::AmazonS3Builder;
 use object_store::azure::MicrosoftAzureBuilder;
 use object_store::gcp::GoogleCloudStorageBuilder;
@@ -13,12 +15,16 @@ use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
-use object_store::{BackoffConfig, ClientOptions, ObjectStore, RetryConfig};
+use object_store::{
+    BackoffConfig, ClientOptions, HeaderMap, HeaderValue, ObjectStore, RetryConfig,
+};
+use percent_encoding::percent_decode_str;
+use reqwest::header::{AUTHORIZATION, HeaderName};
 use url::Url;
 
-use crate::cold::adapter::{Adapter, Opened};
+use crate::cold::adapter::{Absence, Adapter, Opened, device_of};
 use crate::cold::credentials::{self, S3File, Section};
-use crate::cold::{ColdError, StoreKind, StoreSettings};
+use crate::cold::{ColdError, StoreKind, StoreSettings, failure, send};
 
 /// The kinds of stores of this crate.
 pub(crate) const BUILTIN: &[StoreKind] = &[
@@ -86,6 +92,7 @@ fn s3(settings: &StoreSettings) -> Result<Opened, ColdError> {
         reads: below_prefix(reads, &settings.url)?,
         writes: Some(below_prefix(writes, &settings.url)?),
         is_refused,
+        absence: Absence::WithCode,
     })
 }
 
@@ -107,6 +114,7 @@ fn gcs(settings: &StoreSettings) -> Result<Opened, ColdError> {
         reads: below_prefix(reads, &settings.url)?,
         writes: Some(below_prefix(writes, &settings.url)?),
         is_refused: Arc::default(),
+        absence: Absence::WithCode,
     })
 }
 
@@ -159,6 +167,7 @@ fn azure(settings: &StoreSettings) -> Result<Opened, ColdError> {
         reads: below_prefix(reads, &settings.url)?,
         writes: Some(below_prefix(writes, &settings.url)?),
         is_refused: Arc::default(),
+        absence: Absence::WithCode,
     })
 }
 
@@ -167,14 +176,38 @@ fn http(settings: &StoreSettings) -> Result<Opened, ColdError> {
     let mut url = settings.url.clone();
     let path = url.path().trim_end_matches('/').to_owned();
     url.set_path(&path);
-    let options = options_of_reads(settings).with_allow_http(url.scheme() == "http");
+    let mut options = options_of_reads(settings).with_allow_http(url.scheme() == "http");
+    if let Some(authorization) = take_user(&mut url) {
+        options = options.with_default_headers(HeaderMap::from_iter([authorization]));
+    }
     let reads = HttpBuilder::new()
         .with_url(url.as_str())
         .with_retry(retries(settings))
         .with_client_options(options)
         .build()
         .map_err(|e| unusable("http", e))?;
-    Ok(Opened { reads: Arc::new(reads), writes: None, is_refused: Arc::default() })
+    Ok(Opened {
+        reads: Arc::new(reads),
+        writes: None,
+        is_refused: Arc::default(),
+        absence: Absence::AsSaid,
+    })
+}
+
+/// User and password of a URL, which is written to the log of the client as it is, as a header, which is not.
+fn take_user(url: &mut Url) -> Option<(HeaderName, HeaderValue)> {
+    if url.username().is_empty() && url.password().is_none() {
+        return None;
+    }
+    let user = percent_decode_str(url.username());
+    let password = percent_decode_str(url.password().unwrap_or_default());
+    let bytes: Vec<u8> = user.chain([b':']).chain(password).collect();
+    let text = format!("Basic {}", BASE64_STANDARD.encode(bytes));
+    // A URL of HTTP has a host, so it can have no user; base64 is text.
+    url.set_username("").and_then(|()| url.set_password(None)).ok()?;
+    let mut value = HeaderValue::from_str(&text).ok()?;
+    value.set_sensitive(true);
+    Some((AUTHORIZATION, value))
 }
 
 fn file(settings: &StoreSettings) -> Result<Opened, ColdError> {
@@ -183,15 +216,27 @@ fn file(settings: &StoreSettings) -> Result<Opened, ColdError> {
         ColdError::Settings("the URL of a directory has three slashes: file:///DIRECTORY".into())
     })?;
     let failed = |e: &dyn std::fmt::Display| ColdError::Settings(format!("{}: {e}", dir.display()));
-    std::fs::create_dir_all(&dir).map_err(|e| failed(&e))?;
+    // It is not made: a file system that is not mounted would be taken for a store without objects.
+    let device =
+        device_of(&dir).ok_or_else(|| failed(&"no such directory: make it, or mount it"))?;
     let store = LocalFileSystem::new_with_prefix(&dir).map_err(|e| failed(&e))?;
     let store: Arc<dyn ObjectStore> = Arc::new(store.with_fsync(true));
-    Ok(Opened { reads: Arc::clone(&store), writes: Some(store), is_refused: Arc::default() })
+    Ok(Opened {
+        reads: Arc::clone(&store),
+        writes: Some(store),
+        is_refused: Arc::default(),
+        absence: Absence::OnFileSystem(dir.clone(), device),
+    })
 }
 
 fn memory() -> Opened {
     let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
-    Opened { reads: Arc::clone(&store), writes: Some(store), is_refused: Arc::default() }
+    Opened {
+        reads: Arc::clone(&store),
+        writes: Some(store),
+        is_refused: Arc::default(),
+        absence: Absence::AsSaid,
+    }
 }
 
 const SECRETS_IN_URL: &str =
@@ -223,14 +268,9 @@ fn below_prefix(store: impl ObjectStore, url: &Url) -> Result<Arc<dyn ObjectStor
     Ok(Arc::new(PrefixStore::new(store, prefix)))
 }
 
-/// Why the builder of a store refuses its settings. The innermost text alone: others quote URLs.
+/// Why the builder of a store refuses its settings.
 fn unusable(kind: &str, error: object_store::Error) -> ColdError {
-    match crate::cold::failure::translate(error) {
-        ColdError::Failed(text) | ColdError::Unavailable(text) | ColdError::Denied(text) => {
-            ColdError::Settings(format!("{kind} cannot be used: {text}"))
-        }
-        other => other,
-    }
+    ColdError::Settings(format!("{kind} cannot be used: {}", failure::innermost(&error)))
 }
 
 /// Few and short: the tier has a policy of its own.
@@ -260,5 +300,5 @@ fn options_of_reads(settings: &StoreSettings) -> ClientOptions {
 
 /// The time without an answer runs while a body is sent, so it bounds the whole of a request, of one part.
 fn options_of_writes(settings: &StoreSettings) -> ClientOptions {
-    options(settings).with_timeout(settings.timeout * 10)
+    options(settings).with_timeout(settings.timeout * send::TIMEOUTS)
 }

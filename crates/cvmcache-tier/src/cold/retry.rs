@@ -42,6 +42,11 @@ impl Attempts {
         })
     }
 
+    /// Time in which something was achieved does not count.
+    pub(crate) fn extend(&mut self, time: Duration) {
+        self.deadline += time;
+    }
+
     /// Waits before the next attempt.
     ///
     /// # Errors

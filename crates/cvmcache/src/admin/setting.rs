@@ -2,12 +2,15 @@
 
 use serde::Serialize;
 
+use crate::ConfigKey;
+
 /// A configuration key, its value in force, and where that comes from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Setting {
     key: String,
     value: Option<String>,
     source: SettingSource,
+    default: Option<String>,
     meaning: String,
 }
 
@@ -25,13 +28,27 @@ pub enum SettingSource {
 }
 
 impl Setting {
-    /// A setting. `value` is `None` if there is none; it must have no secret in it.
+    /// A setting. `value` is the one in force, `None` if there is none or it is not known; it must have no
+    /// secret in it.
     pub fn new(
         key: impl Into<String>,
         value: Option<String>,
         source: SettingSource,
         meaning: impl Into<String>,
     ) -> Self {
-        Self { key: key.into(), value, source, meaning: meaning.into() }
+        Self { key: key.into(), value, source, default: None, meaning: meaning.into() }
+    }
+
+    /// What it is by default, as a value or in words.
+    pub fn default_text(mut self, text: impl Into<String>) -> Self {
+        self.default = Some(text.into());
+        self
+    }
+
+    /// Tells the value that is in force, unless it is told already.
+    pub(crate) fn set_in_force(&mut self, key: &ConfigKey, value: impl Into<String>) {
+        if self.key == key.name() {
+            self.value.get_or_insert_with(|| value.into());
+        }
     }
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::Setting;
-use crate::Locator;
+use crate::{ConfigKey, Locator};
 
 /// What is appended to the path of a plugin's socket.
 const SUFFIX: &str = ".admin";
@@ -17,6 +17,7 @@ const SUFFIX: &str = ".admin";
 pub struct AdminSocket {
     pub(crate) path: PathBuf,
     pub(crate) version: Option<String>,
+    pub(crate) configuration_file: Option<PathBuf>,
     pub(crate) settings: Vec<Setting>,
     pub(crate) log_level: Option<Arc<dyn LogLevel>>,
 }
@@ -33,7 +34,13 @@ pub trait LogLevel: fmt::Debug + Send + Sync {
 impl AdminSocket {
     /// A socket at this path.
     pub fn at(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), version: None, settings: Vec::new(), log_level: None }
+        Self {
+            path: path.into(),
+            version: None,
+            configuration_file: None,
+            settings: Vec::new(),
+            log_level: None,
+        }
     }
 
     /// Where the administration socket of a plugin with this locator is, unless it was told
@@ -68,10 +75,22 @@ impl AdminSocket {
         self
     }
 
+    /// The file that the configuration was read from.
+    pub fn configuration_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.configuration_file = Some(path.into());
+        self
+    }
+
     /// The configuration that is in force.
     pub fn settings(mut self, settings: Vec<Setting>) -> Self {
         self.settings = settings;
         self
+    }
+
+    /// Tells the value of a setting that only the server knows.
+    pub(crate) fn set_in_force(&mut self, key: &ConfigKey, value: impl fmt::Display) {
+        let value = value.to_string();
+        self.settings.iter_mut().for_each(|setting| setting.set_in_force(key, &value));
     }
 
     /// How the level of the log is changed. Without it, it cannot be.

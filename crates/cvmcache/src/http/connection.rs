@@ -174,13 +174,17 @@ fn parse(bytes: &[u8]) -> Result<Option<Head>, Refused> {
         let text = "send the body with a Content-Length\n";
         return Err(Refused::With(StatusCode::LengthRequired, text));
     }
-    let text = |field: &Header<'_>| std::str::from_utf8(field.value).ok().map(str::to_owned);
-    let body_len = match field("Content-Length").map(|field| text(field).map(|it| it.parse())) {
+    let is_len = |field: &&Header<'_>| field.name.eq_ignore_ascii_case("Content-Length");
+    let mut lens = request.headers.iter().filter(is_len).map(|field| field.value);
+    let first = lens.next();
+    let body_len = match first.map(parse_len) {
+        // Which one of several holds is not for us to guess (RFC 9110, section 8.6).
+        _ if lens.any(|len| Some(len) != first) => return Err(NO_REQUEST),
         None => 0,
-        Some(Some(Ok(len))) => len,
-        Some(_) => return Err(NO_REQUEST),
+        Some(Some(len)) => len,
+        Some(None) => return Err(NO_REQUEST),
     };
-    let expects = field("Expect").and_then(text);
+    let expects = field("Expect").and_then(|field| std::str::from_utf8(field.value).ok());
     Ok(Some(Head {
         method: Method::parse(method),
         path: path.split('?').next().unwrap_or_default().to_owned(),
@@ -188,6 +192,12 @@ fn parse(bytes: &[u8]) -> Result<Option<Head>, Refused> {
         expects_continue: expects.is_some_and(|it| it.eq_ignore_ascii_case("100-continue")),
         end,
     }))
+}
+
+/// A number of digits, without a sign.
+fn parse_len(value: &[u8]) -> Option<usize> {
+    let text = std::str::from_utf8(value).ok()?;
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }
 
 #[cfg(test)]
@@ -249,6 +259,10 @@ mod tests {
             ("\0\0\0\u{1}", "400"),
             ("POST / HTTP/1.1\r\nContent-Length: 5\r\n\r\nabc", "400"),
             ("POST / HTTP/1.1\r\nContent-Length: -1\r\n\r\n", "400"),
+            ("POST / HTTP/1.1\r\nContent-Length: +1\r\n\r\na", "400"),
+            ("POST / HTTP/1.1\r\nContent-Length: \r\n\r\n", "400"),
+            ("POST / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab", "400"),
+            ("POST / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\na", "200"),
             ("POST / HTTP/1.1\r\nContent-Length: 99999999999999999999\r\n\r\n", "400"),
             ("POST / HTTP/1.1\r\nContent-Length: 65\r\n\r\n", "413"),
             (long.as_str(), "431"),

@@ -50,10 +50,12 @@ fn limits_on_path(
     limits: &mut Vec<MemoryLimit>,
 ) {
     let relative = |path: &Path| path.strip_prefix("/").unwrap_or(path).to_owned();
-    let top = root.join(relative(&mount.mount_point));
+    let (mount_point, mount_root) =
+        (unescaped(&mount.mount_point.to_string_lossy()), unescaped(&mount.root));
+    let top = root.join(relative(&mount_point));
     // In a container the mount begins at the container's own cgroup, and in a cgroup namespace the
     // cgroup may be outside of what is mounted: what is visible has to do then.
-    let below = Path::new(&cgroup.pathname).strip_prefix(&mount.root).unwrap_or(Path::new(""));
+    let below = Path::new(&cgroup.pathname).strip_prefix(&mount_root).unwrap_or(Path::new(""));
     let is_outside = below.components().any(|part| part.as_os_str() == "..");
     let own = if is_outside { top.clone() } else { top.join(relative(below)) };
     let is_unified = mount.fs_type == "cgroup2";
@@ -72,6 +74,27 @@ fn limits_on_path(
         let bytes = hierarchical.and_then(|bytes| bytes.trim().parse().ok());
         limits.extend(bytes.map(|bytes| limit(bytes, &shown)));
     }
+}
+
+/// A path of mountinfo, in which blanks and backslashes are octal: slices of systemd have backslashes in
+/// their names (seq_path_root of the kernel).
+fn unescaped(path: &str) -> PathBuf {
+    let mut parts = path.split('\\');
+    let mut plain = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let byte = part.get(..3).and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        match byte.filter(u8::is_ascii) {
+            Some(byte) => {
+                plain.push(byte.into());
+                plain.push_str(&part[3..]);
+            }
+            None => {
+                plain.push('\\');
+                plain.push_str(part);
+            }
+        }
+    }
+    plain.into()
 }
 
 fn limit(bytes: u64, cgroup: &Path) -> MemoryLimit {
@@ -164,6 +187,18 @@ mod tests {
             ]);
             assert_eq!(namespace, (1000000000, "/sys/fs/cgroup".into()), "{cgroup}");
         }
+    }
+
+    #[test]
+    fn names_that_mountinfo_escapes_are_found() {
+        let mounted = r"35 31 0:32 /a\134x2db.slice /sys/fs/c\040g ro - cgroup2 cgroup2 rw";
+        let unified = physical(&[
+            ("/proc/self/cgroup", "0::/a\\x2db.slice/c\\x2dd.scope\n"),
+            ("/proc/self/mountinfo", mounted),
+            ("/sys/fs/c g/c\\x2dd.scope/memory.max", "1000000000\n"),
+        ]);
+        assert_eq!(unified, (1000000000, r"/sys/fs/c g/c\x2dd.scope".into()));
+        assert_eq!(unescaped(r"/a\9\\1"), Path::new(r"/a\9\\1"));
     }
 
     #[test]

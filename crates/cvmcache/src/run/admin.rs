@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 use tracing::warn;
 
-use super::default_locator;
+use super::default_locator::{self, NoDirectory};
+use super::serve::About;
 use crate::admin::{AdminSocket, Setting, SettingSource};
 use crate::config_keys::{ADMIN, ConfigKey, KEYS};
 use crate::{Locator, Log, Options, OptionsError};
@@ -14,6 +15,20 @@ use crate::{Locator, Log, Options, OptionsError};
 #[derive(Debug, Error)]
 #[error("write no, or an absolute path")]
 struct BadPath;
+
+/// The directory of the sockets of plugins that listen on TCP has a problem.
+#[derive(Debug, Error)]
+#[error("there is no administration socket: {0}, or set {key}", key = ADMIN.name())]
+pub(super) struct NoPlace(#[from] NoDirectory);
+
+/// What is done about the directory of the sockets of plugins that listen on TCP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Directory {
+    /// It is made.
+    Make,
+    /// Nothing is left behind.
+    Find,
+}
 
 /// What the configuration says about the socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,51 +50,70 @@ impl Choice {
         }
     }
 
-    /// The path; `None` if there is to be no socket. A plugin that has no place for it goes on without.
-    fn path(self, locator: &Locator) -> Option<PathBuf> {
-        match (self, locator) {
+    /// The path; `None` if there is to be no socket.
+    pub(super) fn path(
+        self,
+        locator: &Locator,
+        directory: Directory,
+    ) -> Result<Option<PathBuf>, NoPlace> {
+        Ok(match (self, locator) {
             (Self::No, _) => None,
             (Self::At(path), _) => Some(path),
             (Self::Beside, Locator::Unix(_)) => Some(AdminSocket::path_of(locator, Path::new(""))),
-            (Self::Beside, Locator::Tcp { .. }) => match default_locator::directory() {
-                Ok(directory) => Some(AdminSocket::path_of(locator, &directory)),
-                Err(error) => {
-                    let key = ADMIN.name();
-                    warn!("there is no administration socket: {error}, or set {key}");
-                    None
-                }
-            },
-        }
+            (Self::Beside, Locator::Tcp { .. }) => {
+                let directory = match directory {
+                    Directory::Make => default_locator::directory(),
+                    Directory::Find => default_locator::find_directory(),
+                };
+                Some(AdminSocket::path_of(locator, &directory?))
+            }
+        })
     }
 }
 
-/// The socket for a plugin that listens at this locator.
+/// The socket for a plugin that listens at this locator. A plugin that has no place for it goes on without.
 pub(super) fn socket(
     choice: Choice,
     locator: &Locator,
-    version: &str,
-    settings: Vec<Setting>,
+    about: About<'_>,
+    config: Option<&Path>,
+    options: &Options,
     log: Option<&Log>,
 ) -> Option<AdminSocket> {
-    let socket = AdminSocket::at(choice.path(locator)?).version(version).settings(settings);
+    let path = choice.path(locator, Directory::Make).unwrap_or_else(|error| {
+        warn!("{error}");
+        None
+    });
+    let path = path?;
+    let source = if config.is_some() { SettingSource::File } else { SettingSource::Default };
+    let settings = settings(options, about.keys, source);
+    let socket = AdminSocket::at(path).version(about.version).settings(settings);
+    let socket = match config {
+        Some(config) => socket.configuration_file(config),
+        None => socket,
+    };
     Some(match log.and_then(Log::level) {
         Some(level) => socket.log_level(level),
         None => socket,
     })
 }
 
-/// The configuration in force: the keys of the SDK and of the plugin.
-pub(super) fn settings(options: &Options, keys: &[ConfigKey]) -> Vec<Setting> {
-    KEYS.iter().chain(keys).map(|key| setting(options, key)).collect()
+/// The configuration in force: the keys of the SDK and of the plugin. `source` is where options come from.
+fn settings(options: &Options, keys: &[ConfigKey], source: SettingSource) -> Vec<Setting> {
+    KEYS.iter().chain(keys).map(|key| setting(options, key, source)).collect()
 }
 
-fn setting(options: &Options, key: &ConfigKey) -> Setting {
+fn setting(options: &Options, key: &ConfigKey, source: SettingSource) -> Setting {
     let (value, source) = match options.get(key) {
-        Some(_) if key.is_secret() => (Some("(secret)".to_owned()), SettingSource::File),
-        Some(value) => (Some(without_password(&value.to_string_lossy())), SettingSource::File),
-        None => (key.default_text().map(str::to_owned), SettingSource::Default),
+        Some(_) if key.is_secret() => (Some("(secret)".to_owned()), source),
+        Some(value) => (Some(without_password(&value.to_string_lossy())), source),
+        None => (key.fixed_default().map(str::to_owned), SettingSource::Default),
     };
-    Setting::new(options.written(key), value, source, key.meaning())
+    let setting = Setting::new(options.written(key), value, source, key.meaning());
+    match key.default_text() {
+        Some(text) => setting.default_text(text),
+        None => setting,
+    }
 }
 
 /// A value without the user and the password of a URL in it.
@@ -105,7 +139,10 @@ mod tests {
     #[test]
     fn the_socket_is_beside_the_plugins_own_unless_it_is_told_otherwise() {
         let locator = "unix=/run/ram.socket".parse().unwrap();
-        let path = |options: &Options| Choice::of(options).unwrap().path(&locator);
+        let path = |options: &Options| {
+            let choice = Choice::of(options).unwrap();
+            choice.path(&locator, Directory::Find).unwrap()
+        };
         assert_eq!(path(&Options::new()), Some("/run/ram.socket.admin".into()));
         assert_eq!(path(&options("/run/admin")), Some("/run/admin".into()));
         assert_eq!(path(&options("no")), None);
@@ -120,14 +157,15 @@ mod tests {
         let mut options = Options::new();
         options.set(secret, "swordfish");
         options.set(url, "redis://user:sword@fi/sh@host:1/0");
-        let told = serde_json::to_string(&settings(&options, &[secret, url])).unwrap();
+        let told = serde_json::to_string(&settings(&options, &[secret, url], SettingSource::File))
+            .unwrap();
         assert!(told.contains("redis://(secret)@host:1/0"), "{told}");
         assert!(!told.contains("sword"), "{told}");
     }
 
     #[test]
     fn a_setting_has_its_value_or_its_default() {
-        let settings = settings(&options("no"), &[]);
+        let settings = settings(&options("no"), &[], SettingSource::File);
         let told = serde_json::to_value(&settings).unwrap();
         let of = |name: &str| {
             let all = told.as_array().unwrap();
@@ -137,5 +175,8 @@ mod tests {
         assert_eq!((&admin["value"], &admin["source"]), (&"no".into(), &"file".into()));
         let poll = of("CVMFS_CACHE_PLUGIN_POLL");
         assert_eq!((&poll["value"], &poll["source"]), (&"200".into(), &"default".into()));
+        let workers = of("CVMFS_CACHE_PLUGIN_WORKERS");
+        assert!(workers["value"].is_null(), "only the server knows it: {workers}");
+        assert_eq!(workers["default"], "what the plugin asks for, mostly 0");
     }
 }

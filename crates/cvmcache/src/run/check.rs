@@ -1,5 +1,6 @@
 //! `--check`: checks a configuration as a start would, without serving and without leaving files.
 
+mod administration;
 mod findings;
 mod ports;
 mod socket;
@@ -10,7 +11,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use super::metrics::{self, Exporter};
-use super::{CheckPlugin, admin, appendable, serve, terminal, unknown_keys};
+use super::{CheckPlugin, appendable, serve, terminal, unknown_keys};
 use crate::config_keys::{CRASH_DUMP, ConfigKey, DEBUG_LOG, LOCATOR, METRICS};
 use crate::files;
 use crate::server::Settings;
@@ -51,17 +52,16 @@ fn judge(
     for warning in unknown_keys::warnings(&options, name, keys) {
         findings.warning(warning);
     }
-    let live = match serve::locator(&options) {
-        Err(error) => {
-            findings.error(error);
-            Live::No
-        }
-        Ok(locator) => socket::check(&locator, &options, &mut findings),
+    let locator = serve::locator(&options);
+    let live = match &locator {
+        Err(_) => Live::No,
+        Ok(locator) => socket::check(locator, &options, &mut findings),
     };
     for error in Settings::errors(&options) {
         findings.error(error);
     }
-    if let Err(error) = admin::Choice::of(&options) {
+    administration::check(locator.as_ref().ok(), &options, &live, &mut findings);
+    if let Err(error) = locator {
         findings.error(error);
     }
     check_files(&options, &mut findings);

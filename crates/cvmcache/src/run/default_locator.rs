@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use nix::unistd::geteuid;
 use thiserror::Error;
 
+use super::appendable;
 use crate::config_keys::LOCATOR;
 use crate::{Locator, Options};
 
@@ -30,6 +31,15 @@ pub(super) fn options(name: &str) -> Result<Options, NoDirectory> {
 
 /// A directory for sockets, of the user's own.
 pub(super) fn directory() -> Result<PathBuf, NoDirectory> {
+    place_with(make_private)
+}
+
+/// The same, without making it.
+pub(super) fn find_directory() -> Result<PathBuf, NoDirectory> {
+    place_with(could_be_private)
+}
+
+fn place_with(prepare: impl FnOnce(&Path) -> io::Result<()>) -> Result<PathBuf, NoDirectory> {
     // The service manager has made it (`RuntimeDirectory=` of systemd.exec(5)); there may be several.
     if let Some(directories) = env::var_os("RUNTIME_DIRECTORY")
         && let Some(directory) = env::split_paths(&directories).next()
@@ -42,7 +52,7 @@ pub(super) fn directory() -> Result<PathBuf, NoDirectory> {
         Some(runtime) => runtime.join("cvmcache"),
         None => env::temp_dir().join(format!("cvmcache-{}", geteuid())),
     };
-    match make_private(&directory) {
+    match prepare(&directory) {
         Ok(()) => Ok(directory),
         Err(reason) => Err(NoDirectory { directory, reason }),
     }
@@ -62,6 +72,20 @@ fn make_private(directory: &Path) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
         _ => {}
     }
+    check_private(directory)
+}
+
+/// Makes sure that such a directory is there, or could be made.
+fn could_be_private(directory: &Path) -> io::Result<()> {
+    match check_private(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            appendable::check_directory(directory)
+        }
+        checked => checked,
+    }
+}
+
+fn check_private(directory: &Path) -> io::Result<()> {
     let metadata = fs::symlink_metadata(directory)?;
     if !metadata.is_dir() {
         return Err(io::ErrorKind::NotADirectory.into());
@@ -88,6 +112,9 @@ mod tests {
 
         fs::set_permissions(&mine, fs::Permissions::from_mode(0o777)).unwrap();
         assert!(make_private(&mine).is_err());
+        assert!(could_be_private(&mine).is_err());
+        could_be_private(&parent.path().join("new")).unwrap();
+        assert!(!parent.path().join("new").exists());
         let link = parent.path().join("link");
         symlink(parent.path(), &link).unwrap();
         assert!(make_private(&link).is_err());

@@ -81,7 +81,8 @@ where
     P: CachePlugin,
     E: Into<Failure>,
 {
-    let About { name, version, keys } = about;
+    let About { name, keys, .. } = about;
+    let signals = signals::hold_back()?;
     let options = match &config {
         Some(path) => Options::from_file(path)?,
         None => match starter.socket() {
@@ -111,7 +112,6 @@ where
     let (locator, settings) = (locator(&options)?, Settings::from_options(&options)?);
     let users = settings.users();
     let admin = admin::Choice::of(&options)?;
-    let in_force = admin::settings(&options, keys);
     // Before the plugin: it may have metrics of its own.
     let exporter = metrics::prepare(&options)?;
     let context = PluginContext::new(options, ServerHandle::new());
@@ -122,7 +122,8 @@ where
         .supervised(starter.is_client())
         .metrics(exporter.is_some());
     let builder = starter.report_on(settings.apply(builder), &locator);
-    let builder = match admin::socket(admin, &locator, version, in_force, log.as_ref()) {
+    let (options, file) = (context.options(), config.as_deref());
+    let builder = match admin::socket(admin, &locator, about, file, options, log.as_ref()) {
         Some(socket) => builder.admin(socket),
         None => builder,
     };
@@ -134,7 +135,7 @@ where
     // After the socket: a plugin that finds it in use leaves the client to the other process.
     exporter.map_or(Ok(()), metrics::Exporter::serve)?;
     // Before the server: if there is no thread to spare, nothing is left behind.
-    signals::watch(context.handle(), on_terminal)?;
+    signals::watch(signals, context.handle(), on_terminal)?;
     let running = listening.spawn()?;
     starter.ready(&locator);
     if by_hand {

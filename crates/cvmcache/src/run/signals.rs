@@ -3,7 +3,8 @@
 //! They are read by a thread from a pipe that signal-hook's handlers write to, so nothing here has to be
 //! async-signal-safe. The thread shares nothing with the I/O thread but the handle, which sends a command
 //! and wakes the event loop: it never waits for a callback, and so the second SIGTERM is always seen.
-//! Signals of a crash are the watchdog's.
+//! Signals of a crash are the watchdog's. During the start, SIGTERM and SIGINT end the process by their
+//! default action, since the plugin may take long to be made; the others wait for the thread.
 
 use std::io;
 use std::process;
@@ -14,9 +15,19 @@ use tracing::debug;
 
 use crate::{ServerHandle, threads};
 
+/// Holds back the signals that end no plugin, but by default a process, until they are watched.
+pub(super) fn hold_back() -> io::Result<Signals> {
+    Signals::new([SIGHUP, SIGUSR1, SIGUSR2])
+}
+
 /// Takes care of signals from now on, on a thread of its own.
-pub(super) fn watch(control: ServerHandle, on_terminal: bool) -> io::Result<()> {
-    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2])?;
+pub(super) fn watch(
+    mut signals: Signals,
+    control: ServerHandle,
+    on_terminal: bool,
+) -> io::Result<()> {
+    signals.add_signal(SIGTERM)?;
+    signals.add_signal(SIGINT)?;
     threads::spawn("signals", move || {
         let mut ending = false;
         for signal in signals.forever() {

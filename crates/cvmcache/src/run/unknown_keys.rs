@@ -6,6 +6,9 @@ use crate::config_keys::{self, ConfigKey, KEYS, PREFIX};
 /// The client's own keys of a cache instance, which may stand in the same file.
 const CLIENT_KEYS: [&str; 2] = ["TYPE", "CMDLINE"];
 
+/// How many keys are reported.
+const MAX_WARNINGS: usize = 20;
+
 /// Warnings for the keys that are neither the SDK's nor in the table of the plugin of this name. A
 /// plugin without a table may have any key, so only those near to one of the SDK's are reported. The
 /// same holds for keys that do not begin as a plugin's do: a file may have keys for others.
@@ -40,7 +43,13 @@ pub(super) fn warnings(options: &Options, name: &str, own: &[ConfigKey]) -> Vec<
         None => warning,
     };
     let encoding = options.encoding_warning().map(str::to_owned);
-    encoding.into_iter().chain(options.keys().filter_map(warning)).map(in_file).collect()
+    let mut unknown = options.keys().filter_map(warning);
+    let mut warnings: Vec<_> =
+        encoding.into_iter().chain(unknown.by_ref().take(MAX_WARNINGS)).collect();
+    if unknown.next().is_some() {
+        warnings.push("there are more such keys: is it the right file?".to_owned());
+    }
+    warnings.into_iter().map(in_file).collect()
 }
 
 /// The key that one of another prefix was meant to be: letters in the wrong case, the prefix left out or
@@ -104,6 +113,16 @@ mod tests {
             let warning = warn(line, &[SIZE]);
             assert!(warning.ends_with("is CVMFS_CACHE_PLUGIN_SIZE meant?"), "{line}: {warning}");
         }
+    }
+
+    #[test]
+    fn a_file_of_other_keys_is_no_flood_of_warnings_and_delays_no_start() {
+        let text: String = (0..20_000).map(|n| format!("CVMFS_CACHE_PLUGIN_K{n}=1\n")).collect();
+        let long = format!("{text}CVMFS_CACHE_PLUGIN_{}=1\n", "A".repeat(500_000));
+        let options = Options::parse(long.as_bytes()).for_plugin("ram");
+        let warnings = warnings(&options, "ram", &[SIZE]);
+        assert_eq!(warnings.len(), MAX_WARNINGS + 1);
+        assert!(warnings[MAX_WARNINGS].ends_with("is it the right file?"), "{warnings:?}");
     }
 
     #[test]

@@ -4,9 +4,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
-#[cfg(feature = "admin")]
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use mio::Poll;
@@ -21,11 +19,13 @@ use super::error::ServerError;
 #[cfg(feature = "admin")]
 use super::event_loop::Admin;
 use super::event_loop::{EventLoop, State, Telemetry, WAKER};
-use super::telemetry::{Heartbeat, HeartbeatTimer, Metrics, Sessions, Statistics};
+use super::telemetry::{Heartbeat, HeartbeatTimer, Metrics, Sessions, Statistics, WorkerLoad};
 use super::waker::Waker;
 use super::workers::Workers;
 #[cfg(feature = "admin")]
 use crate::admin::AdminSocket;
+#[cfg(feature = "admin")]
+use crate::config_keys::{ADMIN, WORKERS};
 use crate::service::{Service, Trust, guard};
 use crate::{CachePlugin, Limits, Locator, MemoryLimit, ServerHandle, threads, watchdog};
 
@@ -343,22 +343,30 @@ impl BoundServer {
         let service = call("capabilities", || Service::new(plugin, builder.name, limits))?;
         let service = service.checksum_replies(builder.checksum_replies).trust(builder.trust);
         let service = Arc::new(service);
+        let worker_count = workers;
         let workers = Workers::start(workers, &service, &waker)?;
         let metrics = builder.metrics.then(|| Metrics::new(&name));
+        let started = Instant::now();
         let (statistics, sessions) = (Arc::new(Statistics::default()), Sessions::default());
+        let load = workers.is_some().then(Arc::<WorkerLoad>::default);
         #[cfg(feature = "admin")]
-        let admin = builder.admin.and_then(|socket| {
+        let admin = builder.admin.and_then(|mut socket| {
+            let path = socket.path.display().to_string();
+            socket.set_in_force(&ADMIN, path);
+            socket.set_in_force(&WORKERS, worker_count);
             let server = Administered {
                 name: name.clone(),
                 handle: handle.clone(),
                 service: Arc::downgrade(&service),
                 statistics: statistics.clone(),
                 sessions: sessions.clone(),
-                started: Instant::now(),
+                load: load.clone(),
+                started,
             };
             administer(socket, server)
         });
-        let telemetry = Telemetry::new(name, builder.heartbeat, statistics, sessions, metrics);
+        let telemetry =
+            Telemetry::new(name, started, builder.heartbeat, statistics, sessions, load, metrics);
         let mut acceptor = Acceptor::new(listener, builder.access);
         let woken_by_watch = waker.clone();
         acceptor.watch(move || woken_by_watch.wake());

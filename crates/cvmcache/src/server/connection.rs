@@ -4,10 +4,9 @@
 //! takes no more requests while too many of its replies are unread or too many of its requests are
 //! in flight: then the bytes wait in the socket, and the client with them (backpressure).
 //!
-//! It knows neither workers nor other connections. Jobs leave as values through
-//! [`WorkerAccess::dispatch`], at once and not in a list after the turn: a worker begins with the
-//! first while the second is decoded. What comes of them comes back through
-//! [`Connection::on_completed`].
+//! It knows neither workers nor other connections. Jobs leave as values through [`Dispatch`], at once and
+//! not in a list after the turn: a worker begins with the first while the second is decoded. What comes of
+//! them comes back through [`Connection::on_completed`].
 
 mod outbox;
 mod shutdown;
@@ -51,10 +50,18 @@ pub(crate) struct Context<'a> {
 
 /// How a connection hands jobs over.
 pub(crate) struct WorkerAccess<'a> {
-    /// How many requests it may hand over in this turn.
+    /// How many requests it may still hand over in this turn.
     pub(crate) jobs: usize,
-    /// Hands a job over; or returns the reply, if the request was handled at once.
-    pub(crate) dispatch: &'a mut dyn FnMut(Job, Ticket) -> Option<Reply>,
+    pub(crate) workers: &'a mut dyn Dispatch,
+}
+
+/// Workers, as a connection sees them.
+pub(crate) trait Dispatch {
+    /// Handles a request at once, if it need not wait.
+    fn try_handle(&self, open: &OpenSession, request: &Request) -> Option<Reply>;
+
+    /// Hands a job over.
+    fn dispatch(&mut self, job: Job, ticket: Ticket);
 }
 
 /// What comes of a turn.
@@ -110,6 +117,8 @@ pub(crate) struct Connection {
     outbox: Outbox,
     peer: Peer,
     in_flight: Load,
+    /// A request that waits for a worker. What comes after it waits in the socket.
+    waiting: Option<(Job, Ticket)>,
     listing_part: usize,
     /// How much memory it may hold, as of the last turn.
     max_held: usize,
@@ -143,6 +152,7 @@ impl Connection {
             outbox: Outbox::new(limits.max_attachment),
             peer,
             in_flight: Load::default(),
+            waiting: None,
             listing_part: service.limits().listing_part,
             max_held: service.limits().max_buffered,
             counted: 0,
@@ -178,7 +188,8 @@ impl Connection {
     /// How much memory it takes: for what arrives, for requests in flight, and for replies. What an
     /// empty buffer keeps for the next bytes counts, too.
     pub(crate) fn held(&self) -> usize {
-        self.decoder.held() + self.in_flight.bytes + self.outbox.held()
+        let waiting = self.waiting.as_ref().map_or(0, |(_, ticket)| ticket.weight);
+        self.decoder.held() + waiting + self.in_flight.bytes + self.outbox.held()
     }
 
     /// Corrects the memory of all connections by what has changed in this one.
@@ -350,17 +361,12 @@ impl Connection {
     fn take_requests(&mut self, context: &mut Context<'_>) -> Result<Turn, CloseReason> {
         let mut now = (context.clock)();
         let end = now + context.time;
-        let in_flight_before = self.in_flight.requests;
         let mut send_at = SENT_AT_ONCE;
         for _ in 0..TURN_STEPS {
             if now > end || self.has_backpressure(context.service) {
                 return Ok(Turn::Again);
             }
-            // Without a session there is nothing for workers to do.
-            if let Some(workers) = &context.workers
-                && self.peer.session().is_some()
-                && self.in_flight.requests - in_flight_before >= workers.jobs
-            {
+            if !self.dispatch_waiting(context) {
                 return Ok(Turn::WaitForWorker);
             }
             match self.decoder.next_frame()? {
@@ -387,6 +393,19 @@ impl Connection {
             }
         }
         Ok(Turn::Again)
+    }
+
+    /// Hands over the request that waits for a worker, if there is one. False if it goes on to wait.
+    fn dispatch_waiting(&mut self, context: &mut Context<'_>) -> bool {
+        let Some(access) = &mut context.workers else { return true };
+        let Some((job, ticket)) = self.waiting.take_if(|_| access.jobs > 0) else {
+            return self.waiting.is_none();
+        };
+        access.jobs -= 1;
+        self.in_flight.requests += 1;
+        self.in_flight.bytes += ticket.weight;
+        access.workers.dispatch(job, ticket);
+        true
     }
 
     /// True if the client has to wait before more of its requests are taken.
@@ -436,19 +455,18 @@ impl Connection {
                 let _request = trace_span!("request", number = request.id).entered();
                 let tally = Tally::of(&request);
                 let record = is_recorded.then(|| RequestRecord::of(&request, now));
-                let reply = match &mut context.workers {
+                let reply = match &context.workers {
                     None => context.service.handle(&open, request),
-                    Some(workers) => {
-                        let weight = self.weight(&request);
-                        let ticket = Ticket { received: now, weight, tally: Some(tally), record };
-                        let reply = (workers.dispatch)(Job::Handle(open, request), ticket);
-                        let Some(reply) = reply else {
-                            self.in_flight.requests += 1;
-                            self.in_flight.bytes += weight;
+                    Some(access) => match access.workers.try_handle(&open, &request) {
+                        Some(reply) => reply,
+                        None => {
+                            let weight = self.weight(&request);
+                            let tally = Some(tally);
+                            let ticket = Ticket { received: now, weight, tally, record };
+                            self.waiting = Some((Job::Handle(open, request), ticket));
                             return Ok(None);
-                        };
-                        reply
-                    }
+                        }
+                    },
                 };
                 let answered = tally.answered(&reply.body);
                 self.answer(ServerMessage::Reply(reply));

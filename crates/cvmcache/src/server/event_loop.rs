@@ -31,6 +31,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use cvmcache_proto::{Reply, Request};
 use mio::{Events, Poll, Token};
 use tracing::{debug, error, info, warn};
 
@@ -39,16 +40,16 @@ use super::accept::{Acceptor, LISTENER};
 use super::admin::{AdminThreads, Calls};
 use super::buffers::Buffers;
 use super::busy_poll::BusyPoll;
-use super::connection::{Connection, Context, Turn, WorkerAccess};
+use super::connection::{Connection, Context, Dispatch, Turn, WorkerAccess};
 use super::scheduler::{self, Scheduler};
 use super::telemetry::{
-    Heartbeat, HeartbeatTimer, Metrics, Recorders, Reporter, Sessions, Statistics,
+    Heartbeat, HeartbeatTimer, Metrics, Recorders, Reporter, Sessions, Statistics, WorkerLoad,
 };
 use super::timers::{Timer, Timers};
 use super::waker::Waker;
-use super::workers::Workers;
+use super::workers::{Job, Ticket, Workers};
 use crate::ServerHandle;
-use crate::service::{Peer, Service};
+use crate::service::{OpenSession, Peer, Service};
 
 pub(crate) const WAKER: Token = Token(0);
 
@@ -89,6 +90,8 @@ pub(crate) struct Telemetry {
     heartbeat: HeartbeatTimer,
     statistics: Arc<Statistics>,
     sessions: Sessions,
+    /// `None`: there are no workers.
+    load: Option<Arc<WorkerLoad>>,
     /// `None`: no metrics are served.
     metrics: Option<Metrics>,
     reporter: Reporter,
@@ -112,20 +115,22 @@ pub(crate) struct State {
 }
 
 impl Telemetry {
-    /// The server has started now.
     pub(crate) fn new(
         name: String,
+        started: Instant,
         heartbeat: HeartbeatTimer,
         statistics: Arc<Statistics>,
         sessions: Sessions,
+        load: Option<Arc<WorkerLoad>>,
         metrics: Option<Metrics>,
     ) -> Self {
         Self {
             name,
-            started: Instant::now(),
+            started,
             heartbeat,
             statistics,
             sessions,
+            load,
             metrics,
             reporter: Reporter::default(),
             asks_usage: false,
@@ -189,6 +194,7 @@ impl EventLoop {
             self.take_turns(now);
             self.end_with_last_client(now);
             self.keep_timers(now);
+            self.publish_load();
         }
         Ok(())
     }
@@ -448,9 +454,25 @@ fn take_turn(
     scheduled: scheduler::Turn,
 ) -> Turn {
     let Some(workers) = workers else { return connection.turn(&mut context) };
-    let mut dispatch = |job, ticket| workers.handle_or_dispatch(scheduled.token, job, ticket);
-    let access = WorkerAccess { jobs: scheduled.jobs, dispatch: &mut dispatch };
+    let workers = &mut OfConnection { workers, token: scheduled.token };
+    let access = WorkerAccess { jobs: scheduled.jobs, workers };
     connection.turn(&mut Context { workers: Some(access), ..context })
+}
+
+/// The workers, for jobs of one connection.
+struct OfConnection<'a> {
+    workers: &'a mut Workers,
+    token: Token,
+}
+
+impl Dispatch for OfConnection<'_> {
+    fn try_handle(&self, open: &OpenSession, request: &Request) -> Option<Reply> {
+        self.workers.try_handle(self.token, open, request)
+    }
+
+    fn dispatch(&mut self, job: Job, ticket: Ticket) {
+        self.workers.dispatch(Some(self.token), job, ticket);
+    }
 }
 
 /// Calls a connection. Should that panic, only this connection is aborted, and its session ends as it

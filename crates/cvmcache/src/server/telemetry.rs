@@ -15,6 +15,8 @@ mod sessions;
 #[cfg_attr(not(feature = "admin"), allow(dead_code, reason = "only administrators read it"))]
 mod statistics;
 mod status_report;
+#[cfg_attr(not(feature = "admin"), allow(dead_code, reason = "only administrators read it"))]
+mod worker_load;
 
 pub(crate) use gauges::Gauges;
 pub use heartbeat::Heartbeat;
@@ -27,7 +29,10 @@ pub(crate) use sessions::{SessionCounters, Sessions};
 pub(crate) use statistics::Statistics;
 #[cfg(feature = "admin")]
 pub(crate) use statistics::{Counts, KindCounts};
+#[cfg(feature = "admin")]
+pub(crate) use status_report::usage_line;
 pub(crate) use status_report::{Reporter, SessionStatus, StatusReport};
+pub(crate) use worker_load::WorkerLoad;
 
 /// What counts requests.
 #[derive(Debug, Clone, Copy)]

@@ -19,11 +19,11 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use cvmcache_proto::Reply;
+use cvmcache_proto::{Reply, Request};
 use mio::Token;
 
 use super::waker::Waker;
-use crate::service::Service;
+use crate::service::{OpenSession, Service};
 use in_flight::InFlight;
 pub(crate) use in_flight::{Completed, TimedOut};
 #[cfg(feature = "admin")]
@@ -52,22 +52,18 @@ impl Workers {
         Ok(Some(Self { pool, in_flight: InFlight::default() }))
     }
 
-    /// Handles a request of a connection on this thread and returns the reply, if the plugin need not wait
-    /// for anything, nor the request for another one of its ordering key. Else dispatches the job.
-    pub(crate) fn handle_or_dispatch(
-        &mut self,
+    /// Handles a request of a connection on this thread, if the plugin need not wait for anything, nor the
+    /// request for another one of its ordering key.
+    pub(crate) fn try_handle(
+        &self,
         token: Token,
-        job: Job,
-        ticket: Ticket,
+        open: &OpenSession,
+        request: &Request,
     ) -> Option<Reply> {
-        if let Job::Handle(open, request) = &job
-            && !self.in_flight.must_wait(Some(token), request)
-            && let Some(reply) = self.pool.service().try_handle(open, request)
-        {
-            return Some(reply);
+        if self.in_flight.must_wait(Some(token), request) {
+            return None;
         }
-        self.dispatch(Some(token), job, ticket);
-        None
+        self.pool.service().try_handle(open, request)
     }
 
     /// Takes a job of a connection, or of the server itself, and submits it when those are done that

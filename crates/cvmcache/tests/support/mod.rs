@@ -51,6 +51,8 @@ pub struct State {
     pub hold_references: bool,
     /// Callbacks need not wait, but for reads that are held.
     pub is_ready: bool,
+    /// Those that need not wait do so all the same.
+    pub hold_ready: bool,
 }
 
 #[derive(Clone)]
@@ -133,7 +135,11 @@ impl TestCache {
         call: impl FnOnce() -> PluginResult<T>,
     ) -> Option<PluginResult<T>> {
         let is_ready = self.state().is_ready;
-        is_ready.then(|| self.enter(callback).and_then(|_| call()))
+        is_ready.then(|| {
+            self.enter(callback)?;
+            self.wait_until(|state| !state.hold_ready);
+            call()
+        })
     }
 
     fn enter(&self, callback: &'static str) -> PluginResult<bool> {

@@ -52,11 +52,22 @@ fn store_as(
     client.store_as(new.description(description.to_vec()), object).ok()
 }
 
+/// The same of many objects.
+fn store_all_as(
+    client: &mut TestClient,
+    objects: &[TestObject],
+    object_type: ObjectType,
+    description: &[u8],
+) -> Checked<()> {
+    let objects = objects.iter().map(|object| (object.id, object.content.clone()));
+    client.store_all(objects, object_type, description)
+}
+
 fn close<'a>(
     client: &mut TestClient,
     objects: impl IntoIterator<Item = &'a TestObject>,
 ) -> Checked<()> {
-    objects.into_iter().try_for_each(|object| client.close(&object.id).ok())
+    client.close_all(objects.into_iter().map(|object| &object.id))
 }
 
 /// Those of `wanted` that are not listed exactly once.
@@ -102,9 +113,8 @@ fn types(probe: &Probe<'_>) -> Checked<()> {
 fn pinned(probe: &Probe<'_>) -> Checked<()> {
     let mut client = probe.client()?;
     let objects = probe.objects(1000, 4);
-    for object in &objects {
-        client.store_and_close(object)?;
-    }
+    store_all_as(&mut client, &objects, ObjectType::Regular, b"/pinned")?;
+    close(&mut client, &objects)?;
     let open: Vec<_> = objects.iter().step_by(10).map(|object| object.id).collect();
     for id in &open {
         client.open(id).ok()?;
@@ -162,9 +172,7 @@ fn in_parts(probe: &Probe<'_>) -> Checked<()> {
     let mut client = probe.client()?;
     // More than a plugin might bound a listing to, such as 4096; the other cases do with fewer.
     let objects = probe.objects(6000, 1);
-    for object in &objects {
-        store_as(&mut client, object, ObjectType::Volatile, &LONG_DESCRIPTION[..1000])?;
-    }
+    store_all_as(&mut client, &objects, ObjectType::Volatile, &LONG_DESCRIPTION[..1000])?;
     let mut listing = Listing::default();
     while !client.list_more(&mut listing, ObjectType::Volatile)? {}
     let Listing { parts, entries, .. } = listing;
@@ -179,9 +187,7 @@ fn in_parts(probe: &Probe<'_>) -> Checked<()> {
 fn concurrent(probe: &Probe<'_>) -> Checked<()> {
     let mut clients = [probe.client()?, probe.client()?];
     let objects = probe.objects(LISTED_IN_PARTS, 1);
-    for object in &objects {
-        store_as(&mut clients[0], object, ObjectType::Catalog, &LONG_DESCRIPTION)?;
-    }
+    store_all_as(&mut clients[0], &objects, ObjectType::Catalog, &LONG_DESCRIPTION)?;
     // Two of the same client, and one of another.
     let mut listings = [0, 0, 1].map(|client| (client, Listing::default(), false));
     while listings.iter().any(|(_, _, ended)| !ended) {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use cvmcache::client::{Client, ClientError, NewUpload};
+use bytes::Bytes;
 use cvmcache::plugin::{Capabilities, ObjectId, ObjectType};
 
 use crate::suite::Case;
@@ -42,31 +42,13 @@ pub(super) const CASES: &[Case] = &[
     .needs_all(FILLS),
 ];
 
-/// How many requests are in flight while they are stored.
-const AT_ONCE: usize = 100;
-
 /// Stores so many volatile objects that a listing comes in parts, and returns those that have to be in it:
 /// they are open, because other clients may have the cache evict closed ones.
 fn in_parts(probe: &Probe<'_>, client: &mut TestClient) -> Checked<BTreeSet<ObjectId>> {
     let ids: Vec<_> = (0..LISTED_IN_PARTS).map(|_| probe.id()).collect();
-    let stored = ids.chunks(AT_ONCE).try_for_each(|ids| store(&mut client.raw, ids));
-    probe.did(format!("store {LISTED_IN_PARTS} Volatile objects"), stored)?;
+    let objects = ids.iter().map(|id| (*id, Bytes::from_static(b"x")));
+    client.store_all(objects, ObjectType::Volatile, &LONG_DESCRIPTION)?;
     Ok(ids.into_iter().collect())
-}
-
-fn close(probe: &Probe<'_>, client: &mut TestClient, ids: &BTreeSet<ObjectId>) -> Checked<()> {
-    let closed = ids.iter().try_for_each(|id| client.raw.close(id));
-    probe.did(format!("close {LISTED_IN_PARTS} Volatile objects"), closed)
-}
-
-fn store(client: &mut Client, ids: &[ObjectId]) -> Result<(), ClientError> {
-    let mut under_way = Vec::new();
-    for id in ids {
-        let new = NewUpload::new(*id).object_type(ObjectType::Volatile);
-        let mut upload = client.begin_upload(new.description(LONG_DESCRIPTION.to_vec()));
-        under_way.push(upload.submit(client, "x", true)?);
-    }
-    under_way.into_iter().try_for_each(|ticket| client.wait(ticket))
 }
 
 /// The first part of a listing, and whether it is the last, too.
@@ -120,7 +102,7 @@ fn foreign(probe: &Probe<'_>) -> Checked<()> {
     }
     let (listed, _) = rest(&mut owner, first)?;
     is_whole(probe, &listed, &ids)?;
-    close(probe, &mut owner, &ids)?;
+    owner.close_all(&ids)?;
     owner.quit()?;
     client.quit()?;
     probe.others_are_served()
@@ -135,7 +117,7 @@ fn after_its_end(probe: &Probe<'_>) -> Checked<()> {
         client.list_part(listing, ObjectType::Volatile).fails_somehow()?;
     }
     client.lacks(&probe.id())?;
-    close(probe, &mut client, &ids)?;
+    client.close_all(&ids)?;
     client.quit()?;
     probe.others_are_served()
 }
@@ -153,7 +135,7 @@ fn unfinished(probe: &Probe<'_>) -> Checked<()> {
     drop(hostile);
     let first = begin(&mut client)?;
     is_whole(probe, &rest(&mut client, first)?.0, &ids)?;
-    close(probe, &mut client, &ids)?;
+    client.close_all(&ids)?;
     client.quit()?;
     probe.others_are_served()
 }

@@ -53,8 +53,8 @@ impl Findings {
 
     fn push(&mut self, kind: Kind, what: impl fmt::Display) {
         let text = what.to_string();
-        let one_line: Vec<_> = text.split_whitespace().collect();
-        self.0.push((kind, one_line.join(" ")));
+        let words: Vec<_> = text.split_whitespace().collect();
+        self.0.push((kind, cut(words.join(" "))));
     }
 
     /// Runs a check, and takes what it logs as warnings for warnings.
@@ -67,18 +67,48 @@ impl Findings {
     }
 }
 
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Error => "error",
+            Self::Warning => "warning",
+            Self::Note => "note",
+        })
+    }
+}
+
 impl fmt::Display for Findings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut counts = [0; 3];
         for (kind, text) in &self.0 {
-            let kind = match kind {
-                Kind::Error => "error",
-                Kind::Warning => "warning",
-                Kind::Note => "note",
-            };
-            writeln!(f, "{kind}: {text}")?;
+            let count = &mut counts[*kind as usize];
+            *count += 1;
+            if *count <= MAX_FINDINGS {
+                writeln!(f, "{kind}: {text}")?;
+            }
+        }
+        for (kind, count) in [Kind::Error, Kind::Warning, Kind::Note].into_iter().zip(counts) {
+            if count > MAX_FINDINGS {
+                writeln!(f, "{kind}: there are {} more", count - MAX_FINDINGS)?;
+            }
         }
         if self.has_errors() { Ok(()) } else { f.write_str("ok\n") }
     }
+}
+
+/// How many findings of a kind are printed, and the longest, in bytes: `cvmcache doctor` reads 64 KiB.
+const MAX_FINDINGS: usize = 25;
+const MAX_TEXT: usize = 700;
+
+/// Leaves out the middle of a long text: the key is at its beginning, the remedy at its end.
+fn cut(text: String) -> String {
+    if text.len() <= MAX_TEXT {
+        return text;
+    }
+    let is_boundary = |index: &usize| text.is_char_boundary(*index);
+    let begin = (0..=MAX_TEXT / 2).rev().find(is_boundary).unwrap_or(0);
+    let end = (text.len() - MAX_TEXT / 2..text.len()).find(is_boundary).unwrap_or(text.len());
+    format!("{} [...] {}", &text[..begin], &text[end..])
 }
 
 /// The warnings that are logged while it is the subscriber.
@@ -111,6 +141,23 @@ impl Visit for Text {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_printed_fits_into_64_kib_and_keeps_its_verdict() {
+        let mut findings = Findings::default();
+        for number in 0..1000 {
+            findings.warning(format!("{number} {}; remove it", "\u{20ac}".repeat(1000)));
+            findings.note(number);
+        }
+        let printed = findings.to_string();
+        assert!(printed.len() < 64 * 1024, "{} bytes", printed.len());
+        assert!(printed.ends_with("warning: there are 975 more\nnote: there are 975 more\nok\n"));
+        let first = printed.lines().next().unwrap();
+        assert!(
+            first.starts_with("warning: 0 \u{20ac}") && first.ends_with("; remove it"),
+            "{first}"
+        );
+    }
 
     #[test]
     fn a_finding_is_one_line_and_ok_stands_for_no_error() {

@@ -28,6 +28,19 @@ pub(super) enum Live {
     Yes(BTreeSet<u32>),
 }
 
+impl Live {
+    /// True if this process, or one that is not known, can be the plugin that serves.
+    pub(super) fn may_be(&self, process: Option<u32>) -> bool {
+        match (self, process) {
+            (Self::No, _) => false,
+            (Self::Yes(processes), Some(process)) if !processes.is_empty() => {
+                processes.contains(&process)
+            }
+            (Self::Yes(_), _) => true,
+        }
+    }
+}
+
 /// Checks a locator.
 pub(super) fn check(locator: &Locator, options: &Options, findings: &mut Findings) -> Live {
     match locator {
@@ -41,56 +54,67 @@ pub(super) fn check(locator: &Locator, options: &Options, findings: &mut Finding
 }
 
 fn check_unix(locator: &Locator, path: &Path, findings: &mut Findings) -> Live {
+    let (server, live) = match look(path) {
+        Ok(Place::Free) => return Live::No,
+        Ok(Place::Served { by: Some(holder) }) => {
+            (format!("process {holder} serves {locator} already"), [holder].into())
+        }
+        Ok(Place::Served { by: None }) => {
+            let lock = lock_path(path);
+            let server = format!(
+                "some process serves {locator} already, without the lock {}",
+                lock.display()
+            );
+            (server, BTreeSet::new())
+        }
+        Err(error) => {
+            findings.error(error);
+            return Live::No;
+        }
+    };
+    findings.note(format!(
+        "{server}: a client that starts the plugin connects to that one; a start by hand is refused"
+    ));
+    Live::Yes(live)
+}
+
+/// What a start would find at the path of a unix socket.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// It can be bound.
+    Free,
+    /// A process serves there; which one, if it has the lock.
+    Served { by: Option<u32> },
+}
+
+/// Looks at the path of a unix socket and its lock file, as binding it would.
+pub(super) fn look(path: &Path) -> Result<Place, ListenError> {
+    let locator = || Locator::Unix(path.to_owned());
     let lock = lock_path(path);
     // The file is opened, which no other process notices, and not locked.
     match files::open_regular(File::options().write(true), &lock) {
         Ok(_) => match wait_for_holder(&lock, path) {
             Lock::Free => {}
-            Lock::Serves(holder) => {
-                findings.note(format!(
-                    "process {holder} serves {locator} already: a client that starts the plugin \
-                     connects to that one; a start by hand is refused"
-                ));
-                return Live::Yes([holder].into());
-            }
-            Lock::Held => {
-                findings.error(ListenError::NotServed { locator: locator.clone(), lock });
-                return Live::No;
-            }
+            Lock::Serves(holder) => return Ok(Place::Served { by: Some(holder) }),
+            Lock::Held => return Err(ListenError::NotServed { locator: locator(), lock }),
         },
         Err(error) if error.kind() == ErrorKind::NotFound => {
             if let Err(source) = appendable::check_new(&lock) {
-                findings.error(ListenError::LockFile { path: lock, source });
-                return Live::No;
+                return Err(ListenError::LockFile { path: lock, source });
             }
         }
-        Err(source) => {
-            findings.error(ListenError::LockFile { path: lock, source });
-            return Live::No;
-        }
+        Err(source) => return Err(ListenError::LockFile { path: lock, source }),
     }
-    match find_socket(path) {
-        Ok(FoundSocket::NoSocket) => {
-            findings.error(ListenError::NotASocket { path: path.to_owned() });
-        }
-        Ok(FoundSocket::Live(_)) => {
-            findings.note(format!(
-                "some process serves {locator} already, without the lock {lock}: a client that starts \
-                 the plugin connects to that one; a start by hand is refused", lock = lock.display()
-            ));
-            return Live::Yes(BTreeSet::new());
-        }
+    let system = |source| ListenError::System { locator: locator(), source };
+    match find_socket(path).map_err(system)? {
+        FoundSocket::NoSocket => Err(ListenError::NotASocket { path: path.to_owned() }),
+        FoundSocket::Live(_) => Ok(Place::Served { by: None }),
         // A socket that is left over is removed, which the directory has to allow as well.
-        Ok(FoundSocket::Nothing | FoundSocket::Stale(_)) => {
-            if let Err(source) = appendable::check_directory(path) {
-                findings.error(ListenError::System { locator: locator.clone(), source });
-            }
-        }
-        Err(source) => {
-            findings.error(ListenError::System { locator: locator.clone(), source });
+        FoundSocket::Nothing | FoundSocket::Stale(_) => {
+            appendable::check_directory(path).map_err(system)?;
+            Ok(Place::Free)
         }
     }
-    Live::No
 }
 
 /// What is known of the lock by the process that holds it.

@@ -24,7 +24,8 @@ pub(crate) enum Found {
     Nothing,
     /// A socket that no process has open: what a process that was killed has left.
     Stale(FileId),
-    /// A socket that a process has open, whether it listens or not.
+    /// A socket that a process has open, whether it listens or not; it may be where a link leads to, as
+    /// clients follow links.
     Live(FileId),
     /// Something else.
     NoSocket,
@@ -32,18 +33,32 @@ pub(crate) enum Found {
 
 /// Looks at the path of a socket. A process that listens there notices nothing.
 pub(crate) fn find(path: &Path) -> io::Result<Found> {
-    let options = OFlag::O_PATH | OFlag::O_NOFOLLOW;
-    let file = match File::options().read(true).custom_flags(options.bits()).open(path) {
+    let open = |flags: OFlag| {
+        File::options().read(true).custom_flags((OFlag::O_PATH | flags).bits()).open(path)
+    };
+    let file = match open(OFlag::O_NOFOLLOW) {
         Ok(file) => file,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Found::Nothing),
         Err(error) => return Err(error),
     };
     let metadata = file.metadata()?;
+    if metadata.file_type().is_symlink() {
+        return Ok(match open(OFlag::empty()).and_then(|target| of_socket(&target, path)) {
+            Ok(Found::Live(id)) => Found::Live(id),
+            _ => Found::NoSocket,
+        });
+    }
+    of_socket(&file, path)
+}
+
+/// What an open file is, which is at `path`.
+fn of_socket(file: &File, path: &Path) -> io::Result<Found> {
+    let metadata = file.metadata()?;
     if !metadata.file_type().is_socket() {
         return Ok(Found::NoSocket);
     }
     let id = FileId::of(&metadata);
-    Ok(if is_live(&file, path)? { Found::Live(id) } else { Found::Stale(id) })
+    Ok(if is_live(file, path)? { Found::Live(id) } else { Found::Stale(id) })
 }
 
 /// Connects a socket of the wrong type: unix_find_bsd() of the kernel says EPROTOTYPE if a process has
@@ -154,6 +169,20 @@ mod tests {
             assert_eq!(find(&path).unwrap(), Found::Live(id), "it refuses connections");
             drop(listener);
             assert_eq!(find(&path).unwrap(), Found::Stale(id));
+        }
+    }
+
+    #[test]
+    fn a_link_is_as_live_as_the_socket_that_it_leads_to() {
+        let directory = tempfile::tempdir().unwrap();
+        for name in ["link".to_owned(), "n".repeat(200)] {
+            let (path, link) = (directory.path().join("socket"), directory.path().join(name));
+            let (socket, id) = bind(&path, Mode::S_IRWXU).unwrap();
+            std::os::unix::fs::symlink(&path, &link).unwrap();
+            assert_eq!(find(&link).unwrap(), Found::Live(id));
+            drop(socket);
+            assert_eq!(find(&link).unwrap(), Found::NoSocket, "it is not to be removed");
+            fs::remove_file(&path).unwrap();
         }
     }
 

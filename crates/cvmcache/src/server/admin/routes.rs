@@ -6,6 +6,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tracing::{Level, info, warn};
 
+use super::report;
 use super::schema::{
     CacheView, Configuration, Failure, GaugeView, Health, Index, Resource, SessionList,
     SessionView, StatisticsView, Version,
@@ -14,6 +15,7 @@ use super::state::State;
 use crate::admin::{Administration, Arguments, CommandError};
 use crate::http::{Method, Request, Response, StatusCode};
 use crate::plugin::Status;
+use crate::server::telemetry::usage_line;
 use crate::service::guard;
 
 /// The version of the interface: the first part of all paths.
@@ -27,7 +29,7 @@ const USAGE: Duration = Duration::from_secs(2);
 const SHRINK: Duration = Duration::from_secs(60);
 
 /// What there is besides the plugin's own commands.
-const RESOURCES: [(&str, &str, &str); 12] = [
+const RESOURCES: [(&str, &str, &str); 13] = [
     ("GET", "/v1/sessions", "Sessions: what each holds, and has done"),
     (
         "GET",
@@ -46,7 +48,8 @@ const RESOURCES: [(&str, &str, &str); 12] = [
     ),
     ("POST", "/v1/detach", "Asks all clients to close the catalogs that they can do without"),
     ("POST", "/v1/shrink", "Evicts objects until at most so many bytes are used: {\"bytes\": N}"),
-    ("POST", "/v1/report", "Writes the status report to the log"),
+    ("GET", "/v1/report", "The status report"),
+    ("POST", "/v1/report", "The same, which is written to the log as well"),
     ("POST", "/v1/zero", "Begins the window `since_zero` of the statistics"),
 ];
 
@@ -60,7 +63,7 @@ pub(super) fn respond(state: &State, request: &Request) -> Response {
         (true, _, "" | "/v1") => index(state),
         (true, _, "/v1/sessions") => sessions(state),
         (true, _, "/v1/statistics") => statistics(state),
-        (true, _, "/v1/configuration") => ok(&Configuration { settings: &state.socket.settings }),
+        (true, _, "/v1/configuration") => configuration(state),
         (true, _, "/v1/health") => health(state),
         (true, _, "/v1/version") => ok(&Version::of(state)),
         (true, _, "/v1/plugin") => match gauges(state) {
@@ -71,7 +74,11 @@ pub(super) fn respond(state: &State, request: &Request) -> Response {
         (_, Method::Post, "/v1/log-level") => set_log_level(state, &request.body),
         (_, Method::Post, "/v1/detach") => detach(state),
         (_, Method::Post, "/v1/shrink") => shrink(state, &request.body),
-        (_, Method::Post, "/v1/report") => report(state),
+        (true, _, "/v1/report") => report(state, None),
+        (_, Method::Post, "/v1/report") => {
+            state.server.handle.report();
+            report(state, Some("log"))
+        }
         (_, Method::Post, "/v1/zero") => zero(state),
         (_, Method::Post, path) if path.starts_with(PLUGIN) => {
             execute(state, &path[PLUGIN.len()..], &request.body)
@@ -121,6 +128,11 @@ fn sessions(state: &State) -> Response {
     let mut sessions: Vec<_> = views.collect();
     sessions.sort_by_key(SessionView::id);
     ok(&SessionList { sessions })
+}
+
+fn configuration(state: &State) -> Response {
+    let file = state.socket.configuration_file.as_ref().map(|path| path.display().to_string());
+    ok(&Configuration { file, settings: &state.socket.settings })
 }
 
 fn statistics(state: &State) -> Response {
@@ -224,9 +236,21 @@ fn shrink(state: &State, body: &[u8]) -> Response {
     }
 }
 
-fn report(state: &State) -> Response {
-    state.server.handle.report();
-    ok(&serde_json::json!({ "written_to": "log" }))
+#[derive(Debug, serde::Serialize)]
+struct Report {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    written_to: Option<&'static str>,
+    report: Vec<String>,
+}
+
+fn report(state: &State, written_to: Option<&'static str>) -> Response {
+    let Some(service) = state.server.service.upgrade() else { return ends() };
+    let mut report = report::lines(state, &service);
+    drop(service);
+    if let Ok(usage) = state.caller.call(USAGE, |service| service.usage()) {
+        report.push(usage_line(usage.as_ref()));
+    }
+    ok(&Report { written_to, report })
 }
 
 fn zero(state: &State) -> Response {

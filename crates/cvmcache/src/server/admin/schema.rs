@@ -74,6 +74,9 @@ pub(super) struct WindowView {
     read_bytes: u64,
     stored_bytes: u64,
     stored_objects: u64,
+    /// `None` if the plugin does not count them.
+    evicted_objects: Option<u64>,
+    evicted_bytes: Option<u64>,
     connections: u64,
     operations: Vec<OperationView>,
 }
@@ -113,6 +116,8 @@ pub(super) struct GaugeView {
 
 #[derive(Debug, Serialize)]
 pub(super) struct Configuration<'a> {
+    /// `None` if there is none.
+    pub(super) file: Option<String>,
     pub(super) settings: &'a [Setting],
 }
 
@@ -197,6 +202,8 @@ impl From<Window> for WindowView {
             read_bytes: counts.read_bytes,
             stored_bytes: counts.stored_bytes,
             stored_objects: counts.stored_objects,
+            evicted_objects: counts.evicted.map(|it| it.objects),
+            evicted_bytes: counts.evicted.map(|it| it.bytes),
             connections: counts.connections,
             operations,
         }

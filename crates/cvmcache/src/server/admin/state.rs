@@ -9,7 +9,7 @@ use super::calls::Caller;
 use super::windows::Windows;
 use crate::ServerHandle;
 use crate::admin::AdminSocket;
-use crate::server::telemetry::{Counts, Sessions, Statistics};
+use crate::server::telemetry::{Counts, Sessions, Statistics, WorkerLoad};
 use crate::service::Service;
 
 /// The server, as the administration socket sees it.
@@ -22,6 +22,8 @@ pub(crate) struct Administered {
     pub(crate) service: Weak<Service>,
     pub(crate) statistics: Arc<Statistics>,
     pub(crate) sessions: Sessions,
+    /// `None`: there are no workers.
+    pub(crate) load: Option<Arc<WorkerLoad>>,
     pub(crate) started: Instant,
 }
 
@@ -41,6 +43,6 @@ impl State {
     }
 
     pub(super) fn counts(&self) -> Counts {
-        self.server.statistics.counts()
+        Counts { evicted: self.server.handle.evicted(), ..self.server.statistics.counts() }
     }
 }

@@ -7,23 +7,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded};
 use mio::{Events, Poll, Registry, Token};
 use tracing::{debug, info, warn};
 
 use super::calls::{self, Calls};
+use super::pool::{Full, Pool};
 use super::state::{Administered, State};
 use super::{routes, windows};
 use crate::admin::AdminSocket;
-use crate::http::{self, Bounds, Response, StatusCode};
+use crate::http::{self, Bounds, Request, Response, StatusCode};
 use crate::server::accept::{Acceptor, Access, LISTENER, ListenError, Listener};
 use crate::server::socket::Socket;
 use crate::server::waker::Waker;
 use crate::{Locator, threads, watchdog};
-
-/// How many connections are served at once, and how many more wait.
-const THREADS: usize = 2;
-const WAITING: usize = 16;
 
 /// What a connection may take, besides what the answer takes to be made.
 const BOUNDS: Bounds = Bounds { time: Duration::from_secs(5), head: 8 * 1024, body: 64 * 1024 };
@@ -68,24 +65,11 @@ impl AdminThreads {
         let path = socket.path.display().to_string();
         let state = Arc::new(State::new(server, socket, caller));
         let (alive, all_ended) = bounded(0);
-        let (connections, waiting) = bounded(WAITING);
-        for number in 0..THREADS {
-            let (waiting, state, alive) = (waiting.clone(), state.clone(), alive.clone());
-            threads::spawn(&format!("admin-{number}"), move || {
-                watchdog::prepare_thread();
-                serve(&waiting, &state);
-                drop(alive);
-            })?;
-        }
+        let attendant = Attendant { state: state.clone(), _alive: alive.clone() };
+        let pool = Pool::new(move |socket| attendant.serve(socket));
         let ends = Arc::new(AtomicBool::new(false));
-        let acceptance = Acceptance {
-            poll,
-            waker: waker.clone(),
-            acceptor,
-            ends: ends.clone(),
-            connections,
-            state,
-        };
+        let acceptance =
+            Acceptance { poll, waker: waker.clone(), acceptor, ends: ends.clone(), pool, state };
         threads::spawn("admin", move || {
             watchdog::prepare_thread();
             acceptance.run();
@@ -119,7 +103,7 @@ struct Acceptance {
     waker: Arc<Waker>,
     acceptor: Acceptor,
     ends: Arc<AtomicBool>,
-    connections: Sender<UnixStream>,
+    pool: Pool<UnixStream>,
     state: Arc<State>,
 }
 
@@ -131,7 +115,12 @@ impl Acceptance {
         let mut back_off = None;
         while !self.ends.load(Ordering::Acquire) {
             let until_count = next_count.saturating_duration_since(Instant::now());
-            let timeout = back_off.take().map_or(until_count, |time| until_count.min(time));
+            let timeout = match back_off.take() {
+                Some(time) => until_count.min(time),
+                // It accepts a few at a time, and `epoll` has reported the others.
+                None if self.acceptor.is_ready() => Duration::ZERO,
+                None => until_count,
+            };
             match self.poll.poll(&mut events, Some(timeout)) {
                 Err(error) if error.kind() != io::ErrorKind::Interrupted => {
                     return warn!(%error, "the administration socket is not served any more");
@@ -144,9 +133,9 @@ impl Acceptance {
             }
             self.acceptor.renew(self.poll.registry());
             self.acceptor.retry_now();
-            let Self { poll, acceptor, connections, .. } = &mut self;
+            let Self { poll, acceptor, pool, .. } = &mut self;
             back_off = acceptor.accept(poll.registry(), |_, socket, _| {
-                pass_on(connections, poll.registry(), socket);
+                pass_on(pool, poll.registry(), socket);
             });
             let now = Instant::now();
             if now >= next_count {
@@ -159,14 +148,14 @@ impl Acceptance {
 }
 
 /// Passes a connection to a thread that serves it; refuses it if there are too many.
-fn pass_on(connections: &Sender<UnixStream>, registry: &Registry, socket: Socket) {
+fn pass_on(pool: &Pool<UnixStream>, registry: &Registry, socket: Socket) {
     let Socket::Unix(mut socket) = socket else { return };
     let _ = registry.deregister(&mut socket);
     let blocking = UnixStream::from(OwnedFd::from(socket));
     if let Err(error) = blocking.set_nonblocking(false) {
         return debug!(%error, "an administrator is not served");
     }
-    if let Err(TrySendError::Full(mut socket)) = connections.try_send(blocking) {
+    if let Err(Full(mut socket)) = pool.take(blocking) {
         let bounds = Bounds { time: Duration::from_millis(100), ..BOUNDS };
         let busy = |_: &_| {
             Response::text(StatusCode::ServiceUnavailable, "too many connections: try again\n")
@@ -175,12 +164,17 @@ fn pass_on(connections: &Sender<UnixStream>, registry: &Registry, socket: Socket
     }
 }
 
-/// Serves connections until no more can come.
-fn serve(waiting: &Receiver<UnixStream>, state: &State) {
-    for mut socket in waiting {
-        if let Err(error) =
-            http::serve(&mut socket, &BOUNDS, |request| routes::respond(state, request))
-        {
+/// What the threads that serve share.
+struct Attendant {
+    state: Arc<State>,
+    /// Until the last of them has ended.
+    _alive: Sender<()>,
+}
+
+impl Attendant {
+    fn serve(&self, mut socket: UnixStream) {
+        let respond = |request: &Request| routes::respond(&self.state, request);
+        if let Err(error) = http::serve(&mut socket, &BOUNDS, respond) {
             debug!(%error, "an administrator did not take the answer");
         }
     }

@@ -53,6 +53,7 @@ impl Connection {
     pub(crate) fn drain(&mut self, service: &Service) {
         if self.is_open() {
             self.phase = Phase::Draining;
+            self.waiting = None;
             self.peer.session().into_iter().for_each(|open| service.retire(open));
         }
     }
@@ -97,10 +98,9 @@ impl Connection {
                     self.phase = Phase::Draining;
                     return Turn::Again;
                 }
-                (Some(open), Some(workers)) => {
+                (Some(open), Some(access)) => {
                     self.phase = Phase::EndingSession;
-                    // What is no request has no reply.
-                    let _ = (workers.dispatch)(Job::EndSession(open.clone()), Ticket::new(now));
+                    access.workers.dispatch(Job::EndSession(open.clone()), Ticket::new(now));
                 }
                 _ => {}
             }

@@ -20,11 +20,28 @@ struct Fixture {
     /// `None`: callbacks run in the turn.
     jobs: Option<usize>,
     dispatched: Vec<(Job, Ticket)>,
-    /// Requests are handled when they would be dispatched.
+    /// Reads need no worker.
     is_ready: bool,
     /// How long a turn may take.
     time: Duration,
     next_id: u64,
+}
+
+struct FakeWorkers<'a> {
+    service: &'a Service,
+    dispatched: &'a mut Vec<(Job, Ticket)>,
+    is_ready: bool,
+}
+
+impl Dispatch for FakeWorkers<'_> {
+    fn try_handle(&self, open: &OpenSession, request: &Request) -> Option<Reply> {
+        let read = matches!(request.operation, Operation::Read { .. });
+        (self.is_ready && read).then(|| self.service.handle(open, request.clone()))
+    }
+
+    fn dispatch(&mut self, job: Job, ticket: Ticket) {
+        self.dispatched.push((job, ticket));
+    }
 }
 
 impl Fixture {
@@ -89,16 +106,10 @@ impl Fixture {
 
     fn turn(&mut self) -> Turn {
         let Self { service, statistics, connection, jobs, dispatched, is_ready, time, .. } = self;
-        let mut dispatch = |job, ticket| match job {
-            Job::Handle(open, request) if *is_ready => Some(service.handle(&open, request)),
-            job => {
-                dispatched.push((job, ticket));
-                None
-            }
-        };
+        let mut workers = FakeWorkers { service, dispatched, is_ready: *is_ready };
         let mut context = Context {
             service,
-            workers: jobs.map(|jobs| WorkerAccess { jobs, dispatch: &mut dispatch }),
+            workers: jobs.map(|jobs| WorkerAccess { jobs, workers: &mut workers }),
             recorders: Recorders { statistics, metrics: None },
             clock: Instant::now,
             time: *time,
@@ -207,6 +218,36 @@ fn a_request_that_is_handled_at_once_takes_no_job_and_ends_a_turn_in_its_time() 
     f.time = Duration::ZERO;
     assert_eq!(f.turn(), Turn::Again);
     assert!(f.replies().len() <= 1);
+}
+
+#[test]
+fn requests_that_need_no_worker_are_answered_while_workers_have_no_room() {
+    let mut f = Fixture::with_session(Limits::default(), Some(0));
+    f.is_ready = true;
+    f.read_request(3);
+    assert_eq!(f.turn(), Turn::Wait);
+    assert_eq!(f.replies(), [1]);
+    let before = f.connection.held();
+    f.request(Operation::Info);
+    f.read_request(3);
+    assert_eq!((f.turn(), f.turn()), (Turn::WaitForWorker, Turn::WaitForWorker));
+    assert!(f.replies().is_empty() && f.dispatched.is_empty());
+    assert_eq!(f.connection.held(), before, "the request waits, and its reply is small");
+    f.jobs = Some(1);
+    assert_eq!(f.turn(), Turn::Wait);
+    assert_eq!((f.replies(), f.dispatched.len()), (vec![3], 1));
+}
+
+#[test]
+fn a_request_that_waits_for_a_worker_ends_with_its_connection() {
+    let mut f = Fixture::with_session(Limits::default(), Some(0));
+    f.read_request(1000);
+    assert_eq!(f.turn(), Turn::WaitForWorker);
+    let waiting = f.connection.held();
+    f.connection.drain(&f.service);
+    assert_eq!(f.connection.held(), waiting - 1000);
+    f.turn();
+    assert!(matches!(f.dispatched[..], [(Job::EndSession(_), _)]));
 }
 
 #[test]

@@ -49,6 +49,13 @@ impl EventLoop {
         self.ask_usage(now);
     }
 
+    /// Publishes what the workers have, for administrators.
+    pub(super) fn publish_load(&self) {
+        if let (Some(load), Some(workers)) = (&self.telemetry.load, &self.workers) {
+            load.set(workers.running(), self.state.scheduler.waiting(), workers.overdue());
+        }
+    }
+
     fn gauges(&self) -> Gauges {
         let mut gauges = Gauges {
             connections: self.state.connections.len(),

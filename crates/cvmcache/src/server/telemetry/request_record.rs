@@ -6,41 +6,39 @@ use cvmcache_proto::{
     ObjectId, Operation, OperationKind, ReplyBody, Request, ServerMessage, Status,
 };
 
-/// The kind of a request.
+/// The kind of a request: an operation, a handshake, or what makes no sense or names a session that is not
+/// its own. It is its index in tables of kinds, which saves every request a match.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
-    Operation(OperationKind),
-    Handshake,
-    /// It makes no sense, or names a session that is not its own.
-    Invalid,
-}
+pub(super) struct Kind(u8);
 
 impl Kind {
     pub(super) const COUNT: usize = OperationKind::ALL.len() + 2;
 
+    pub(super) const OPEN: Self = Self::of(OperationKind::Open);
+    const READ: Self = Self::of(OperationKind::Read);
+    const STORE: Self = Self::of(OperationKind::Store);
+    const HANDSHAKE: Self = Self(OperationKind::ALL.len() as u8);
+    const INVALID: Self = Self(OperationKind::ALL.len() as u8 + 1);
+
+    pub(super) const fn of(kind: OperationKind) -> Self {
+        Self(kind as u8)
+    }
+
     /// Every kind, in the order of [`index`](Self::index).
     pub(super) fn all() -> [Self; Self::COUNT] {
-        std::array::from_fn(|index| match OperationKind::ALL.get(index) {
-            Some(&kind) => Self::Operation(kind),
-            None if index == OperationKind::ALL.len() => Self::Handshake,
-            None => Self::Invalid,
-        })
+        std::array::from_fn(|index| Self(index as u8))
     }
 
     pub(super) fn index(self) -> usize {
-        match self {
-            Self::Operation(kind) => kind as usize,
-            Self::Handshake => OperationKind::ALL.len(),
-            Self::Invalid => OperationKind::ALL.len() + 1,
-        }
+        self.0.into()
     }
 
     /// As labels have it.
     pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Operation(kind) => kind.name(),
-            Self::Handshake => "handshake",
-            Self::Invalid => "invalid",
+        match OperationKind::ALL.get(self.index()) {
+            Some(kind) => kind.name(),
+            None if self == Self::HANDSHAKE => "handshake",
+            None => "invalid",
         }
     }
 }
@@ -83,7 +81,7 @@ pub(crate) struct RequestRecord {
 impl Tally {
     #[inline]
     pub(crate) fn of(request: &Request) -> Self {
-        let kind = Kind::Operation(request.operation.kind());
+        let kind = Kind::of(request.operation.kind());
         let (bytes, is_last_part) = match &request.operation {
             // A part has at most `max_object_size` bytes, which is a u32.
             Operation::Store(part) => (part.data.len() as u32, part.last),
@@ -109,8 +107,8 @@ impl Answered {
     /// A message that is answered before it is a request.
     pub(crate) fn by(answer: &ServerMessage) -> Self {
         let kind = match answer {
-            ServerMessage::HandshakeAck(_) => Kind::Handshake,
-            _ => Kind::Invalid,
+            ServerMessage::HandshakeAck(_) => Kind::HANDSHAKE,
+            _ => Kind::INVALID,
         };
         let result = answer.status().unwrap_or(Err(Status::Unknown));
         Self { kind, result, bytes: 0, is_last_part: false }
@@ -119,10 +117,11 @@ impl Answered {
     /// True if the request opened an object that was there; false if the object was missing.
     #[inline]
     pub(crate) fn is_hit(&self) -> Option<bool> {
-        match (self.kind, self.result) {
-            (Kind::Operation(OperationKind::Open), Ok(())) => Some(true),
-            (Kind::Operation(OperationKind::Open), Err(Status::NoEntry)) => Some(false),
-            _ => None,
+        match self.result {
+            _ if self.kind != Kind::OPEN => None,
+            Ok(()) => Some(true),
+            Err(Status::NoEntry) => Some(false),
+            Err(_) => None,
         }
     }
 
@@ -130,11 +129,10 @@ impl Answered {
     #[inline]
     pub(super) fn transfer(&self) -> Option<Transfer> {
         let bytes = self.bytes.into();
-        match (self.kind, self.result) {
-            (Kind::Operation(OperationKind::Read), Ok(())) => Some(Transfer::Read { bytes }),
-            (Kind::Operation(OperationKind::Store), Ok(())) => {
-                Some(Transfer::Stored { bytes, is_last_part: self.is_last_part })
-            }
+        match self.kind {
+            _ if self.result.is_err() => None,
+            Kind::READ => Some(Transfer::Read { bytes }),
+            Kind::STORE => Some(Transfer::Stored { bytes, is_last_part: self.is_last_part }),
             _ => None,
         }
     }
@@ -162,9 +160,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_kind_is_counted_at_its_own_index() {
-        for (index, kind) in Kind::all().into_iter().enumerate() {
-            assert_eq!(kind.index(), index, "{kind:?}");
+    fn every_kind_has_its_own_index_and_name() {
+        for (index, &operation) in OperationKind::ALL.iter().enumerate() {
+            let kind = Kind::all()[index];
+            assert_eq!((kind, kind.name()), (Kind::of(operation), operation.name()));
         }
+        let [.., handshake, invalid] = Kind::all();
+        assert_eq!([handshake, invalid], [Kind::HANDSHAKE, Kind::INVALID]);
+        assert_eq!([handshake.name(), invalid.name()], ["handshake", "invalid"]);
     }
 }

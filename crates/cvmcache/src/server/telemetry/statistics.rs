@@ -9,10 +9,12 @@ use std::array;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use cvmcache_proto::{OperationKind, Status};
+use cvmcache_proto::Status;
 
 use super::latency::{Latencies, LatencyCounters};
 use super::request_record::{Answered, Kind, Transfer};
+#[cfg(feature = "admin")]
+use crate::evictions::Evicted;
 
 /// Success, and every status.
 pub(crate) const RESULTS: usize = Status::ALL.len() + 1;
@@ -60,6 +62,9 @@ pub(crate) struct Counts {
     pub(crate) stored_bytes: u64,
     pub(crate) stored_objects: u64,
     pub(crate) connections: u64,
+    /// `None` if the plugin does not count them.
+    #[cfg(feature = "admin")]
+    pub(crate) evicted: Option<Evicted>,
 }
 
 /// The requests of one kind.
@@ -99,6 +104,8 @@ impl Statistics {
             stored_bytes: self.stored_bytes.get(),
             stored_objects: self.stored_objects.get(),
             connections: self.connections.get(),
+            #[cfg(feature = "admin")]
+            evicted: None,
         }
     }
 }
@@ -124,6 +131,8 @@ impl Counts {
             stored_bytes: self.stored_bytes.saturating_sub(earlier.stored_bytes),
             stored_objects: self.stored_objects.saturating_sub(earlier.stored_objects),
             connections: self.connections.saturating_sub(earlier.connections),
+            #[cfg(feature = "admin")]
+            evicted: self.evicted.map(|it| it.since(earlier.evicted.unwrap_or_default())),
         }
     }
 
@@ -138,7 +147,7 @@ impl Counts {
     }
 
     fn opened(&self, result: Result<(), Status>) -> u64 {
-        self.kinds[Kind::Operation(OperationKind::Open).index()].of(result)
+        self.kinds[Kind::OPEN.index()].of(result)
     }
 
     /// The kinds that have requests, with their names.
@@ -174,10 +183,12 @@ impl KindCounts {
 
 #[cfg(test)]
 mod tests {
+    use cvmcache_proto::OperationKind;
+
     use super::*;
 
     fn answered(kind: OperationKind, result: Result<(), Status>) -> Answered {
-        let kind = Kind::Operation(kind);
+        let kind = Kind::of(kind);
         Answered { kind, result, bytes: 7, is_last_part: true }
     }
 

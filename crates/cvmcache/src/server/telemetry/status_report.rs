@@ -66,66 +66,66 @@ impl Reporter {
         if !std::mem::take(&mut self.awaits_usage) {
             return;
         }
-        match usage {
-            Some(usage) => info!(
-                target: REPORT,
-                "cache: {} bytes used, {} of them pinned, of {}; {} clean-ups",
-                usage.used_bytes,
-                usage.pinned_bytes,
-                usage.size_bytes,
-                usage.shrink_count.map_or_else(|| "unknown".to_owned(), |n| n.to_string()),
-            ),
-            None => info!(target: REPORT, "cache: the plugin does not report how full it is"),
-        }
+        info!(target: REPORT, "{}", usage_line(usage));
     }
+}
+
+/// The last line of a report. `None`: the plugin does not report it.
+pub(crate) fn usage_line(usage: Option<&CacheInfo>) -> String {
+    let Some(usage) = usage else {
+        return "cache: the plugin does not report how full it is".to_owned();
+    };
+    let clean_ups = usage.shrink_count.map_or_else(|| "unknown".to_owned(), |n| n.to_string());
+    format!(
+        "cache: {} bytes used, {} of them pinned, of {}; {clean_ups} clean-ups",
+        usage.used_bytes, usage.pinned_bytes, usage.size_bytes,
+    )
 }
 
 impl StatusReport<'_> {
     /// Writes the report to the log.
-    pub(crate) fn write(mut self) {
+    pub(crate) fn write(self) {
+        self.lines().iter().for_each(|line| info!(target: REPORT, "{line}"));
+    }
+
+    /// Its lines, but for the last one, which is [`usage_line`].
+    pub(crate) fn lines(mut self) -> Vec<String> {
         let gauges = self.gauges;
-        info!(
-            target: REPORT,
-            "state of {}, process {}, serving for {}",
-            self.name,
-            std::process::id(),
-            seconds(self.uptime),
-        );
-        info!(target: REPORT, "{:?}", self.limits);
-        info!(
-            target: REPORT,
-            "{} connections, {} sessions, {} uploads with {} bytes, {} clients away for a reload, \
-             {} bytes of replies not sent, {} bytes in buffers",
-            gauges.connections,
-            gauges.sessions,
-            gauges.uploads,
-            gauges.upload_bytes,
-            gauges.reloads,
-            gauges.unsent_bytes,
-            gauges.buffered_bytes,
-        );
+        let (process, age) = (std::process::id(), seconds(self.uptime));
+        let mut lines = vec![
+            format!("state of {}, process {process}, serving for {age}", self.name),
+            format!("{:?}", self.limits),
+            format!(
+                "{} connections, {} sessions, {} uploads with {} bytes, {} clients away for a reload, \
+                 {} bytes of replies not sent, {} bytes in buffers",
+                gauges.connections,
+                gauges.sessions,
+                gauges.uploads,
+                gauges.upload_bytes,
+                gauges.reloads,
+                gauges.unsent_bytes,
+                gauges.buffered_bytes,
+            ),
+        ];
         if self.has_workers {
-            info!(
-                target: REPORT,
+            lines.push(format!(
                 "workers: {} requests to do, {} connections wait, {} callbacks over the deadline",
-                gauges.jobs,
-                gauges.waiting,
-                gauges.overdue,
-            );
+                gauges.jobs, gauges.waiting, gauges.overdue,
+            ));
         }
         self.sessions.sort_by_key(|status| status.session.id());
         let rest = self.sessions.split_off(self.sessions.len().min(MAX_SESSIONS));
-        self.sessions.iter().for_each(SessionStatus::write);
-        write_rest(&rest);
-        write_oldest_uploads(self.sessions.iter().chain(&rest));
+        lines.extend(self.sessions.iter().map(SessionStatus::line));
+        lines.extend(rest_line(&rest));
+        lines.extend(oldest_uploads(self.sessions.iter().chain(&rest)));
+        lines
     }
 }
 
 impl SessionStatus<'_> {
-    fn write(&self) {
+    fn line(&self) -> String {
         let Self { session, holds, in_flight, unsent_bytes, buffered_bytes } = self;
-        info!(
-            target: REPORT,
+        format!(
             "{session}: {} objects open, {} uploads with {} bytes, {} listings, {in_flight} requests \
              in flight, {unsent_bytes} bytes of replies not sent, {buffered_bytes} bytes in buffers, open \
              for {}",
@@ -134,40 +134,35 @@ impl SessionStatus<'_> {
             holds.upload_bytes,
             holds.listings,
             seconds(holds.age),
-        );
+        )
     }
 }
 
 /// The sessions that a report does not name.
-fn write_rest(rest: &[SessionStatus<'_>]) {
-    if rest.is_empty() {
-        return;
-    }
+fn rest_line(rest: &[SessionStatus<'_>]) -> Option<String> {
     let objects: usize = rest.iter().map(|status| status.holds.objects).sum();
     let uploads: usize = rest.iter().map(|status| status.holds.uploads).sum();
     let upload_bytes: u64 = rest.iter().map(|status| status.holds.upload_bytes).sum();
-    info!(
-        target: REPORT,
-        "{} more sessions: {objects} objects open, {uploads} uploads with {upload_bytes} bytes",
-        rest.len(),
-    );
+    let sessions = rest.len();
+    (sessions > 0).then(|| {
+        format!("{sessions} more sessions: {objects} objects open, {uploads} uploads with {upload_bytes} bytes")
+    })
 }
 
-fn write_oldest_uploads<'a>(sessions: impl Iterator<Item = &'a SessionStatus<'a>>) {
+fn oldest_uploads<'a>(
+    sessions: impl Iterator<Item = &'a SessionStatus<'a>>,
+) -> impl Iterator<Item = String> {
     let oldest = |status: &'a SessionStatus<'a>| {
         status.holds.oldest_upload.as_ref().map(|upload| (status.session, upload))
     };
     let mut uploads: Vec<_> = sessions.filter_map(oldest).collect();
     uploads.sort_by_key(|(_, upload)| Reverse(upload.age));
-    for (session, upload) in uploads.into_iter().take(MAX_UPLOADS) {
+    uploads.into_iter().take(MAX_UPLOADS).map(|(session, upload)| {
         let UploadReport { object, age, received, expected } = upload;
         let of = expected.map(|bytes| format!(" of {bytes}")).unwrap_or_default();
         let age = seconds(*age);
-        info!(
-            target: REPORT,
-            "oldest upload of {session}: {object}, {received}{of} bytes, begun {age} ago"
-        );
-    }
+        format!("oldest upload of {session}: {object}, {received}{of} bytes, begun {age} ago")
+    })
 }
 
 fn seconds(time: Duration) -> impl Display {

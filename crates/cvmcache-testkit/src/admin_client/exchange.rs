@@ -12,7 +12,7 @@ use nix::fcntl::OFlag;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 
-use super::error::Reason;
+use super::AdminError;
 
 /// The most that is read, in bytes: more than 60,000 sessions.
 const MAX_RESPONSE: usize = 64 << 20;
@@ -26,11 +26,8 @@ pub(super) enum Method {
     Post,
 }
 
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Response {
-    pub(super) status: u16,
-    pub(super) body: Vec<u8>,
-}
+/// The status and the body of a response.
+pub(super) type Response = (u16, Vec<u8>);
 
 /// Sends a request, and waits for its response until the deadline.
 pub(super) fn send(
@@ -39,10 +36,10 @@ pub(super) fn send(
     resource: &str,
     body: &[u8],
     deadline: Instant,
-) -> Result<Response, Reason> {
+) -> Result<Response, AdminError> {
     let mut stream = open(path, deadline).map_err(|error| match error.kind() {
-        ErrorKind::WouldBlock | ErrorKind::TimedOut => Reason::TimedOut,
-        _ => Reason::Connect(error),
+        ErrorKind::WouldBlock | ErrorKind::TimedOut => AdminError::TimedOut,
+        _ => AdminError::Connect(error),
     })?;
     let method = match method {
         Method::Get => "GET",
@@ -59,18 +56,18 @@ pub(super) fn send(
     let sent = write(&mut stream, &request, deadline);
     let bytes = match (sent, read(&mut stream, deadline)) {
         (_, Ok(bytes)) if !bytes.is_empty() => bytes,
-        (Err(error), _) | (_, Err(error)) => return Err(reason(error)),
-        (Ok(()), Ok(_)) => return Err(Reason::Closed),
+        (Err(error), _) | (_, Err(error)) => return Err(exchange_error(error)),
+        (Ok(()), Ok(_)) => return Err(AdminError::Closed),
     };
     parse(&bytes)
 }
 
-fn reason(error: io::Error) -> Reason {
+fn exchange_error(error: io::Error) -> AdminError {
     match error.kind() {
-        ErrorKind::WouldBlock | ErrorKind::TimedOut => Reason::TimedOut,
-        ErrorKind::BrokenPipe | ErrorKind::ConnectionReset => Reason::Closed,
-        ErrorKind::FileTooLarge => Reason::NotHttp(error.to_string()),
-        _ => Reason::Exchange(error),
+        ErrorKind::WouldBlock | ErrorKind::TimedOut => AdminError::TimedOut,
+        ErrorKind::BrokenPipe | ErrorKind::ConnectionReset => AdminError::Closed,
+        ErrorKind::FileTooLarge => AdminError::NotHttp(error.to_string()),
+        _ => AdminError::Exchange(error),
     }
 }
 
@@ -152,14 +149,14 @@ struct Head {
 }
 
 /// `None` if the header is not complete.
-fn head(bytes: &[u8]) -> Result<Option<Head>, Reason> {
-    let not_http = |what: &str| Reason::NotHttp(what.to_owned());
+fn head(bytes: &[u8]) -> Result<Option<Head>, AdminError> {
+    let not_http = |what: &str| AdminError::NotHttp(what.to_owned());
     let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut response = httparse::Response::new(&mut headers);
     let len = match response.parse(bytes) {
         Ok(httparse::Status::Complete(len)) => len,
         Ok(httparse::Status::Partial) => return Ok(None),
-        Err(error) => return Err(Reason::NotHttp(format!("no HTTP: {error}"))),
+        Err(error) => return Err(AdminError::NotHttp(format!("no HTTP: {error}"))),
     };
     let mut body_len = None;
     for header in &*response.headers {
@@ -175,20 +172,20 @@ fn head(bytes: &[u8]) -> Result<Option<Head>, Reason> {
     Ok(Some(Head { len, status: response.code.unwrap_or_default(), body_len }))
 }
 
-fn parse(bytes: &[u8]) -> Result<Response, Reason> {
-    let not_http = |what: &str| Reason::NotHttp(what.to_owned());
+fn parse(bytes: &[u8]) -> Result<Response, AdminError> {
+    let not_http = |what: &str| AdminError::NotHttp(what.to_owned());
     let head = head(bytes)?.ok_or_else(|| not_http("the header of its response is incomplete"))?;
     let rest = &bytes[head.len..];
     let body = match head.body_len {
         None => rest,
         Some(len) => rest.get(..len).ok_or_else(|| {
-            Reason::Exchange(io::Error::new(
+            AdminError::Exchange(io::Error::new(
                 ErrorKind::UnexpectedEof,
                 format!("the response ended after {} of {len} bytes", rest.len()),
             ))
         })?,
     };
-    Ok(Response { status: head.status, body: body.to_vec() })
+    Ok((head.status, body.to_vec()))
 }
 
 #[cfg(test)]
@@ -201,7 +198,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     /// What becomes of an answer of these bytes.
-    fn answered(answer: &'static [u8]) -> Result<Response, Reason> {
+    fn answered(answer: &'static [u8]) -> Result<Response, AdminError> {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("socket");
         let listener = UnixListener::bind(&path).unwrap();
@@ -220,9 +217,9 @@ mod tests {
     #[test]
     fn a_response_has_a_status_and_a_body_with_and_without_a_length() {
         let response = answered(b"HTTP/1.1 409 Conflict\r\ncontent-length: 2\r\n\r\nnoignored");
-        assert_eq!(response.unwrap(), Response { status: 409, body: b"no".to_vec() });
+        assert_eq!(response.unwrap(), (409, b"no".to_vec()));
         let response = answered(b"HTTP/1.1 200 OK\r\n\r\n{}");
-        assert_eq!(response.unwrap(), Response { status: 200, body: b"{}".to_vec() });
+        assert_eq!(response.unwrap(), (200, b"{}".to_vec()));
     }
 
     #[test]
@@ -238,8 +235,8 @@ mod tests {
                 "Exchange(Custom",
             ),
         ] {
-            let reason = format!("{:?}", answered(answer).unwrap_err());
-            assert!(reason.starts_with(expected), "{reason}");
+            let error = format!("{:?}", answered(answer).unwrap_err());
+            assert!(error.starts_with(expected), "{error}");
         }
     }
 
@@ -249,7 +246,7 @@ mod tests {
         let path = directory.path().join("socket");
         let listener = UnixListener::bind(&path).unwrap();
         let ask = || send(&path, Method::Get, "/v1", b"", Instant::now() + SECOND / 20);
-        assert!(matches!(ask(), Err(Reason::TimedOut)));
+        assert!(matches!(ask(), Err(AdminError::TimedOut)));
         let peer = thread::spawn(move || {
             // The first has gone.
             drop(listener.accept().unwrap());
@@ -260,7 +257,7 @@ mod tests {
                 }
             }
         });
-        assert!(matches!(ask(), Err(Reason::TimedOut | Reason::NotHttp(_))));
+        assert!(matches!(ask(), Err(AdminError::TimedOut | AdminError::NotHttp(_))));
         peer.join().unwrap();
     }
 

@@ -40,6 +40,7 @@ impl Site {
     fn new() -> Self {
         let site =
             Self { directory: tempfile::tempdir().expect("a directory"), settings: Vec::new() };
+        fs::create_dir(site.store()).expect("a directory");
         site.configure(None);
         site
     }

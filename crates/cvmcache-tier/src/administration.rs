@@ -6,6 +6,7 @@ use std::time::Duration;
 use cvmcache::admin::{Administration, Arguments, Command, CommandError, Gauge, Value};
 use cvmcache::plugin::ObjectId;
 use serde_json::json;
+use url::Url;
 
 use crate::command::{ARCHIVE, GC, JOB, REBUILD, RECALL, SCRUB, STATUS};
 use crate::hot::HotTier;
@@ -137,7 +138,7 @@ impl<H: HotTier> Tiered<H> {
         let (queued, _) = self.write_back.len_and_refused();
         json!({
             "cache": self.tier.markers.cache_id(),
-            "store": self.tier.config.store.url.as_str(),
+            "store": without_secrets(&self.tier.config.store.url),
             "states": Value::Object(states.into_iter().collect()),
             "hot": self.hot(),
             "recalling": self.tier.recalls.running(),
@@ -161,6 +162,15 @@ impl<H: HotTier> Tiered<H> {
             Err(_) => Value::Null,
         }
     }
+}
+
+/// Users and queries of some stores are secrets.
+fn without_secrets(url: &Url) -> String {
+    let mut url = url.clone();
+    url.set_query(None);
+    // There are none in the URLs that refuse this.
+    let _ = url.set_username("").and_then(|()| url.set_password(None));
+    url.into()
 }
 
 fn argument(name: &str, what: &str) -> CommandError {

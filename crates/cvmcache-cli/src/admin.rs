@@ -110,11 +110,6 @@ impl Admin {
         Self { path, timeout }
     }
 
-    #[cfg(test)]
-    pub(crate) fn at(path: &str) -> Self {
-        Self { path: path.into(), timeout: Duration::from_secs(1) }
-    }
-
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }

@@ -23,8 +23,8 @@ pub struct IdleObject {
     pub id: ObjectId,
     /// Its length in bytes.
     pub size: u64,
-    /// Its type, as far as it is known: that of an object found in the tree alone is
-    /// [`Regular`](ObjectType::Regular).
+    /// Its type, as far as it is known: an object found in the tree alone is [`Regular`](ObjectType::Regular)
+    /// until it is scrubbed or verified, and then a [`Catalog`](ObjectType::Catalog) if it begins as one.
     pub object_type: ObjectType,
     /// What it was stored with: usually a path.
     pub description: Option<Bytes>,

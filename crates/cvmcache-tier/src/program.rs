@@ -151,6 +151,13 @@ mod tests {
     }
 
     #[test]
+    fn the_table_in_the_book_is_that_of_the_program() {
+        let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/tiering.md");
+        let keys = [TierConfig::KEYS, &OWN].concat();
+        cvmcache_testkit::check_key_table(&page, "<!-- configuration keys -->\n", &keys);
+    }
+
+    #[test]
     fn memory_needs_a_workspace_for_the_markers() {
         let start = |workspace: &str| {
             let text = format!(

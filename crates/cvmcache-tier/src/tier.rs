@@ -11,6 +11,7 @@ use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
 use thiserror::Error;
 use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
 use crate::cold::{ColdError, ColdStore, Reading, retried, send};
@@ -35,9 +36,17 @@ pub(crate) struct Tier<H> {
     pub(crate) ranges: Ranges,
     pub(crate) statistics: Statistics,
     pub(crate) config: TierConfig,
+    /// Memory for what is on its way to the store, in units of [`UPLOAD_UNIT`].
+    pub(crate) upload_memory: Semaphore,
     /// Where the store's futures run. Callbacks, which have threads of their own, wait for them.
     pub(crate) runtime: Handle,
 }
+
+/// What an upload may hold in memory: a part that is sent, and the next one.
+const UPLOAD_BUFFER: u64 = 16 << 20;
+const UPLOAD_UNIT: u64 = 64 << 10;
+/// What all uploads together may: eight long objects at once, or any number of short ones.
+pub(crate) const UPLOAD_UNITS: usize = (8 * (UPLOAD_BUFFER / UPLOAD_UNIT + 1)) as usize;
 
 /// Why an object did not come back from the store.
 #[derive(Debug, Error)]
@@ -203,6 +212,9 @@ impl<H: HotTier> Tier<H> {
         }
         let key = StoreKey::of_object(&id, &digest);
         let header = Arc::new(header);
+        let units = (len.min(UPLOAD_BUFFER) / UPLOAD_UNIT) as u32 + 1;
+        let _memory =
+            self.upload_memory.acquire_many(units).await.map_err(|_| UploadError::Ended)?;
         let content = || self.content(Arc::clone(&header), encoded.clone());
         let begun = Instant::now();
         let timeout = self.config.store.timeout;

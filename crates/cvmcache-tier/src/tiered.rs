@@ -17,6 +17,7 @@ use cvmcache::plugin::{
 use cvmcache::{CachePlugin, Session, Transaction, threads};
 use thiserror::Error;
 use tokio::runtime::Runtime;
+use tokio::sync::Semaphore;
 
 use crate::archiver;
 use crate::cold::{ColdError, ColdStore};
@@ -28,7 +29,7 @@ use crate::markers::{Markers, MarkersError};
 use crate::ranges::Ranges;
 use crate::recalls::{Outcome, Recalls};
 use crate::statistics::Statistics;
-use crate::tier::{Tier, UploadError};
+use crate::tier::{Tier, UPLOAD_UNITS, UploadError};
 use crate::write_back::WriteBack;
 
 /// A cache in two tiers: `hot`, a plugin of this node, above a store.
@@ -106,6 +107,7 @@ impl<H: HotTier> Tiered<H> {
             ranges: Ranges::new(),
             statistics: Statistics::new(),
             config,
+            upload_memory: Semaphore::new(UPLOAD_UNITS),
             runtime: runtime.handle().clone(),
         };
         let repaired = tier.repair()?;

@@ -36,8 +36,9 @@ pub(super) struct Listing {
     idle: usize,
 }
 
-/// How many requests of a series are in flight at once, as of the threads of a client.
-const AT_ONCE: usize = 100;
+/// How many requests of a series are in flight at once. Each has to be answered within the timeout of a plugin
+/// that asks a server, however busy the machine is.
+const AT_ONCE: usize = 16;
 
 /// How many parts without anything new make a listing one that does not end.
 const IDLE_PARTS: usize = 50;

@@ -343,17 +343,15 @@ impl BoundServer {
         let service = call("capabilities", || Service::new(plugin, builder.name, limits))?;
         let service = service.checksum_replies(builder.checksum_replies).trust(builder.trust);
         let service = Arc::new(service);
-        let worker_count = workers;
+        #[cfg(feature = "admin")]
+        let socket = builder.admin.map(|socket| with_values_in_force(socket, workers));
         let workers = Workers::start(workers, &service, &waker)?;
         let metrics = builder.metrics.then(|| Metrics::new(&name));
         let started = Instant::now();
         let (statistics, sessions) = (Arc::new(Statistics::default()), Sessions::default());
         let load = workers.is_some().then(Arc::<WorkerLoad>::default);
         #[cfg(feature = "admin")]
-        let admin = builder.admin.and_then(|mut socket| {
-            let path = socket.path.display().to_string();
-            socket.set_in_force(&ADMIN, path);
-            socket.set_in_force(&WORKERS, worker_count);
+        let admin = socket.and_then(|socket| {
             let server = Administered {
                 name: name.clone(),
                 handle: handle.clone(),
@@ -392,6 +390,15 @@ impl BoundServer {
         })?;
         Ok(RunningServer { handle, thread })
     }
+}
+
+/// The socket, with the values in force of settings that only the server knows.
+#[cfg(feature = "admin")]
+fn with_values_in_force(mut socket: AdminSocket, workers: usize) -> AdminSocket {
+    let path = socket.path.display().to_string();
+    socket.set_in_force(&ADMIN, path);
+    socket.set_in_force(&WORKERS, workers);
+    socket
 }
 
 /// Starts the administration socket. A server without one is better than none.

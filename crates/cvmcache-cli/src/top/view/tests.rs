@@ -81,7 +81,7 @@ unix=/socket, asked every 2s
 /// The same with an administration socket: sessions of `repositories`, and requests.
 fn administered(start: Instant, repositories: u64) -> State {
     let mut state = state(start);
-    state.admin = Some(Admin::at("/socket.admin"));
+    state.admin = Some(Admin::new("/socket.admin".into(), Duration::from_secs(1)));
     for second in 0..=30_u64 {
         let at = start + second as u32 * SECOND;
         let sessions = (0..repositories).map(|n| session(n, second)).collect();

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 use cvmcache::admin::Arguments;
 use cvmcache::plugin::ObjectId;
 use cvmcache_tier::command::RECALL;
@@ -26,11 +26,12 @@ here of cvmcache tier status.";
 /// Bring objects back from the store
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
+#[command(group(ArgGroup::new("which").args(["ids", "all"]).required(true)))]
 pub(super) struct Recall {
     #[command(flatten)]
     common: Common,
     /// These objects
-    #[arg(value_name = "ID", required_unless_present = "all", conflicts_with = "all")]
+    #[arg(value_name = "ID")]
     ids: Vec<ObjectId>,
     /// All that are in the store alone
     #[arg(long)]

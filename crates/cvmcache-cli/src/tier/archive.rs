@@ -23,8 +23,8 @@ Examples:
   cvmcache tier archive --older-than 30d --config CONF
   cvmcache tier archive df773e9a5cb233e9b40854d423944d70a042bc5d --config CONF
 
-Each object is written to the store and verified there; only then its bytes here go. Objects that are
-open stay, and so do catalogs.";
+Each object is written to the store and verified there; only then its bytes
+here go. Objects that are open stay, and so do catalogs.";
 
 /// Move objects that are not in use to the store
 #[derive(Debug, Args)]

@@ -20,8 +20,8 @@ Examples:
   cvmcache tier recall df773e9a5cb233e9b40854d423944d70a042bc5d --config CONF
   cvmcache tier recall --all --config CONF
 
-With --all, what does not fit into the cache evicts what came before: compare the lines remote and
-here of cvmcache tier status.";
+With --all, what does not fit into the cache evicts what came before: compare
+the lines remote and here of cvmcache tier status.";
 
 /// Bring objects back from the store
 #[derive(Debug, Args)]

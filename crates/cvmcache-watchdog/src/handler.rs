@@ -187,14 +187,19 @@ extern "C" fn handle(number: c_int, info: *mut siginfo_t, context: *mut c_void) 
     end_by(number);
 }
 
+/// Ends the process by the default action of a signal, after a goodbye to the watchdog. Async-signal-safe.
+pub(super) fn end_by_request(number: c_int) {
+    disarm();
+    end_by(number);
+}
+
 /// Ends the process by a signal that requests it, which is no crash.
 extern "C" fn end(number: c_int) {
     let Ok(signal) = Signal::try_from(number) else { return };
     // A later handler of the program, such as signal-hook's, may call the one before it.
     let here: extern "C" fn(c_int) = end;
     if handler_of(signal) == here as usize {
-        disarm();
-        end_by(number);
+        end_by_request(number);
     }
 }
 

@@ -278,6 +278,15 @@ pub fn report_panic(panic: &PanicHookInfo<'_>, backtrace: &Backtrace) {
     }
 }
 
+/// Ends the process by the default action of a signal that requests its end, such as SIGTERM, and tells the watchdog
+/// that it was requested. When the calling handler returns, the process ends.
+///
+/// This is for handlers of a program: it is async-signal-safe. Without a watchdog it does the same. Programs that do
+/// not handle such signals need not call it.
+pub fn end_by_request(signal: std::ffi::c_int) {
+    handler::end_by_request(signal);
+}
+
 /// Gives the calling thread an alternate stack, if there is a watchdog, so that a stack overflow is
 /// reported even if the thread was not started by Rust.
 pub fn prepare_thread() {

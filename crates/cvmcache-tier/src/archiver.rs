@@ -27,7 +27,8 @@ pub(crate) fn run<H: HotTier>(tier: &Arc<Tier<H>>, workspace: &Path, stop: &Rece
     let mut list_due = Instant::now();
     while stop.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
         if list_due <= Instant::now() {
-            match tier.runtime.block_on(tier.upload_list(workspace)) {
+            let Some(result) = tier.run(tier.upload_list(workspace)) else { return };
+            match result {
                 Ok(()) => list_due = Instant::now() + LIST_INTERVAL,
                 Err(ListError::Cold(ColdError::ReadOnly)) => {}
                 Err(error) => {
@@ -40,7 +41,8 @@ pub(crate) fn run<H: HotTier>(tier: &Arc<Tier<H>>, workspace: &Path, stop: &Rece
         let Some(until) = SystemTime::now().checked_sub(after) else { continue };
         let progress = Progress::default();
         let objects = Stoppable { objects: tier.hot.idle_objects(until), stop };
-        if let Err(error) = tier.runtime.block_on(tier.archive(objects, &progress)) {
+        let Some(result) = tier.run(tier.archive(objects, &progress)) else { return };
+        if let Err(error) = result {
             tier.statistics.warn(&error);
         }
         let (archived, bytes) = progress.counts();

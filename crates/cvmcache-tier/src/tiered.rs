@@ -17,7 +17,7 @@ use cvmcache::plugin::{
 use cvmcache::{CachePlugin, Session, Transaction, threads};
 use thiserror::Error;
 use tokio::runtime::Runtime;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 use crate::archiver;
 use crate::cold::{ColdError, ColdStore};
@@ -109,6 +109,7 @@ impl<H: HotTier> Tiered<H> {
             config,
             upload_memory: Semaphore::new(UPLOAD_UNITS),
             runtime: runtime.handle().clone(),
+            is_ending: watch::Sender::new(false),
         };
         let repaired = tier.repair()?;
         if repaired > 0 {
@@ -356,6 +357,7 @@ impl<H: HotTier> Transaction for Stored<H> {
 
 impl<H: HotTier> Drop for Tiered<H> {
     fn drop(&mut self) {
+        self.tier.is_ending.send_replace(true);
         self.maintenance.jobs.end();
         drop(self.stop.take());
         for thread in mem::take(&mut self.threads) {

@@ -93,7 +93,7 @@ impl WriteBack {
                     recv(stop) -> _ => return,
                 }
             }
-            let written = tier.runtime.block_on(write_batch(tier, &batch, stop));
+            let Some(written) = tier.run(write_batch(tier, &batch, stop)) else { return };
             let all_failed = written.is_empty();
             self.remove(tier, &written);
             let pause = if all_failed { back_off } else { Duration::ZERO };

@@ -29,6 +29,8 @@ pub(crate) struct TestStore {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
     Unavailable,
+    /// It answers nothing.
+    Hangs,
     /// An upload says that all is well, and stores other bytes.
     StoresGarbage,
     /// Every download has this body.
@@ -52,8 +54,10 @@ impl TestStore {
         *self.fault.lock() = fault.into();
     }
 
-    fn check(&self) -> Result<(), ColdError> {
-        match *self.fault.lock() {
+    async fn check(&self) -> Result<(), ColdError> {
+        let fault = *self.fault.lock();
+        match fault {
+            Some(Fault::Hangs) => std::future::pending().await,
             Some(Fault::Unavailable) => Err(ColdError::Unavailable("a test".to_owned())),
             _ => Ok(()),
         }
@@ -91,7 +95,7 @@ impl ColdStore for TestStore {
     ) -> Result<Download, ColdError> {
         self.begun.fetch_add(1, Ordering::SeqCst);
         self.downloads.acquire().await.expect("it is never closed").forget();
-        self.check()?;
+        self.check().await?;
         let object = match *self.fault.lock() {
             Some(Fault::Page(page)) => Bytes::from_static(page),
             _ => self.objects.lock().get(key).cloned().ok_or(ColdError::NotFound)?,
@@ -103,7 +107,7 @@ impl ColdStore for TestStore {
     }
 
     async fn read_range(&self, key: &StoreKey, range: Range<u64>) -> Result<Bytes, ColdError> {
-        self.check()?;
+        self.check().await?;
         let object = self.objects.lock().get(key).cloned().ok_or(ColdError::NotFound)?;
         let end = (range.end as usize).min(object.len());
         Ok(object.slice(range.start as usize..end))
@@ -116,7 +120,7 @@ impl ColdStore for TestStore {
         mut content: BoxStream<'_, Result<Bytes, ColdError>>,
     ) -> Result<Uploaded, ColdError> {
         self.uploads.fetch_add(1, Ordering::SeqCst);
-        self.check()?;
+        self.check().await?;
         let mut object = BytesMut::new();
         while let Some(piece) = content.next().await {
             object.extend_from_slice(&piece?);
@@ -130,13 +134,13 @@ impl ColdStore for TestStore {
     }
 
     async fn delete(&self, key: &StoreKey) -> Result<(), ColdError> {
-        self.check()?;
+        self.check().await?;
         self.objects.lock().remove(key);
         Ok(())
     }
 
     async fn exists(&self, key: &StoreKey) -> Result<Option<u64>, ColdError> {
-        self.check()?;
+        self.check().await?;
         Ok(self.objects.lock().get(key).map(|object| object.len() as u64))
     }
 

@@ -148,6 +148,9 @@ impl TierConfig {
             if timeout.is_zero() {
                 return Err(options.bad_value(TIMEOUT, "write at least 1ms"));
             }
+            if timeout > LONGEST_TIMEOUT {
+                return Err(options.bad_value(TIMEOUT, "write at most 1000d"));
+            }
             store.timeout = timeout;
         }
         let archive_after = match options.value(&ARCHIVE_AFTER)? {
@@ -165,6 +168,8 @@ impl TierConfig {
     }
 }
 
+/// Multiples of it have to be a time of the clock.
+const LONGEST_TIMEOUT: Duration = Duration::from_secs(1000 * 24 * 3600);
 const ARCHIVE_AFTER_DEFAULT: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// A URL. There may be a password in one that is refused, so the error does not repeat it.
@@ -276,6 +281,7 @@ mod tests {
             ("_ERRORS=ignore", "log or fail"),
             ("_READ=whole", "recall or ranges"),
             ("_TIMEOUT=0", "at least 1ms"),
+            ("_TIMEOUT=500000000000y", "at most 1000d"),
             ("_ENDPOINT=localhost", "a URL"),
         ] {
             let error = config(&format!("CVMFS_CACHE_PLUGIN_STORE{line}")).unwrap_err();

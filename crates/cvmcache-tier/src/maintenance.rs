@@ -218,12 +218,15 @@ impl<H: HotTier> Tier<H> {
         self.recalls.forget_failure(id);
         let session = Session::new(0, "");
         match self.recall(&session, id, Instant::now()) {
-            Outcome::Recalled { is_leader } => {
-                if is_leader {
-                    let _ = self.hot.change_refcount(&session, id, -1);
-                }
+            Outcome::Recalled { is_leader: true } => {
+                let _ = self.hot.change_refcount(&session, id, -1);
                 Ok(Some(marker.len))
             }
+            // A client may have opened it to be read in blocks.
+            Outcome::Recalled { is_leader: false } => match self.hot.object(id) {
+                Ok(_) => Ok(Some(marker.len)),
+                Err(_) => Err("a client has just opened it in the store".to_owned()),
+            },
             Outcome::Failed => Err("it did not come back: the log says why".to_owned()),
         }
     }

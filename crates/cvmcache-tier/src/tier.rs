@@ -137,22 +137,28 @@ impl<H: HotTier> Tier<H> {
         self.recalls.recall(id, now, || {
             let result = self.runtime.block_on(self.download(session, id, &marker));
             self.statistics.count_recall(&result, marker.len, now.elapsed());
-            let state = match &result {
-                Ok(()) => State::Local,
-                Err(error) if error.is_lost() => State::Error,
-                Err(error) => {
-                    self.statistics.warn(&format_args!("cannot recall object {id}: {error}"));
-                    return false;
-                }
-            };
-            if let Err(error) = &result {
-                tracing::error!("the store has lost object {id}: {error}");
-            }
-            if let Err(error) = self.markers.set_state(id, &marker, state) {
-                self.statistics.warn(&error);
+            match &result {
+                Ok(()) => self.set_state(id, &marker, State::Local),
+                Err(error) => self.not_recalled(id, &marker, error),
             }
             result.is_ok()
         })
+    }
+
+    /// Notes that an object could not be had from the store.
+    pub(crate) fn not_recalled(&self, id: &ObjectId, marker: &Marker, error: &RecallError) {
+        if error.is_lost() {
+            tracing::error!("the store has lost object {id}: {error}");
+            self.set_state(id, marker, State::Error);
+        } else {
+            self.statistics.warn(&format_args!("cannot recall object {id}: {error}"));
+        }
+    }
+
+    fn set_state(&self, id: &ObjectId, marker: &Marker, state: State) {
+        if let Err(error) = self.markers.set_state(id, marker, state) {
+            self.statistics.warn(&error);
+        }
     }
 
     /// Copies an object from the store into the hot cache, block by block, each verified before it is passed on.

@@ -195,7 +195,7 @@ impl<H: HotTier> CachePlugin for Tiered<H> {
             Err(Status::NoEntry) => {}
             result => return result,
         }
-        match self.tier.open_remote(id, opened) {
+        match self.tier.open_remote(id, opened, Instant::now()) {
             Some(result) => result,
             None => self.with_recall(session, id, || hot(by)),
         }
@@ -329,6 +329,13 @@ impl<H: HotTier> Transaction for Stored<H> {
         match tier.config.write {
             WritePolicy::Archive => Ok(()),
             WritePolicy::Back => {
+                write_back.add(id);
+                Ok(())
+            }
+            // The store is away, or was: another commit does not wait for it.
+            WritePolicy::Through
+                if tier.config.errors == ErrorPolicy::Log && write_back.is_behind() =>
+            {
                 write_back.add(id);
                 Ok(())
             }

@@ -66,6 +66,11 @@ impl WriteBack {
         }
     }
 
+    /// True while objects wait.
+    pub(crate) fn is_behind(&self) -> bool {
+        !self.state.lock().waiting.is_empty()
+    }
+
     /// How many objects wait, and how many were not taken since the queue was full.
     pub(crate) fn len_and_refused(&self) -> (usize, u64) {
         let state = self.state.lock();

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 use crate::cold::{ColdError, ColdStore, Download, Listed, StoreSettings, Uploaded};
-use crate::key::StoreKey;
+use crate::key::{OBJECTS, StoreKey};
 
 #[derive(Debug)]
 pub(crate) struct TestStore {
@@ -23,6 +23,8 @@ pub(crate) struct TestStore {
     pub(crate) downloads: Semaphore,
     pub(crate) begun: AtomicUsize,
     pub(crate) uploads: AtomicUsize,
+    /// Its clock is so much behind. Unless it is, objects are from 1970.
+    pub(crate) behind: Mutex<Duration>,
 }
 
 /// What goes wrong with every operation.
@@ -45,6 +47,7 @@ impl Default for TestStore {
             downloads: Semaphore::new(Semaphore::MAX_PERMITS),
             begun: AtomicUsize::new(0),
             uploads: AtomicUsize::new(0),
+            behind: Mutex::default(),
         }
     }
 }
@@ -145,6 +148,11 @@ impl ColdStore for TestStore {
     }
 
     fn list(&self, prefix: &str) -> BoxStream<'_, Result<Listed, ColdError>> {
+        let behind = *self.behind.lock();
+        let modified = match prefix == OBJECTS && behind.is_zero() {
+            true => SystemTime::UNIX_EPOCH,
+            false => SystemTime::now() - behind,
+        };
         let prefix = format!("{prefix}/");
         let listed: Vec<_> = self
             .objects
@@ -152,7 +160,6 @@ impl ColdStore for TestStore {
             .iter()
             .filter(|(key, _)| key.as_str().starts_with(&prefix))
             .map(|(key, object)| {
-                let modified = SystemTime::UNIX_EPOCH;
                 Ok(Listed { key: key.clone(), len: object.len() as u64, modified })
             })
             .collect();

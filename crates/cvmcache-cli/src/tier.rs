@@ -30,8 +30,9 @@ Examples:
   cvmcache tier archive --older-than 30d --dry-run --config CONF
   cvmcache tier recall --all --config CONF
 
-A plugin that runs is asked over its administration socket, as its user or root. If none runs, this
-command opens its cache, as the plugin's user; clients cannot start the plugin until it has ended.
+A plugin that runs is asked over its administration socket, as its user or
+root. If none runs, this command opens its cache, as the plugin's user; clients
+cannot start the plugin until it has ended.
 
 Exit status:
   0  all is well

@@ -174,11 +174,16 @@ impl Store {
             }
             for id in self.shard(first) {
                 let mut broken = None;
-                let scrubbed = self.scrub(&id, &mut |bytes| {
+                let mut pace = |bytes| {
                     counts.bytes += bytes;
                     broken = step(bytes, &counts).break_value();
                     broken.is_none()
-                });
+                };
+                let mut scrubbed = self.scrub(&id, &mut pace);
+                if scrubbed == Scrubbed::Skipped {
+                    // It may have got its name meanwhile, but only once.
+                    scrubbed = self.scrub(&id, &mut pace);
+                }
                 match scrubbed {
                     Scrubbed::Good => counts.good += 1,
                     Scrubbed::Recorded => counts.recorded += 1,

@@ -1,13 +1,12 @@
 //! The callbacks of the cache plugin, in terms of the store.
 
 use std::error::Error;
-use std::io;
 use std::sync::Arc;
-use std::vec;
+use std::{io, iter};
 
 use cvmcache::admin::Administration;
 use cvmcache::plugin::{
-    Breadcrumb, CacheInfo, Capabilities, Data, ListEntry, Listing, NewObject, ObjectId, ObjectInfo,
+    Breadcrumb, CacheInfo, Capabilities, Data, Listing, NewObject, ObjectId, ObjectInfo,
     ObjectType, PluginResult,
 };
 use cvmcache::{CachePlugin, Findings, PluginContext, ServerHandle, Session, Transaction};
@@ -147,7 +146,16 @@ impl CachePlugin for RamCache {
 
     fn list(&self, _session: &Session, object_type: ObjectType) -> PluginResult<Listing> {
         let shared = Arc::clone(&self.shared);
-        Ok(Box::new(Pages { shared, object_type, page: Vec::new().into_iter(), next: Some(0) }))
+        let mut next = Some(0);
+        // In pages, since a snapshot of a million objects would lock the store for too long. An object that is there
+        // from beginning to end is listed exactly once.
+        let pages = iter::from_fn(move || {
+            let slot = next?;
+            let (page, following) = shared.locked(|store| store.page(object_type, slot));
+            next = following;
+            Some(page)
+        });
+        Ok(Box::new(pages.flatten().map(Ok)))
     }
 
     fn store_breadcrumb(
@@ -165,32 +173,6 @@ impl CachePlugin for RamCache {
 
     fn administration(&self) -> Option<&dyn Administration> {
         Some(self)
-    }
-}
-
-/// A listing in pages, since a snapshot of a million objects would lock the store for too long. An
-/// object that is there from beginning to end is listed exactly once.
-struct Pages {
-    shared: Arc<Shared>,
-    object_type: ObjectType,
-    page: vec::IntoIter<ListEntry>,
-    /// The slot with which the next page begins.
-    next: Option<usize>,
-}
-
-impl Iterator for Pages {
-    type Item = PluginResult<ListEntry>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        loop {
-            if let Some(entry) = self.page.next() {
-                return Some(Ok(entry));
-            }
-            let slot = self.next?;
-            let (page, next) = self.shared.locked(|store| store.page(self.object_type, slot));
-            self.page = page.into_iter();
-            self.next = next;
-        }
     }
 }
 

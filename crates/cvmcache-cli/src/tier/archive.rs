@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 use cvmcache::plugin::ObjectId;
 use cvmcache_tier::command::ARCHIVE;
 use serde::{Deserialize, Serialize};
@@ -23,17 +23,18 @@ Examples:
   cvmcache tier archive --older-than 30d --config CONF
   cvmcache tier archive df773e9a5cb233e9b40854d423944d70a042bc5d --config CONF
 
-Each object is written to the store and verified there; only then its bytes here go. Objects that are
-open stay, and so do catalogs.";
+Each object is written to the store and verified there; only then its bytes
+here go. Objects that are open stay, and so do catalogs.";
 
 /// Move objects that are not in use to the store
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
+#[command(group(ArgGroup::new("which").args(["ids", "older_than"]).required(true)))]
 pub(super) struct Archive {
     #[command(flatten)]
     common: Common,
     /// These objects
-    #[arg(value_name = "ID", required_unless_present = "older_than", conflicts_with_all = ["older_than", "dry_run"])]
+    #[arg(value_name = "ID", conflicts_with = "dry_run")]
     ids: Vec<ObjectId>,
     /// All that have not been used for so long, as in 30d or 12h
     #[arg(long, value_name = "DURATION")]

@@ -20,9 +20,10 @@ Examples:
   cvmcache tier gc --delete --config CONF
   cvmcache tier gc --forget 0123456789abcdef0123456789abcdef --config CONF
 
-Without --delete, nothing goes. What any cache with this store and prefix has in its list stays. A list
-that cannot be read or is older than the grace period stops it: that of a cache that is no more goes by
---forget; cvmcache tier status has the name of this one.";
+Without --delete, nothing goes. What any cache with this store and prefix has
+in its list stays. A list that cannot be read or is older than the grace period
+stops it: that of a cache that is no more goes by --forget; cvmcache tier
+status has the name of this one.";
 
 /// Find and delete objects in the store that no cache needs any more
 #[derive(Debug, Args)]

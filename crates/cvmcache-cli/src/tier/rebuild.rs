@@ -16,8 +16,8 @@ const EXAMPLES: &str = "\
 Example:
   cvmcache tier rebuild --config CONF
 
-Without its marker, an object in the store is a miss. This lists the store, and reads the header of each
-object that has none here.";
+Without its marker, an object in the store is a miss. This lists the store, and
+reads the header of each object that has none here.";
 
 /// Make markers again that were lost, from the objects in the store
 #[derive(Debug, Args)]

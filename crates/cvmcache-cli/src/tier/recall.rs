@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 use cvmcache::admin::Arguments;
 use cvmcache::plugin::ObjectId;
 use cvmcache_tier::command::RECALL;
@@ -20,17 +20,18 @@ Examples:
   cvmcache tier recall df773e9a5cb233e9b40854d423944d70a042bc5d --config CONF
   cvmcache tier recall --all --config CONF
 
-With --all, what does not fit into the cache evicts what came before: compare the lines remote and
-here of cvmcache tier status.";
+With --all, what does not fit into the cache evicts what came before: compare
+the lines remote and here of cvmcache tier status.";
 
 /// Bring objects back from the store
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
+#[command(group(ArgGroup::new("which").args(["ids", "all"]).required(true)))]
 pub(super) struct Recall {
     #[command(flatten)]
     common: Common,
     /// These objects
-    #[arg(value_name = "ID", required_unless_present = "all", conflicts_with = "all")]
+    #[arg(value_name = "ID")]
     ids: Vec<ObjectId>,
     /// All that are in the store alone
     #[arg(long)]

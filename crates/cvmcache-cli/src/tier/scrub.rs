@@ -18,8 +18,9 @@ Examples:
   cvmcache tier scrub --config CONF
   cvmcache tier scrub --remote --config CONF
 
-A damaged object here is moved aside, and clients fetch it anew. One in the store is counted as lost
-(state error) until a later scrub finds it whole. --remote downloads what it verifies.";
+A damaged object here is moved aside, and clients fetch it anew. One in the
+store is counted as lost (state error) until a later scrub finds it whole.
+--remote downloads what it verifies.";
 
 /// Verify all objects here, and those in the store
 #[derive(Debug, Args)]

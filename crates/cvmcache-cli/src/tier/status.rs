@@ -129,9 +129,7 @@ fn print(out: &mut dyn Write, answer: &Answer, is_running: bool) -> Result<()> {
     rows.push(row("queued", Some(answer.queued), None, "waiting to be written to the store"));
     print_rows(out, &rows)?;
     if answer.states.error.objects > 0 {
-        let remedy =
-            "cvmcache tier scrub --remote looks at lost objects again, and recall ID tells why";
-        writeln!(out, "{BAD}objects are lost:{BAD:#} {remedy}")?;
+        writeln!(out, "{BAD}objects are lost:{BAD:#} cvmcache tier scrub --remote tells why")?;
     }
     print_job(out, answer.job.as_ref())
 }
@@ -207,6 +205,25 @@ mod tests {
         let shown = String::from_utf8(shown).unwrap();
         let shown = anstream::adapter::strip_str(&shown).to_string();
         assert!(shown.lines().all(|line| line.chars().count() <= 80), "{shown}");
-        assert_data_eq!(shown, str![[r#""#]]);
+        assert_data_eq!(
+            shown,
+            str![[r#"
+store  s3://bucket/prefix
+cache  0123456789abcdef0123456789abcdef, the plugin runs
+
+state         objects      bytes  meaning
+here                -  512.0 GiB  on this node, of 1.0 TiB
+local      10,000,000  900.0 TiB  in the store, and here unless evicted
+remote     10,000,000  900.0 TiB  in the store alone
+repair     10,000,000  900.0 TiB  in the store; bytes here are about to go
+error      10,000,000  900.0 TiB  lost or damaged in the store
+recalling           3          -  coming back from the store
+queued              0          -  waiting to be written to the store
+objects are lost: cvmcache tier scrub --remote tells why
+
+last job: archive is running: 2 objects, 4.0 KiB, 1 failed
+
+"#]]
+        );
     }
 }

@@ -180,7 +180,7 @@ fn a_tiered_cache_has_its_store_below_its_fill() {
     let line = "└ store: 10,000,000 objects, 100.0 TiB, 28 recalling, 1,234 failed, 1,234 lost ┘";
     let shown = shown(1234);
     assert!(shown.contains(line), "{shown}");
-    assert!(shown.contains("requests") && shown.contains("repository-1"), "{shown}");
+    assert!(shown.contains("┌ requests ") && shown.contains("2 sessions"), "{shown}");
 }
 
 #[test]

@@ -19,7 +19,7 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 /// The list of markers is written as often, since `gc` believes no old ones.
 const LIST_INTERVAL: Duration = Duration::from_secs(24 * 3600);
 
-/// Archives until `stop` is disconnected.
+/// Archives until `stop` is disconnected, or the store turns out to be read only.
 pub(crate) fn run<H: HotTier>(tier: &Arc<Tier<H>>, workspace: &Path, stop: &Receiver<()>) {
     let after = tier.config.archive_after;
     let pause = after.map_or(LONGEST_PAUSE, |after| after / 10);
@@ -30,7 +30,8 @@ pub(crate) fn run<H: HotTier>(tier: &Arc<Tier<H>>, workspace: &Path, stop: &Rece
             let Some(result) = tier.run(tier.upload_list(workspace)) else { return };
             match result {
                 Ok(()) => list_due = Instant::now() + LIST_INTERVAL,
-                Err(ListError::Cold(ColdError::ReadOnly)) => {}
+                // Nothing can be archived either.
+                Err(ListError::Cold(ColdError::ReadOnly)) => return,
                 Err(error) => {
                     tier.statistics
                         .warn(&format_args!("cannot write the list of markers: {error}"));

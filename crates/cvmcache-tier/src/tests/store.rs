@@ -33,6 +33,7 @@ pub(crate) enum Fault {
     Unavailable,
     /// It answers nothing.
     Hangs,
+    ReadOnly,
     /// An upload says that all is well, and stores other bytes.
     StoresGarbage,
     /// Every download has this body.
@@ -61,6 +62,7 @@ impl TestStore {
         let fault = *self.fault.lock();
         match fault {
             Some(Fault::Hangs) => std::future::pending().await,
+            Some(Fault::ReadOnly) => Err(ColdError::ReadOnly),
             Some(Fault::Unavailable) => Err(ColdError::Unavailable("a test".to_owned())),
             _ => Ok(()),
         }

@@ -135,7 +135,11 @@ impl<H: HotTier> Tier<H> {
     pub(crate) fn recall(&self, session: &Session, id: &ObjectId, now: Instant) -> Outcome {
         let Some(marker) = self.recallable(id) else { return Outcome::Failed };
         self.recalls.recall(id, now, || {
-            let result = self.runtime.block_on(self.download(session, id, &marker));
+            let mut result = self.runtime.block_on(self.download(session, id, &marker));
+            if let Err(RecallError::Damaged(_)) = result {
+                // Maybe on its way, and not in the store.
+                result = self.runtime.block_on(self.download(session, id, &marker));
+            }
             self.statistics.count_recall(&result, marker.len, now.elapsed());
             match &result {
                 Ok(()) => self.set_state(id, &marker, State::Local),

@@ -34,6 +34,8 @@ pub(crate) enum Fault {
     /// It answers nothing.
     Hangs,
     ReadOnly,
+    /// The next download is damaged on its way.
+    DamagesOnce,
     /// An upload says that all is well, and stores other bytes.
     StoresGarbage,
     /// Every download has this body.
@@ -101,8 +103,15 @@ impl ColdStore for TestStore {
         self.begun.fetch_add(1, Ordering::SeqCst);
         self.downloads.acquire().await.expect("it is never closed").forget();
         self.check().await?;
-        let object = match *self.fault.lock() {
+        let fault = *self.fault.lock();
+        let object = match fault {
             Some(Fault::Page(page)) => Bytes::from_static(page),
+            Some(Fault::DamagesOnce) => {
+                self.fail(None);
+                let mut object = BytesMut::from(&self.objects.lock()[key][..]);
+                *object.last_mut().expect("there is a header") ^= 1;
+                object.freeze()
+            }
             _ => self.objects.lock().get(key).cloned().ok_or(ColdError::NotFound)?,
         };
         let len = object.len() as u64;

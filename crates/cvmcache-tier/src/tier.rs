@@ -214,6 +214,14 @@ impl<H: HotTier> Tier<H> {
         id: &ObjectId,
         marker: &Marker,
     ) -> Result<(), RecallError> {
+        match self.verify_once(id, marker).await {
+            // Maybe on its way, and not in the store.
+            Err(RecallError::Damaged(_)) => self.verify_once(id, marker).await,
+            result => result,
+        }
+    }
+
+    async fn verify_once(&self, id: &ObjectId, marker: &Marker) -> Result<(), RecallError> {
         let (mut reading, header) = self.open(id, marker).await?;
         let mut verifier = Verifier::new(&header);
         while next_block(&mut reading, &mut verifier).await?.is_some() {}

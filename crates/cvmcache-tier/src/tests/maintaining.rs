@@ -90,6 +90,9 @@ fn scrubbing_finds_what_is_damaged_here_and_in_the_store() {
     test.store(&cache, &id(2), b"local");
     let good = job(&cache, "scrub-tier", json!({"remote": true}));
     assert_eq!((&good["done"], &good["failed"]), (&json!(2), &json!(0)));
+    test.store.fail(Fault::DamagesOnce);
+    let on_its_way = job(&cache, "scrub-tier", json!({"remote": true}));
+    assert_eq!(on_its_way["failed"], json!(0));
     test.store.damage();
     let bad = job(&cache, "scrub-tier", json!({"remote": true}));
     assert_eq!((&bad["done"], &bad["failed"]), (&json!(1), &json!(1)));

@@ -19,7 +19,7 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 /// The list of markers is written as often, since `gc` believes no old ones.
 const LIST_INTERVAL: Duration = Duration::from_secs(24 * 3600);
 
-/// Archives until `stop` is disconnected.
+/// Archives until `stop` is disconnected, or the store turns out to be read only.
 pub(crate) fn run<H: HotTier>(tier: &Arc<Tier<H>>, workspace: &Path, stop: &Receiver<()>) {
     let after = tier.config.archive_after;
     let pause = after.map_or(LONGEST_PAUSE, |after| after / 10);
@@ -27,9 +27,11 @@ pub(crate) fn run<H: HotTier>(tier: &Arc<Tier<H>>, workspace: &Path, stop: &Rece
     let mut list_due = Instant::now();
     while stop.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
         if list_due <= Instant::now() {
-            match tier.runtime.block_on(tier.upload_list(workspace)) {
+            let Some(result) = tier.run(tier.upload_list(workspace)) else { return };
+            match result {
                 Ok(()) => list_due = Instant::now() + LIST_INTERVAL,
-                Err(ListError::Cold(ColdError::ReadOnly)) => {}
+                // Nothing can be archived either.
+                Err(ListError::Cold(ColdError::ReadOnly)) => return,
                 Err(error) => {
                     tier.statistics
                         .warn(&format_args!("cannot write the list of markers: {error}"));
@@ -40,7 +42,8 @@ pub(crate) fn run<H: HotTier>(tier: &Arc<Tier<H>>, workspace: &Path, stop: &Rece
         let Some(until) = SystemTime::now().checked_sub(after) else { continue };
         let progress = Progress::default();
         let objects = Stoppable { objects: tier.hot.idle_objects(until), stop };
-        if let Err(error) = tier.runtime.block_on(tier.archive(objects, &progress)) {
+        let Some(result) = tier.run(tier.archive(objects, &progress)) else { return };
+        if let Err(error) = result {
             tier.statistics.warn(&error);
         }
         let (archived, bytes) = progress.counts();

@@ -110,7 +110,7 @@ const ARCHIVE_AFTER: ConfigKey = ConfigKey::new(
 const TIMEOUT: ConfigKey = ConfigKey::new(
     "CVMFS_CACHE_PLUGIN_STORE_TIMEOUT",
     "DURATION",
-    "how long the store may take without progress, as in 10s; an open waits at most ten times that",
+    "how long the store may take without progress, as in 10s; an open fails after ten times that without a byte",
 )
 .default_value("10s");
 
@@ -148,6 +148,9 @@ impl TierConfig {
             if timeout.is_zero() {
                 return Err(options.bad_value(TIMEOUT, "write at least 1ms"));
             }
+            if timeout > LONGEST_TIMEOUT {
+                return Err(options.bad_value(TIMEOUT, "write at most 1000d"));
+            }
             store.timeout = timeout;
         }
         let archive_after = match options.value(&ARCHIVE_AFTER)? {
@@ -165,13 +168,17 @@ impl TierConfig {
     }
 }
 
+/// Multiples of it have to be a time of the clock.
+const LONGEST_TIMEOUT: Duration = Duration::from_secs(1000 * 24 * 3600);
 const ARCHIVE_AFTER_DEFAULT: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// A URL. There may be a password in one that is refused, so the error does not repeat it.
 fn parse_url(options: &Options, key: ConfigKey) -> Result<Option<Url>, OptionsError> {
     let Some(value) = options.get(key) else { return Ok(None) };
     let url = value.to_str().and_then(|text| Url::parse(text).ok());
-    let url = url.filter(|url| url.password().is_none());
+    // The user of a web server may be a token; that of other stores names a container.
+    let is_open = |url: &Url| url.username().is_empty() || !url.scheme().starts_with("http");
+    let url = url.filter(|url| url.password().is_none() && is_open(url));
     let refused = || OptionsError::Value {
         key: options.written(key),
         value: "...".into(),
@@ -276,6 +283,7 @@ mod tests {
             ("_ERRORS=ignore", "log or fail"),
             ("_READ=whole", "recall or ranges"),
             ("_TIMEOUT=0", "at least 1ms"),
+            ("_TIMEOUT=500000000000y", "at most 1000d"),
             ("_ENDPOINT=localhost", "a URL"),
         ] {
             let error = config(&format!("CVMFS_CACHE_PLUGIN_STORE{line}")).unwrap_err();
@@ -286,10 +294,12 @@ mod tests {
     }
 
     #[test]
-    fn a_password_in_a_url_is_refused() {
-        let options = Options::parse(b"CVMFS_CACHE_PLUGIN_STORE=s3://user:hunter2@bucket");
-        let error = TierConfig::from_options(&options).unwrap_err().to_string();
-        assert!(error.contains("into the file of credentials"), "{error}");
-        assert!(!error.contains("hunter2"), "{error}");
+    fn a_secret_in_a_url_is_refused() {
+        for url in ["s3://user:hunter2@bucket", "https://hunter2@host/"] {
+            let options = Options::parse(format!("CVMFS_CACHE_PLUGIN_STORE={url}").as_bytes());
+            let error = TierConfig::from_options(&options).unwrap_err().to_string();
+            assert!(error.contains("into the file of credentials"), "{error}");
+            assert!(!error.contains("hunter2"), "{error}");
+        }
     }
 }

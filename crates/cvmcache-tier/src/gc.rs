@@ -34,7 +34,9 @@ impl<H: HotTier> Tier<H> {
         self.upload_list(workspace).await?;
         let named = self.named(grace).await?;
         let timeout = self.config.store.timeout;
-        let until = SystemTime::now().checked_sub(grace);
+        // By the clock of the store, which has dated the objects.
+        let now = named.now.unwrap_or(SystemTime::UNIX_EPOCH).min(SystemTime::now());
+        let until = now.checked_sub(grace);
         let unnamed = self.cold.list(OBJECTS).filter_map(|listed| async {
             progress.look_at();
             match listed {

@@ -34,8 +34,9 @@
 //!
 //! Read it in this order: `cold.rs` (what a store does) and `hot.rs` (what a cache does), `header.rs` and `key.rs` (an
 //! object in the store), `markers.rs` (states), `tier.rs` (how an object moves), `recalls.rs` (once, however many
-//! ask), `ranges.rs` (without coming back), `tiered.rs` (the callbacks). `archive.rs`, `archiver.rs`, `write_back.rs`, `marker_list.rs` and `gc.rs` write
-//! to the store; `jobs.rs`, `maintenance.rs` and `administration.rs` are for administrators.
+//! ask), `ranges.rs` (without coming back), `tiered.rs` (the callbacks). `archive.rs`, `archiver.rs`, `write_back.rs`,
+//! `marker_list.rs` and `gc.rs` write to the store; `jobs.rs`, `maintenance.rs` and `administration.rs` are for
+//! administrators.
 
 mod administration;
 mod archive;

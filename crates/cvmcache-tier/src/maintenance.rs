@@ -51,7 +51,7 @@ impl<H: HotTier> Maintenance<H> {
                 Selection::Idle(age) => {
                     wait_for_objects(&tier.hot, || progress.is_stopped());
                     let objects = tier.hot.idle_objects(before(age));
-                    tier.runtime.block_on(tier.archive(objects, progress))
+                    run(&tier, tier.archive(objects, progress))
                 }
                 Selection::Ids(ids) => {
                     let objects = ids.iter().filter_map(|id| match tier.archivable(id) {
@@ -61,11 +61,11 @@ impl<H: HotTier> Maintenance<H> {
                             None
                         }
                     });
-                    tier.runtime.block_on(tier.archive(objects, progress))
+                    run(&tier, tier.archive(objects, progress))
                 }
             };
-            archived.map_err(text)?;
-            tier.runtime.block_on(tier.upload_list(&workspace)).map_err(text)
+            archived?;
+            run(&tier, tier.upload_list(&workspace))
         })
     }
 
@@ -105,7 +105,7 @@ impl<H: HotTier> Maintenance<H> {
                 }
                 Ok::<_, String>(())
             };
-            tier.runtime.block_on(recall)
+            run(&tier, recall)
         })
     }
 
@@ -119,7 +119,7 @@ impl<H: HotTier> Maintenance<H> {
                 !progress.is_stopped()
             });
             if remote && !progress.is_stopped() {
-                tier.runtime.block_on(verify_all(&tier, progress)).map_err(text)?;
+                run(&tier, verify_all(&tier, progress))?;
             }
             Ok(())
         })
@@ -128,17 +128,25 @@ impl<H: HotTier> Maintenance<H> {
     /// Finds, or deletes, objects of the store that no cache needs.
     pub(crate) fn gc(&self, grace: Duration, delete: bool) -> Result<Value, CommandError> {
         let (tier, workspace) = (Arc::clone(&self.tier), self.workspace.clone());
-        self.jobs.start("gc", move |progress| {
-            tier.runtime.block_on(tier.gc(&workspace, grace, delete, progress)).map_err(text)
-        })
+        self.jobs
+            .start("gc", move |progress| run(&tier, tier.gc(&workspace, grace, delete, progress)))
     }
 
     /// Makes lost markers again.
     pub(crate) fn rebuild(&self) -> Result<Value, CommandError> {
         let tier = Arc::clone(&self.tier);
-        self.jobs.start("rebuild", move |progress| {
-            tier.runtime.block_on(tier.rebuild(progress)).map_err(text)
-        })
+        self.jobs.start("rebuild", move |progress| run(&tier, tier.rebuild(progress)))
+    }
+}
+
+/// Runs a job's work, which is cut short if the tier ends.
+fn run<H: HotTier, E: ToString>(
+    tier: &Tier<H>,
+    work: impl Future<Output = Result<(), E>>,
+) -> Result<(), String> {
+    match tier.run(work) {
+        Some(result) => result.map_err(text),
+        None => Err("the program ends".to_owned()),
     }
 }
 
@@ -210,12 +218,15 @@ impl<H: HotTier> Tier<H> {
         self.recalls.forget_failure(id);
         let session = Session::new(0, "");
         match self.recall(&session, id, Instant::now()) {
-            Outcome::Recalled { is_leader } => {
-                if is_leader {
-                    let _ = self.hot.change_refcount(&session, id, -1);
-                }
+            Outcome::Recalled { is_leader: true } => {
+                let _ = self.hot.change_refcount(&session, id, -1);
                 Ok(Some(marker.len))
             }
+            // A client may have opened it to be read in blocks.
+            Outcome::Recalled { is_leader: false } => match self.hot.object(id) {
+                Ok(_) => Ok(Some(marker.len)),
+                Err(_) => Err("a client has just opened it in the store".to_owned()),
+            },
             Outcome::Failed => Err("it did not come back: the log says why".to_owned()),
         }
     }

@@ -33,7 +33,8 @@ use crate::tier::Tier;
 #[derive(Debug, Default)]
 pub(crate) struct Named {
     keys: HashSet<Entry>,
-    pub(crate) caches: u64,
+    /// What time it is by the clock of the store: when this cache's list was written.
+    pub(crate) now: Option<SystemTime>,
 }
 
 /// Why it is not known which objects are in use.
@@ -42,8 +43,8 @@ pub(crate) enum ListError {
     #[error("the list of cache {cache} cannot be read: {reason}")]
     Unreadable { cache: String, reason: String },
     #[error(
-        "the list of cache {cache} is {} days old: start that cache, or forget it if there is none any more", 
-        age.as_secs() / 86400
+        "the list of cache {cache} is {} old, more than the grace: start that cache, or forget it if there is none any more",
+        humantime::format_duration(Duration::from_secs(age.as_secs()))
     )]
     Old { cache: String, age: Duration },
     #[error(transparent)]
@@ -93,15 +94,19 @@ impl<H: HotTier> Tier<H> {
             }
             lists
         };
-        let mut named = Named::default();
-        for Listed { key, .. } in lists {
+        let own = StoreKey::of_markers(self.markers.cache_id());
+        let now = lists.iter().find(|list| list.key == own).map(|list| list.modified);
+        let mut named = Named { now, ..Named::default() };
+        for Listed { key, modified, .. } in lists {
             let cache = key.as_str().rsplit('/').next().unwrap_or_default().to_owned();
             let made = self.read_list(&key, &cache, &mut named).await?;
+            // The clock of that cache, or of this one, may be wrong.
+            let in_store = now.and_then(|now| now.duration_since(modified).ok());
             let age = SystemTime::now().duration_since(made).unwrap_or_default();
+            let age = age.max(in_store.unwrap_or_default());
             if age > max_age {
                 return Err(ListError::Old { cache, age });
             }
-            named.caches += 1;
         }
         Ok(named)
     }

@@ -13,10 +13,12 @@
 
 use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 use std::{fs, io};
 
 use cvmcache::plugin::{HashAlgorithm, ObjectId, ObjectType};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use redb::{Database, DatabaseError, Durability, ReadableTable, TableDefinition};
 use thiserror::Error;
 
@@ -70,12 +72,17 @@ pub(crate) struct MarkersError {
 #[derive(Debug)]
 pub(crate) struct Markers {
     path: PathBuf,
-    database: Database,
+    /// `None` after an error of the disk, while it cannot be opened again. Locked after `counts`.
+    database: RwLock<Option<Database>>,
+    /// The disk has failed, as by being full: redb refuses all from then on, until the file is opened again.
+    has_failed: AtomicBool,
+    next_reopen: Mutex<Instant>,
     /// The counts as of the last commit. Invariant: locked during a commit, so the two agree.
-    counts: Mutex<[Count; State::ALL.len()]>,
+    counts: Mutex<Counts>,
     cache_id: String,
 }
 
+type Counts = [Count; State::ALL.len()];
 type Key = [u8; 1 + ObjectId::DIGEST_LEN];
 type Value = [u8; 50];
 
@@ -89,6 +96,9 @@ const CACHE_ID: &str = "cache";
 
 /// What redb keeps of the file in memory: ten million markers take 1 GB of it on disk.
 const MEMORY: usize = 64 * 1024 * 1024;
+
+/// Between attempts to open the file again: each reads it, and a full disk stays full for a while.
+const REOPEN_INTERVAL: Duration = Duration::from_secs(10);
 
 impl Markers {
     /// Opens the markers in this file, or makes it. A file that is damaged is moved aside: its path is returned, and
@@ -144,7 +154,44 @@ impl Markers {
             }
         };
         transaction.commit()?;
-        Ok(Self { path: path.to_owned(), database, counts: Mutex::new(counts), cache_id })
+        Ok(Self {
+            path: path.to_owned(),
+            database: RwLock::new(Some(database)),
+            has_failed: AtomicBool::new(false),
+            next_reopen: Mutex::new(Instant::now()),
+            counts: Mutex::new(counts),
+            cache_id,
+        })
+    }
+
+    /// Opens the file again if its disk has failed. What was not durable then is as it was before.
+    fn reopen_if_failed(&self, now: Instant) {
+        if !self.has_failed.load(Ordering::Acquire) {
+            return;
+        }
+        {
+            let mut next = self.next_reopen.lock();
+            if now < *next {
+                return;
+            }
+            *next = now + REOPEN_INTERVAL;
+        }
+        let mut counts = self.counts.lock();
+        let mut database = self.database.write();
+        let reopened = guarded(|| {
+            // The lock of the file goes with it.
+            drop(database.take());
+            Self::try_open(&self.path)
+        });
+        match reopened {
+            Ok(reopened) => {
+                *counts = reopened.counts.into_inner();
+                *database = reopened.database.into_inner();
+                self.has_failed.store(false, Ordering::Release);
+                tracing::info!("the markers in {} are open again", self.path.display());
+            }
+            Err(error) => tracing::warn!("cannot open {} again: {error}", self.path.display()),
+        }
     }
 
     /// What tells this cache from others with the same store.
@@ -154,8 +201,8 @@ impl Markers {
 
     /// The marker of an object.
     pub(crate) fn get(&self, id: &ObjectId) -> Result<Option<Marker>, MarkersError> {
-        self.run(|| {
-            let table = self.database.begin_read()?.open_table(MARKERS)?;
+        self.run(|database| {
+            let table = database.begin_read()?.open_table(MARKERS)?;
             Ok(table.get(to_key(id))?.and_then(|value| Marker::decode(&value.value())))
         })
     }
@@ -183,10 +230,11 @@ impl Markers {
         durable: bool,
         applies: impl Fn(Option<Marker>) -> bool,
     ) -> Result<(), MarkersError> {
+        self.reopen_if_failed(Instant::now());
         let mut counts = self.counts.lock();
         let mut new = *counts;
-        self.run(|| {
-            let mut transaction = self.database.begin_write()?;
+        self.run_on_open(|database| {
+            let mut transaction = database.begin_write()?;
             transaction.set_durability(if durable {
                 Durability::Immediate
             } else {
@@ -241,8 +289,8 @@ impl Markers {
         after: Option<&ObjectId>,
         max: usize,
     ) -> Result<Vec<(ObjectId, Marker)>, MarkersError> {
-        self.run(|| {
-            let table = self.database.begin_read()?.open_table(MARKERS)?;
+        self.run(|database| {
+            let table = database.begin_read()?.open_table(MARKERS)?;
             let mut page = Vec::new();
             let range = match after {
                 Some(id) => {
@@ -265,8 +313,8 @@ impl Markers {
 
     /// The queue of objects to be written back, as it was left by the last run.
     pub(crate) fn queue(&self) -> Result<Vec<(u64, ObjectId)>, MarkersError> {
-        self.run(|| {
-            let table = self.database.begin_read()?.open_table(QUEUE)?;
+        self.run(|database| {
+            let table = database.begin_read()?.open_table(QUEUE)?;
             let mut queue = Vec::new();
             for entry in table.iter()? {
                 let (number, key) = entry?;
@@ -282,8 +330,8 @@ impl Markers {
         added: &[(u64, ObjectId)],
         removed: &[u64],
     ) -> Result<(), MarkersError> {
-        self.run(|| {
-            let transaction = self.database.begin_write()?;
+        self.run(|database| {
+            let transaction = database.begin_write()?;
             {
                 let mut table = transaction.open_table(QUEUE)?;
                 for (number, id) in added {
@@ -298,9 +346,29 @@ impl Markers {
         })
     }
 
-    fn run<T>(&self, work: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, MarkersError> {
-        let error = |source| MarkersError { path: self.path.clone(), source: Box::new(source) };
-        guarded(work).map_err(error)
+    fn run<T>(
+        &self,
+        work: impl FnOnce(&Database) -> Result<T, redb::Error>,
+    ) -> Result<T, MarkersError> {
+        self.reopen_if_failed(Instant::now());
+        self.run_on_open(work)
+    }
+
+    /// The same with the counts locked.
+    fn run_on_open<T>(
+        &self,
+        work: impl FnOnce(&Database) -> Result<T, redb::Error>,
+    ) -> Result<T, MarkersError> {
+        let result = match &*self.database.read() {
+            Some(database) => guarded(|| work(database)),
+            None => Err(redb::Error::PreviousIo),
+        };
+        result.map_err(|source| {
+            if matches!(source, redb::Error::Io(_) | redb::Error::PreviousIo) {
+                self.has_failed.store(true, Ordering::Release);
+            }
+            MarkersError { path: self.path.clone(), source: Box::new(source) }
+        })
     }
 }
 
@@ -388,7 +456,42 @@ fn from_key(key: &Key) -> Option<ObjectId> {
 
 #[cfg(test)]
 mod tests {
+    use redb::StorageBackend;
+    use redb::backends::InMemoryBackend;
+
     use super::*;
+
+    /// A disk that is full.
+    #[derive(Debug)]
+    struct Full {
+        disk: InMemoryBackend,
+        is_full: std::sync::Arc<AtomicBool>,
+    }
+
+    impl StorageBackend for Full {
+        fn len(&self) -> io::Result<u64> {
+            self.disk.len()
+        }
+
+        fn read(&self, offset: u64, len: usize) -> io::Result<Vec<u8>> {
+            self.disk.read(offset, len)
+        }
+
+        fn set_len(&self, len: u64) -> io::Result<()> {
+            self.disk.set_len(len)
+        }
+
+        fn sync_data(&self, eventual: bool) -> io::Result<()> {
+            self.disk.sync_data(eventual)
+        }
+
+        fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+            match self.is_full.load(Ordering::Relaxed) {
+                true => Err(io::ErrorKind::StorageFull.into()),
+                false => self.disk.write(offset, data),
+            }
+        }
+    }
 
     fn id(number: u8) -> ObjectId {
         ObjectId::new(HashAlgorithm::Sha1, [number; ObjectId::DIGEST_LEN])
@@ -484,5 +587,26 @@ mod tests {
         let (markers, aside) = Markers::open(&path).unwrap();
         assert_eq!(markers.page(None, 1).unwrap(), []);
         assert_eq!(fs::read(aside.unwrap()).unwrap(), [b'x'; 10_000]);
+    }
+
+    #[test]
+    fn a_disk_that_was_full_is_written_again_without_a_restart() {
+        let directory = tempfile::tempdir().unwrap();
+        let (markers, _) = Markers::open(&directory.path().join("markers")).unwrap();
+        let remote = marker(State::Remote, 100);
+        markers.apply(&[(id(1), Some(remote))], true).unwrap();
+        // The file is closed, and another one stands for it on a disk that becomes full.
+        let is_full = std::sync::Arc::new(AtomicBool::new(false));
+        let disk = Full { disk: InMemoryBackend::new(), is_full: std::sync::Arc::clone(&is_full) };
+        *markers.database.write() = None;
+        *markers.database.write() = Some(Database::builder().create_with_backend(disk).unwrap());
+        is_full.store(true, Ordering::Relaxed);
+        let change = [(id(2), Some(marker(State::Local, 50)))];
+        markers.apply(&change, true).unwrap_err();
+
+        markers.apply(&change, true).unwrap();
+        assert_eq!(markers.get(&id(1)).unwrap(), Some(remote));
+        assert_eq!(count(&markers, State::Remote), (1, 100));
+        assert_eq!(count(&markers, State::Local), (1, 50));
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use cvmcache::plugin::{Data, ObjectId, ObjectType, PluginResult, Status};
@@ -15,6 +16,7 @@ use crate::header::{BLOCK, Header};
 use crate::hot::HotTier;
 use crate::key::StoreKey;
 use crate::markers::Marker;
+use crate::recalls::Outcome;
 use crate::tier::{RecallError, Tier};
 
 /// Objects that are open and stay in the store.
@@ -82,27 +84,42 @@ impl Ranges {
 impl<H: HotTier> Tier<H> {
     /// Opens an object that is not here and is read from the store in blocks, `by` times. `None` if it is to be
     /// recalled instead.
-    pub(crate) fn open_remote(&self, id: &ObjectId, by: u64) -> Option<PluginResult<()>> {
+    pub(crate) fn open_remote(
+        &self,
+        id: &ObjectId,
+        by: u64,
+        now: Instant,
+    ) -> Option<PluginResult<()>> {
         if self.config.read != ReadPolicy::Ranges {
             return None;
         }
-        if self.ranges.open_again(id, by) {
-            return Some(Ok(()));
-        }
-        let marker = self.recallable(id)?;
-        if marker.len < SMALLEST || marker.object_type == ObjectType::Catalog {
-            return None;
-        }
-        let object = match self.runtime.block_on(self.remote_object(id, &marker)) {
-            Ok(object) => Arc::new(object),
-            Err(error) => {
-                self.statistics
-                    .warn(&format_args!("cannot open object {id} in the store: {error}"));
-                return Some(Err(Status::NoEntry));
+        while !self.ranges.open_again(id, by) {
+            let marker = self.recallable(id)?;
+            if marker.len < SMALLEST || marker.object_type == ObjectType::Catalog {
+                return None;
             }
-        };
-        let mut open = self.ranges.open.lock();
-        open.entry(*id).or_insert(Open { object, references: 0 }).references += by;
+            // It takes a thread like a recall, and its failure is remembered alike.
+            let outcome = self.recalls.recall(id, now, || {
+                match self.runtime.block_on(self.remote_object(id, &marker)) {
+                    Ok(object) => {
+                        let object = Arc::new(object);
+                        let mut open = self.ranges.open.lock();
+                        open.entry(*id).or_insert(Open { object, references: 0 }).references += by;
+                        true
+                    }
+                    Err(error) => {
+                        self.not_recalled(id, &marker, &error);
+                        false
+                    }
+                }
+            });
+            match outcome {
+                Outcome::Recalled { is_leader: true } => break,
+                // The leader may have closed it meanwhile.
+                Outcome::Recalled { is_leader: false } => {}
+                Outcome::Failed => return Some(Err(Status::NoEntry)),
+            }
+        }
         Some(Ok(()))
     }
 

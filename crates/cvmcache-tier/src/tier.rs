@@ -1,18 +1,21 @@
 //! What the parts of a tier share: hot cache, store and markers, and how an object moves between them.
 
 use std::fmt;
+use std::pin::pin;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use cvmcache::Session;
 use cvmcache::plugin::{NewObject, ObjectId, ObjectType, Status};
 use futures_util::StreamExt;
+use futures_util::future::{Either, select};
 use futures_util::stream::{self, BoxStream};
 use thiserror::Error;
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::spawn_blocking;
+use tokio::time::sleep;
 
 use crate::cold::{ColdError, ColdStore, Reading, retried, send};
 use crate::config::TierConfig;
@@ -40,7 +43,13 @@ pub(crate) struct Tier<H> {
     pub(crate) upload_memory: Semaphore,
     /// Where the store's futures run. Callbacks, which have threads of their own, wait for them.
     pub(crate) runtime: Handle,
+    /// True once the tier is being dropped.
+    pub(crate) is_ending: watch::Sender<bool>,
 }
+
+/// How long what is under way in the background may take when the tier ends: a store that hangs does not delay the
+/// end of the process.
+pub(crate) const END_GRACE: Duration = Duration::from_secs(2);
 
 /// What an upload may hold in memory: a part that is sent, and the next one.
 const UPLOAD_BUFFER: u64 = 16 << 20;
@@ -89,6 +98,22 @@ pub(crate) enum UploadError {
 }
 
 impl<H: HotTier> Tier<H> {
+    /// Runs what the tier does in the background; `None` if the tier ends before that has, and the grace is over.
+    pub(crate) fn run<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        let mut is_ending = self.is_ending.subscribe();
+        let end = async {
+            // Its sender lives as long as the tier.
+            let _ = is_ending.wait_for(|is_ending| *is_ending).await;
+            sleep(END_GRACE).await;
+        };
+        self.runtime.block_on(async {
+            match select(pin!(work), pin!(end)).await {
+                Either::Left((result, _)) => Some(result),
+                Either::Right(_) => None,
+            }
+        })
+    }
+
     /// The object's marker, if the store can be asked for the object.
     pub(crate) fn recallable(&self, id: &ObjectId) -> Option<Marker> {
         match self.markers.get(id) {
@@ -110,24 +135,34 @@ impl<H: HotTier> Tier<H> {
     pub(crate) fn recall(&self, session: &Session, id: &ObjectId, now: Instant) -> Outcome {
         let Some(marker) = self.recallable(id) else { return Outcome::Failed };
         self.recalls.recall(id, now, || {
-            let result = self.runtime.block_on(self.download(session, id, &marker));
-            self.statistics.count_recall(&result, marker.len, now.elapsed());
-            let state = match &result {
-                Ok(()) => State::Local,
-                Err(error) if error.is_lost() => State::Error,
-                Err(error) => {
-                    self.statistics.warn(&format_args!("cannot recall object {id}: {error}"));
-                    return false;
-                }
-            };
-            if let Err(error) = &result {
-                tracing::error!("the store has lost object {id}: {error}");
+            let mut result = self.runtime.block_on(self.download(session, id, &marker));
+            if let Err(RecallError::Damaged(_)) = result {
+                // Maybe on its way, and not in the store.
+                result = self.runtime.block_on(self.download(session, id, &marker));
             }
-            if let Err(error) = self.markers.set_state(id, &marker, state) {
-                self.statistics.warn(&error);
+            self.statistics.count_recall(&result, marker.len, now.elapsed());
+            match &result {
+                Ok(()) => self.set_state(id, &marker, State::Local),
+                Err(error) => self.not_recalled(id, &marker, error),
             }
             result.is_ok()
         })
+    }
+
+    /// Notes that an object could not be had from the store.
+    pub(crate) fn not_recalled(&self, id: &ObjectId, marker: &Marker, error: &RecallError) {
+        if error.is_lost() {
+            tracing::error!("the store has lost object {id}: {error}");
+            self.set_state(id, marker, State::Error);
+        } else {
+            self.statistics.warn(&format_args!("cannot recall object {id}: {error}"));
+        }
+    }
+
+    fn set_state(&self, id: &ObjectId, marker: &Marker, state: State) {
+        if let Err(error) = self.markers.set_state(id, marker, state) {
+            self.statistics.warn(&error);
+        }
     }
 
     /// Copies an object from the store into the hot cache, block by block, each verified before it is passed on.
@@ -179,6 +214,14 @@ impl<H: HotTier> Tier<H> {
         id: &ObjectId,
         marker: &Marker,
     ) -> Result<(), RecallError> {
+        match self.verify_once(id, marker).await {
+            // Maybe on its way, and not in the store.
+            Err(RecallError::Damaged(_)) => self.verify_once(id, marker).await,
+            result => result,
+        }
+    }
+
+    async fn verify_once(&self, id: &ObjectId, marker: &Marker) -> Result<(), RecallError> {
         let (mut reading, header) = self.open(id, marker).await?;
         let mut verifier = Verifier::new(&header);
         while next_block(&mut reading, &mut verifier).await?.is_some() {}

@@ -17,7 +17,7 @@ use cvmcache::plugin::{
 use cvmcache::{CachePlugin, Session, Transaction, threads};
 use thiserror::Error;
 use tokio::runtime::Runtime;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 use crate::archiver;
 use crate::cold::{ColdError, ColdStore};
@@ -109,6 +109,7 @@ impl<H: HotTier> Tiered<H> {
             config,
             upload_memory: Semaphore::new(UPLOAD_UNITS),
             runtime: runtime.handle().clone(),
+            is_ending: watch::Sender::new(false),
         };
         let repaired = tier.repair()?;
         if repaired > 0 {
@@ -194,7 +195,7 @@ impl<H: HotTier> CachePlugin for Tiered<H> {
             Err(Status::NoEntry) => {}
             result => return result,
         }
-        match self.tier.open_remote(id, opened) {
+        match self.tier.open_remote(id, opened, Instant::now()) {
             Some(result) => result,
             None => self.with_recall(session, id, || hot(by)),
         }
@@ -331,6 +332,13 @@ impl<H: HotTier> Transaction for Stored<H> {
                 write_back.add(id);
                 Ok(())
             }
+            // The store is away, or was: another commit does not wait for it.
+            WritePolicy::Through
+                if tier.config.errors == ErrorPolicy::Log && write_back.is_behind() =>
+            {
+                write_back.add(id);
+                Ok(())
+            }
             WritePolicy::Through => {
                 let Err(error) = tier.runtime.block_on(tier.write(id)) else { return Ok(()) };
                 if matches!(error, UploadError::Catalog | UploadError::TooLarge) {
@@ -356,6 +364,7 @@ impl<H: HotTier> Transaction for Stored<H> {
 
 impl<H: HotTier> Drop for Tiered<H> {
     fn drop(&mut self) {
+        self.tier.is_ending.send_replace(true);
         self.maintenance.jobs.end();
         drop(self.stop.take());
         for thread in mem::take(&mut self.threads) {

@@ -66,6 +66,11 @@ impl WriteBack {
         }
     }
 
+    /// True while objects wait.
+    pub(crate) fn is_behind(&self) -> bool {
+        !self.state.lock().waiting.is_empty()
+    }
+
     /// How many objects wait, and how many were not taken since the queue was full.
     pub(crate) fn len_and_refused(&self) -> (usize, u64) {
         let state = self.state.lock();
@@ -93,7 +98,7 @@ impl WriteBack {
                     recv(stop) -> _ => return,
                 }
             }
-            let written = tier.runtime.block_on(write_batch(tier, &batch, stop));
+            let Some(written) = tier.run(write_batch(tier, &batch, stop)) else { return };
             let all_failed = written.is_empty();
             self.remove(tier, &written);
             let pause = if all_failed { back_off } else { Duration::ZERO };

@@ -76,8 +76,8 @@ fn s3(settings: &StoreSettings) -> Result<Opened, ColdError> {
         .with_retry(retries(settings))
         // Not all servers have it, and deletions are few.
         .with_disable_bulk_delete(true);
-    if let Some(endpoint) = &settings.endpoint {
-        builder = builder.with_endpoint(endpoint.as_str().trim_end_matches('/'));
+    if let Some(endpoint) = endpoint(settings)? {
+        builder = builder.with_endpoint(endpoint);
     }
     if let Some(region) = &settings.region {
         builder = builder.with_region(region);
@@ -101,8 +101,8 @@ fn gcs(settings: &StoreSettings) -> Result<Opened, ColdError> {
     let mut builder = GoogleCloudStorageBuilder::from_env()
         .with_bucket_name(host(settings, "bucket")?)
         .with_retry(retries(settings));
-    if let Some(endpoint) = &settings.endpoint {
-        builder = builder.with_base_url(endpoint.as_str().trim_end_matches('/'));
+    if let Some(endpoint) = endpoint(settings)? {
+        builder = builder.with_base_url(endpoint);
     }
     if let Some(file) = &settings.credentials {
         builder = builder.with_service_account_key(service_account(file)?);
@@ -157,8 +157,8 @@ fn azure(settings: &StoreSettings) -> Result<Opened, ColdError> {
         };
     }
     builder = builder.with_url(url.as_str());
-    if let Some(endpoint) = &settings.endpoint {
-        builder = builder.with_endpoint(endpoint.as_str().trim_end_matches('/').to_owned());
+    if let Some(endpoint) = endpoint(settings)? {
+        builder = builder.with_endpoint(endpoint.to_owned());
     }
     let build = |options| builder.clone().with_client_options(options).build();
     let reads = build(options_of_reads(settings)).map_err(|e| unusable("azure", e))?;
@@ -219,6 +219,9 @@ fn file(settings: &StoreSettings) -> Result<Opened, ColdError> {
     // It is not made: a file system that is not mounted would be taken for a store without objects.
     let device =
         device_of(&dir).ok_or_else(|| failed(&"no such directory: make it, or mount it"))?;
+    if !dir.is_dir() {
+        return Err(failed(&"it is no directory"));
+    }
     let store = LocalFileSystem::new_with_prefix(&dir).map_err(|e| failed(&e))?;
     let store: Arc<dyn ObjectStore> = Arc::new(store.with_fsync(true));
     Ok(Opened {
@@ -248,6 +251,16 @@ fn without_user(settings: &StoreSettings) -> Result<(), ColdError> {
         true => Ok(()),
         false => Err(ColdError::Settings(SECRETS_IN_URL.into())),
     }
+}
+
+fn endpoint(settings: &StoreSettings) -> Result<Option<&str>, ColdError> {
+    let Some(url) = &settings.endpoint else { return Ok(None) };
+    let is_plain = url.username().is_empty() && url.password().is_none() && url.query().is_none();
+    if !is_plain || !matches!(url.scheme(), "http" | "https") {
+        let text = "the endpoint of a store is http://HOST or https://HOST, without user and query";
+        return Err(ColdError::Settings(text.into()));
+    }
+    Ok(Some(url.as_str().trim_end_matches('/')))
 }
 
 fn host<'a>(settings: &'a StoreSettings, what: &str) -> Result<&'a str, ColdError> {
@@ -301,4 +314,32 @@ fn options_of_reads(settings: &StoreSettings) -> ClientOptions {
 /// The time without an answer runs while a body is sent, so it bounds the whole of a request, of one part.
 fn options_of_writes(settings: &StoreSettings) -> ClientOptions {
     options(settings).with_timeout(settings.timeout * send::TIMEOUTS)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::cold::Registry;
+
+    use super::*;
+
+    #[test]
+    fn settings_that_cannot_work_are_errors_at_start_and_told_without_secrets() {
+        let directory = tempfile::tempdir().unwrap();
+        let credentials = directory.path().join("credentials");
+        let text = "[default]\naws_access_key_id=a\naws_secret_access_key=hunter2\n";
+        std::fs::write(&credentials, text).unwrap();
+        let file = format!("file://{}", credentials.display());
+        for (url, endpoint, remedy) in [
+            (file.as_str(), None, "no directory"),
+            ("s3://bucket", Some("ftp://host"), "http://HOST"),
+            ("s3://bucket", Some("http://host/?hunter2"), "http://HOST"),
+            ("gs://bucket", Some("http://hunter2@host"), "http://HOST"),
+        ] {
+            let mut settings = StoreSettings::new(url.parse().unwrap());
+            settings.endpoint = endpoint.map(|url| url.parse().unwrap());
+            settings.credentials = url.starts_with("s3").then(|| credentials.clone());
+            let error = Registry::builtin().open(&settings).unwrap_err().to_string();
+            assert!(error.contains(remedy) && !error.contains("hunter2"), "{error}");
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! Bytes here go only after both sides were verified.
 
 use std::fs;
+use std::time::Duration;
 
 use cvmcache::CachePlugin;
 use cvmcache::plugin::{NewObject, ObjectType, Status};
@@ -104,4 +105,16 @@ fn an_object_that_is_not_local_is_refused() {
     test.archive(&cache);
     assert_eq!(cache.tier.archivable(&id(1)).unwrap_err(), "it is REMOTE already");
     assert_eq!(cache.tier.archivable(&id(2)).unwrap_err(), "it is not here");
+}
+
+#[test]
+fn nothing_is_archived_to_a_store_that_is_read_only() {
+    let mut test = Test::new();
+    test.config.archive_after = Some(Duration::from_millis(1));
+    test.store.fail(Fault::ReadOnly);
+    let cache = test.start();
+    test.store(&cache, &id(1), b"cold");
+    let (_stop, stopped) = crossbeam_channel::bounded(0);
+    crate::archiver::run(&cache.tier, test.cache_directory(), &stopped);
+    assert!(test.is_local(&cache, &id(1)));
 }

@@ -90,6 +90,9 @@ fn scrubbing_finds_what_is_damaged_here_and_in_the_store() {
     test.store(&cache, &id(2), b"local");
     let good = job(&cache, "scrub-tier", json!({"remote": true}));
     assert_eq!((&good["done"], &good["failed"]), (&json!(2), &json!(0)));
+    test.store.fail(Fault::DamagesOnce);
+    let on_its_way = job(&cache, "scrub-tier", json!({"remote": true}));
+    assert_eq!(on_its_way["failed"], json!(0));
     test.store.damage();
     let bad = job(&cache, "scrub-tier", json!({"remote": true}));
     assert_eq!((&bad["done"], &bad["failed"]), (&json!(1), &json!(1)));
@@ -140,7 +143,7 @@ fn gc_deletes_nothing_that_another_cache_needs_nor_if_its_list_is_old_or_damaged
     let checksum = blake3::hash(&old[..end]);
     old[end..].copy_from_slice(checksum.as_bytes());
     for (bad, reason) in [
-        (old, "days old"),
+        (old, "old, more than the grace"),
         (list[..40].to_vec(), "its length"),
         ([&list[..list.len() - 1], b"x"].concat(), "checksum"),
         (b"<html>".to_vec(), "no list"),
@@ -156,6 +159,20 @@ fn gc_deletes_nothing_that_another_cache_needs_nor_if_its_list_is_old_or_damaged
     let forget = json!({"forget": other_cache.tier.markers.cache_id()});
     execute(&cache, "gc", forget).unwrap();
     assert_eq!(job(&cache, "gc", delete)["done"], json!(1));
+}
+
+#[test]
+fn gc_goes_by_the_clock_of_the_store() {
+    let test = Test::new();
+    let cache = test.start();
+    test.store(&cache, &id(1), b"of another cache, in none of its lists yet");
+    job(&cache, "archive", json!({"older_than": 0}));
+    cache.tier.markers.apply(&[(id(1), None)], true).unwrap();
+    *test.store.behind.lock() = Duration::from_secs(30 * 24 * 3600);
+    let objects = test.store.len();
+    let done = job(&cache, "gc", json!({"grace": 3600, "delete": true}));
+    assert_eq!((&done["done"], &done["error"]), (&json!(0), &Value::Null), "{done}");
+    assert_eq!(test.store.len(), objects);
 }
 
 #[test]

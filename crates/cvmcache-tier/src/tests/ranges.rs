@@ -1,11 +1,14 @@
 //! Large objects are read from the store in blocks.
 
+use std::thread;
+
 use cvmcache::CachePlugin;
 use cvmcache::plugin::Status;
 
 use super::store::Fault;
 use super::{Test, content, id};
 use crate::config::ReadPolicy;
+use crate::markers::State;
 use crate::ranges::SMALLEST;
 
 fn ranges() -> Test {
@@ -52,6 +55,10 @@ fn a_store_that_is_away_is_a_miss_at_open_and_an_error_of_a_read_behind_it() {
     test.archive(&cache);
     test.store.fail(Fault::Unavailable);
     assert_eq!(cache.change_refcount(&test.session, &id(1), 1), Err(Status::NoEntry));
+    let before = test.store.begun();
+    assert_eq!(cache.change_refcount(&test.session, &id(1), 1), Err(Status::NoEntry));
+    assert_eq!(test.store.begun(), before, "a failure is remembered");
+    cache.tier.recalls.forget_failure(&id(1));
     test.store.fail(None);
     cache.change_refcount(&test.session, &id(1), 1).unwrap();
     test.store.fail(Fault::Unavailable);
@@ -75,4 +82,38 @@ fn a_damaged_block_is_an_error_and_the_others_are_read() {
     assert_eq!(last, Err(Status::IoErr));
     let first = cache.read(&test.session, &id(1), 0, 10).unwrap();
     assert_eq!(first.into_bytes(), &large[..10]);
+}
+
+#[test]
+fn an_object_is_opened_in_the_store_once_however_many_open_it() {
+    let test = ranges();
+    let cache = test.start();
+    test.store(&cache, &id(1), &content(1, SMALLEST as usize));
+    test.archive(&cache);
+    let before = test.store.begun();
+    test.store.downloads.forget_permits(usize::MAX);
+    thread::scope(|scope| {
+        let opens: Vec<_> = (0..8)
+            .map(|_| scope.spawn(|| cache.change_refcount(&test.session, &id(1), 1)))
+            .collect();
+        while test.store.begun() == before {
+            thread::yield_now();
+        }
+        test.store.downloads.add_permits(1);
+        assert!(opens.into_iter().all(|open| open.join().unwrap().is_ok()));
+    });
+    assert_eq!(test.store.begun(), before + 1);
+    cache.change_refcount(&test.session, &id(1), -8).unwrap();
+    assert_eq!(cache.tier.ranges.len(), 0);
+}
+
+#[test]
+fn an_object_that_the_store_has_lost_is_an_error_at_open() {
+    let test = ranges();
+    let cache = test.start();
+    test.store(&cache, &id(1), &content(1, SMALLEST as usize));
+    test.archive(&cache);
+    test.store.objects.lock().clear();
+    assert_eq!(cache.change_refcount(&test.session, &id(1), 1), Err(Status::NoEntry));
+    assert_eq!(test.state(&cache, &id(1)), Some(State::Error));
 }

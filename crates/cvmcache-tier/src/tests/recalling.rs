@@ -99,6 +99,17 @@ fn what_the_store_has_damaged_is_a_miss_until_a_client_stores_it_again() {
 }
 
 #[test]
+fn an_object_that_is_damaged_on_its_way_is_asked_for_once_more() {
+    let test = Test::new();
+    let cache = test.start();
+    test.store(&cache, &id(1), b"cold");
+    test.archive(&cache);
+    test.store.fail(Fault::DamagesOnce);
+    assert_eq!(test.read(&cache, &id(1)).unwrap(), b"cold");
+    assert_eq!(test.state(&cache, &id(1)), Some(State::Local));
+}
+
+#[test]
 fn an_object_that_the_store_has_lost_is_an_error_and_a_miss() {
     let test = Test::new();
     let cache = test.start();

@@ -1,7 +1,16 @@
 //! What a restart does from each state.
 
+use std::thread;
+use std::time::{Duration, Instant};
+
+use cvmcache::CachePlugin;
+use serde_json::json;
+
+use super::store::Fault;
 use super::{Test, content, id};
+use crate::config::WritePolicy;
 use crate::markers::{Marker, State};
+use crate::tier::END_GRACE;
 
 #[test]
 fn an_object_without_a_marker_is_local_after_a_restart() {
@@ -93,4 +102,52 @@ fn an_object_in_error_is_a_miss_after_a_restart_and_local_once_it_is_stored_agai
     let cache = test.start();
     assert_eq!(test.read(&cache, &id(1)).unwrap(), b"lost");
     assert_eq!(test.marker(&cache, &id(1)), None);
+}
+
+/// Ends a tier whose store hangs, once `is_under_way`.
+fn end_takes_no_longer_than_the_grace(
+    test: &Test,
+    begin: impl FnOnce(&crate::Tiered<cvmcache_disk::DiskCache>),
+    is_under_way: impl Fn() -> bool,
+) {
+    let cache = test.start();
+    begin(&cache);
+    while !is_under_way() {
+        thread::yield_now();
+    }
+    let begun = Instant::now();
+    drop(cache);
+    assert!(begun.elapsed() < END_GRACE * 10, "{:?}", begun.elapsed());
+}
+
+#[test]
+fn a_store_that_hangs_does_not_delay_the_end() {
+    let hanging = || {
+        let mut test = Test::new();
+        test.config.store.timeout = Duration::from_secs(3600);
+        test
+    };
+    let mut test = hanging();
+    test.config.write = WritePolicy::Back;
+    test.store.fail(Fault::Hangs);
+    let store = |test: &Test, cache: &_| test.store(cache, &id(1), b"to be written back");
+    end_takes_no_longer_than_the_grace(&test, |c| store(&test, c), || test.store.uploads() > 0);
+
+    let mut test = hanging();
+    test.config.archive_after = Some(Duration::from_millis(1));
+    test.store.fail(Fault::Hangs);
+    end_takes_no_longer_than_the_grace(&test, |c| store(&test, c), || test.store.uploads() > 0);
+
+    let test = hanging();
+    let cache = test.start();
+    test.store(&cache, &id(1), b"to be recalled");
+    test.archive(&cache);
+    drop(cache);
+    let before = test.store.begun();
+    test.store.fail(Fault::Hangs);
+    let recall = |cache: &crate::Tiered<_>| {
+        let arguments = [("all".to_owned(), json!(true))].into_iter().collect();
+        cache.administration().unwrap().execute("recall", &arguments).unwrap();
+    };
+    end_takes_no_longer_than_the_grace(&test, recall, || test.store.begun() > before);
 }

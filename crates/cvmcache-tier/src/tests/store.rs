@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 use crate::cold::{ColdError, ColdStore, Download, Listed, StoreSettings, Uploaded};
-use crate::key::StoreKey;
+use crate::key::{OBJECTS, StoreKey};
 
 #[derive(Debug)]
 pub(crate) struct TestStore {
@@ -23,12 +23,19 @@ pub(crate) struct TestStore {
     pub(crate) downloads: Semaphore,
     pub(crate) begun: AtomicUsize,
     pub(crate) uploads: AtomicUsize,
+    /// Its clock is so much behind. Unless it is, objects are from 1970.
+    pub(crate) behind: Mutex<Duration>,
 }
 
 /// What goes wrong with every operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
     Unavailable,
+    /// It answers nothing.
+    Hangs,
+    ReadOnly,
+    /// The next download is damaged on its way.
+    DamagesOnce,
     /// An upload says that all is well, and stores other bytes.
     StoresGarbage,
     /// Every download has this body.
@@ -43,6 +50,7 @@ impl Default for TestStore {
             downloads: Semaphore::new(Semaphore::MAX_PERMITS),
             begun: AtomicUsize::new(0),
             uploads: AtomicUsize::new(0),
+            behind: Mutex::default(),
         }
     }
 }
@@ -52,8 +60,11 @@ impl TestStore {
         *self.fault.lock() = fault.into();
     }
 
-    fn check(&self) -> Result<(), ColdError> {
-        match *self.fault.lock() {
+    async fn check(&self) -> Result<(), ColdError> {
+        let fault = *self.fault.lock();
+        match fault {
+            Some(Fault::Hangs) => std::future::pending().await,
+            Some(Fault::ReadOnly) => Err(ColdError::ReadOnly),
             Some(Fault::Unavailable) => Err(ColdError::Unavailable("a test".to_owned())),
             _ => Ok(()),
         }
@@ -91,9 +102,16 @@ impl ColdStore for TestStore {
     ) -> Result<Download, ColdError> {
         self.begun.fetch_add(1, Ordering::SeqCst);
         self.downloads.acquire().await.expect("it is never closed").forget();
-        self.check()?;
-        let object = match *self.fault.lock() {
+        self.check().await?;
+        let fault = *self.fault.lock();
+        let object = match fault {
             Some(Fault::Page(page)) => Bytes::from_static(page),
+            Some(Fault::DamagesOnce) => {
+                self.fail(None);
+                let mut object = BytesMut::from(&self.objects.lock()[key][..]);
+                *object.last_mut().expect("there is a header") ^= 1;
+                object.freeze()
+            }
             _ => self.objects.lock().get(key).cloned().ok_or(ColdError::NotFound)?,
         };
         let len = object.len() as u64;
@@ -103,7 +121,7 @@ impl ColdStore for TestStore {
     }
 
     async fn read_range(&self, key: &StoreKey, range: Range<u64>) -> Result<Bytes, ColdError> {
-        self.check()?;
+        self.check().await?;
         let object = self.objects.lock().get(key).cloned().ok_or(ColdError::NotFound)?;
         let end = (range.end as usize).min(object.len());
         Ok(object.slice(range.start as usize..end))
@@ -116,7 +134,7 @@ impl ColdStore for TestStore {
         mut content: BoxStream<'_, Result<Bytes, ColdError>>,
     ) -> Result<Uploaded, ColdError> {
         self.uploads.fetch_add(1, Ordering::SeqCst);
-        self.check()?;
+        self.check().await?;
         let mut object = BytesMut::new();
         while let Some(piece) = content.next().await {
             object.extend_from_slice(&piece?);
@@ -130,17 +148,22 @@ impl ColdStore for TestStore {
     }
 
     async fn delete(&self, key: &StoreKey) -> Result<(), ColdError> {
-        self.check()?;
+        self.check().await?;
         self.objects.lock().remove(key);
         Ok(())
     }
 
     async fn exists(&self, key: &StoreKey) -> Result<Option<u64>, ColdError> {
-        self.check()?;
+        self.check().await?;
         Ok(self.objects.lock().get(key).map(|object| object.len() as u64))
     }
 
     fn list(&self, prefix: &str) -> BoxStream<'_, Result<Listed, ColdError>> {
+        let behind = *self.behind.lock();
+        let modified = match prefix == OBJECTS && behind.is_zero() {
+            true => SystemTime::UNIX_EPOCH,
+            false => SystemTime::now() - behind,
+        };
         let prefix = format!("{prefix}/");
         let listed: Vec<_> = self
             .objects
@@ -148,7 +171,6 @@ impl ColdStore for TestStore {
             .iter()
             .filter(|(key, _)| key.as_str().starts_with(&prefix))
             .map(|(key, object)| {
-                let modified = SystemTime::UNIX_EPOCH;
                 Ok(Listed { key: key.clone(), len: object.len() as u64, modified })
             })
             .collect();

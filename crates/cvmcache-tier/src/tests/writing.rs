@@ -1,6 +1,7 @@
 //! What clients store is written to the store, too, if that is configured.
 
 use std::thread;
+use std::time::Duration;
 
 use cvmcache::plugin::Status;
 use cvmcache_disk::DiskCache;
@@ -69,4 +70,18 @@ fn objects_are_written_back_and_a_restart_goes_on_with_those_that_were_not() {
     wait(&cache);
     assert_eq!(test.store.len(), 2);
     assert_eq!(test.state(&cache, &id(2)), Some(State::Local));
+}
+
+#[test]
+fn a_commit_does_not_wait_for_a_store_that_is_known_to_be_away() {
+    let mut test = Test::new();
+    test.config.write = WritePolicy::Through;
+    test.config.store.timeout = Duration::from_secs(3600);
+    let cache = test.start();
+    test.store(&cache, &id(1), b"one");
+    test.store.fail(Fault::Hangs);
+    cache.write_back.add(id(1));
+    test.store(&cache, &id(2), b"two");
+    assert_eq!(cache.write_back.len_and_refused().0, 2);
+    assert_eq!(test.read(&cache, &id(2)).unwrap(), b"two");
 }

@@ -13,7 +13,7 @@
 
 use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 use std::{fs, io};
 
@@ -79,6 +79,8 @@ pub(crate) struct Markers {
     next_reopen: Mutex<Instant>,
     /// The counts as of the last commit. Invariant: locked during a commit, so the two agree.
     counts: Mutex<Counts>,
+    /// Commits since the last durable one. Until that, redb cannot use their pages again, and the file grows.
+    undurable: AtomicU32,
     cache_id: String,
 }
 
@@ -96,6 +98,9 @@ const CACHE_ID: &str = "cache";
 
 /// What redb keeps of the file in memory: ten million markers take 1 GB of it on disk.
 const MEMORY: usize = 64 * 1024 * 1024;
+
+/// A commit that is not durable takes some 40 KB of the file until the next one that is.
+const MAX_UNDURABLE: u32 = 100;
 
 /// Between attempts to open the file again: each reads it, and a full disk stays full for a while.
 const REOPEN_INTERVAL: Duration = Duration::from_secs(10);
@@ -160,6 +165,7 @@ impl Markers {
             has_failed: AtomicBool::new(false),
             next_reopen: Mutex::new(Instant::now()),
             counts: Mutex::new(counts),
+            undurable: AtomicU32::new(0),
             cache_id,
         })
     }
@@ -232,6 +238,9 @@ impl Markers {
     ) -> Result<(), MarkersError> {
         self.reopen_if_failed(Instant::now());
         let mut counts = self.counts.lock();
+        // Invariant: changed with the counts locked.
+        let undurable = self.undurable.load(Ordering::Relaxed);
+        let durable = durable || undurable >= MAX_UNDURABLE;
         let mut new = *counts;
         self.run_on_open(|database| {
             let mut transaction = database.begin_write()?;
@@ -269,6 +278,7 @@ impl Markers {
             Ok(())
         })?;
         *counts = new;
+        self.undurable.store(if durable { 0 } else { undurable + 1 }, Ordering::Relaxed);
         Ok(())
     }
 
@@ -547,6 +557,19 @@ mod tests {
         assert_eq!(markers.get(&id(1)).unwrap().unwrap().state, State::Local);
         markers.set_state(&id(1), &seen, State::Error).unwrap();
         assert_eq!(markers.get(&id(1)).unwrap().unwrap().state, State::Local);
+    }
+
+    #[test]
+    fn the_file_does_not_grow_with_the_number_of_changes() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("markers");
+        let (markers, _) = Markers::open(&path).unwrap();
+        for change in 0..3000 {
+            let state = if change % 2 == 0 { State::Remote } else { State::Local };
+            markers.apply(&[(id(1), Some(marker(state, 1)))], false).unwrap();
+        }
+        let len = fs::metadata(&path).unwrap().len();
+        assert!(len < 20 << 20, "{len} bytes");
     }
 
     #[test]

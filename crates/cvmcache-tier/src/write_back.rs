@@ -100,7 +100,7 @@ impl WriteBack {
             }
             let Some(written) = tier.run(write_batch(tier, &batch, stop)) else { return };
             let all_failed = written.is_empty();
-            self.remove(tier, &written);
+            self.remove(tier, &batch, &written);
             let pause = if all_failed { back_off } else { Duration::ZERO };
             back_off = if all_failed { (back_off * 2).min(BACK_OFF.1) } else { BACK_OFF.0 };
             if stop.recv_timeout(pause) != Err(RecvTimeoutError::Timeout) {
@@ -109,23 +109,29 @@ impl WriteBack {
         }
     }
 
-    fn remove<H: HotTier>(&self, tier: &Tier<H>, written: &[u64]) {
-        if written.is_empty() {
-            return;
-        }
-        if let Err(error) = tier.markers.change_queue(&[], written) {
+    /// Takes out what was written; the rest of the batch goes behind all others, so that what fails for good does
+    /// not keep them waiting.
+    fn remove<H: HotTier>(&self, tier: &Tier<H>, batch: &[(u64, ObjectId)], written: &[u64]) {
+        if !written.is_empty()
+            && let Err(error) = tier.markers.change_queue(&[], written)
+        {
             tier.statistics.warn(&error);
         }
-        let written: HashSet<_> = written.iter().copied().collect();
-        let mut state = self.state.lock();
-        let Queue { waiting, ids, .. } = &mut *state;
-        waiting.retain(|(number, id)| {
-            let stays = !written.contains(number);
-            if !stays {
-                ids.remove(id);
+        self.state.lock().take_out(batch.len(), &written.iter().copied().collect());
+    }
+}
+
+impl Queue {
+    /// Invariant: the batch is at the front, since objects are added at the back alone.
+    fn take_out(&mut self, batch: usize, written: &HashSet<u64>) {
+        for _ in 0..batch {
+            let Some((number, id)) = self.waiting.pop_front() else { return };
+            if written.contains(&number) {
+                self.ids.remove(&id);
+            } else {
+                self.waiting.push_back((number, id));
             }
-            stays
-        });
+        }
     }
 }
 
@@ -157,4 +163,25 @@ async fn write_batch<H: HotTier>(
         .filter_map(|done| async move { done })
         .collect()
         .await
+}
+
+#[cfg(test)]
+mod tests {
+    use cvmcache::plugin::HashAlgorithm;
+
+    use super::*;
+
+    #[test]
+    fn what_was_not_written_goes_behind_what_has_not_been_tried() {
+        let id = |number: u8| ObjectId::new(HashAlgorithm::Sha1, [number; ObjectId::DIGEST_LEN]);
+        let mut queue = Queue::default();
+        for number in 0..5 {
+            queue.waiting.push_back((u64::from(number), id(number)));
+            queue.ids.insert(id(number));
+        }
+        queue.take_out(3, &HashSet::from([1]));
+        let left: Vec<_> = queue.waiting.iter().map(|&(number, _)| number).collect();
+        assert_eq!(left, [3, 4, 0, 2]);
+        assert_eq!(queue.ids.len(), 4);
+    }
 }

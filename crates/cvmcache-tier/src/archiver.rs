@@ -1,5 +1,6 @@
 //! The thread that archives what has gone cold, now and then.
 
+use std::mem;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -15,6 +16,8 @@ use crate::tier::Tier;
 /// Objects go cold within days; with less than an hour, this is a fraction of it.
 const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
+/// After a start, clients come first.
+const FIRST_PAUSE: Duration = Duration::from_secs(60);
 
 /// The list of markers is written as often, since `gc` believes no old ones.
 const LIST_INTERVAL: Duration = Duration::from_secs(24 * 3600);
@@ -25,7 +28,8 @@ pub(crate) fn run<H: HotTier>(tier: &Arc<Tier<H>>, workspace: &Path, stop: &Rece
     let pause = after.map_or(LONGEST_PAUSE, |after| after / 10);
     let pause = pause.clamp(SHORTEST_PAUSE, LONGEST_PAUSE);
     let mut list_due = Instant::now();
-    while stop.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
+    let mut wait = pause.min(FIRST_PAUSE);
+    while stop.recv_timeout(mem::replace(&mut wait, pause)) == Err(RecvTimeoutError::Timeout) {
         if list_due <= Instant::now() {
             let Some(result) = tier.run(tier.upload_list(workspace)) else { return };
             match result {

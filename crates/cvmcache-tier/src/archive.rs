@@ -30,7 +30,9 @@ impl<H: HotTier> Tier<H> {
         let failed_in_row = AtomicU64::new(0);
         let goes_on = |_: &HotObject| {
             progress.look_at();
-            !progress.is_stopped() && failed_in_row.load(Ordering::Relaxed) < MAX_FAILURES
+            !progress.is_stopped()
+                && !self.is_ending()
+                && failed_in_row.load(Ordering::Relaxed) < MAX_FAILURES
         };
         let uploads = stream::iter(objects.take_while(goes_on)).map(|object| {
             let id = object.id;
@@ -93,16 +95,13 @@ impl<H: HotTier> Tier<H> {
             return Ok(0);
         }
         let mut repaired = 0;
-        let mut after = None;
-        loop {
-            let page = self.markers.page(after.as_ref(), BATCH)?;
-            let Some((last, _)) = page.last() else { return Ok(repaired) };
-            after = Some(*last);
+        for page in self.markers.pages() {
             let halfway: Vec<_> =
-                page.into_iter().filter(|(_, marker)| marker.state == State::Repair).collect();
+                page?.into_iter().filter(|(_, marker)| marker.state == State::Repair).collect();
             repaired += halfway.len() as u64;
             self.release(&halfway)?;
         }
+        Ok(repaired)
     }
 
     /// The object with this id, to be archived.

@@ -45,7 +45,7 @@ pub(crate) fn run<H: HotTier>(tier: &Arc<Tier<H>>, workspace: &Path, stop: &Rece
         let Some(after) = after else { continue };
         let Some(until) = SystemTime::now().checked_sub(after) else { continue };
         let progress = Progress::default();
-        let objects = Stoppable { objects: tier.hot.idle_objects(until), stop };
+        let objects = tier.hot.idle_objects(until);
         let Some(result) = tier.run(tier.archive(objects, &progress)) else { return };
         if let Err(error) = result {
             tier.statistics.warn(&error);
@@ -54,20 +54,5 @@ pub(crate) fn run<H: HotTier>(tier: &Arc<Tier<H>>, workspace: &Path, stop: &Rece
         if archived > 0 {
             tracing::info!("archived {archived} objects, {bytes} bytes, not used for {after:?}");
         }
-    }
-}
-
-/// Ends with the thread.
-struct Stoppable<'a, I> {
-    objects: I,
-    stop: &'a Receiver<()>,
-}
-
-impl<I: Iterator> Iterator for Stoppable<'_, I> {
-    type Item = I::Item;
-
-    fn next(&mut self) -> Option<I::Item> {
-        let goes_on = self.stop.try_recv().is_err_and(|error| error.is_empty());
-        if goes_on { self.objects.next() } else { None }
     }
 }

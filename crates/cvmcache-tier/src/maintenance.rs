@@ -14,7 +14,7 @@ use tokio::task::spawn_blocking;
 
 use crate::hot::HotTier;
 use crate::jobs::{Jobs, Progress};
-use crate::markers::{Marker, MarkersError, State};
+use crate::markers::{MarkersError, State};
 use crate::recalls::Outcome;
 use crate::tier::Tier;
 
@@ -37,7 +37,6 @@ pub(crate) enum Selection {
 /// Recalls under way at once: clients need threads, too.
 const RECALLS: usize = 8;
 const VERIFICATIONS: usize = 8;
-const PAGE: usize = 1000;
 /// An administrator waits for a dry run, and threads of the administration socket are few.
 const DRY_RUN: Duration = Duration::from_secs(10);
 const CHECK_POLL: Duration = Duration::from_millis(20);
@@ -93,9 +92,12 @@ impl<H: HotTier> Maintenance<H> {
                 match ids {
                     Some(ids) => recall_all(&tier, ids, progress).await,
                     None => {
-                        let mut pages = Pages::new(&tier, State::Remote);
-                        while let Some(page) = pages.next().map_err(text)? {
-                            let ids = page.into_iter().map(|(id, _)| id).collect();
+                        for page in tier.markers.pages() {
+                            let remote = page
+                                .map_err(text)?
+                                .into_iter()
+                                .filter(|(_, marker)| marker.state == State::Remote);
+                            let ids = remote.map(|(id, _)| id).collect();
                             recall_all(&tier, ids, progress).await;
                             if progress.is_stopped() {
                                 break;
@@ -171,9 +173,8 @@ async fn verify_all<H: HotTier>(
     tier: &Arc<Tier<H>>,
     progress: &Progress,
 ) -> Result<(), MarkersError> {
-    let mut pages = Pages::all(tier);
-    while let Some(page) = pages.next()? {
-        let checks = stream::iter(page).take_while(|_| async { !progress.is_stopped() });
+    for page in tier.markers.pages() {
+        let checks = stream::iter(page?).take_while(|_| async { !progress.is_stopped() });
         let mut checks = checks
             .map(|(id, marker)| async move { (id, marker, tier.verify_remote(&id, &marker).await) })
             .buffer_unordered(VERIFICATIONS)
@@ -229,32 +230,6 @@ impl<H: HotTier> Tier<H> {
             },
             Outcome::Failed => Err("it did not come back: the log says why".to_owned()),
         }
-    }
-}
-
-/// Markers in pages.
-struct Pages<'a, H> {
-    tier: &'a Tier<H>,
-    state: Option<State>,
-    after: Option<ObjectId>,
-}
-
-impl<'a, H: HotTier> Pages<'a, H> {
-    fn new(tier: &'a Tier<H>, state: State) -> Self {
-        Self { tier, state: Some(state), after: None }
-    }
-
-    fn all(tier: &'a Tier<H>) -> Self {
-        Self { tier, state: None, after: None }
-    }
-
-    /// The next ones, maybe none of a page; `None` after the last page.
-    fn next(&mut self) -> Result<Option<Vec<(ObjectId, Marker)>>, MarkersError> {
-        let mut page = self.tier.markers.page(self.after.as_ref(), PAGE)?;
-        let Some(&(last, _)) = page.last() else { return Ok(None) };
-        self.after = Some(last);
-        page.retain(|(_, marker)| self.state.is_none_or(|state| marker.state == state));
-        Ok(Some(page))
     }
 }
 

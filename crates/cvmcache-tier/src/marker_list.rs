@@ -61,7 +61,6 @@ const MAGIC: &[u8; 8] = b"CVMMARK\n";
 const VERSION: u16 = 1;
 const HEADER: usize = 26;
 const CHECKSUM: usize = 32;
-const PAGE: usize = 10_000;
 const PIECE: usize = 1 << 20;
 
 impl<H: HotTier> Tier<H> {
@@ -181,18 +180,14 @@ fn write_list(markers: &Markers, workspace: &Path, now: SystemTime) -> Result<Fi
     let mut writer = BufWriter::new(&file);
     writer.write_all(&[0; HEADER])?;
     let mut entries: u64 = 0;
-    let mut after = None;
-    loop {
-        let page = markers.page(after.as_ref(), PAGE)?;
-        let Some(&(last, _)) = page.last() else { break };
-        for (id, marker) in page {
+    for page in markers.pages() {
+        for (id, marker) in page? {
             // What the store has lost is not in use; a new copy of it is protected by its age.
             if marker.state != State::Error {
                 writer.write_all(&entry(&StoreKey::of_object(&id, &marker.digest)))?;
                 entries += 1;
             }
         }
-        after = Some(last);
     }
     writer.seek(SeekFrom::Start(0))?;
     let made = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();

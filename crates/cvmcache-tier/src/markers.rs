@@ -15,7 +15,7 @@ use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
-use std::{fs, io};
+use std::{fs, io, iter};
 
 use cvmcache::plugin::{HashAlgorithm, ObjectId, ObjectType};
 use parking_lot::{Mutex, RwLock};
@@ -98,6 +98,9 @@ const CACHE_ID: &str = "cache";
 
 /// What redb keeps of the file in memory: ten million markers take 1 GB of it on disk.
 const MEMORY: usize = 64 * 1024 * 1024;
+
+/// A page of some 70 KB.
+const PAGE: usize = 1000;
 
 /// A commit that is not durable takes some 40 KB of the file until the next one that is.
 const MAX_UNDURABLE: u32 = 100;
@@ -216,6 +219,9 @@ impl Markers {
     /// Makes all of these changes, or none. `durable` ones have survived a power cut when this returns; the others
     /// will with the next that is.
     pub(crate) fn apply(&self, changes: &[Change], durable: bool) -> Result<(), MarkersError> {
+        if changes.is_empty() {
+            return Ok(());
+        }
         self.update(changes.iter().copied(), durable, |_| true)
     }
 
@@ -284,7 +290,7 @@ impl Markers {
 
     /// Makes all changes up to now durable.
     pub(crate) fn sync(&self) -> Result<(), MarkersError> {
-        self.apply(&[], true)
+        self.update(iter::empty(), true, |_| true)
     }
 
     /// How many objects are in each state, without looking at them.
@@ -293,8 +299,22 @@ impl Markers {
         State::ALL.map(|state| (state, counts[state as usize]))
     }
 
+    /// All markers in the order of their ids, in pages. Those that come or go meanwhile may be among them or not.
+    pub(crate) fn pages(
+        &self,
+    ) -> impl Iterator<Item = Result<Vec<(ObjectId, Marker)>, MarkersError>> {
+        let mut after = None;
+        iter::from_fn(move || match self.page(after.as_ref(), PAGE) {
+            Ok(page) => {
+                after = Some(page.last()?.0);
+                Some(Ok(page))
+            }
+            error => Some(error),
+        })
+    }
+
     /// At most `max` markers in the order of their ids, those behind `after`.
-    pub(crate) fn page(
+    fn page(
         &self,
         after: Option<&ObjectId>,
         max: usize,
@@ -588,6 +608,8 @@ mod tests {
             seen.extend(page.into_iter().map(|(id, _)| id));
         }
         assert_eq!(seen, (0..10).map(id).collect::<Vec<_>>());
+        let all: Vec<_> = markers.pages().flat_map(Result::unwrap).map(|(id, _)| id).collect();
+        assert_eq!(all, seen);
     }
 
     #[test]

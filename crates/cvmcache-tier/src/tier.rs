@@ -70,8 +70,6 @@ pub(crate) enum RecallError {
     Foreign(HeaderError),
     #[error("the hot cache does not take it: {0:?}")]
     Hot(Status),
-    #[error(transparent)]
-    Markers(#[from] MarkersError),
 }
 
 /// Why an object was not written to the store.
@@ -114,6 +112,11 @@ impl<H: HotTier> Tier<H> {
         })
     }
 
+    /// True once the tier is being dropped: nothing more is begun in the background.
+    pub(crate) fn is_ending(&self) -> bool {
+        *self.is_ending.borrow()
+    }
+
     /// The object's marker, if the store can be asked for the object.
     pub(crate) fn recallable(&self, id: &ObjectId) -> Option<Marker> {
         match self.markers.get(id) {
@@ -135,11 +138,8 @@ impl<H: HotTier> Tier<H> {
     pub(crate) fn recall(&self, session: &Session, id: &ObjectId, now: Instant) -> Outcome {
         let Some(marker) = self.recallable(id) else { return Outcome::Failed };
         self.recalls.recall(id, now, || {
-            let mut result = self.runtime.block_on(self.download(session, id, &marker));
-            if let Err(RecallError::Damaged(_)) = result {
-                // Maybe on its way, and not in the store.
-                result = self.runtime.block_on(self.download(session, id, &marker));
-            }
+            let download = || self.download(session, id, &marker);
+            let result = self.runtime.block_on(unless_damaged_twice(download));
             self.statistics.count_recall(&result, marker.len, now.elapsed());
             match &result {
                 Ok(()) => self.set_state(id, &marker, State::Local),
@@ -214,11 +214,7 @@ impl<H: HotTier> Tier<H> {
         id: &ObjectId,
         marker: &Marker,
     ) -> Result<(), RecallError> {
-        match self.verify_once(id, marker).await {
-            // Maybe on its way, and not in the store.
-            Err(RecallError::Damaged(_)) => self.verify_once(id, marker).await,
-            result => result,
-        }
+        unless_damaged_twice(|| self.verify_once(id, marker)).await
     }
 
     async fn verify_once(&self, id: &ObjectId, marker: &Marker) -> Result<(), RecallError> {
@@ -414,6 +410,16 @@ impl RecallError {
             HeaderError::Damaged => Self::Damaged(error.to_string()),
             HeaderError::Magic | HeaderError::Version(_) => Self::Foreign(error),
         }
+    }
+}
+
+/// Reads once more what came damaged: maybe it was on its way, and not in the store.
+async fn unless_damaged_twice<F: Future<Output = Result<(), RecallError>>>(
+    read: impl Fn() -> F,
+) -> Result<(), RecallError> {
+    match read().await {
+        Err(RecallError::Damaged(_)) => read().await,
+        result => result,
     }
 }
 

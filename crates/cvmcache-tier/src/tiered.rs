@@ -152,17 +152,13 @@ impl<H: HotTier> Tiered<H> {
         Ok(())
     }
 
-    /// Runs `on_hot`, and once more if it has a miss and the object came back from the store.
-    fn with_recall<T>(
+    /// Runs `on_hot`, which has had a miss, once more if the object comes back from the store.
+    fn after_recall<T>(
         &self,
         session: &Session,
         id: &ObjectId,
-        on_hot: impl Fn() -> PluginResult<T>,
+        on_hot: impl FnOnce() -> PluginResult<T>,
     ) -> PluginResult<T> {
-        match on_hot() {
-            Err(Status::NoEntry) => {}
-            result => return result,
-        }
         let Outcome::Recalled { is_leader } = self.tier.recall(session, id, Instant::now()) else {
             return Err(Status::NoEntry);
         };
@@ -197,7 +193,7 @@ impl<H: HotTier> CachePlugin for Tiered<H> {
         }
         match self.tier.open_remote(id, opened, Instant::now()) {
             Some(result) => result,
-            None => self.with_recall(session, id, || hot(by)),
+            None => self.after_recall(session, id, || hot(by)),
         }
     }
 
@@ -238,7 +234,7 @@ impl<H: HotTier> CachePlugin for Tiered<H> {
         }
         match self.tier.read_remote(id, offset, len) {
             Some(result) => result,
-            None => self.with_recall(session, id, on_hot),
+            None => self.after_recall(session, id, on_hot),
         }
     }
 

@@ -98,7 +98,7 @@ impl WriteBack {
                     recv(stop) -> _ => return,
                 }
             }
-            let Some(written) = tier.run(write_batch(tier, &batch, stop)) else { return };
+            let Some(written) = tier.run(write_batch(tier, &batch)) else { return };
             let all_failed = written.is_empty();
             self.remove(tier, &batch, &written);
             let pause = if all_failed { back_off } else { Duration::ZERO };
@@ -136,13 +136,9 @@ impl Queue {
 }
 
 /// Writes these objects, and returns which of them are done with: written, gone, or not for the store.
-async fn write_batch<H: HotTier>(
-    tier: &Arc<Tier<H>>,
-    batch: &[(u64, ObjectId)],
-    stop: &Receiver<()>,
-) -> Vec<u64> {
+async fn write_batch<H: HotTier>(tier: &Arc<Tier<H>>, batch: &[(u64, ObjectId)]) -> Vec<u64> {
     stream::iter(batch)
-        .take_while(|_| async { stop.try_recv().is_err_and(|error| error.is_empty()) })
+        .take_while(|_| async { !tier.is_ending() })
         .map(|&(number, id)| async move {
             match tier.write(id).await {
                 Ok(()) => Some(number),

@@ -47,7 +47,7 @@ mod upload;
 mod tests;
 
 pub use config::{Config, Fsync, Location, ParseFsyncError, ParseQuotaError, Quota};
-pub use maintenance::{IdleObject, IdleObjects};
+pub use maintenance::IdleObject;
 pub use plugin::{DiskCache, StartError};
 pub use scrub::ScrubCounts;
 pub use status::DiskStatus;

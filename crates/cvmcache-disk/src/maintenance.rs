@@ -1,10 +1,10 @@
 //! What a tier above the cache needs: which objects are idle, reads that are no use of them, digests, eviction
 //! of one object, and scrubbing on request.
 
+use std::iter;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use std::vec;
 
 use bytes::Bytes;
 use cvmcache::plugin::{Data, ObjectId, ObjectType, PluginResult, Status};
@@ -13,7 +13,7 @@ use crate::entry::Entry;
 use crate::index::Rank;
 use crate::plugin::DiskCache;
 use crate::scrub::{ScrubCounts, Scrubbed};
-use crate::store::{Store, to_nanoseconds};
+use crate::store::to_nanoseconds;
 
 /// An object without references that has not been used for a while, see [`DiskCache::idle_objects`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,17 +32,6 @@ pub struct IdleObject {
     pub last_use: SystemTime,
 }
 
-/// The idle objects of a cache, see [`DiskCache::idle_objects`].
-#[derive(Debug)]
-pub struct IdleObjects {
-    store: Arc<Store>,
-    /// In nanoseconds since 1970.
-    until: u64,
-    batch: vec::IntoIter<IdleObject>,
-    /// Where the next batch begins.
-    next: Option<Rank>,
-}
-
 /// Maintenance. None of these methods is a use of an object, and all may wait for the disk.
 impl DiskCache {
     /// The objects without references whose last use was at `until` or earlier, in the order in which they
@@ -51,13 +40,22 @@ impl DiskCache {
     /// The cache is locked for a few objects at a time, so any number is fine. Each object is returned once, also if
     /// the caller leaves it in place; one that is used meanwhile is left out, or may have been by the time that it
     /// is returned.
-    pub fn idle_objects(&self, until: SystemTime) -> IdleObjects {
-        IdleObjects {
-            store: Arc::clone(&self.store),
-            until: to_nanoseconds(until),
-            batch: Vec::new().into_iter(),
-            next: Some(Rank::FIRST),
-        }
+    pub fn idle_objects(
+        &self,
+        until: SystemTime,
+    ) -> impl Iterator<Item = IdleObject> + Send + use<> {
+        let store = Arc::clone(&self.store);
+        let until = to_nanoseconds(until);
+        let mut next = Some(Rank::FIRST);
+        let batches = iter::from_fn(move || {
+            let from = next?;
+            Some(store.locked(|state| {
+                let (batch, following) = state.index.idle_batch(until, from);
+                next = following;
+                batch.into_iter().map(IdleObject::new).collect::<Vec<_>>()
+            }))
+        });
+        batches.flatten()
     }
 
     /// What is known of an object, whether it has references or not.
@@ -124,25 +122,6 @@ impl DiskCache {
 
     /// The length of the blocks that have digests. The last block of an object may be shorter.
     pub const BLOCK_LEN: usize = crate::digest::BLOCK;
-}
-
-impl Iterator for IdleObjects {
-    type Item = IdleObject;
-
-    fn next(&mut self) -> Option<IdleObject> {
-        loop {
-            if let Some(object) = self.batch.next() {
-                return Some(object);
-            }
-            let from = self.next?;
-            let batch: Vec<_> = self.store.locked(|state| {
-                let (batch, next) = state.index.idle_batch(self.until, from);
-                self.next = next;
-                batch.into_iter().map(IdleObject::new).collect()
-            });
-            self.batch = batch.into_iter();
-        }
-    }
 }
 
 impl IdleObject {

@@ -33,7 +33,7 @@ mod upload;
 #[cfg(test)]
 mod tests;
 
-pub use maintenance::{IdleObject, IdleObjects};
+pub use maintenance::IdleObject;
 pub use plugin::RamCache;
 pub use size::{CacheSize, ParseCacheSizeError};
 

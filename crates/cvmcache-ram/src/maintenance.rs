@@ -1,15 +1,14 @@
 //! What a tier above the cache needs: which objects are idle, reads that are no use of them, and eviction of one
 //! object.
 
+use std::iter;
 use std::sync::Arc;
-use std::vec;
 
 use bytes::Bytes;
 use cvmcache::plugin::{Data, ObjectId, ObjectInfo, PluginResult};
 
 use crate::object::Object;
 use crate::plugin::RamCache;
-use crate::shared::Shared;
 use crate::store::Rank;
 
 /// An object without references that has not been used for a while, see [`RamCache::idle_objects`].
@@ -24,16 +23,6 @@ pub struct IdleObject {
     pub description: Option<Bytes>,
 }
 
-/// The idle objects of a cache, see [`RamCache::idle_objects`].
-#[derive(Debug)]
-pub struct IdleObjects {
-    shared: Arc<Shared>,
-    until: u64,
-    batch: vec::IntoIter<IdleObject>,
-    /// Where the next batch begins.
-    next: Option<Rank>,
-}
-
 /// Maintenance. None of these methods is a use of an object, and none waits.
 impl RamCache {
     /// How many times an object was closed since the start: the clock of the order of use. The cache reads no other.
@@ -43,9 +32,19 @@ impl RamCache {
 
     /// The objects without references whose last use was the one with the number `until`, or an earlier one, in
     /// the order in which they would be evicted. Each is returned once, also if the caller leaves it in place.
-    pub fn idle_objects(&self, until: u64) -> IdleObjects {
+    pub fn idle_objects(&self, until: u64) -> impl Iterator<Item = IdleObject> + Send + use<> {
         let shared = Arc::clone(self.shared());
-        IdleObjects { shared, until, batch: Vec::new().into_iter(), next: Some(Rank::FIRST) }
+        let mut next = Some(Rank::FIRST);
+        let batches = iter::from_fn(move || {
+            let from = next?;
+            Some(shared.locked(|store| {
+                let (batch, following) = store.idle_batch(until, from);
+                next = following;
+                // Not the objects: nothing must keep what is evicted meanwhile.
+                batch.into_iter().map(IdleObject::new).collect::<Vec<_>>()
+            }))
+        });
+        batches.flatten()
     }
 
     /// What is known of an object, whether it has references or not.
@@ -70,26 +69,6 @@ impl RamCache {
     /// Evicts one object. False if it has references or is not there.
     pub fn evict(&self, id: &ObjectId) -> bool {
         self.shared().locked(|store| store.evict_one(id))
-    }
-}
-
-impl Iterator for IdleObjects {
-    type Item = IdleObject;
-
-    fn next(&mut self) -> Option<IdleObject> {
-        loop {
-            if let Some(object) = self.batch.next() {
-                return Some(object);
-            }
-            let from = self.next?;
-            let batch: Vec<_> = self.shared.locked(|store| {
-                let (batch, next) = store.idle_batch(self.until, from);
-                self.next = next;
-                // Not the objects: nothing must keep what is evicted meanwhile.
-                batch.into_iter().map(IdleObject::new).collect()
-            });
-            self.batch = batch.into_iter();
-        }
     }
 }
 
